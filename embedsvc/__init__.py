@@ -1,0 +1,3 @@
+"""embedsvc: an OpenAI-compatible embedding server for one machine."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,201 @@
+"""The waiting line of one model, and the batches made from it.
+
+There is no timer: a text that finds the device free goes at once, and texts that arrive while
+batches run share the next one. The line knows token counts, not models and not HTTP.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from bisect import insort
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.errors import EmbeddingFailed, Overloaded, RequestError, Unavailable
+from embedsvc.ops.base import TokenIds
+
+WINDOW = 1024
+"""Entries at the head of the line that a batch is chosen from."""
+FIRST_RATE = 5000.0
+"""Tokens per second, until a batch has been timed."""
+
+Encode = Callable[[list[TokenIds]], Awaitable[NDArray[np.float32]]]
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """The texts of one request."""
+
+    vectors: list[NDArray[np.float32] | None]
+    missing: int
+    done: asyncio.Future[None]
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One text in the line."""
+
+    ids: TokenIds
+    due: float
+    """When it would be served if its job had the device to itself: the line's order. So a long
+    job's last texts stand behind a short job that comes later, and nothing waits for ever."""
+    job: Job
+    index: int
+
+
+@dataclass(slots=True)
+class Line:
+    """Entries by `due`."""
+
+    entries: list[Entry] = field(default_factory=list[Entry])
+    tokens: int = 0
+
+    def add(self, entry: Entry) -> None:
+        insort(self.entries, entry, key=attrgetter("due"))
+        self.tokens += len(entry.ids)
+
+    def drop(self, job: Job) -> None:
+        """Take out what is left of a job."""
+        self.entries = [entry for entry in self.entries if entry.job is not job]
+        self.tokens = sum(len(entry.ids) for entry in self.entries)
+
+    def next_batch(self, max_tokens: int) -> list[Entry]:
+        """Take out the first entry and, of those behind it, the nearest in length.
+
+        The batch's texts, padded to the longest of them, have at most `max_tokens`, unless the
+        first alone has more.
+        """
+        window = self.entries[:WINDOW]
+        length = len(window[0].ids)
+        window.sort(key=lambda entry: abs(len(entry.ids) - length))  # stable: ties stay in order
+        longest = count = 0
+        for entry in window:
+            longest = max(longest, len(entry.ids))
+            if count and longest * (count + 1) > max_tokens:
+                break
+            count += 1
+        batch = window[:count]
+        chosen = set(map(id, batch))
+        self.entries[:WINDOW] = [e for e in self.entries[:WINDOW] if id(e) not in chosen]
+        self.tokens -= sum(len(entry.ids) for entry in batch)
+        return batch
+
+
+class Batcher:
+    """Runs on the event loop; `encode` does the work elsewhere, in `slots` calls at a time."""
+
+    def __init__(
+        self,
+        encode: Encode,
+        *,
+        slots: int,
+        max_batch_tokens: int,
+        max_waiting_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._encode = encode
+        self._slots = slots
+        self._max_batch_tokens = max_batch_tokens
+        self._max_waiting_tokens = max_waiting_tokens
+        self._clock = clock
+        self._line = Line()
+        self._running: set[asyncio.Task[None]] = set()
+        self._rate = FIRST_RATE
+        self._closed = False
+
+    @property
+    def waiting_tokens(self) -> int:
+        return self._line.tokens
+
+    async def embed(self, texts: Sequence[TokenIds]) -> NDArray[np.float32]:
+        """Vectors (n, D) of n texts, in their order.
+
+        Cancelled, it gives up its place in the line. Raises `Overloaded` where the line is full,
+        `Unavailable` when closing, `EmbeddingFailed` if the model fails on one of the texts.
+        """
+        if self._closed:
+            raise Unavailable("The server is shutting down.")
+        tokens = sum(map(len, texts))
+        if self._line.tokens and self._line.tokens + tokens > self._max_waiting_tokens:
+            wait = math.ceil(self._line.tokens / self._rate)
+            raise Overloaded(self._line.tokens, self._max_waiting_tokens, min(max(wait, 1), 59))
+        loop = asyncio.get_running_loop()
+        job = Job([None] * len(texts), len(texts), loop.create_future())
+        due = self._clock()
+        for index, ids in enumerate(texts):
+            self._line.add(Entry(ids, due, job, index))
+            due += len(ids) / self._rate
+        # Not now: whoever else arrives in this turn of the event loop shares the batch.
+        loop.call_soon(self._start_batches)
+        try:
+            await job.done
+        except asyncio.CancelledError:
+            self._line.drop(job)
+            raise
+        return np.stack([vector for vector in job.vectors if vector is not None])
+
+    async def close(self) -> None:
+        """Refuse what waits and what comes; return when what runs has finished."""
+        self._closed = True
+        for entry in self._line.next_batch(self._line.tokens) if self._line.entries else ():
+            _fail(entry.job, Unavailable("The server is shutting down."))
+        self._line = Line()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def _start_batches(self) -> None:
+        while self._line.entries and len(self._running) < self._slots:
+            batch = self._line.next_batch(self._max_batch_tokens)
+            task = asyncio.create_task(self._run(batch))
+            self._running.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        task.result()  # what `_run` did not expect is a bug: let the loop report it
+        self._start_batches()
+
+    async def _run(self, batch: list[Entry]) -> None:
+        started = self._clock()
+        try:
+            vectors = await self._encode([entry.ids for entry in batch])
+        except Exception as error:  # noqa: BLE001 - whatever it is, only this batch fails
+            await self._failed(batch, error)
+            return
+        self._measure(sum(len(entry.ids) for entry in batch), self._clock() - started)
+        for entry, vector in zip(batch, vectors, strict=True):
+            job = entry.job
+            job.vectors[entry.index] = vector
+            job.missing -= 1
+            if not job.missing and not job.done.done():
+                job.done.set_result(None)
+
+    async def _failed(self, batch: list[Entry], error: Exception) -> None:
+        """Try the halves of a batch that failed, so that only the texts at fault fail."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._run(batch[:middle])
+            await self._run(batch[middle:])
+            return
+        entry = batch[0]
+        if not isinstance(error, RequestError):
+            log.error("a text of %d tokens failed", len(entry.ids), exc_info=error)
+            error = EmbeddingFailed("The server had an error while processing your request.")
+        self._line.drop(entry.job)
+        _fail(entry.job, error)
+
+    def _measure(self, tokens: int, seconds: float) -> None:
+        if seconds > 0:
+            rate = tokens / seconds * max(1, len(self._running))
+            self._rate += 0.2 * (rate - self._rate)
+
+
+def _fail(job: Job, error: Exception) -> None:
+    if not job.done.done():
+        job.done.set_exception(error)

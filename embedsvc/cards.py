@@ -1,0 +1,160 @@
+"""The cards: which models exist, where their files are, and what their files do not say.
+
+A cards file is TOML with a table `[models."<id>"]` for each model. What a card leaves out is read
+from the checkpoint's own sentence-transformers files (see `checkpoint`).
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from embedsvc.errors import CardsError
+
+Pooling = Literal["mean", "cls", "last_token", "max"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+class Prompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Text put before an input when a client asks for it; spaces at the end matter."""
+
+    query: str = ""
+    document: str = ""
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model. At least one of `path`, `package` and `repo` is given, and tried in that order."""
+
+    id: str
+    path: Path | None = None
+    """A folder; in the file, relative to the file."""
+    package: str | None = None
+    """An installed package and a folder in it: "package/folder"."""
+    repo: str | None = None
+    """A Hugging Face repository."""
+    revision: str | None = None
+    aliases: tuple[str, ...] = ()
+    pooling: Pooling | None = None
+    normalize: bool | None = None
+    max_tokens: int | None = None
+    dimensions: tuple[int, ...] = ()
+    """Matryoshka sizes that vectors may be cut to."""
+    prompts: Prompts | None = None
+    dtype: Dtype | None = None
+    """What the model is computed in; left out, float32 on a CPU and float16 on a GPU."""
+    sha256: str | None = None
+    """Of model.safetensors."""
+    preload: bool = False
+    """Whether the server loads it before it answers anything."""
+
+    def __post_init__(self) -> None:
+        if not (self.path or self.package or self.repo):
+            raise ValueError("needs one of `path`, `package` and `repo`")
+        if self.revision and not self.repo:
+            raise ValueError("`revision` goes with `repo`")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError("`max_tokens` must be at least 1")
+        if any(size < 1 for size in self.dimensions):
+            raise ValueError("`dimensions` must be positive")
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError("`sha256` must be 64 lower-case hexadecimal digits")
+
+
+class Cards(msgspec.Struct, frozen=True):
+    """The cards of one file."""
+
+    file: Path
+    by_id: dict[str, Card]
+    by_name: dict[str, Card]
+    """By id and by alias, in the file's order."""
+
+
+def read_cards(file: Path) -> Cards:
+    """The cards in a file. Raises `CardsError` that names file, card and key."""
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CardsError(f"{file}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CardsError(f"{file}: not a TOML file: {error}") from None
+    for key in document:
+        if key != "models":
+            raise CardsError(f"{file}: unknown key `{key}`; cards are tables [models.<id>]")
+    try:
+        tables = msgspec.convert(document.get("models"), dict[str, Any])
+    except msgspec.ValidationError:
+        tables = {}
+    if not tables:
+        raise CardsError(f"{file}: no card, that is no table [models.<id>]")
+    by_id: dict[str, Card] = {}
+    by_name: dict[str, Card] = {}
+    for name, table in tables.items():
+        card = _card(file, name, table)
+        by_id[card.id] = card
+        for known in (card.id, *card.aliases):
+            if known in by_name:
+                other = by_name[known].id
+                raise CardsError(
+                    f'{file}: [models."{card.id}"]: the name `{known}` is taken by `{other}`'
+                )
+            by_name[known] = card
+    return Cards(file, by_id, by_name)
+
+
+def find_cards(given: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The cards file to use: the one given, else ./models.toml, the user's, the packaged one."""
+    if given is not None:
+        return given
+    config = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    here = Path(__file__).parent
+    places = (
+        Path("models.toml"),
+        Path(config) / "embedsvc" / "models.toml",
+        here / "models.toml",  # installed from a wheel
+        here.parent / "models.toml",  # run from a source tree
+    )
+    for place in places:
+        if place.is_file():
+            return place
+    raise CardsError(f"no cards file; looked at {', '.join(str(place) for place in places)}")
+
+
+def _card(file: Path, name: str, table: Any) -> Card:
+    where = f'{file}: [models."{name}"]'
+    if not isinstance(table, dict):
+        raise CardsError(f"{where}: must be a table")
+    if not name.strip() or name != name.strip():
+        raise CardsError(f"{where}: an id is not empty and has no space around it")
+    if "id" in table:
+        raise CardsError(f"{where}: unknown key `id`; a card's id is its table's name")
+    try:
+        card = msgspec.convert({**table, "id": name}, Card, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise CardsError(f"{where}: {_in_words(str(error))}") from None
+    if card.path is not None:
+        path = file.parent / card.path.expanduser()
+        card = msgspec.structs.replace(card, path=path)
+    return card
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+
+
+def _in_words(message: str) -> str:
+    """msgspec's message with the key in front: "key `max_tokens`: expected `int`, got `str`"."""
+    unknown = re.match(r"Object contains unknown field `(.+?)`(?: - at `\$\.(.+)`)?", message)
+    if unknown:
+        key, table = unknown.groups()
+        return f"unknown key `{f'{table}.{key}' if table else key}`"
+    typed = re.match(r"(.+) - at `\$\.(.+)`$", message)
+    if typed:
+        said, key = typed.groups()
+        return f"key `{key}`: {said[0].lower()}{said[1:]}"
+    return message

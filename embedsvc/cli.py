@@ -1,0 +1,122 @@
+"""The command line."""
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from embedsvc import __version__
+from embedsvc.app import create_app
+from embedsvc.errors import AddressError, SetupError
+from embedsvc.registry import Registry
+from embedsvc.settings import Settings, read_settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `embedsvc`; the exit code is 0, 2 for wrong usage, or a `SetupError`'s own."""
+    given = _parser().parse_args(arguments)
+    try:
+        settings = read_settings(vars(given), os.environ)
+        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+            runner.run(serve(settings))
+    except KeyboardInterrupt:  # before it served
+        return 130
+    except SetupError as error:
+        print(f"embedsvc: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM, then finish what is in flight. Raises `SetupError`."""
+    listener = _listen(settings.host, settings.port)
+    app = create_app(settings)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",  # entered here, so that its errors are ours to word
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.shutdown_seconds),
+        )
+    )
+    with listener:
+        async with app.router.lifespan_context(app):
+            _announce(app.state.registry, listener)
+            # Stopped by a signal, uvicorn sends it to us again, when it has done its work.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, _ignore)
+            await server.serve(sockets=[listener])
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    pass
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise AddressError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return listener
+
+
+def _announce(registry: Registry, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    address = f"[{host}]" if ":" in host else host
+    ops = registry.device.ops
+    names = ", ".join(registry.cards.by_id)
+    first = next(iter(registry.cards.by_id))
+    print(
+        f"embedsvc {__version__}: {names}\n"
+        f"  with {ops.name}, {ops.dtype}, on {ops.device}; cards from {registry.cards.file}\n"
+        f"  at http://{address}:{port}/v1\n"
+        f"Try: curl http://{address}:{port}/v1/embeddings -H 'content-type: application/json' "
+        f"""-d '{{"model": "{first}", "input": "hello"}}'""",
+        flush=True,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="embedsvc", description="An OpenAI-compatible embedding server for one machine."
+    )
+    parser.add_argument("--version", action="version", version=f"embedsvc {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve_parser = commands.add_parser(
+        "serve",
+        help="serve the models of a cards file",
+        epilog="Every option is also an environment variable: --port is EMBEDSVC_PORT.",
+    )
+    defaults = Settings()
+    for flag, kind, text in (
+        ("--host", str, f"address to listen on (default {defaults.host})"),
+        ("--port", str, f"port to listen on, 0 for any (default {defaults.port})"),
+        ("--models", Path, "cards file (default: ./models.toml, the user's, the packaged one)"),
+        ("--backend", str, "auto, mlx or numpy (default auto: mlx where there is a GPU)"),
+        ("--max-batch-tokens", str, "tokens in one forward pass (default: the backend's own)"),
+        ("--max-waiting-tokens", str, "tokens that may wait before clients are sent away"),
+        ("--shutdown-seconds", str, "how long to wait for requests in flight when stopping"),
+    ):
+        serve_parser.add_argument(flag, type=kind, help=text, metavar=flag[2:].upper())
+    return parser

@@ -1,0 +1,60 @@
+"""A checkpoint in memory: token ids in, vectors out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc import pooling
+from embedsvc.checkpoint import Checkpoint
+from embedsvc.errors import CheckpointError
+from embedsvc.models import ARCHITECTURES, Architecture
+from embedsvc.ops.base import Ops, TokenIds
+
+
+class Encoder:
+    """Runs on the device's thread (MLX) or on several at once (NumPy)."""
+
+    def __init__(
+        self, ops: Ops, checkpoint: Checkpoint, architecture: Architecture, config: Any
+    ) -> None:
+        self._ops = ops
+        self._checkpoint = checkpoint
+        self._architecture = architecture
+        self._config = config
+        self._weights = architecture.prepare(ops, checkpoint.tensors(), config)
+        self._pool = pooling.POOL[checkpoint.pooling]
+        # One pass now: errors show at load, and the first request does not pay for first use.
+        self.dimensions = self.encode([np.zeros(2, dtype=np.int32)]).shape[1]
+
+    def encode(self, texts: Sequence[TokenIds]) -> NDArray[np.float32]:
+        """Vectors (B, D), in the order of the texts.
+
+        Raises `EmbeddingFailed` if a vector is not finite or is zero.
+        """
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        batch = self._ops.batch([texts[i] for i in order])
+        hidden = self._architecture.forward(self._ops, self._weights, self._config, batch)
+        pooled = self._ops.to_numpy(self._pool(self._ops, hidden, batch.layout))
+        vectors = np.empty_like(pooled)
+        vectors[order] = pooling.finish(pooled, normalize=self._checkpoint.normalize)
+        return vectors
+
+
+def load_encoder(ops: Ops, checkpoint: Checkpoint) -> Encoder:
+    """The checkpoint on the device, tried with one small batch.
+
+    Raises `CheckpointError` that names what is missing, wrong or not supported.
+    """
+    model, kind = checkpoint.card.id, checkpoint.model_type
+    architecture = ARCHITECTURES.get(kind)
+    if architecture is None:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise CheckpointError(f"model `{model}`: model_type `{kind}` is not supported ({known})")
+    try:
+        config = msgspec.convert(checkpoint.config, architecture.Config)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"model `{model}`: config.json: {error}") from None
+    return Encoder(ops, checkpoint, architecture, config)

@@ -1,0 +1,149 @@
+"""The operations every backend offers, and the batch they work on.
+
+Tokens are rows. A batch of B texts has N rows: ids (N,), positions (N,), hidden (N, D). How texts
+lie in those rows is the backend's own affair (packed end to end on NumPy, padded to one length on
+MLX) and is known only to `attention` and the `segment` operations, through the batch's layout.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.cards import Dtype
+
+Array = Any  # numpy.ndarray or mlx.core.array, never mixed
+TokenIds = NDArray[np.int32]  # the tokens of one text, (L,)
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear layer as its backend likes it; made by `Ops.linear_layer`, used by `Ops.linear`."""
+
+    weight: Array
+    bias: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """Scale and shift of a layer norm, (D,) each."""
+
+    weight: Array
+    bias: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The tokens of B texts, laid out by `Ops.batch`."""
+
+    ids: Array  # (N,)
+    positions: Array  # (N,), from 0 within each text
+    layout: Any  # the backend's own
+
+
+class Ops(Protocol):
+    """What a backend can do. An operation may overwrite its first argument: use its result."""
+
+    @property
+    def name(self) -> Literal["mlx", "numpy"]: ...
+
+    @property
+    def device(self) -> str:
+        """The hardware, for people."""
+        ...
+
+    @property
+    def dtype(self) -> Dtype:
+        """What weights and activations are held in."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many batches are worth running at once."""
+        ...
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Tokens after which a larger batch is no faster per token."""
+        ...
+
+    # --- loading -------------------------------------------------------------------------------
+
+    def array(self, value: NDArray[Any]) -> Array:
+        """The array on the device, in the backend's dtype."""
+        ...
+
+    def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
+        """A layer from its checkpoint's weight (out, in) and bias (out,)."""
+        ...
+
+    def ready(self, weights: Sequence[Array]) -> None:
+        """Return when the arrays are really on the device."""
+        ...
+
+    # --- batches -------------------------------------------------------------------------------
+
+    def batch(self, texts: Sequence[TokenIds]) -> Batch:
+        """Lay out texts, each of one token or more; equal lengths next to each other run best."""
+        ...
+
+    def to_numpy(self, value: Array) -> NDArray[np.float32]:
+        """Compute the array and bring it to the host as float32."""
+        ...
+
+    # --- the forward pass ----------------------------------------------------------------------
+
+    def rows(self, function: Callable[..., Array], *inputs: Array) -> Array:
+        """`function(*inputs)` for a function that treats every row by itself.
+
+        The backend may call it on some rows at a time, (n, ...) of each input.
+        """
+        ...
+
+    def embedding(self, table: Array, indices: Array) -> Array:
+        """Rows of `table` (V, D) at `indices` (N,): (N, D)."""
+        ...
+
+    def add(self, x: Array, y: Array) -> Array:
+        """x + y."""
+        ...
+
+    def linear(self, x: Array, layer: Linear) -> Array:
+        """x (N, in) through the layer: (N, out)."""
+        ...
+
+    def layer_norm(self, x: Array, norm: Norm, eps: float) -> Array:
+        """Layer norm over the last axis."""
+        ...
+
+    def gelu(self, x: Array) -> Array:
+        """The exact GELU, x * Phi(x); to float32's precision, not the tanh approximation's."""
+        ...
+
+    def attention(self, qkv: Array, heads: int, scale: float, layout: Any) -> Array:
+        """Softmax attention within each text.
+
+        `qkv` (N, 3 * D) holds queries, keys and values side by side, each as `heads` slices.
+        Returns (N, D).
+        """
+        ...
+
+    # --- one row per text, for pooling -----------------------------------------------------------
+
+    def segment_mean(self, hidden: Array, layout: Any) -> Array:
+        """Mean of each text's rows, summed in float32: (B, D)."""
+        ...
+
+    def segment_max(self, hidden: Array, layout: Any) -> Array:
+        """Maximum of each text's rows: (B, D)."""
+        ...
+
+    def segment_first(self, hidden: Array, layout: Any) -> Array:
+        """The first row of each text: (B, D)."""
+        ...
+
+    def segment_last(self, hidden: Array, layout: Any) -> Array:
+        """The last row of each text: (B, D)."""
+        ...

@@ -1,0 +1,133 @@
+"""The models that are loaded: an engine for each card in use."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.batcher import Batcher
+from embedsvc.cards import Card, Cards
+from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.device import Device
+from embedsvc.encoder import Encoder, load_encoder
+from embedsvc.errors import ModelNotFound, SetupError, Unavailable
+from embedsvc.ops.base import TokenIds
+from embedsvc.settings import Settings
+from embedsvc.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The answer to one request."""
+
+    vectors: NDArray[np.float32]  # (n, D)
+    tokens: int
+    """Of all texts, special tokens included."""
+
+
+class Engine:
+    """A loaded model: its tokeniser, its encoder, and the line in front of it."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        tokenizer: Tokenizer,
+        encoder: Encoder,
+        device: Device,
+        threads: ThreadPoolExecutor,
+        settings: Settings,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self._tokenizer = tokenizer
+        self._threads = threads
+
+        async def encode(texts: list[TokenIds]) -> NDArray[np.float32]:
+            return await device.run(lambda: encoder.encode(texts))
+
+        self._batcher = Batcher(
+            encode,
+            slots=device.ops.slots,
+            max_batch_tokens=settings.max_batch_tokens or device.ops.max_batch_tokens,
+            max_waiting_tokens=settings.max_waiting_tokens,
+        )
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Vectors of the texts. Raises `RequestError`."""
+        loop = asyncio.get_running_loop()
+        ids = await loop.run_in_executor(self._threads, self._tokenizer.encode, texts)
+        return Embedded(await self._batcher.embed(ids), sum(map(len, ids)))
+
+    async def close(self) -> None:
+        await self._batcher.close()
+
+
+class Registry:
+    """Cards by name, engines by card; a card's engine is loaded once, when first asked for."""
+
+    def __init__(self, cards: Cards, device: Device, settings: Settings) -> None:
+        self.cards = cards
+        self.device = device
+        self._settings = settings
+        # Tokenising and reading files: work that is not the device's and must not hold the loop.
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="host")
+        self._engines: dict[str, asyncio.Task[Engine]] = {}
+
+    def card(self, name: str) -> Card:
+        """The card with that id or alias. Raises `ModelNotFound`."""
+        card = self.cards.by_name.get(name)
+        if card is None:
+            raise ModelNotFound(name)
+        return card
+
+    async def engine(self, name: str) -> Engine:
+        """The engine of the card with that id or alias, loaded if need be.
+
+        Raises `ModelNotFound`, or `Unavailable` with the reason if it does not load.
+        """
+        card = self.card(name)
+        try:
+            return await self._loaded(card)
+        except SetupError as error:
+            raise Unavailable(str(error)) from None
+
+    async def preload(self) -> list[Engine]:
+        """Load the cards that ask for it. Raises `SetupError`."""
+        return [await self._loaded(card) for card in self._preloaded()]
+
+    async def ready(self) -> bool:
+        """Whether every preloaded model is there and the device answers."""
+        tasks = [self._engines.get(card.id) for card in self._preloaded()]
+        loaded = all(task and task.done() and not task.exception() for task in tasks)
+        return loaded and await self.device.answers(seconds=2)
+
+    async def close(self) -> None:
+        for task in self._engines.values():
+            if task.done() and not task.exception():
+                await task.result().close()
+            task.cancel()
+        self._threads.shutdown(cancel_futures=True)
+
+    def _preloaded(self) -> list[Card]:
+        return [card for card in self.cards.by_id.values() if card.preload]
+
+    async def _loaded(self, card: Card) -> Engine:
+        task = self._engines.get(card.id)
+        if task is None or (task.done() and task.exception()):  # failed before: try again
+            task = self._engines[card.id] = asyncio.create_task(self._load(card))
+        return await asyncio.shield(task)  # others may be waiting for it too
+
+    async def _load(self, card: Card) -> Engine:
+        loop = asyncio.get_running_loop()
+        checkpoint = await loop.run_in_executor(self._threads, open_checkpoint, card)
+        tokenizer = await loop.run_in_executor(
+            self._threads, Tokenizer, card.id, checkpoint.folder, checkpoint.max_tokens
+        )
+
+        def load() -> Encoder:
+            return load_encoder(self.device.make_ops(card.dtype), checkpoint)
+
+        encoder = await self.device.run(load)
+        return Engine(checkpoint, tokenizer, encoder, self.device, self._threads, self._settings)

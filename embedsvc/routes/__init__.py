@@ -1,0 +1,1 @@
+"""The HTTP routes: each file a list of Starlette routes."""

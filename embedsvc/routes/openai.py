@@ -1,0 +1,80 @@
+"""OpenAI's routes: embeddings and models."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from embedsvc.errors import ModelNotFound
+from embedsvc.registry import Embedded, Registry
+from embedsvc.schema import (
+    EmbeddingRequest,
+    read_request,
+    write_embeddings,
+    write_model,
+    write_models,
+)
+
+T = TypeVar("T")
+CLIENT_GONE = 499  # nginx's number; nobody reads it
+
+
+async def create_embeddings(request: Request) -> Response:
+    """`POST /v1/embeddings`."""
+    wanted = read_request(await request.body())
+    embedded = await _while_connected(request, _embed(request.app.state.registry, wanted))
+    if embedded is None:
+        return Response(status_code=CLIENT_GONE)
+    body = write_embeddings(
+        embedded.vectors,
+        model=wanted.model,
+        tokens=embedded.tokens,
+        encoding_format=wanted.encoding_format,
+    )
+    return _json(body)
+
+
+async def list_models(request: Request) -> Response:
+    """`GET /v1/models`: every id and every alias, since clients pick from this list."""
+    registry: Registry = request.app.state.registry
+    return _json(write_models(registry.cards.by_name, request.app.state.started))
+
+
+async def get_model(request: Request) -> Response:
+    """`GET /v1/models/{id}`, where the id may hold slashes."""
+    registry: Registry = request.app.state.registry
+    name: str = request.path_params["id"]
+    if name not in registry.cards.by_name:
+        raise ModelNotFound(name, param="model")
+    return _json(write_model(name, request.app.state.started))
+
+
+routes = [
+    Route("/v1/embeddings", create_embeddings, methods=["POST"]),
+    Route("/v1/models", list_models, methods=["GET"]),
+    Route("/v1/models/{id:path}", get_model, methods=["GET"]),
+]
+
+
+async def _embed(registry: Registry, wanted: EmbeddingRequest) -> Embedded:
+    engine = await registry.engine(wanted.model)
+    return await engine.embed(wanted.texts)
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """The work's result; None, and the work cancelled, if the client hangs up first."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())  # once the body is read: the disconnect
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")

@@ -1,0 +1,27 @@
+"""Routes for whoever keeps the server running."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from embedsvc.errors import Unavailable
+from embedsvc.registry import Registry
+
+
+async def health(_request: Request) -> Response:
+    """`GET /health`: the process lives and its event loop turns."""
+    return JSONResponse({"status": "ok"})
+
+
+async def ready(request: Request) -> Response:
+    """`GET /ready`: the preloaded models are there and the device answers."""
+    registry: Registry = request.app.state.registry
+    if not await registry.ready():
+        raise Unavailable("The model is not loaded or the device does not answer.")
+    return JSONResponse({"status": "ready"})
+
+
+routes = [
+    Route("/health", health, methods=["GET"]),
+    Route("/ready", ready, methods=["GET"]),
+]

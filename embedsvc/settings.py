@@ -1,0 +1,65 @@
+"""What an operator may set: on the command line, or as EMBEDSVC_* environment variables."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from embedsvc.errors import CardsError
+
+BackendChoice = Literal["auto", "mlx", "numpy"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one server. `EMBEDSVC_PORT` sets `port`, and so on for every field."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    models: Path | None = None
+    backend: BackendChoice = "auto"
+    max_batch_tokens: int | None = None
+    """Tokens in one forward pass; left out, the backend's own figure."""
+    max_waiting_tokens: int = 1_000_000
+    """Tokens that may wait in one model's line before requests are answered 429."""
+    shutdown_seconds: float = 30.0
+    """How long a stopping server waits for requests in flight."""
+
+    def __post_init__(self) -> None:
+        for name in ("port", "max_batch_tokens", "max_waiting_tokens", "shutdown_seconds"):
+            value = getattr(self, name)
+            if value is not None and value < (0 if name == "port" else 1):
+                raise ValueError(f"{name} must be positive, not {value}")
+        if self.port > 65535:
+            raise ValueError(f"port must be at most 65535, not {self.port}")
+
+
+def read_settings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Settings from what the command line gave (None: not given), else from the environment.
+
+    Raises `CardsError` that names the option or variable and what it must be.
+    """
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        variable = f"EMBEDSVC_{field.name.upper()}"
+        value, source = given.get(field.name), f"--{field.name.replace('_', '-')}"
+        if value is None and environ.get(variable):
+            value, source = environ[variable], variable
+        if value is None:
+            continue
+        try:
+            values[field.name] = msgspec.convert(
+                str(value), field.type, strict=False, dec_hook=_path
+            )
+        except msgspec.ValidationError as error:
+            raise CardsError(f"{source}={value}: {error}") from None
+    try:
+        return Settings(**values)
+    except ValueError as error:
+        raise CardsError(f"settings: {error}") from None
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value).expanduser()
+    raise NotImplementedError(kind)

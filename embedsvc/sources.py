@@ -1,0 +1,86 @@
+"""From a card to a local folder: a path, an installed package, or a download from the hub."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from embedsvc.cards import Card
+from embedsvc.errors import CheckpointError
+
+WEIGHTS = "model.safetensors"
+HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
+HUB_NOT = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
+
+
+def find_checkpoint(card: Card) -> Path:
+    """The folder with the card's files, downloaded if it must be; its weights checked.
+
+    Raises `CheckpointError` that names the card and every place looked at.
+    """
+    looked: list[str] = []
+    folder = _path(card, looked) or _package(card, looked) or _hub(card, looked)
+    if folder is None:
+        raise CheckpointError(f"model `{card.id}`: no files; {'; '.join(looked)}")
+    if card.sha256 is not None:
+        _check_sha256(card, folder / WEIGHTS, card.sha256)
+    return folder
+
+
+def _path(card: Card, looked: list[str]) -> Path | None:
+    if card.path is None:
+        return None
+    if card.path.is_dir():
+        return card.path
+    looked.append(f"no folder {card.path}")
+    return None
+
+
+def _package(card: Card, looked: list[str]) -> Path | None:
+    """The folder inside an installed package, which is found but never imported."""
+    if card.package is None:
+        return None
+    name, _, inside = card.package.partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    for root in (spec and spec.submodule_search_locations) or ():
+        folder = Path(root, inside)
+        if folder.is_dir():
+            return folder
+    looked.append(f"no installed package with {card.package}")
+    return None
+
+
+def _hub(card: Card, looked: list[str]) -> Path | None:
+    if card.repo is None:
+        return None
+    # Imported here: it takes longer to import than a small model takes to load.
+    from huggingface_hub import (
+        snapshot_download,  # pyright: ignore[reportUnknownVariableType] - of unused parameters
+    )
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                card.repo,
+                revision=card.revision,
+                allow_patterns=HUB_FILES,
+                ignore_patterns=HUB_NOT,
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        looked.append(f"repository {card.repo} could not be downloaded: {reason}")
+        return None
+
+
+def _check_sha256(card: Card, file: Path, expected: str) -> None:
+    try:
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"model `{card.id}`: {file}: {error.strerror}") from None
+    if found != expected:
+        raise CheckpointError(
+            f"model `{card.id}`: {file} is not the file the card names: "
+            f"its sha256 is {found}, the card says {expected}"
+        )

@@ -1,0 +1,59 @@
+"""What several test files share: checkpoints, backends, and an app over a tiny model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from embedsvc.app import create_app
+from embedsvc.cards import Card, read_cards
+from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.ops.base import Ops
+from embedsvc.ops.mlx import MlxOps
+from embedsvc.ops.numpy import NumpyOps
+from embedsvc.settings import Settings
+from tests.checkpoints import write_bert
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(params=["numpy", "mlx"])
+def ops(request: pytest.FixtureRequest) -> Ops:
+    """Each backend in float32: a test that takes this runs on both."""
+    return NumpyOps() if request.param == "numpy" else MlxOps("float32")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Checkpoint:
+    """The real all-MiniLM-L6-v2, from the card the project ships."""
+    return open_checkpoint(read_cards(ROOT / "models.toml").by_id["all-MiniLM-L6-v2"])
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bert(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny(tiny_folder: Path) -> Checkpoint:
+    return open_checkpoint(Card(id="tiny", path=tiny_folder))
+
+
+@pytest.fixture
+def cards_file(tmp_path: Path, tiny_folder: Path) -> Path:
+    """A cards file with one tiny model, `org/tiny`, also called `embed`."""
+    file = tmp_path / "models.toml"
+    file.write_text(
+        f"[models.\"org/tiny\"]\npath = '{tiny_folder}'\naliases = ['embed']\npreload = true\n",
+        encoding="utf-8",
+    )
+    return file
+
+
+@pytest.fixture
+def client(cards_file: Path) -> Iterator[TestClient]:
+    """The app over the tiny model, in this process."""
+    app = create_app(Settings(models=cards_file, backend="numpy"))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client

@@ -1,0 +1,236 @@
+"""The HTTP contract over a tiny model: answers, and every error in OpenAI's shape on every path."""
+
+import asyncio
+import base64
+from pathlib import Path
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from embedsvc.app import create_app
+from embedsvc.encoder import Encoder
+from embedsvc.errors import CheckpointError
+from embedsvc.registry import Registry
+from embedsvc.settings import Settings
+from tests.checkpoints import write_bert
+
+
+def embed(client: TestClient, **fields: object):
+    return client.post("/v1/embeddings", json={"model": "org/tiny", "input": "hello"} | fields)
+
+
+def test_a_string_is_answered_with_one_unit_vector(client: TestClient) -> None:
+    answer = embed(client).json()
+    assert answer["object"] == "list"
+    assert answer["model"] == "org/tiny"
+    assert answer["usage"] == {"prompt_tokens": 3, "total_tokens": 3}  # [CLS] hello [SEP]
+    (row,) = answer["data"]
+    assert (row["object"], row["index"], len(row["embedding"])) == ("embedding", 0, 16)
+    assert np.linalg.norm(row["embedding"]) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_list_is_answered_in_its_order(client: TestClient) -> None:
+    texts = ["hello", "a b c d e f", "world", "hello world"]
+    together = embed(client, input=texts).json()
+    assert together["usage"]["prompt_tokens"] == 3 + 8 + 3 + 4
+    for index, (text, row) in enumerate(zip(texts, together["data"], strict=True)):
+        alone = embed(client, input=text).json()["data"][0]["embedding"]
+        assert row["index"] == index
+        assert np.abs(np.subtract(row["embedding"], alone)).max() <= 1e-6
+
+
+def test_base64_holds_the_same_vector(client: TestClient) -> None:
+    floats = embed(client).json()["data"][0]["embedding"]
+    packed = embed(client, encoding_format="base64").json()["data"][0]["embedding"]
+    assert np.frombuffer(base64.b64decode(packed), "<f4").tolist() == np.float32(floats).tolist()
+
+
+def test_an_alias_is_as_good_as_the_id_and_is_echoed(client: TestClient) -> None:
+    by_alias = embed(client, model="embed").json()
+    assert by_alias["model"] == "embed"
+    assert by_alias["data"] == embed(client).json()["data"]
+
+
+def test_models_are_listed_by_id_and_alias(client: TestClient) -> None:
+    listed = client.get("/v1/models").json()
+    assert listed["object"] == "list"
+    assert [model["id"] for model in listed["data"]] == ["org/tiny", "embed"]
+    for model in listed["data"]:
+        assert (model["object"], model["owned_by"]) == ("model", "embedsvc")
+        assert isinstance(model["created"], int)
+        for path in (model["id"], model["id"].replace("/", "%2F")):
+            assert client.get(f"/v1/models/{path}").json() == model
+
+
+def test_health_and_readiness(client: TestClient) -> None:
+    assert client.get("/health").status_code == 200
+    assert client.get("/ready").status_code == 200
+
+
+LONG = "a " * 31  # 33 tokens with [CLS] and [SEP]; the limit is 32
+
+ERRORS = [
+    ("GET", "/", None, 404, "invalid_request_error", None, "Invalid URL (GET /)"),
+    ("POST", "/v1/nope", "{}", 404, "invalid_request_error", None, "Invalid URL (POST /v1/nope)"),
+    ("GET", "/v1/embeddings/", None, 404, "invalid_request_error", None, "Invalid URL"),
+    ("GET", "/v1/embeddings", None, 405, "invalid_request_error", None, "Not allowed to GET on"),
+    ("DELETE", "/v1/models", None, 405, "invalid_request_error", None, "Not allowed to DELETE on"),
+    ("POST", "/v1/models/x", "{}", 405, "invalid_request_error", None, "Not allowed to POST on"),
+    ("POST", "/health", "{}", 405, "invalid_request_error", None, "Not allowed to POST on /health"),
+    ("POST", "/ready", "{}", 405, "invalid_request_error", None, "Not allowed to POST on /ready"),
+    ("GET", "/v1/models/x", None, 404, "invalid_request_error", "model_not_found", "`x`"),
+    ("POST", "/v1/embeddings", "", 400, "invalid_request_error", None, "could not parse the JSON"),
+    ("POST", "/v1/embeddings", "{}", 400, "invalid_request_error", None, "provide a model"),
+    (
+        *("POST", "/v1/embeddings", '{"model": "x", "input": "a"}'),
+        *(404, "invalid_request_error", "model_not_found", "The model `x` does not exist"),
+    ),
+    (
+        *("POST", "/v1/embeddings", '{"model": "embed"}'),
+        *(400, "invalid_request_error", None, "Please submit an `input`."),
+    ),
+    (
+        *("POST", "/v1/embeddings", f'{{"model": "embed", "input": "{LONG}"}}'),
+        *(400, "invalid_request_error", None, "maximum context length is 32 tokens"),
+    ),
+    (
+        *("POST", "/v1/embeddings", f'{{"model": "embed", "input": ["a", "{LONG}"]}}'),
+        *(400, "invalid_request_error", None, "'input[1]': maximum context length is 32 tokens"),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "kind", "code", "said"),
+    ERRORS,
+    ids=[f"{e[0]} {e[1]} {e[3]} {e[6][:20]}" for e in ERRORS],
+)
+def test_every_error_has_openais_shape(
+    client: TestClient,
+    method: str,
+    path: str,
+    body: str | None,
+    status: int,
+    kind: str,
+    code: str | None,
+    said: str,
+) -> None:
+    answer = client.request(method, path, content=body)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/json"
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["type"], error["code"]) == (kind, code)
+    assert said in error["message"]
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+def test_a_model_that_gives_nan_is_a_500_for_its_text_alone(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry: Registry = client.app.state.registry  # type: ignore[attr-defined]
+    bad = registry.cards.by_id["org/tiny"]
+    assert bad.preload
+    whole = Encoder.encode
+
+    def encode(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
+        from embedsvc import pooling
+
+        vectors = whole(self, texts)
+        for row, text in zip(vectors, texts, strict=True):
+            if len(text) == 5:  # "a b c"
+                row[0] = np.nan
+        return pooling.finish(vectors, normalize=True)
+
+    monkeypatch.setattr(Encoder, "encode", encode)
+    answer = embed(client, input=["hello", "a b c"])
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert "finite" in answer.json()["error"]["message"]
+    assert embed(client, input=["hello", "a b"]).status_code == 200
+
+
+def test_a_bug_is_a_500_in_the_same_shape(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedsvc.routes.openai.read_request", lambda _: 1 / 0)
+    answer = embed(client)
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert "Traceback" not in answer.text
+
+
+def test_a_full_line_is_a_429_with_retry_after(cards_file: Path) -> None:
+    settings = Settings(models=cards_file, backend="numpy", max_waiting_tokens=1)
+    app = create_app(settings)
+    with TestClient(app) as client:
+        line = next(iter(app.state.registry._engines.values())).result()._batcher._line
+        line.tokens = 10  # as if others waited
+        answer = embed(client)
+    assert answer.status_code == 429
+    assert 1 <= int(answer.headers["retry-after"]) <= 59
+    assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_a_device_that_does_not_answer_is_not_ready(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs(_: object) -> None:
+        await asyncio.sleep(60)
+
+    device = client.app.state.registry.device  # type: ignore[attr-defined]
+    answers = type(device).answers
+    monkeypatch.setattr(type(device), "run", lambda self, function: hangs(function))
+    monkeypatch.setattr(type(device), "answers", lambda self, seconds: answers(self, 0.01))
+    answer = client.get("/ready")
+    assert answer.status_code == 503
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert client.get("/health").status_code == 200
+
+
+def test_a_card_that_is_not_preloaded_is_loaded_once_when_first_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import embedsvc.registry as registry_module
+
+    write_bert(tmp_path / "tiny")
+    (tmp_path / "models.toml").write_text("[models.lazy]\npath = 'tiny'\n")
+    opened: list[str] = []
+    whole = registry_module.open_checkpoint
+
+    def counted(card):
+        opened.append(card.id)
+        return whole(card)
+
+    monkeypatch.setattr(registry_module, "open_checkpoint", counted)
+    app = create_app(Settings(models=tmp_path / "models.toml", backend="numpy"))
+
+    async def ask() -> None:
+        async with app.router.lifespan_context(app):
+            assert opened == []
+            registry: Registry = app.state.registry
+            engines = await asyncio.gather(*(registry.engine("lazy") for _ in range(5)))
+            assert opened == ["lazy"]
+            assert len(set(map(id, engines))) == 1
+
+    asyncio.run(ask())
+
+
+def test_a_model_that_does_not_load_is_a_503_with_the_reason_and_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "models.toml").write_text("[models.late]\npath = 'tiny'\n")
+    with TestClient(create_app(Settings(models=tmp_path / "models.toml"))) as client:
+        answer = embed(client, model="late")
+        assert answer.status_code == 503
+        assert "no folder" in answer.json()["error"]["message"]
+        write_bert(tmp_path / "tiny")
+        assert embed(client, model="late").status_code == 200
+
+
+def test_a_preloaded_model_that_does_not_load_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text("[models.x]\npath = 'none'\npreload = true\n")
+    app = create_app(Settings(models=tmp_path / "models.toml"))
+    with pytest.raises(CheckpointError, match="`x`: no files; no folder"), TestClient(app):
+        pass

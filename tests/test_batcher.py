@@ -1,0 +1,268 @@
+"""The waiting line: who shares a batch with whom, who is refused, and that nobody is forgotten."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from embedsvc.batcher import Batcher, Entry, Job, Line
+from embedsvc.errors import BadRequest, EmbeddingFailed, Overloaded, Unavailable
+from embedsvc.ops.base import TokenIds
+
+BAD = 666
+
+
+def text(length: int, value: int = 1) -> TokenIds:
+    return np.full(length, value, dtype=np.int32)
+
+
+class Device:
+    """A device that works when told to: a text's vector is its first token and its length."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[TokenIds]] = []
+        self.gate = asyncio.Event()
+
+    async def encode(self, texts: list[TokenIds]) -> NDArray[np.float32]:
+        self.batches.append(texts)
+        await self.gate.wait()
+        if any(ids[0] == BAD for ids in texts):
+            raise RuntimeError("bad token")
+        return np.array([[ids[0], len(ids)] for ids in texts], dtype=np.float32)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.batches]
+
+
+def batcher(device: Device, **limits: int) -> Batcher:
+    merged = {"slots": 1, "max_batch_tokens": 64, "max_waiting_tokens": 1000} | limits
+    return Batcher(device.encode, **merged)
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def run(scenario: Callable[[Device], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(10):
+            await scenario(Device())
+
+    asyncio.run(main())
+
+
+def test_a_request_that_finds_the_device_idle_goes_at_once() -> None:
+    async def scenario(device: Device) -> None:
+        task = asyncio.create_task(batcher(device).embed([text(3, 7)]))
+        await turns()
+        assert device.sizes == [1]
+        device.gate.set()
+        assert (await task).tolist() == [[7, 3]]
+
+    run(scenario)
+
+
+def test_requests_that_arrive_while_the_device_is_busy_share_a_batch() -> None:
+    async def scenario(device: Device) -> None:
+        line = batcher(device)
+        first = asyncio.create_task(line.embed([text(3)]))
+        await turns()
+        others = [asyncio.create_task(line.embed([text(3, i)])) for i in range(5)]
+        await turns()
+        assert device.sizes == [1]
+        device.gate.set()
+        await first
+        assert [(await task)[0, 0] for task in others] == [0, 1, 2, 3, 4]
+        assert device.sizes == [1, 5]
+
+    run(scenario)
+
+
+def test_requests_of_one_moment_share_a_batch_though_the_device_is_idle() -> None:
+    async def scenario(device: Device) -> None:
+        line = batcher(device, slots=2)
+        device.gate.set()
+        await asyncio.gather(*(line.embed([text(3)]) for _ in range(8)))
+        assert device.sizes == [8]
+
+    run(scenario)
+
+
+def test_as_many_batches_run_at_once_as_there_are_slots() -> None:
+    async def scenario(device: Device) -> None:
+        line = batcher(device, slots=2)
+        task = asyncio.create_task(line.embed([text(64, i) for i in range(5)]))
+        await turns()
+        assert device.sizes == [1, 1]
+        device.gate.set()
+        assert (await task)[:, 0].tolist() == [0, 1, 2, 3, 4]
+        assert device.sizes == [1] * 5
+
+    run(scenario)
+
+
+def test_vectors_come_in_the_order_of_the_texts_whatever_the_batches() -> None:
+    async def scenario(device: Device) -> None:
+        device.gate.set()
+        lengths = [30, 2, 64, 7, 7, 1, 100, 30, 12]
+        vectors = await batcher(device).embed([text(n, i) for i, n in enumerate(lengths)])
+        assert vectors.tolist() == [[i, n] for i, n in enumerate(lengths)]
+
+    run(scenario)
+
+
+def test_a_short_request_is_not_held_up_by_a_long_one_that_came_first() -> None:
+    async def scenario(device: Device) -> None:
+        line = batcher(device, max_waiting_tokens=10**9)
+        bulk = asyncio.create_task(line.embed([text(64)] * 1000))
+        await turns()
+        short = asyncio.create_task(line.embed([text(64, 9)]))
+        await turns()
+        device.gate.set()
+        await short
+        assert len(device.batches) < 50
+        assert not bulk.done()
+        await bulk
+
+    run(scenario)
+
+
+def test_a_client_that_leaves_gives_up_its_place() -> None:
+    async def scenario(device: Device) -> None:
+        line = batcher(device)
+        running = asyncio.create_task(line.embed([text(3)]))
+        await turns()
+        leaving = asyncio.create_task(line.embed([text(3, 5)] * 4))
+        staying = asyncio.create_task(line.embed([text(3, 6)]))
+        await turns()
+        assert line.waiting_tokens == 15
+        leaving.cancel()
+        await turns()
+        assert line.waiting_tokens == 3
+        device.gate.set()
+        await running
+        assert (await staying).tolist() == [[6, 3]]
+        assert device.sizes == [1, 1]
+
+    run(scenario)
+
+
+def test_a_full_line_refuses_with_when_to_come_back() -> None:
+    async def scenario(device: Device) -> None:
+        line = batcher(device, max_waiting_tokens=100)
+        running = asyncio.create_task(line.embed([text(60)]))
+        await turns()
+        waiting = asyncio.create_task(line.embed([text(60)]))
+        await turns()
+        with pytest.raises(Overloaded) as caught:
+            await line.embed([text(60)])
+        assert 1 <= int(caught.value.headers["Retry-After"]) <= 59
+        device.gate.set()
+        await asyncio.gather(running, waiting)
+
+    run(scenario)
+
+
+def test_a_request_larger_than_the_line_is_served_when_nobody_waits() -> None:
+    async def scenario(device: Device) -> None:
+        device.gate.set()
+        vectors = await batcher(device, max_waiting_tokens=10).embed([text(20)] * 3)
+        assert len(vectors) == 3
+
+    run(scenario)
+
+
+def test_only_the_text_at_fault_fails() -> None:
+    async def scenario(device: Device) -> None:
+        line = batcher(device, max_batch_tokens=1000)
+        device.gate.set()
+        good = [asyncio.create_task(line.embed([text(3, i)])) for i in range(6)]
+        bad = asyncio.create_task(line.embed([text(3, 8), text(3, BAD)]))
+        for i, task in enumerate(good):
+            assert (await task).tolist() == [[i, 3]]
+        with pytest.raises(EmbeddingFailed):
+            await bad
+
+    run(scenario)
+
+
+def test_an_error_meant_for_the_client_arrives_as_it_is() -> None:
+    async def scenario(_: Device) -> None:
+        async def encode(_: list[TokenIds]) -> NDArray[np.float32]:
+            raise BadRequest("no such token")
+
+        line = Batcher(encode, slots=1, max_batch_tokens=64, max_waiting_tokens=100)
+        with pytest.raises(BadRequest, match="no such token"):
+            await line.embed([text(3)])
+
+    run(scenario)
+
+
+def test_closing_refuses_what_waits_and_finishes_what_runs() -> None:
+    async def scenario(device: Device) -> None:
+        line = batcher(device)
+        running = asyncio.create_task(line.embed([text(3)]))
+        await turns()
+        waiting = asyncio.create_task(line.embed([text(3)]))
+        await turns()
+        closing = asyncio.create_task(line.close())
+        await turns()
+        with pytest.raises(Unavailable):
+            await waiting
+        assert not closing.done()
+        device.gate.set()
+        await closing
+        assert len(await running) == 1
+        with pytest.raises(Unavailable):
+            await line.embed([text(3)])
+
+    run(scenario)
+
+
+def line_of(lengths: Sequence[int]) -> Line:
+    line = Line()
+    for due, length in enumerate(lengths):
+        line.add(Entry(text(length), float(due), None, due))  # type: ignore[arg-type]
+    return line
+
+
+@given(st.lists(st.integers(1, 300), min_size=1), st.integers(1, 512))
+def test_every_batch_serves_the_first_in_line_within_the_budget(
+    lengths: list[int], budget: int
+) -> None:
+    line = line_of(lengths)
+    served: list[int] = []
+    while line.entries:
+        first = line.entries[0]
+        batch = line.next_batch(budget)
+        assert first in batch
+        assert len(batch) == 1 or max(len(e.ids) for e in batch) * len(batch) <= budget
+        served += [entry.index for entry in batch]
+        assert line.tokens == sum(len(entry.ids) for entry in line.entries)
+    assert sorted(served) == list(range(len(lengths)))
+
+
+def test_texts_of_like_length_go_together() -> None:
+    batch = line_of([10, 200, 11, 190, 9, 12, 250]).next_batch(48)
+    assert sorted(len(entry.ids) for entry in batch) == [9, 10, 11, 12]
+
+
+def test_dropping_a_job_leaves_the_others() -> None:
+    async def scenario(_: Device) -> None:
+        future = asyncio.get_running_loop().create_future()
+        jobs = [Job([None], 1, future), Job([None], 1, future)]
+        line = Line()
+        for i in range(6):
+            line.add(Entry(text(2, i), float(i), jobs[i % 2], 0))
+        line.drop(jobs[0])
+        assert [entry.ids[0] for entry in line.entries] == [1, 3, 5]
+        assert line.tokens == 6
+
+    run(scenario)

@@ -1,0 +1,115 @@
+"""The cards file: what is read, and what is refused with file, card and key named."""
+
+from pathlib import Path
+
+import pytest
+
+from embedsvc.cards import Prompts, find_cards, read_cards
+from embedsvc.errors import CardsError
+
+
+def read(tmp_path: Path, text: str):
+    file = tmp_path / "models.toml"
+    file.write_text(text, encoding="utf-8")
+    return read_cards(file)
+
+
+def test_a_card_holds_what_its_table_says(tmp_path: Path) -> None:
+    cards = read(
+        tmp_path,
+        """
+        [models."org/name"]
+        path = "weights"
+        package = "pkg/model"
+        repo = "org/name"
+        revision = "main"
+        aliases = ["short", "text-embedding-3-small"]
+        pooling = "cls"
+        normalize = false
+        max_tokens = 128
+        dimensions = [256, 64]
+        prompts = {query = "query: ", document = ""}
+        dtype = "float16"
+        sha256 = "%s"
+        preload = true
+        """
+        % ("a" * 64),
+    )
+    card = cards.by_id["org/name"]
+    assert card.path == tmp_path / "weights"
+    assert card.prompts == Prompts(query="query: ", document="")
+    assert card.dimensions == (256, 64)
+    assert card.dtype == "float16"
+    assert not card.normalize
+    assert list(cards.by_name) == ["org/name", "short", "text-embedding-3-small"]
+    assert all(known is card for known in cards.by_name.values())
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("path = 'x'\npoolign = 'cls'", "unknown key `poolign`"),
+        ("path = 'x'\nprompts = {qery = 'a'}", "unknown key `prompts.qery`"),
+        ("path = 'x'\nmax_tokens = 'many'", "key `max_tokens`: expected `int"),
+        ("path = 'x'\npooling = 'median'", "key `pooling`: invalid enum value 'median'"),
+        ("path = 'x'\naliases = [1]", "key `aliases[0]`: expected `str`"),
+        ("path = 7", "key `path`: expected"),
+        ("path = 'x'\nmax_tokens = 0", "`max_tokens` must be at least 1"),
+        ("path = 'x'\ndimensions = [0]", "`dimensions` must be positive"),
+        ("path = 'x'\nsha256 = 'abc'", "`sha256` must be 64"),
+        ("path = 'x'\nrevision = 'main'", "`revision` goes with `repo`"),
+        ("path = 'x'\nid = 'other'", "unknown key `id`"),
+        ("pooling = 'cls'", "needs one of `path`, `package` and `repo`"),
+        ("path = 'x'\naliases = ['mine']", "the name `mine` is taken by `mine`"),
+    ],
+)
+def test_a_wrong_card_is_refused_by_file_card_and_key(
+    tmp_path: Path, table: str, said: str
+) -> None:
+    with pytest.raises(CardsError) as caught:
+        read(tmp_path, f'[models."mine"]\n{table}\n')
+    message = str(caught.value)
+    assert message.startswith(f'{tmp_path / "models.toml"}: [models."mine"]: ')
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("models = 3", "no card"),
+        ("", "no card"),
+        ("[model.x]\npath = 'x'", "unknown key `model`"),
+        ("[models.x]\npath = ", "not a TOML file"),
+        ("[models]\nx = 'y'", "must be a table"),
+        ("[models.'']\npath = 'x'", "an id is not empty"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(CardsError, match=said) as caught:
+        read(tmp_path, text)
+    assert str(tmp_path / "models.toml") in str(caught.value)
+
+
+def test_an_alias_that_is_another_cards_id_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CardsError, match=r'"b".*the name `a` is taken by `a`'):
+        read(tmp_path, "[models.a]\npath='x'\n[models.b]\npath='x'\naliases=['a']\n")
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CardsError, match=r"absent\.toml: No such file"):
+        read_cards(tmp_path / "absent.toml")
+
+
+def test_the_file_is_looked_for_here_then_with_the_user_then_in_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    user = tmp_path / "config" / "embedsvc" / "models.toml"
+    environ = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    assert "all-MiniLM-L6-v2" in read_cards(find_cards(None, environ)).by_id  # the packaged one
+    user.parent.mkdir(parents=True)
+    user.touch()
+    assert find_cards(None, environ) == user
+    Path("models.toml").touch()
+    assert find_cards(None, environ) == Path("models.toml")
+    assert find_cards(Path("given.toml"), environ) == Path("given.toml")

