@@ -76,6 +76,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(2048)  # from here on clients wait for the model rather than be turned away
     except OSError as error:
         raise AddressError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     return listener
