@@ -16,13 +16,12 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.cost import Cost
 from embedsvc.errors import EmbeddingFailed, Overloaded, RequestError, Unavailable
 from embedsvc.ops.base import TokenIds
 
 WINDOW = 1024
 """Entries at the head of the line that a batch is chosen from."""
-FIRST_RATE = 5000.0
-"""Tokens per second, until a batch has been timed."""
 
 Encode = Callable[[list[TokenIds]], Awaitable[NDArray[np.float32]]]
 log = logging.getLogger(__name__)
@@ -53,38 +52,56 @@ class Entry:
 class Line:
     """Entries by `due`."""
 
+    cost: Cost
+    padded: bool
+    """Whether a pass costs as much as if all its texts were as long as the longest."""
     entries: list[Entry] = field(default_factory=list[Entry])
     tokens: int = 0
+    seconds: float = 0.0
+    """Of work, without what each pass takes to start."""
 
     def add(self, entry: Entry) -> None:
         insort(self.entries, entry, key=attrgetter("due"))
         self.tokens += len(entry.ids)
+        self.seconds += self.cost.of(len(entry.ids))
 
     def drop(self, job: Job) -> None:
         """Take out what is left of a job."""
-        self.entries = [entry for entry in self.entries if entry.job is not job]
-        self.tokens = sum(len(entry.ids) for entry in self.entries)
+        self._take([entry for entry in self.entries if entry.job is job], len(self.entries))
 
-    def next_batch(self, max_tokens: int) -> list[Entry]:
+    def next_batch(self, max_seconds: float, max_tokens: int) -> list[Entry]:
         """Take out the first entry and, of those behind it, the nearest in length.
 
-        The batch's texts, padded to the longest of them, have at most `max_tokens`, unless the
-        first alone has more.
+        The batch is work for `max_seconds` and has `max_tokens`, padding included, unless the first
+        entry alone is more; a text is padded, or makes others be padded, only where that costs less
+        than a pass of its own.
         """
         window = self.entries[:WINDOW]
         length = len(window[0].ids)
         window.sort(key=lambda entry: abs(len(entry.ids) - length))  # stable: ties stay in order
-        longest = count = 0
-        for entry in window:
-            longest = max(longest, len(entry.ids))
-            if count and longest * (count + 1) > max_tokens:
+        batch = [window[0]]
+        longest, seconds = length, self.cost.of(length)
+        for entry in window[1:]:
+            own = self.cost.of(len(entry.ids))
+            widest = max(longest, len(entry.ids))
+            total = self.cost.of(widest) * (len(batch) + 1) if self.padded else seconds + own
+            if total > max_seconds or widest * (len(batch) + 1) > max_tokens:
                 break
-            count += 1
-        batch = window[:count]
-        chosen = set(map(id, batch))
-        self.entries[:WINDOW] = [e for e in self.entries[:WINDOW] if id(e) not in chosen]
-        self.tokens -= sum(len(entry.ids) for entry in batch)
+            if total - seconds > own + self.cost.start:
+                continue
+            batch.append(entry)
+            longest, seconds = widest, total
+        self._take(batch, WINDOW)
         return batch
+
+    def _take(self, taken: list[Entry], among: int) -> None:
+        """Take out entries that are among so many first."""
+        gone = set(map(id, taken))
+        self.entries[:among] = [e for e in self.entries[:among] if id(e) not in gone]
+        self.tokens -= sum(len(entry.ids) for entry in taken)
+        self.seconds -= sum(self.cost.of(len(entry.ids)) for entry in taken)
+        if not self.entries:
+            self.seconds = 0.0  # and not what rounding left
 
 
 class Batcher:
@@ -94,19 +111,21 @@ class Batcher:
         self,
         encode: Encode,
         *,
+        cost: Cost,
+        padded: bool,
         slots: int,
         max_batch_tokens: int,
         max_waiting_tokens: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._encode = encode
+        self._cost = cost
         self._slots = slots
         self._max_batch_tokens = max_batch_tokens
         self._max_waiting_tokens = max_waiting_tokens
         self._clock = clock
-        self._line = Line()
+        self._line = Line(cost, padded)
         self._running: set[asyncio.Task[None]] = set()
-        self._rate = FIRST_RATE
         self._closed = False
 
     @property
@@ -123,14 +142,14 @@ class Batcher:
             raise Unavailable("The server is shutting down.")
         tokens = sum(map(len, texts))
         if self._line.tokens and self._line.tokens + tokens > self._max_waiting_tokens:
-            wait = math.ceil(self._line.tokens / self._rate)
+            wait = math.ceil(self._line.seconds / self._slots)
             raise Overloaded(self._line.tokens, self._max_waiting_tokens, min(max(wait, 1), 59))
         loop = asyncio.get_running_loop()
         job = Job([None] * len(texts), len(texts), loop.create_future())
         due = self._clock()
         for index, ids in enumerate(texts):
             self._line.add(Entry(ids, due, job, index))
-            due += len(ids) / self._rate
+            due += self._cost.of(len(ids))
         # Not now: whoever else arrives in this turn of the event loop shares the batch.
         loop.call_soon(self._start_batches)
         try:
@@ -143,15 +162,18 @@ class Batcher:
     async def close(self) -> None:
         """Refuse what waits and what comes; return when what runs has finished."""
         self._closed = True
-        for entry in self._line.next_batch(self._line.tokens) if self._line.entries else ():
+        for entry in self._line.entries:
             _fail(entry.job, Unavailable("The server is shutting down."))
-        self._line = Line()
+        self._line.entries = []
         if self._running:
             await asyncio.wait(self._running)
 
     def _start_batches(self) -> None:
-        while self._line.entries and len(self._running) < self._slots:
-            batch = self._line.next_batch(self._max_batch_tokens)
+        while self._line.entries and (free := self._slots - len(self._running)):
+            # Free slots share what waits, if that is enough to be worth a pass each.
+            share = max(self._cost.share, 1.01 * self._line.seconds / free)  # 1.01: rounding
+            seconds = min(self._cost.batch, share)
+            batch = self._line.next_batch(seconds, self._max_batch_tokens)
             task = asyncio.create_task(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._finished)
@@ -162,13 +184,11 @@ class Batcher:
         self._start_batches()
 
     async def _run(self, batch: list[Entry]) -> None:
-        started = self._clock()
         try:
             vectors = await self._encode([entry.ids for entry in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, only this batch fails
             await self._failed(batch, error)
             return
-        self._measure(sum(len(entry.ids) for entry in batch), self._clock() - started)
         for entry, vector in zip(batch, vectors, strict=True):
             job = entry.job
             job.vectors[entry.index] = vector
@@ -189,11 +209,6 @@ class Batcher:
             error = EmbeddingFailed("The server had an error while processing your request.")
         self._line.drop(entry.job)
         _fail(entry.job, error)
-
-    def _measure(self, tokens: int, seconds: float) -> None:
-        if seconds > 0:
-            rate = tokens / seconds * max(1, len(self._running))
-            self._rate += 0.2 * (rate - self._rate)
 
 
 def _fail(job: Job, error: Exception) -> None:

@@ -3,13 +3,10 @@
 import asyncio
 import importlib.util
 import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
-
-import threadpoolctl
+from typing import TypeVar
 
 from embedsvc.cards import Dtype
 from embedsvc.errors import CardsError
@@ -26,13 +23,12 @@ class Device:
         self.make_ops = make_ops
         """Operations in a dtype (None: the backend's own); to be called on the device."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="device")
-        self._cores = _Cores(workers)
         self.ops = self._threads.submit(make_ops, None).result()
 
-    async def run(self, function: Callable[[], T]) -> T:
-        """`function()` on the device, in turn with what else runs there."""
+    async def run(self, function: Callable[[], T], tokens: int = 0) -> T:
+        """`function()`, a pass of so many tokens, on the device, in turn with what else runs."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._cores.shared, function)
+        return await loop.run_in_executor(self._threads, self.ops.run, function, tokens)
 
     async def answers(self, seconds: float) -> bool:
         """Whether the device does something trivial within so many seconds."""
@@ -60,38 +56,10 @@ def open_device(backend: BackendChoice) -> Device:
         from embedsvc.ops.mlx import MlxOps
 
         return Device(MlxOps, workers=1)
-    from embedsvc.ops.numpy import NumpyOps, usable_cores
+    from embedsvc.ops.numpy import NumpyOps
 
-    return Device(lambda _: NumpyOps(), workers=usable_cores())
-
-
-class _Cores:
-    """Shares the cores: BLAS uses all of them for a batch that runs alone, one each when all run.
-
-    NumPy's OpenBLAS reads its thread count at each product, so a batch under way adapts too. Where
-    NumPy is built on another BLAS (Accelerate) there is nothing to set.
-    """
-
-    def __init__(self, cores: int) -> None:
-        self._cores = cores
-        self._lock = threading.Lock()
-        self._running = 0
-        # Reading what libraries are loaded takes milliseconds: once, not at each batch.
-        controller: Any = threadpoolctl.ThreadpoolController()
-        self._blas: list[Any] = controller.select(internal_api="openblas").lib_controllers
-
-    def shared(self, function: Callable[[], T]) -> T:
-        self._share(+1)
-        try:
-            return function()
-        finally:
-            self._share(-1)
-
-    def _share(self, change: int) -> None:
-        with self._lock:
-            self._running += change
-            for blas in self._blas:
-                blas.set_num_threads(max(1, self._cores // max(1, self._running)))
+    ops = NumpyOps()
+    return Device(lambda _: ops, workers=ops.slots)
 
 
 def _gpu_likely() -> bool:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from embedsvc import pooling
 from embedsvc.checkpoint import Checkpoint
+from embedsvc.cost import measure
 from embedsvc.errors import CheckpointError
 from embedsvc.models import ARCHITECTURES, Architecture
 from embedsvc.ops.base import Ops, TokenIds
@@ -26,8 +27,9 @@ class Encoder:
         self._config = config
         self._weights = architecture.prepare(ops, checkpoint.tensors(), config)
         self._pool = pooling.POOL[checkpoint.pooling]
-        # One pass now: errors show at load, and the first request does not pay for first use.
+        # Passes now: errors show at load, and the first request does not pay for first use.
         self.dimensions = self.encode([np.zeros(2, dtype=np.int32)]).shape[1]
+        self.cost = measure(self.encode, checkpoint.max_tokens)
 
     def encode(self, texts: Sequence[TokenIds]) -> NDArray[np.float32]:
         """Vectors (B, D), in the order of the texts.

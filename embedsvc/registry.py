@@ -45,10 +45,12 @@ class Engine:
         self._threads = threads
 
         async def encode(texts: list[TokenIds]) -> NDArray[np.float32]:
-            return await device.run(lambda: encoder.encode(texts))
+            return await device.run(lambda: encoder.encode(texts), sum(map(len, texts)))
 
         self._batcher = Batcher(
             encode,
+            cost=encoder.cost,
+            padded=device.ops.padded,
             slots=device.ops.slots,
             max_batch_tokens=settings.max_batch_tokens or device.ops.max_batch_tokens,
             max_waiting_tokens=settings.max_waiting_tokens,

@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embedsvc.batcher import Batcher, Entry, Job, Line
+from embedsvc.cost import Cost
 from embedsvc.errors import BadRequest, EmbeddingFailed, Overloaded, Unavailable
 from embedsvc.ops.base import TokenIds
 
 BAD = 666
+COST = Cost(start=0.005, token=0.0001, pair=1e-7)
+FREE = Cost(start=1e9, token=1e-12, pair=1e-12)
+"""A pass costs all, a text nothing: only `max_tokens` bounds a batch."""
 
 
 def text(length: int, value: int = 1) -> TokenIds:
@@ -42,7 +46,7 @@ class Device:
 
 def batcher(device: Device, **limits: int) -> Batcher:
     merged = {"slots": 1, "max_batch_tokens": 64, "max_waiting_tokens": 1000} | limits
-    return Batcher(device.encode, **merged)
+    return Batcher(device.encode, cost=COST, padded=True, **merged)
 
 
 async def turns(count: int = 5) -> None:
@@ -198,7 +202,9 @@ def test_an_error_meant_for_the_client_arrives_as_it_is() -> None:
         async def encode(_: list[TokenIds]) -> NDArray[np.float32]:
             raise BadRequest("no such token")
 
-        line = Batcher(encode, slots=1, max_batch_tokens=64, max_waiting_tokens=100)
+        line = Batcher(
+            encode, cost=COST, padded=True, slots=1, max_batch_tokens=64, max_waiting_tokens=100
+        )
         with pytest.raises(BadRequest, match="no such token"):
             await line.embed([text(3)])
 
@@ -226,8 +232,8 @@ def test_closing_refuses_what_waits_and_finishes_what_runs() -> None:
     run(scenario)
 
 
-def line_of(lengths: Sequence[int]) -> Line:
-    line = Line()
+def line_of(lengths: Sequence[int], cost: Cost = FREE, *, padded: bool = True) -> Line:
+    line = Line(cost, padded)
     for due, length in enumerate(lengths):
         line.add(Entry(text(length), float(due), None, due))  # type: ignore[arg-type]
     return line
@@ -241,7 +247,7 @@ def test_every_batch_serves_the_first_in_line_within_the_budget(
     served: list[int] = []
     while line.entries:
         first = line.entries[0]
-        batch = line.next_batch(budget)
+        batch = line.next_batch(1.0, budget)
         assert first in batch
         assert len(batch) == 1 or max(len(e.ids) for e in batch) * len(batch) <= budget
         served += [entry.index for entry in batch]
@@ -250,15 +256,59 @@ def test_every_batch_serves_the_first_in_line_within_the_budget(
 
 
 def test_texts_of_like_length_go_together() -> None:
-    batch = line_of([10, 200, 11, 190, 9, 12, 250]).next_batch(48)
+    batch = line_of([10, 200, 11, 190, 9, 12, 250]).next_batch(1.0, 48)
     assert sorted(len(entry.ids) for entry in batch) == [9, 10, 11, 12]
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@given(lengths=st.lists(st.integers(1, 300), min_size=1), milliseconds=st.integers(1, 200))
+def test_every_batch_is_work_for_the_time_given(
+    padded: bool, lengths: list[int], milliseconds: int
+) -> None:
+    line = line_of(lengths, COST, padded=padded)
+    while line.entries:
+        sizes = [len(entry.ids) for entry in line.next_batch(milliseconds / 1000, 10**9)]
+        work = len(sizes) * COST.of(max(sizes)) if padded else sum(map(COST.of, sizes))
+        assert len(sizes) == 1 or work <= milliseconds / 1000 + 1e-9
+        assert line.seconds == pytest.approx(sum(COST.of(len(e.ids)) for e in line.entries))
+
+
+@given(lengths=st.lists(st.integers(1, 512), min_size=1, max_size=60))
+def test_padding_never_costs_more_than_the_passes_it_saves(lengths: list[int]) -> None:
+    sizes = [len(entry.ids) for entry in line_of(lengths, COST).next_batch(1.0, 10**9)]
+    padding = len(sizes) * COST.of(max(sizes)) - sum(map(COST.of, sizes))
+    assert padding <= (len(sizes) - 1) * COST.start + 1e-9
+
+
+def test_mixed_traffic_wastes_less_than_a_twentieth_on_padding() -> None:
+    lengths = np.exp(np.random.default_rng(2).uniform(np.log(4), np.log(250), 1000)).astype(int)
+    line = line_of(lengths.tolist(), COST)
+    padded = real = 0
+    while line.entries:
+        sizes = [len(entry.ids) for entry in line.next_batch(COST.batch, 10**9)]
+        padded += len(sizes) * max(sizes)
+        real += sum(sizes)
+    assert 1 - real / padded < 0.05
+
+
+def test_free_slots_share_what_waits_if_it_is_enough_for_both() -> None:
+    async def scenario(device: Device) -> None:
+        device.gate.set()
+        line = batcher(device, slots=2, max_batch_tokens=10_000, max_waiting_tokens=10_000)
+        await line.embed([text(50)] * 8)  # 42 ms of work where starting takes 5
+        assert device.sizes == [4, 4]
+        device.batches.clear()
+        await line.embed([text(10)] * 8)  # 8 ms
+        assert device.sizes == [8]
+
+    run(scenario)
 
 
 def test_dropping_a_job_leaves_the_others() -> None:
     async def scenario(_: Device) -> None:
         future = asyncio.get_running_loop().create_future()
         jobs = [Job([None], 1, future), Job([None], 1, future)]
-        line = Line()
+        line = Line(COST, padded=False)
         for i in range(6):
             line.add(Entry(text(2, i), float(i), jobs[i % 2], 0))
         line.drop(jobs[0])

@@ -72,15 +72,26 @@ def test_attention_and_pooling_stay_within_a_text(ops: Ops, lengths: list[int]) 
     expected, pooled = [], []
     for text in np.split(real.astype(np.float64), np.cumsum(lengths)[:-1]):
         q, k, v = text.reshape(-1, 3, heads, size).transpose(1, 2, 0, 3)
-        scores = np.exp(q @ k.transpose(0, 2, 1) * 0.5)
+        scores = np.exp(q @ k.transpose(0, 2, 1))
         scores /= scores.sum(axis=-1, keepdims=True)
         expected.append((scores @ v).transpose(1, 0, 2).reshape(-1, width))
         pooled.append((text.mean(axis=0), text.max(axis=0), text[0], text[-1]))
-    found = ops.attention(ops.array(qkv.copy()), heads, 0.5, batch.layout)
+    found = ops.attention(ops.array(qkv.copy()), heads, batch.layout)
     assert np.abs(unpadded(ops, found, lengths) - np.concatenate(expected)).max() <= 2e-6
     segments = (ops.segment_mean, ops.segment_max, ops.segment_first, ops.segment_last)
     for segment, wanted in zip(segments, zip(*pooled, strict=True), strict=True):
         close(ops, segment(ops.array(qkv), batch.layout), np.stack(wanted))
+
+
+@pytest.mark.parametrize("size", [30.0, 1000.0, -1000.0])
+def test_attention_holds_where_scores_are_huge(ops: Ops, size: float) -> None:
+    batch = ops.batch([np.zeros(3, np.int32)])
+    rows = ops.to_numpy(batch.ids).shape[0]
+    qkv = np.ones((rows, 3), dtype=np.float32)
+    qkv[:, 1] = size * np.arange(rows)  # keys: the last (or, negated, the first) takes it all
+    qkv[:, 2] = np.arange(rows)
+    found = unpadded(ops, ops.attention(ops.array(qkv), 1, batch.layout), [3])
+    assert np.abs(found - (2 if size > 0 else 0)).max() <= 1e-6
 
 
 def test_positions_begin_anew_with_every_text(ops: Ops) -> None:

@@ -63,9 +63,12 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
 
     def qkv(name: str) -> Linear:
         parts = [f"{name}.{part}" for part in ("query", "key", "value")]
-        weight = [tensors.take(f"{part}.weight", width, width) for part in parts]
-        bias = [tensors.take(f"{part}.bias", width) for part in parts]
-        return ops.linear_layer(np.concatenate(weight), np.concatenate(bias))
+        weight = np.concatenate([tensors.take(f"{part}.weight", width, width) for part in parts])
+        bias = np.concatenate([tensors.take(f"{part}.bias", width) for part in parts])
+        scale = (width // config.num_attention_heads) ** -0.5
+        weight[:width] *= scale
+        bias[:width] *= scale
+        return ops.linear_layer(weight, bias)
 
     def layer(name: str) -> Layer:
         return Layer(
@@ -108,7 +111,7 @@ def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
 
 
 def _layer(ops: Ops, layer: Layer, config: Config, hidden: Array, layout: Any) -> Array:
-    heads, eps = config.num_attention_heads, config.layer_norm_eps
+    eps = config.layer_norm_eps
 
     def project(hidden: Array) -> Array:
         return ops.linear(hidden, layer.qkv)
@@ -121,5 +124,5 @@ def _layer(ops: Ops, layer: Layer, config: Config, hidden: Array, layout: Any) -
         return ops.layer_norm(hidden, layer.norm, eps)
 
     qkv = ops.rows(project, hidden)
-    context = ops.attention(qkv, heads, (config.hidden_size // heads) ** -0.5, layout)
+    context = ops.attention(qkv, config.num_attention_heads, layout)
     return ops.rows(finish, context, hidden)

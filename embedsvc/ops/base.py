@@ -7,13 +7,14 @@ MLX) and is known only to `attention` and the `segment` operations, through the 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
 
+T = TypeVar("T")
 Array = Any  # numpy.ndarray or mlx.core.array, never mixed
 TokenIds = NDArray[np.int32]  # the tokens of one text, (L,)
 
@@ -66,7 +67,16 @@ class Ops(Protocol):
 
     @property
     def max_batch_tokens(self) -> int:
-        """Tokens after which a larger batch is no faster per token."""
+        """Tokens of one batch, padding included, that memory is sure to hold."""
+        ...
+
+    @property
+    def padded(self) -> bool:
+        """Whether the texts of a batch are computed as if all were as long as the longest."""
+        ...
+
+    def run(self, function: Callable[[], T], tokens: int) -> T:
+        """`function()`, a pass of so many tokens, with the hardware set up for it."""
         ...
 
     # --- loading -------------------------------------------------------------------------------
@@ -119,14 +129,14 @@ class Ops(Protocol):
         ...
 
     def gelu(self, x: Array) -> Array:
-        """The exact GELU, x * Phi(x); to float32's precision, not the tanh approximation's."""
+        """The exact GELU, x * Phi(x), to float32's precision (the tanh formula: 5e-4)."""
         ...
 
-    def attention(self, qkv: Array, heads: int, scale: float, layout: Any) -> Array:
+    def attention(self, qkv: Array, heads: int, layout: Any) -> Array:
         """Softmax attention within each text.
 
-        `qkv` (N, 3 * D) holds queries, keys and values side by side, each as `heads` slices.
-        Returns (N, D).
+        `qkv` (N, 3 * D) holds queries, keys and values side by side, each as `heads` slices; the
+        scale is in the queries already. Returns (N, D).
         """
         ...
 

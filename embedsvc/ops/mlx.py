@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
-from embedsvc.ops.base import Array, Batch, Linear, Norm, TokenIds
+from embedsvc.ops.base import Array, Batch, Linear, Norm, T, TokenIds
 
 LENGTH_STEP = 16
 """Texts are padded to a multiple of this: few shapes, so buffers and kernels are used again."""
@@ -40,6 +40,7 @@ class MlxOps:
 
     name: Literal["mlx"] = "mlx"
     slots = 1
+    padded = True
 
     def __init__(self, dtype: Dtype | None = None) -> None:
         self.gpu = has_gpu()
@@ -49,6 +50,9 @@ class MlxOps:
         self.dtype: Dtype = dtype or ("float16" if self.gpu else "float32")
         self.max_batch_tokens = 16384 if self.gpu else 512
         self._dtype: mx.Dtype = getattr(mx, self.dtype)
+
+    def run(self, function: Callable[[], T], tokens: int) -> T:
+        return function()
 
     # --- loading -------------------------------------------------------------------------------
 
@@ -103,13 +107,13 @@ class MlxOps:
     def gelu(self, x: mx.array) -> mx.array:
         return x * (1 + mx.erf(x * 0.7071067811865476)) * 0.5
 
-    def attention(self, qkv: mx.array, heads: int, scale: float, layout: PaddedLayout) -> mx.array:
+    def attention(self, qkv: mx.array, heads: int, layout: PaddedLayout) -> mx.array:
         width = qkv.shape[1] // 3
         grid = qkv.reshape(layout.texts, layout.length, 3, heads, width // heads)
         q, k, v = grid.transpose(2, 0, 3, 1, 4)  # each (B, heads, L, width / heads)
         # (B, 1, 1, L): a query may look at every token of its own text, at no padding.
         mask = None if layout.mask is None else layout.mask[:, None, None, :]
-        context = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+        context = mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask=mask)
         return context.transpose(0, 2, 1, 3).reshape(-1, width)
 
     # --- one row per text, for pooling -----------------------------------------------------------

@@ -6,7 +6,7 @@ that what one step leaves in the cache is there for the next.
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any, Literal
@@ -16,11 +16,16 @@ from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
 from embedsvc.ops.base import Array, Batch, Linear, Norm, TokenIds
+from embedsvc.ops.cores import Cores
 
 Floats = NDArray[np.float32]
 
-ROWS = 128
-"""Rows worked on at a time: 128 rows of 1536 floats fit a core's second-level cache."""
+ROWS = 256
+"""Rows worked on at a time: fewer make products slow, more do not stay in the cache."""
+SCORES = 1 << 16
+"""Attention scores worked on at a time, for the same reason."""
+SMALL_PRODUCT = 1 << 18
+"""Multiplications up to which OpenBLAS stays on one thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,13 @@ class NumpyOps:
 
     name: Literal["numpy"] = "numpy"
     dtype: Dtype = "float32"
-    max_batch_tokens = 512
+    max_batch_tokens = 4096
+    padded = False
 
-    def __init__(self) -> None:
-        cores = usable_cores()
-        self.device = f"{platform.machine()} CPU, {cores} core{'s' if cores > 1 else ''}"
-        self.slots = cores
+    def __init__(self, cores: int | None = None) -> None:
+        self.slots = cores or usable_cores()
+        self.device = f"{platform.machine()} CPU, {self.slots} core{'s' * (self.slots > 1)}"
+        self.run = Cores(self.slots).run
 
     # --- loading -------------------------------------------------------------------------------
 
@@ -100,20 +106,21 @@ class NumpyOps:
         return out
 
     def layer_norm(self, x: Floats, norm: Norm, eps: float) -> Floats:
-        width = x.shape[-1]
-        x -= x.mean(axis=-1, keepdims=True)
-        spread = np.einsum("nd,nd->n", x, x)
-        spread /= width
-        spread += eps
-        np.sqrt(spread, out=spread)
-        x /= spread[:, None]
+        width = np.float32(x.shape[-1])
+        x -= np.add.reduce(x, axis=-1, keepdims=True) / width
+        scale = np.vecdot(x, x)  # then the variance, then one over the deviation
+        scale /= width
+        scale += np.float32(eps)
+        np.sqrt(scale, out=scale)
+        np.reciprocal(scale, out=scale)
+        x *= scale[:, None]
         x *= norm.weight
         x += norm.bias
         return x
 
     def gelu(self, x: Floats) -> Floats:
-        # Phi(x) = (1 + tanh(x P(x^2))) / 2 with P fitted to atanh(erf(x / sqrt 2)) / x:
-        # within 7e-8 of x * Phi(x) everywhere, and NumPy's tanh is vectorised where erf is not.
+        # Phi(x) = (1 + tanh(x P(x^2))) / 2 with P fitted to atanh(erf(x / sqrt 2)) / x; NumPy's
+        # tanh is vectorised where erf is not.
         with np.errstate(over="ignore"):  # of a huge |x|: infinity, whose tanh is right
             square = x * x
             slope = square * _GELU[0]
@@ -124,25 +131,24 @@ class NumpyOps:
             slope *= x
         np.tanh(slope, out=slope)
         slope += np.float32(1)
-        slope *= x
         slope *= np.float32(0.5)
-        return slope
+        x *= slope
+        return x
 
-    def attention(self, qkv: Floats, heads: int, scale: float, layout: PackedLayout) -> Floats:
-        count, width = len(qkv), qkv.shape[1] // 3
-        out = np.empty((count, width), dtype=np.float32)
+    def attention(self, qkv: Floats, heads: int, layout: PackedLayout) -> Floats:
+        count, size = len(qkv), qkv.shape[1] // (3 * heads)
+        out = np.empty((count, heads * size), dtype=np.float32)
         for start, texts, length in layout.runs:
-            stop = start + texts * length
-            # (3, texts, heads, length, width / heads)
-            parts = qkv[start:stop].reshape(texts, length, 3, heads, width // heads)
-            q, k, v = parts.transpose(2, 0, 3, 1, 4)
-            scores = np.matmul(q, k.swapaxes(-1, -2))  # (texts, heads, length, length)
-            scores *= np.float32(scale)
-            scores -= scores.max(axis=-1, keepdims=True)
-            np.exp(scores, out=scores)
-            scores /= scores.sum(axis=-1, keepdims=True)
-            context = out[start:stop].reshape(texts, length, heads, width // heads)
-            np.matmul(scores, v, out=context.transpose(0, 2, 1, 3))
+            rows = slice(start, start + texts * length)
+            # (texts, heads, length, size) each
+            q, k, v = qkv[rows].reshape(texts, length, 3, heads, size).transpose(2, 0, 3, 1, 4)
+            context = out[rows].reshape(texts, length, heads, size).transpose(0, 2, 1, 3)
+            # Queries at a time: OpenBLAS does products this small on one thread, as it should.
+            queries = min(length, max(16, SMALL_PRODUCT // (length * size)))
+            for texts_heads in _pieces(texts, heads, queries * length):
+                for first in range(0, length, queries):
+                    some = (*texts_heads, slice(first, first + queries))
+                    _attend(q[some], k[texts_heads], v[texts_heads], context[some])
         return out
 
     # --- one row per text, for pooling -----------------------------------------------------------
@@ -169,7 +175,32 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-# Coefficients of P, highest power of x^2 first.
+def _pieces(texts: int, heads: int, scores: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of texts and of heads, as many as have some SCORES scores of `scores` each."""
+    at_once = max(1, SCORES // scores)
+    for text in range(0, texts, max(1, at_once // heads)):
+        for head in range(0, heads, at_once):
+            yield slice(text, text + max(1, at_once // heads)), slice(head, head + at_once)
+
+
+def _attend(q: Floats, k: Floats, v: Floats, context: Floats) -> None:
+    """Softmax attention of queries (..., n, size) over (..., L, size), into (..., n, size)."""
+    scores = np.matmul(q, k.swapaxes(-1, -2))  # (..., n, L)
+    with np.errstate(over="ignore"):
+        np.exp(scores, out=scores)
+    sums = np.add.reduce(scores, axis=-1, keepdims=True)
+    # Softmax is the same without the row's maximum taken off first, and two passes shorter, as long
+    # as nothing overflows or vanishes; scores of real models are far from both.
+    if not (sums.min() > 1e-30 and sums.max() < 1e30):
+        np.matmul(q, k.swapaxes(-1, -2), out=scores)
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        sums = np.add.reduce(scores, axis=-1, keepdims=True)
+    np.matmul(scores, v, out=context)
+    context /= sums
+
+
+# Coefficients of P, highest power of x^2 first: x * Phi(x) to within 7e-8 everywhere.
 _GELU = tuple(
     np.float32(c)
     for c in (
