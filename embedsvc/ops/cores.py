@@ -7,12 +7,16 @@ batch that runs alone takes what has lately been fastest for its size.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from statistics import median
 from typing import Any, TypeVar
 
 import threadpoolctl
 
 T = TypeVar("T")
+LATELY = 5
+"""Batches of a size and a choice that are remembered."""
 RETRY = 50
 """After so many batches of a size the slower choice gets another chance."""
 
@@ -56,24 +60,19 @@ class Cores:
 
 
 class _Choice:
-    """One thread or all, by what each took lately."""
+    """One thread or all, by the median of what each took the last few times."""
 
     def __init__(self, cores: int) -> None:
-        self._taken = {1: 0.0, cores: 0.0}  # seconds per token; 0: not tried
-        self._best = cores
-        self._since = 0
+        self._taken = {threads: deque[float](maxlen=LATELY) for threads in (cores, 1)}
+        self._count = 0
 
     def next(self) -> int:
-        untried = [threads for threads, taken in self._taken.items() if not taken]
-        if untried:
-            return untried[-1]
-        self._since += 1
-        if self._since % RETRY == 0:
-            return next(threads for threads in self._taken if threads != self._best)
-        return self._best
+        for threads, taken in self._taken.items():
+            if len(taken) <= LATELY // 2:
+                return threads
+        best, other = sorted(self._taken, key=lambda threads: median(self._taken[threads]))
+        self._count += 1
+        return best if self._count % RETRY else other
 
     def took(self, threads: int, seconds: float) -> None:
-        before = self._taken[threads] or seconds
-        self._taken[threads] = before + 0.3 * (seconds - before)
-        if all(self._taken.values()):
-            self._best = min(self._taken, key=lambda threads: self._taken[threads])
+        self._taken[threads].append(seconds)
