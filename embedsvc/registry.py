@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from embedsvc.errors import ModelNotFound, SetupError, Unavailable
 from embedsvc.ops.base import TokenIds
 from embedsvc.settings import Settings
 from embedsvc.tokenizer import Tokenizer
+
+TEXTS = 64
+"""Texts tokenised at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,21 @@ class Engine:
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Vectors of the texts. Raises `RequestError`."""
-        loop = asyncio.get_running_loop()
-        ids = await loop.run_in_executor(self._threads, self._tokenizer.encode, texts)
+        ids = await self._tokenize(texts)
         return Embedded(await self._batcher.embed(ids), sum(map(len, ids)))
 
     async def close(self) -> None:
         await self._batcher.close()
+
+    async def _tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Ids of the texts, some at a time: a long request lets short ones in between."""
+        loop = asyncio.get_running_loop()
+        ids: list[TokenIds] = []
+        for first in range(0, len(texts), TEXTS):
+            some = texts[first : first + TEXTS]
+            encode = partial(self._tokenizer.encode, some, first=first, of=len(texts))
+            ids += await loop.run_in_executor(self._threads, encode)
+        return ids
 
 
 class Registry:

@@ -53,24 +53,33 @@ def read_request(body: bytes) -> EmbeddingRequest:
     return EmbeddingRequest(sent.model, texts, sent.encoding_format or "float")
 
 
-def write_embeddings(
-    vectors: NDArray[np.float32], *, model: str, tokens: int, encoding_format: EncodingFormat
+def write_rows(
+    vectors: NDArray[np.float32], *, first: int = 0, encoding_format: EncodingFormat = "float"
 ) -> bytes:
-    """The answer with vectors (n, D), in their order.
+    """The answer's rows for vectors (n, D), of which the first is number `first`.
 
     Floats are written in the fewest digits that read back to the same float32; base64 is of
     little-endian float32.
     """
-    rows: Iterable[Any] = vectors
+    values: Iterable[Any] = vectors
     if encoding_format == "base64":
         little = vectors.astype("<f4", copy=False)
-        rows = (binascii.b2a_base64(row, newline=False).decode() for row in little)
-    data = [
-        {"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)
+        values = (binascii.b2a_base64(row, newline=False).decode() for row in little)
+    rows = [
+        {"object": "embedding", "index": index, "embedding": value}
+        for index, value in enumerate(values, first)
     ]
+    return orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]  # less the brackets
+
+
+def write_embeddings(rows: Iterable[bytes], *, model: str, tokens: int) -> bytes:
+    """The answer around what `write_rows` wrote."""
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    answer = {"object": "list", "data": data, "model": model, "usage": usage}
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (
+        b",".join(rows),
+        orjson.dumps(model),
+        orjson.dumps(usage),
+    )
 
 
 def write_models(names: Iterable[str], created: int) -> bytes:

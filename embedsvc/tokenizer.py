@@ -24,16 +24,19 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self.max_tokens = max_tokens
 
-    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
+    def encode(
+        self, texts: Sequence[str], *, first: int = 0, of: int | None = None
+    ) -> list[TokenIds]:
         """Ids of each text, special tokens included, (L,) each.
 
-        Raises `BadRequest` that names the first text with more than `max_tokens`.
+        Raises `BadRequest` that names the first text with more than `max_tokens`, as it is numbered
+        in a request `of` so many, from whose `first` the texts are.
         """
         encodings = self._tokenizer.encode_batch_fast(list(texts))
         ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
-        for index, tokens in enumerate(ids):
+        for index, tokens in enumerate(ids, first):
             if len(tokens) > self.max_tokens:
-                name = "input" if len(texts) == 1 else f"input[{index}]"
+                name = "input" if (of or len(texts)) == 1 else f"input[{index}]"
                 raise BadRequest(
                     f"Invalid '{name}': maximum context length is {self.max_tokens} tokens, "
                     f"but this input has {len(tokens)}."

@@ -126,6 +126,21 @@ def test_every_error_has_openais_shape(
     assert ("allow" in answer.headers) == (status == 405)
 
 
+def test_a_text_too_long_is_named_by_its_place_in_a_long_request(client: TestClient) -> None:
+    texts = ["a"] * 200
+    texts[170] = LONG
+    answer = embed(client, input=texts)
+    assert answer.status_code == 400
+    assert "'input[170]'" in answer.json()["error"]["message"]
+
+
+def test_a_long_answer_is_whole_and_in_order(client: TestClient) -> None:
+    texts = ["a " * (1 + i % 29) for i in range(300)]
+    rows = embed(client, input=texts).json()["data"]
+    assert [row["index"] for row in rows] == list(range(300))
+    assert np.allclose(rows[299]["embedding"], rows[299 - 29]["embedding"], atol=1e-6)
+
+
 def test_a_model_that_gives_nan_is_a_500_for_its_text_alone(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,11 +10,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from embedsvc.errors import BadRequest
-from embedsvc.schema import read_request, write_embeddings
+from embedsvc.schema import EncodingFormat, read_request, write_embeddings, write_rows
 
 
 def read(**fields: object):
     return read_request(json.dumps({"model": "m", "input": "x"} | fields).encode())
+
+
+def answer(vectors: np.ndarray, encoding_format: EncodingFormat) -> bytes:
+    """Written in two pieces, as large answers are."""
+    rows = [
+        write_rows(vectors[:1], first=0, encoding_format=encoding_format),
+        write_rows(vectors[1:], first=1, encoding_format=encoding_format),
+    ]
+    return write_embeddings(rows[: len(vectors)], model='m"1', tokens=9)
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=20))
@@ -40,22 +49,23 @@ def test_null_and_unknown_fields_are_as_good_as_absent() -> None:
 @given(arrays.arrays(np.float32, (3, 7), elements=st.floats(width=32, allow_nan=False)))
 def test_floats_read_back_to_the_same_float32(vectors: np.ndarray) -> None:
     vectors = np.where(np.isfinite(vectors), vectors, 0)
-    body = write_embeddings(vectors, model="m", tokens=9, encoding_format="float")
-    answer = json.loads(body)
-    found = np.array([row["embedding"] for row in answer["data"]], dtype=np.float32)
+    body = answer(vectors, "float")
+    read = json.loads(body)
+    found = np.array([row["embedding"] for row in read["data"]], dtype=np.float32)
     assert found.tobytes() == vectors.tobytes()
-    assert answer["usage"] == {"prompt_tokens": 9, "total_tokens": 9}
-    assert [row["index"] for row in answer["data"]] == [0, 1, 2]
+    assert read["model"] == 'm"1'
+    assert read["usage"] == {"prompt_tokens": 9, "total_tokens": 9}
+    assert [row["index"] for row in read["data"]] == [0, 1, 2]
 
 
 def test_floats_are_written_in_few_digits() -> None:
-    body = write_embeddings(np.array([[0.1]], "f"), model="m", tokens=1, encoding_format="float")
+    body = answer(np.array([[0.1]], "f"), "float")
     assert b'"embedding":[0.1]' in body
 
 
 def test_base64_is_of_little_endian_float32() -> None:
     vectors = np.arange(8, dtype=np.float32).reshape(2, 4)
-    body = write_embeddings(vectors, model="m", tokens=1, encoding_format="base64")
+    body = answer(vectors, "base64")
     rows = [base64.b64decode(row["embedding"], validate=True) for row in json.loads(body)["data"]]
     assert np.array_equal(np.frombuffer(b"".join(rows), "<f4").reshape(2, 4), vectors)
 
