@@ -127,6 +127,11 @@ class Batcher:
         self._line = Line(cost, padded)
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.batches = 0
+        self.texts = 0
+        self.tokens = 0
+        self.padding = 0
+        """Tokens computed beside those of texts."""
 
     @property
     def waiting_tokens(self) -> int:
@@ -189,12 +194,21 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 - whatever it is, only this batch fails
             await self._failed(batch, error)
             return
+        self._count(batch)
         for entry, vector in zip(batch, vectors, strict=True):
             job = entry.job
             job.vectors[entry.index] = vector
             job.missing -= 1
             if not job.missing and not job.done.done():
                 job.done.set_result(None)
+
+    def _count(self, batch: list[Entry]) -> None:
+        lengths = [len(entry.ids) for entry in batch]
+        self.batches += 1
+        self.texts += len(batch)
+        self.tokens += sum(lengths)
+        if self._line.padded:
+            self.padding += len(batch) * max(lengths) - sum(lengths)
 
     async def _failed(self, batch: list[Entry], error: Exception) -> None:
         """Try the halves of a batch that failed, so that only the texts at fault fail."""

@@ -23,12 +23,17 @@ class Device:
         self.make_ops = make_ops
         """Operations in a dtype (None: the backend's own); to be called on the device."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="device")
+        self._waiting = ThreadPoolExecutor(2, thread_name_prefix="results")
         self.ops = self._threads.submit(make_ops, None).result()
 
     async def run(self, function: Callable[[], T], tokens: int = 0) -> T:
         """`function()`, a pass of so many tokens, on the device, in turn with what else runs."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self.ops.run, function, tokens)
+
+    async def wait(self, function: Callable[[], T]) -> T:
+        """`function()`, which waits for what the device was told to do, off the device."""
+        return await asyncio.get_running_loop().run_in_executor(self._waiting, function)
 
     async def answers(self, seconds: float) -> bool:
         """Whether the device does something trivial within so many seconds."""
@@ -40,6 +45,7 @@ class Device:
     def close(self) -> None:
         """Let what runs finish, start nothing more."""
         self._threads.shutdown(cancel_futures=True)
+        self._waiting.shutdown()
 
 
 def open_device(backend: BackendChoice) -> Device:

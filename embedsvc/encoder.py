@@ -1,7 +1,7 @@
 """A checkpoint in memory: token ids in, vectors out."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -12,7 +12,14 @@ from embedsvc.checkpoint import Checkpoint
 from embedsvc.cost import measure
 from embedsvc.errors import CheckpointError
 from embedsvc.models import ARCHITECTURES, Architecture
-from embedsvc.ops.base import Ops, TokenIds
+from embedsvc.ops.base import Array, Batch, Ops, TokenIds
+
+
+class Begun(NamedTuple):
+    """A pass under way."""
+
+    order: list[int]  # number of each row's text
+    pooled: Array  # (B, D)
 
 
 class Encoder:
@@ -23,12 +30,17 @@ class Encoder:
     ) -> None:
         self._ops = ops
         self._checkpoint = checkpoint
-        self._architecture = architecture
-        self._config = config
-        self._weights = architecture.prepare(ops, checkpoint.tensors(), config)
-        self._pool = pooling.POOL[checkpoint.pooling]
+        weights = architecture.prepare(ops, checkpoint.tensors(), config)
+        pool = pooling.POOL[checkpoint.pooling]
+
+        def forward(batch: Batch) -> Array:
+            return pool(ops, architecture.forward(ops, weights, config, batch), batch.layout)
+
+        self._forward = ops.compiled(forward)
         # Passes now: errors show at load, and the first request does not pay for first use.
         self.dimensions = self.encode([np.zeros(2, dtype=np.int32)]).shape[1]
+        typical = [np.zeros(min(n, checkpoint.max_tokens), dtype=np.int32) for n in range(32, 64)]
+        ops.tune(lambda: self.encode(typical))
         self.cost = measure(self.encode, checkpoint.max_tokens)
 
     def encode(self, texts: Sequence[TokenIds]) -> NDArray[np.float32]:
@@ -36,12 +48,19 @@ class Encoder:
 
         Raises `EmbeddingFailed` if a vector is not finite or is zero.
         """
+        return self.finish(self.begin(texts))
+
+    def begin(self, texts: Sequence[TokenIds]) -> Begun:
+        """Have the hardware begin with the texts."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         batch = self._ops.batch([texts[i] for i in order])
-        hidden = self._architecture.forward(self._ops, self._weights, self._config, batch)
-        pooled = self._ops.to_numpy(self._pool(self._ops, hidden, batch.layout))
+        return Begun(order, self._ops.begin(self._forward(batch)))
+
+    def finish(self, begun: Begun) -> NDArray[np.float32]:
+        """What `encode` returns; may be called on any thread."""
+        pooled = self._ops.to_numpy(begun.pooled)
         vectors = np.empty_like(pooled)
-        vectors[order] = pooling.finish(pooled, normalize=self._checkpoint.normalize)
+        vectors[begun.order] = pooling.finish(pooled, normalize=self._checkpoint.normalize)
         return vectors
 
 

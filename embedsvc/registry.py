@@ -1,7 +1,7 @@
 """The models that are loaded: an engine for each card in use."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +49,9 @@ class Engine:
         self._threads = threads
 
         async def encode(texts: list[TokenIds]) -> NDArray[np.float32]:
+            if device.ops.pipelined:
+                begun = await device.run(lambda: encoder.begin(texts))
+                return await device.wait(lambda: encoder.finish(begun))
             return await device.run(lambda: encoder.encode(texts), sum(map(len, texts)))
 
         self._batcher = Batcher(
@@ -64,6 +67,20 @@ class Engine:
         """Vectors of the texts. Raises `RequestError`."""
         ids = await self._tokenize(texts)
         return Embedded(await self._batcher.embed(ids), sum(map(len, ids)))
+
+    def counts(self) -> Iterator[tuple[str, str, float]]:
+        """Name, meaning and value of everything counted."""
+        line = self._batcher
+        computed = line.tokens + line.padding
+        yield "batches_total", "Forward passes.", line.batches
+        yield "texts_total", "Texts computed.", line.texts
+        yield "tokens_total", "Tokens of the texts computed.", line.tokens
+        yield "waiting_tokens", "Tokens in the waiting line.", line.waiting_tokens
+        yield (
+            "padding_ratio",
+            "Share of the tokens computed that was padding.",
+            line.padding / computed if computed else 0.0,
+        )
 
     async def close(self) -> None:
         await self._batcher.close()
@@ -118,10 +135,18 @@ class Registry:
         loaded = all(task and task.done() and not task.exception() for task in tasks)
         return loaded and await self.device.answers(seconds=2)
 
+    def engines(self) -> dict[str, Engine]:
+        """The engines that are loaded, by the id of their card."""
+        return {
+            name: task.result()
+            for name, task in self._engines.items()
+            if task.done() and not task.cancelled() and not task.exception()
+        }
+
     async def close(self) -> None:
+        for engine in self.engines().values():
+            await engine.close()
         for task in self._engines.values():
-            if task.done() and not task.exception():
-                await task.result().close()
             task.cancel()
         self._threads.shutdown(cancel_futures=True)
 

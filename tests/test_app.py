@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedsvc.app import create_app
+from embedsvc.cards import Dtype
 from embedsvc.encoder import Encoder
 from embedsvc.errors import CheckpointError
 from embedsvc.registry import Registry
@@ -66,6 +67,20 @@ def test_models_are_listed_by_id_and_alias(client: TestClient) -> None:
 def test_health_and_readiness(client: TestClient) -> None:
     assert client.get("/health").status_code == 200
     assert client.get("/ready").status_code == 200
+
+
+def test_metrics_count_what_was_computed(client: TestClient) -> None:
+    embed(client, input=["hello", "a b c"])
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = answer.text.splitlines()
+    for line in (
+        'embedsvc_texts_total{model="org/tiny"} 2.0',
+        'embedsvc_tokens_total{model="org/tiny"} 8.0',
+        'embedsvc_waiting_tokens{model="org/tiny"} 0.0',
+        'embedsvc_padding_ratio{model="org/tiny"} 0.0',
+    ):
+        assert line in lines
 
 
 LONG = "a " * 31  # 33 tokens with [CLS] and [SEP]; the limit is 32
@@ -202,6 +217,28 @@ def test_a_device_that_does_not_answer_is_not_ready(
     assert answer.status_code == 503
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert client.get("/health").status_code == 200
+
+
+def test_two_passes_may_be_in_flight_on_mlx(
+    cards_file: Path, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from embedsvc.ops import mlx
+
+    whole = mlx.MlxOps.__init__
+
+    def pipelined(self: mlx.MlxOps, dtype: Dtype | None = None) -> None:
+        whole(self, dtype)  # on a machine without a GPU, whose passes take as long to begin
+        self.pipelined = mlx._can_wait_elsewhere()
+        self.slots = 2
+
+    monkeypatch.setattr(mlx.MlxOps, "__init__", pipelined)
+    app = create_app(Settings(models=cards_file, backend="mlx"))
+    with TestClient(app) as piped:
+        assert app.state.registry.device.ops.pipelined
+        texts = ["a " * (1 + i % 29) for i in range(100)]
+        answers = [embed(c, input=texts).json()["data"] for c in (piped, client)]
+    found, expected = ([row["embedding"] for row in rows] for rows in answers)
+    assert np.abs(np.subtract(found, expected)).max() <= 1e-5
 
 
 def test_a_card_that_is_not_preloaded_is_loaded_once_when_first_asked_for(

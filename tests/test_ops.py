@@ -1,11 +1,15 @@
 """Each operation on each backend against plain float64 NumPy."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from embedsvc.checkpoint import Checkpoint
+from embedsvc.encoder import load_encoder
 from embedsvc.ops.base import Norm, Ops
+from embedsvc.ops.mlx import MlxOps
 from embedsvc.ops.numpy import ROWS
 
 RANDOM = np.random.default_rng(3)
@@ -81,6 +85,39 @@ def test_attention_and_pooling_stay_within_a_text(ops: Ops, lengths: list[int]) 
     segments = (ops.segment_mean, ops.segment_max, ops.segment_first, ops.segment_last)
     for segment, wanted in zip(segments, zip(*pooled, strict=True), strict=True):
         close(ops, segment(ops.array(qkv), batch.layout), np.stack(wanted))
+
+
+def test_widened_heads_give_the_same_attention() -> None:
+    ops, widened = MlxOps("float32"), MlxOps("float32")
+    widened.pad_heads = True
+    batch = ops.batch([np.arange(n, dtype=np.int32) for n in (3, 9)])
+    qkv = ops.array(RANDOM.normal(size=(32, 3 * 8)))
+    expected, found = (ops.to_numpy(o.attention(qkv, 2, batch.layout)) for o in (ops, widened))
+    assert np.abs(found - expected).max() <= 1e-6
+
+
+@pytest.mark.parametrize("lengths", [[16, 16], [3, 9]])
+def test_a_compiled_pass_gives_the_same(tiny: Checkpoint, lengths: list[int]) -> None:
+    ops = MlxOps("float32")
+    encoder = load_encoder(ops, tiny)
+    texts = [RANDOM.integers(0, 30, n).astype(np.int32) for n in lengths]
+    expected = encoder.encode(texts)
+    ops.compile = True
+    assert np.abs(encoder.encode(texts) - expected).max() <= 1e-6
+
+
+def test_a_switch_is_kept_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    ops = MlxOps("float32")
+    now = 0.0
+
+    def encode() -> None:
+        nonlocal now
+        now += 1.0 - 0.5 * ops.pad_heads + 0.5 * ops.compile
+
+    monkeypatch.setattr("embedsvc.ops.mlx.time", SimpleNamespace(perf_counter=lambda: now))
+    ops.gpu = True
+    ops.tune(encode)
+    assert (ops.pad_heads, ops.compile) == (True, False)
 
 
 @pytest.mark.parametrize("size", [30.0, 1000.0, -1000.0])

@@ -75,6 +75,11 @@ class Ops(Protocol):
         """Whether the texts of a batch are computed as if all were as long as the longest."""
         ...
 
+    @property
+    def pipelined(self) -> bool:
+        """Whether `begin` returns before the work is done, and `to_numpy` may wait elsewhere."""
+        ...
+
     def run(self, function: Callable[[], T], tokens: int) -> T:
         """`function()`, a pass of so many tokens, with the hardware set up for it."""
         ...
@@ -89,8 +94,16 @@ class Ops(Protocol):
         """A layer from its checkpoint's weight (out, in) and bias (out,)."""
         ...
 
-    def ready(self, weights: Sequence[Array]) -> None:
-        """Return when the arrays are really on the device."""
+    def tune(self, encode: Callable[[], object]) -> None:
+        """Try on a typical pass what is faster on some hardware only, and keep what is here."""
+        ...
+
+    def compiled(self, function: Callable[[Batch], Array]) -> Callable[[Batch], Array]:
+        """The same function, compiled if the backend can and `tune` found it faster."""
+        ...
+
+    def begin(self, value: Array) -> Array:
+        """Have the hardware begin to compute the array, as float32."""
         ...
 
     # --- batches -------------------------------------------------------------------------------
@@ -100,7 +113,7 @@ class Ops(Protocol):
         ...
 
     def to_numpy(self, value: Array) -> NDArray[np.float32]:
-        """Compute the array and bring it to the host as float32."""
+        """The array on the host, computed; of a begun one in float32, from any thread."""
         ...
 
     # --- the forward pass ----------------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
-from embedsvc.ops.base import Array, Batch, Linear, Norm, TokenIds
+from embedsvc.ops.base import Batch, Linear, Norm, TokenIds
 from embedsvc.ops.cores import Cores
 
 Floats = NDArray[np.float32]
@@ -43,6 +43,7 @@ class NumpyOps:
     dtype: Dtype = "float32"
     max_batch_tokens = 4096
     padded = False
+    pipelined = False
 
     def __init__(self, cores: int | None = None) -> None:
         self.slots = cores or usable_cores()
@@ -58,8 +59,14 @@ class NumpyOps:
         # (in, out): OpenBLAS multiplies by it up to twice as fast as by its transpose.
         return Linear(self.array(weight.T), None if bias is None else self.array(bias))
 
-    def ready(self, weights: Sequence[Array]) -> None:
+    def tune(self, encode: Callable[[], object]) -> None:
         pass
+
+    def compiled(self, function: Callable[[Batch], Floats]) -> Callable[[Batch], Floats]:
+        return function
+
+    def begin(self, value: Floats) -> Floats:
+        return value
 
     # --- batches -------------------------------------------------------------------------------
 

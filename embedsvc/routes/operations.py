@@ -5,6 +5,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from embedsvc.errors import Unavailable
+from embedsvc.metrics import write_metrics
 from embedsvc.registry import Registry
 
 
@@ -21,7 +22,14 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
+async def metrics(request: Request) -> Response:
+    """`GET /metrics`: what has been counted, for Prometheus."""
+    body = write_metrics(request.app.state.registry)
+    return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
 routes = [
+    Route("/metrics", metrics, methods=["GET"]),
     Route("/health", health, methods=["GET"]),
     Route("/ready", ready, methods=["GET"]),
 ]
