@@ -1,5 +1,6 @@
 """A checkpoint: a folder with weights, and what its files say of how to make vectors with them."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import msgspec
 
 from embedsvc.cards import Card, Pooling, Prompts
 from embedsvc.errors import CheckpointError
-from embedsvc.sources import WEIGHTS, find_checkpoint
+from embedsvc.sources import WEIGHTS, find_checkpoint, sha256
 from embedsvc.tensors import Tensors
 
 POOLINGS: dict[str, Pooling] = {
@@ -39,6 +40,17 @@ class Checkpoint:
     max_tokens: int
     """Tokens in one text, special tokens included; the tokeniser and the positions allow it."""
     prompts: Prompts
+
+    def fingerprint(self, *how: str) -> str:
+        """A digest of all that a vector of a list of token ids depends on, computed `how`."""
+        parts = [
+            self.card.sha256 or sha256(self.folder / WEIGHTS),
+            sha256(self.folder / "config.json"),
+            self.pooling,
+            str(self.normalize),
+            *how,
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def tensors(self) -> Tensors:
         """The weights, to be taken one by one."""

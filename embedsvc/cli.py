@@ -118,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
         ("--backend", str, "auto, mlx or numpy (default auto: mlx where there is a GPU)"),
         ("--max-batch-tokens", str, "tokens in one forward pass (default: the backend's own)"),
         ("--max-waiting-tokens", str, "tokens that may wait before clients are sent away"),
+        ("--cache-bytes", str, "memory for each model's finished vectors, 0 for none"),
+        ("--cache-folder", str, "where vectors are kept across restarts (default: nowhere)"),
+        ("--cache-folder-bytes", str, "size of each model's file there"),
         ("--shutdown-seconds", str, "how long to wait for requests in flight when stopping"),
     ):
         serve_parser.add_argument(flag, type=kind, help=text, metavar=flag[2:].upper())

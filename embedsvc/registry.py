@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.batcher import Batcher
+from embedsvc.cache import Cache
 from embedsvc.cards import Card, Cards
 from embedsvc.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.device import Device
@@ -17,6 +18,7 @@ from embedsvc.encoder import Encoder, load_encoder
 from embedsvc.errors import ModelNotFound, SetupError, Unavailable
 from embedsvc.ops.base import TokenIds
 from embedsvc.settings import Settings
+from embedsvc.store import Store
 from embedsvc.tokenizer import Tokenizer
 
 TEXTS = 64
@@ -33,7 +35,7 @@ class Embedded:
 
 
 class Engine:
-    """A loaded model: its tokeniser, its encoder, and the line in front of it."""
+    """A loaded model: its tokeniser, its encoder, the line in front of it, and its cache."""
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class Engine:
         device: Device,
         threads: ThreadPoolExecutor,
         settings: Settings,
+        store: Store | None,
     ) -> None:
         self.checkpoint = checkpoint
         self._tokenizer = tokenizer
@@ -62,11 +65,15 @@ class Engine:
             max_batch_tokens=settings.max_batch_tokens or device.ops.max_batch_tokens,
             max_waiting_tokens=settings.max_waiting_tokens,
         )
+        self._cache = Cache(self._batcher.embed, max_bytes=settings.cache_bytes, store=store)
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(
+        self, texts: Sequence[str], *, read_cache: bool = True, write_cache: bool = True
+    ) -> Embedded:
         """Vectors of the texts. Raises `RequestError`."""
         ids = await self._tokenize(texts)
-        return Embedded(await self._batcher.embed(ids), sum(map(len, ids)))
+        vectors = await self._cache.embed(ids, read=read_cache, write=write_cache)
+        return Embedded(vectors, sum(map(len, ids)))
 
     def counts(self) -> Iterator[tuple[str, str, float]]:
         """Name, meaning and value of everything counted."""
@@ -81,9 +88,18 @@ class Engine:
             "Share of the tokens computed that was padding.",
             line.padding / computed if computed else 0.0,
         )
+        cache = self._cache
+        yield "cache_hits_total", "Texts answered from memory.", cache.hits
+        yield "cache_disk_hits_total", "Texts answered from disk.", cache.disk_hits
+        yield "cache_joined_total", "Texts that shared another's computation.", cache.joined
+        yield "cache_misses_total", "Texts that had to be computed.", cache.misses
+        yield "cache_evictions_total", "Vectors forgotten for want of room.", cache.memory.evictions
+        yield "cache_bytes", "Memory of the vectors remembered.", cache.memory.bytes
+        yield "cache_entries", "Vectors remembered.", cache.memory.entries
 
     async def close(self) -> None:
         await self._batcher.close()
+        await self._cache.close()
 
     async def _tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
         """Ids of the texts, some at a time: a long request lets short ones in between."""
@@ -170,4 +186,21 @@ class Registry:
             return load_encoder(self.device.make_ops(card.dtype), checkpoint)
 
         encoder = await self.device.run(load)
-        return Engine(checkpoint, tokenizer, encoder, self.device, self._threads, self._settings)
+        store = await self._store(checkpoint, encoder)
+        return Engine(
+            checkpoint, tokenizer, encoder, self.device, self._threads, self._settings, store
+        )
+
+    async def _store(self, checkpoint: Checkpoint, encoder: Encoder) -> Store | None:
+        """The model's vectors on disk, if they are to be kept there."""
+        folder = self._settings.cache_folder
+        if folder is None:
+            return None
+        digest = partial(checkpoint.fingerprint, encoder.dtype)
+        loop = asyncio.get_running_loop()
+        return Store(
+            folder,
+            await loop.run_in_executor(self._threads, digest),
+            dimensions=encoder.dimensions,
+            max_bytes=self._settings.cache_folder_bytes,
+        )

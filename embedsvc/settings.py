@@ -22,14 +22,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens in one forward pass; left out, the backend's own figure."""
     max_waiting_tokens: int = 1_000_000
     """Tokens that may wait in one model's line before requests are answered 429."""
+    cache_bytes: int = 64 << 20
+    """Memory for each model's finished vectors; 0: none."""
+    cache_folder: Path | None = None
+    """Where vectors are kept across restarts; left out, nowhere."""
+    cache_folder_bytes: int = 1 << 30
+    """Of each model's file in `cache_folder`."""
     shutdown_seconds: float = 30.0
     """How long a stopping server waits for requests in flight."""
 
     def __post_init__(self) -> None:
-        for name in ("port", "max_batch_tokens", "max_waiting_tokens", "shutdown_seconds"):
-            value = getattr(self, name)
-            if value is not None and value < (0 if name == "port" else 1):
-                raise ValueError(f"{name} must be positive, not {value}")
+        for field in msgspec.structs.fields(Settings):
+            value: object = getattr(self, field.name)
+            least = 0 if field.name in ("port", "cache_bytes") else 1
+            if isinstance(value, int | float) and value < least:
+                raise ValueError(f"{field.name} must be at least {least}, not {value}")
         if self.port > 65535:
             raise ValueError(f"port must be at most 65535, not {self.port}")
 

@@ -73,10 +73,15 @@ def _hub(card: Card, looked: list[str]) -> Path | None:
         return None
 
 
+def sha256(file: Path) -> str:
+    """The file's digest in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _check_sha256(card: Card, file: Path, expected: str) -> None:
     try:
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = sha256(file)
     except OSError as error:
         raise CheckpointError(f"model `{card.id}`: {file}: {error.strerror}") from None
     if found != expected:

@@ -83,6 +83,52 @@ def test_metrics_count_what_was_computed(client: TestClient) -> None:
         assert line in lines
 
 
+def computed(client: TestClient) -> int:
+    (line,) = [
+        x for x in client.get("/metrics").text.splitlines() if x.startswith("embedsvc_texts")
+    ]
+    return int(float(line.split()[-1]))
+
+
+def test_a_text_asked_for_again_is_not_computed_again(client: TestClient) -> None:
+    first = embed(client, input=["hello", "world", "hello"]).json()
+    assert computed(client) == 2
+    again = embed(client, input=["world", "hello", "a"]).json()
+    assert computed(client) == 3
+    assert again["data"][1]["embedding"] == first["data"][0]["embedding"]
+    assert again["usage"]["prompt_tokens"] == 9
+    assert 'embedsvc_cache_hits_total{model="org/tiny"} 2.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("control", "first", "second"), [("no-cache", 1, 1), ("max-age=0, No-Store", 1, 2), ("", 1, 1)]
+)
+def test_a_request_may_keep_out_of_the_cache(
+    client: TestClient, control: str, first: int, second: int
+) -> None:
+    client.headers["cache-control"] = control
+    embed(client)
+    assert computed(client) == first
+    client.headers["cache-control"] = ""
+    embed(client)
+    assert computed(client) == second
+    client.headers["cache-control"] = control
+    embed(client)
+    assert computed(client) == second + (control == "no-cache")
+
+
+def test_vectors_on_disk_outlive_the_server(cards_file: Path, tmp_path: Path) -> None:
+    settings = Settings(models=cards_file, backend="numpy", cache_folder=tmp_path / "cache")
+    answers: list[object] = []
+    for expected in (2, 0):
+        with TestClient(create_app(settings)) as client:
+            answers.append(embed(client, input=["hello", "a b"]).json())
+            assert computed(client) == expected
+    assert answers[0] == answers[1]
+    (file,) = (tmp_path / "cache").iterdir()
+    assert file.suffix == ".sqlite"
+
+
 LONG = "a " * 31  # 33 tokens with [CLS] and [SEP]; the limit is 32
 
 ERRORS = [
@@ -162,6 +208,7 @@ def test_a_model_that_gives_nan_is_a_500_for_its_text_alone(
     registry: Registry = client.app.state.registry  # type: ignore[attr-defined]
     bad = registry.cards.by_id["org/tiny"]
     assert bad.preload
+    client.headers["cache-control"] = "no-cache"
     whole = Encoder.encode
 
     def encode(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:

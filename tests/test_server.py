@@ -104,28 +104,39 @@ def test_many_requests_at_once_each_get_their_own_vector(server: str) -> None:
     asyncio.run(main())
 
 
+def bulk(name: str) -> dict[str, object]:
+    """A request of 2000 texts, 6 tokens each."""
+    texts = [f"{name} {i % 45} and {i // 45}" for i in range(2000)]
+    return {"model": "all-MiniLM-L6-v2", "input": texts}
+
+
+def waiting_tokens(url: str) -> float:
+    found = re.search(r"embedsvc_waiting_tokens\{\S+ (\S+)", httpx2.get(f"{url}/metrics").text)
+    assert found
+    return float(found[1])
+
+
 def test_a_client_that_hangs_up_frees_its_place() -> None:
-    bulk = {"model": "all-MiniLM-L6-v2", "input": ["some words"] * 2000}  # 8000 tokens
-    with serving("--backend", "numpy", "--max-waiting-tokens", "10000") as (url, _):
+    with serving("--backend", "numpy", "--max-waiting-tokens", "14000") as (url, _):
         host, port = url.removeprefix("http://").split(":")
-        body = json.dumps(bulk).encode()
+        body = json.dumps(bulk("one")).encode()
         head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(head.encode() + body)
-            # Tokenised after the bulk: when this is answered, the bulk stands in the line ...
-            assert post(url, input="a").status_code == 200
-            assert post(url, **bulk).status_code == 429
-        # ... and when its client is gone, it does not.
-        assert post(url, **bulk).status_code == 200
+            while not waiting_tokens(url):
+                pass
+            assert post(url, **bulk("two")).status_code == 429
+        # Its client gone, it does not stand in the way any more.
+        assert post(url, **bulk("three")).status_code == 200
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_under_load_finishes_what_is_in_flight_and_exits_0(number: int) -> None:
-    body = {"model": "all-MiniLM-L6-v2", "input": ["many words " * 20] * 16}
     with serving("--backend", "numpy") as (url, process):
-        address = url.removeprefix("http://")
-        clients = [HTTPConnection(address, timeout=30) for _ in range(8)]
-        for client in clients:
+        clients = [HTTPConnection(url.removeprefix("http://"), timeout=30) for _ in range(8)]
+        for i, client in enumerate(clients):
+            texts = [f"{i} and {j} " + "many words " * 20 for j in range(16)]
+            body = {"model": "all-MiniLM-L6-v2", "input": texts}
             client.request("POST", "/v1/embeddings", json.dumps(body))
         assert httpx2.get(f"{url}/health").status_code == 200  # so the eight have been read
         process.send_signal(number)
@@ -133,6 +144,7 @@ def test_a_signal_under_load_finishes_what_is_in_flight_and_exits_0(number: int)
             answer = client.getresponse()
             assert answer.status == 200
             assert len(json.loads(answer.read())["data"]) == 16
+            client.close()
         assert process.wait(timeout=30) == 0
         with pytest.raises(httpx2.ConnectError):
             httpx2.get(f"{url}/health")
@@ -210,7 +222,7 @@ def test_a_missing_model_is_one_line_and_exit_code_4(tmp_path: Path) -> None:
         (["--port", "http"], {}, "--port=http: Expected `int`"),
         ([], {"EMBEDSVC_PORT": "http"}, "EMBEDSVC_PORT=http: Expected `int`"),
         (["--backend", "torch"], {}, "--backend=torch: Invalid enum value 'torch'"),
-        (["--max-waiting-tokens", "0"], {}, "max_waiting_tokens must be positive"),
+        (["--max-waiting-tokens", "0"], {}, "max_waiting_tokens must be at least 1"),
         (["--host", "no.such.host.invalid"], {}, "cannot listen on no.such.host.invalid"),
     ],
 )

@@ -28,7 +28,7 @@ ROWS = 64
 async def create_embeddings(request: Request) -> Response:
     """`POST /v1/embeddings`."""
     wanted = read_request(await request.body())
-    embedded = await _while_connected(request, _embed(request.app.state.registry, wanted))
+    embedded = await _while_connected(request, _embed(request, wanted))
     if embedded is None:
         return Response(status_code=CLIENT_GONE)
     rows: list[bytes] = []
@@ -61,9 +61,15 @@ routes = [
 ]
 
 
-async def _embed(registry: Registry, wanted: EmbeddingRequest) -> Embedded:
+async def _embed(request: Request, wanted: EmbeddingRequest) -> Embedded:
+    registry: Registry = request.app.state.registry
     engine = await registry.engine(wanted.model)
-    return await engine.embed(wanted.texts)
+    control = request.headers.get("cache-control", "").lower()
+    return await engine.embed(
+        wanted.texts,
+        read_cache="no-cache" not in control,
+        write_cache="no-store" not in control,
+    )
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:

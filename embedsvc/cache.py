@@ -1,0 +1,265 @@
+"""Finished vectors, and vectors in flight: no text is computed again, or twice at a time.
+
+A call takes what is remembered, joins what others are having computed, and has the rest computed
+in one flight. A flight is a task of its own: it lands for whoever still waits for it, and is
+called off when nobody does.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.errors import Unavailable
+from embedsvc.ops.base import TokenIds
+from embedsvc.store import Store
+
+ENTRY_BYTES = 256
+"""What an entry takes beside its vector: key, headers, its places in the table. Measured on
+64-bit Linux: 190 to 230, and more while the table grows."""
+
+Compute = Callable[[list[TokenIds]], Awaitable[NDArray[np.float32]]]
+Vectors = dict[bytes, bytes]  # by key: float32, little-endian, (D,)
+Flying = asyncio.Task[tuple[Vectors, Vectors]]  # to what was found on disk, what was computed
+
+
+class Memory:
+    """Vectors by key, the least recently used forgotten first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Room for `max_bytes`, `ENTRY_BYTES` for each vector included. 0: remembers nothing."""
+        self.bytes = 0
+        self.evictions = 0
+        self._max_bytes = max_bytes
+        self._vectors: OrderedDict[bytes, bytes] = OrderedDict()
+
+    @property
+    def entries(self) -> int:
+        return len(self._vectors)
+
+    def get(self, key: bytes) -> bytes | None:
+        vector = self._vectors.get(key)
+        if vector is not None:
+            self._vectors.move_to_end(key)
+        return vector
+
+    def put(self, key: bytes, vector: bytes) -> None:
+        size = len(vector) + ENTRY_BYTES
+        if size > self._max_bytes:
+            return
+        old = self._vectors.pop(key, None)
+        if old is not None:
+            self.bytes -= len(old) + ENTRY_BYTES
+        self._vectors[key] = vector
+        self.bytes += size
+        while self.bytes > self._max_bytes:
+            _, vector = self._vectors.popitem(last=False)
+            self.bytes -= len(vector) + ENTRY_BYTES
+            self.evictions += 1
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call that waits for flights."""
+
+    vectors: Vectors
+    """What it has so far."""
+    write: bool
+    last: bool
+    """Whether a flight's failure is final, also where the call has only joined it."""
+    done: asyncio.Future[None]
+    flights: set["Flight"] = field(default_factory=set["Flight"])
+    """Those it still waits for."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """Texts being looked for on disk and computed, by key."""
+
+    texts: dict[bytes, TokenIds]
+    task: Flying
+    leader: Call
+    calls: dict[Call, list[bytes]]
+    """Who waits, and for which keys. When nobody does, the flight is called off."""
+
+
+class Cache:
+    """One for each model; runs on the event loop.
+
+    Of the texts asked for, `hits` were in memory, `joined` were in flight already or twice in one
+    call, `disk_hits` were on disk, and `misses` were given to `compute`. What is tried again is
+    counted again.
+    """
+
+    def __init__(self, compute: Compute, *, max_bytes: int, store: Store | None = None) -> None:
+        """`max_bytes` bounds the memory, and 0 is none: texts in flight are shared all the same."""
+        self.memory = Memory(max_bytes)
+        self.store = store
+        self.hits = self.joined = self.disk_hits = self.misses = 0
+        self._compute = compute
+        self._flights: dict[bytes, Flight] = {}
+        self._tasks: set[Flying] = set()
+        self._closed = False
+
+    async def embed(
+        self, texts: Sequence[TokenIds], *, read: bool = True, write: bool = True
+    ) -> NDArray[np.float32]:
+        """Vectors (n, D) of n texts, one or more, in their order; the array is the caller's own.
+
+        Without `read` (HTTP's no-cache) everything is computed anew, even what is in flight.
+        Without `write` (no-store) nothing is kept that no other call wants kept.
+
+        Raises what `compute` raises; but if that was another call's, for texts that this one
+        merely shares with it, they are tried once more on their own. Raises `Unavailable` when
+        closing. Cancelled, it calls off what nobody else waits for.
+        """
+        keys = [_key(ids) for ids in texts]
+        wanted = dict(zip(keys, texts, strict=True))
+        self.joined += len(keys) - len(wanted)
+        vectors: Vectors = {}
+        retrying = False
+        while len(vectors) < len(wanted):
+            if self._closed:
+                raise Unavailable("The server is shutting down.")
+            missing = self._recall(wanted, vectors) if read else wanted
+            if missing:
+                loop = asyncio.get_running_loop()
+                call = Call(vectors, write, retrying, loop.create_future())
+                self._board(call, missing, read=read)
+                try:
+                    await call.done
+                finally:
+                    self._leave(call)
+                retrying = True
+        rows = bytearray().join([vectors[key] for key in keys])  # many times faster than np.stack
+        return np.frombuffer(rows, "<f4").reshape(len(keys), -1)
+
+    async def close(self) -> None:
+        """Refuse what comes; return when what is in flight has ended and the store is closed.
+
+        Close what computes first, so that this is soon. Cancelled, it calls off what still flies.
+        """
+        self._closed = True
+        try:
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+        if self.store:
+            await self.store.close()
+
+    def _recall(self, wanted: dict[bytes, TokenIds], vectors: Vectors) -> dict[bytes, TokenIds]:
+        """Add to `vectors` what is in memory; the texts that are still missing."""
+        missing: dict[bytes, TokenIds] = {}
+        hits: list[bytes] = []
+        for key, ids in wanted.items():
+            if key in vectors:
+                continue
+            vector = self.memory.get(key)
+            if vector is None:
+                missing[key] = ids
+            else:
+                vectors[key] = vector
+                hits.append(key)
+        self.hits += len(hits)
+        if self.store and hits:
+            self.store.touch(hits)
+        return missing
+
+    def _board(self, call: Call, missing: dict[bytes, TokenIds], *, read: bool) -> None:
+        """Join the flights that carry missing texts, and start one with the others."""
+        own: dict[bytes, TokenIds] = {}
+        for key, ids in missing.items():
+            flight = self._flights.get(key) if read else None
+            if flight is None:
+                own[key] = ids
+            elif call in flight.calls:
+                flight.calls[call].append(key)
+            else:
+                flight.calls[call] = [key]
+                call.flights.add(flight)
+        self.joined += len(missing) - len(own)
+        if own:
+            task = asyncio.create_task(self._fly(own, read=read))
+            flight = Flight(own, task, call, {call: list(own)})
+            call.flights.add(flight)
+            for key in own:
+                self._flights.setdefault(key, flight)
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._ended, flight))
+
+    async def _fly(self, texts: dict[bytes, TokenIds], *, read: bool) -> tuple[Vectors, Vectors]:
+        """The texts' vectors: those found on disk, and those computed, in one call."""
+        found = await self.store.get_many(list(texts)) if self.store and read else {}
+        self.disk_hits += len(found)
+        missing = {key: ids for key, ids in texts.items() if key not in found}
+        if not missing:
+            return found, {}
+        self.misses += len(missing)
+        computed = np.asarray(await self._compute(list(missing.values())), "<f4")  # (n, D)
+        return found, dict(zip(missing, [row.tobytes() for row in computed], strict=True))
+
+    def _ended(self, flight: Flight, task: Flying) -> None:
+        """Hand the flight's vectors, or its failure, to those who wait."""
+        self._tasks.discard(task)
+        self._forget(flight)
+        error = Unavailable("The computation was stopped.") if task.cancelled() else None
+        error = error or task.exception()
+        if error is None:
+            self._landed(flight, *task.result())
+        else:
+            self._failed(flight, error)
+
+    def _landed(self, flight: Flight, found: Vectors, computed: Vectors) -> None:
+        vectors = found | computed
+        keep: Vectors = {}
+        for call, keys in flight.calls.items():
+            mine = {key: vectors[key] for key in keys}
+            call.vectors.update(mine)
+            if call.write:
+                keep |= mine
+            _settle(call, flight)
+        for key, vector in keep.items():
+            self.memory.put(key, vector)
+        if self.store:
+            self.store.put_many({key: keep[key] for key in computed if key in keep})
+
+    def _failed(self, flight: Flight, error: BaseException) -> None:
+        for call in flight.calls:
+            # Who only joined may not be at fault, and tries again.
+            own = call is flight.leader or call.last
+            _settle(call, flight, error if own else None)
+
+    def _leave(self, call: Call) -> None:
+        """Call off the flights that only this call still waits for."""
+        for flight in call.flights:
+            del flight.calls[call]
+            if not flight.calls:
+                self._forget(flight)  # now, so that nobody joins it any more
+                flight.task.cancel()
+
+    def _forget(self, flight: Flight) -> None:
+        for key in flight.texts:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+
+
+def _key(ids: TokenIds) -> bytes:
+    return blake2b(ids.astype("<i4", copy=False).tobytes(), digest_size=16).digest()
+
+
+def _settle(call: Call, flight: Flight, error: BaseException | None = None) -> None:
+    """Let a call know that a flight it waits for has ended."""
+    call.flights.discard(flight)
+    if call.done.done():
+        return
+    if error is not None:
+        call.done.set_exception(error)
+    elif not call.flights:
+        call.done.set_result(None)

@@ -1,0 +1,416 @@
+"""The cache on disk: what is read is what was written or nothing, whatever befell the file."""
+
+import asyncio
+import resource
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedsvc.store import MAX_WAITING_BYTES, STAMP_SECONDS, Store, Table
+
+D = 8
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def key(i: int) -> bytes:
+    return blake2b(str(i).encode(), digest_size=16).digest()
+
+
+def vector(i: int, dimensions: int = D) -> bytes:
+    """Any bytes that depend on i; the file does not care that they are floats."""
+    return (blake2b(b"v%d" % i).digest() * (dimensions // 16 + 1))[: 4 * dimensions]
+
+
+def rows(ids: Iterable[int], dimensions: int = D) -> dict[bytes, bytes]:
+    return {key(i): vector(i, dimensions) for i in ids}
+
+
+def table(
+    path: Path, *, dimensions: int = D, max_bytes: int = 2**30, clock: Clock | None = None
+) -> Table:
+    return Table(path, dimensions=dimensions, max_bytes=max_bytes, clock=clock or Clock())
+
+
+def store(folder: Path, dimensions: int = D) -> Store:
+    return Store(folder, "abc", dimensions=dimensions, max_bytes=2**30, clock=Clock())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "abc.sqlite"
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def test_what_was_written_is_there_after_a_restart(path: Path) -> None:
+    first = table(path)
+    first.write(rows(range(600)), ())
+    first.close()
+    again = table(path)
+    assert again.read(list(rows(range(-5, 600)))) == rows(range(600))
+    again.close()
+    assert [file.name for file in path.parent.iterdir()] == ["abc.sqlite"]
+
+
+def test_a_vector_written_again_replaces_the_old_one(path: Path) -> None:
+    file = table(path)
+    file.write({key(1): vector(1)}, ())
+    file.write({key(1): vector(2)}, ())
+    assert file.read([key(1)]) == {key(1): vector(2)}
+    file.close()
+
+
+def test_a_row_that_does_not_match_its_checksum_is_absent_and_deleted(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = table(path)
+    file.write(rows(range(4)), ())
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE vectors SET vector = zeroblob(32) WHERE key = ?", [key(0)])
+        db.execute("UPDATE vectors SET vector = ? WHERE key = ?", [vector(1) * 2, key(1)])
+        # A sound vector under the key of another text.
+        db.execute("UPDATE vectors SET key = ? WHERE key = ?", [key(9), key(2)])
+    db.close()
+    assert file.read([key(i) for i in range(10)]) == rows([3])
+    assert file.errors == 3
+    assert "checksum" in caplog.text
+    file.close()
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*) FROM vectors").fetchone() == (1,)
+    db.close()
+
+
+@pytest.mark.parametrize("content", [b"nonsense" * 1000, b"SQLite format 3\0" + bytes(5000)])
+def test_a_file_that_is_no_cache_is_set_aside_and_a_new_one_begun(
+    path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_bytes(content)
+    path.with_name("abc.sqlite-wal").write_bytes(b"its log")
+    file = table(path)
+    assert file.read([key(1)]) == {}
+    assert [left.name for left in path.parent.iterdir()] == ["abc.sqlite.corrupt"]
+    assert "set aside as abc.sqlite.corrupt" in caplog.text
+    file.write(rows([1]), ())
+    assert file.read([key(1)]) == rows([1])
+    file.close()
+    assert path.with_name("abc.sqlite.corrupt").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE meta SET value = 16 WHERE name = 'dimensions'",
+        "UPDATE meta SET value = 99 WHERE name = 'schema'",
+        "UPDATE meta SET name = CAST(x'ff' AS TEXT) WHERE name = 'schema'",
+        "ALTER TABLE vectors RENAME COLUMN crc TO checksum",
+    ],
+)
+def test_a_file_made_for_other_vectors_or_by_another_version_is_set_aside(
+    path: Path, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = table(path)
+    file.write(rows([1]), ())
+    file.close()
+    with sqlite3.connect(path) as db:
+        db.execute(change)
+    db.close()
+    file = table(path)
+    assert file.read([key(1)]) == {}
+    assert "set aside" in caplog.text
+    file.write(rows([2]), ())
+    assert file.read([key(1), key(2)]) == rows([2])
+    file.close()
+
+
+@cache
+def sound_files() -> dict[str, bytes]:
+    """A file with 200 rows and its write-ahead log with 100 of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "abc.sqlite")
+        file = table(path)
+        file.write(rows(range(100)), ())
+        file.close()
+        file = table(path)
+        file.write(rows(range(100, 200)), ())
+        files = {
+            p.name: p.read_bytes() for p in Path(folder).iterdir() if p.suffix != ".sqlite-shm"
+        }
+        file.close()
+    assert set(files) == {"abc.sqlite", "abc.sqlite-wal"}
+    return files
+
+
+@given(
+    st.sampled_from(["abc.sqlite", "abc.sqlite-wal"]),
+    st.lists(st.tuples(st.integers(0), st.integers(1, 255), st.sampled_from([1, 4, 64]))),
+    st.none() | st.integers(0, 200_000),
+)
+@settings(deadline=None, max_examples=30)
+def test_from_a_damaged_file_every_row_read_is_right_or_absent(
+    name: str, damage: list[tuple[int, int, int]], length: int | None
+) -> None:
+    content = bytearray(sound_files()[name][:length])
+    meaningful = [i for i, byte in enumerate(content) if byte]
+    for where, mask, size in damage if meaningful else ():
+        start = meaningful[where % len(meaningful)]
+        for i in range(start, min(start + size, len(content))):
+            content[i] ^= mask
+    ids = range(300)
+    right = rows(ids)
+    with tempfile.TemporaryDirectory() as folder:
+        for other, sound in sound_files().items():
+            Path(folder, other).write_bytes(content if other == name else sound)
+        for _ in range(2):
+            file = table(Path(folder, "abc.sqlite"))
+            assert file.read(list(right)).items() <= right.items()
+            file.write(rows(range(150, 300)), rows(range(50)))
+            assert file.read(list(right)).items() <= right.items()
+            file.close()
+
+
+WRITER = """
+import sys, time
+from itertools import count
+from pathlib import Path
+from embedsvc.store import Table
+
+file = Table(Path(sys.argv[1]), dimensions=8, max_bytes=2**30, clock=time.time)
+for start in count(int(sys.argv[2]), 20):
+    keys = [i.to_bytes(16, "big") for i in range(start, start + 20)]
+    file.write({key: key * 2 for key in keys}, keys[:3])
+    print(start, flush=True)
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_a_good_file(path: Path) -> None:
+    right = {i.to_bytes(16, "big"): i.to_bytes(16, "big") * 2 for i in range(100_000)}
+    kept = 0
+    for kill_after in (1, 3, 40):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, path, str(kept)],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parent.parent,
+        ) as writer:
+            assert writer.stdout is not None
+            done = [int(writer.stdout.readline()) for _ in range(kill_after)]
+            writer.kill()  # in the middle of some later transaction
+        file = table(path)
+        found = file.read(list(right))
+        assert found.items() <= right.items()
+        assert len(found) >= done[-1] + 20
+        assert len(found) % 20 == 0  # whole transactions
+        assert file.errors == 0
+        file.close()
+        kept = len(found)
+
+
+# --- its bound -----------------------------------------------------------------------------------
+
+
+def test_the_file_stays_within_its_bound_and_forgets_what_was_not_used_longest(path: Path) -> None:
+    clock = Clock()
+    file = table(path, dimensions=384, max_bytes=2**20, clock=clock)
+    for batch in range(40):
+        clock.now += STAMP_SECONDS
+        ids = range(50 * batch, 50 * batch + 50)
+        # The first ten are used all the time.
+        file.write(rows(ids, 384), rows(range(10)))
+        assert file.read(list(rows(ids))) == rows(ids, 384)
+        assert path.stat().st_size <= 2**20
+    assert file.evictions > 1000
+    found = file.read(list(rows(range(2000))))
+    assert found.items() >= rows(range(10), 384).items()
+    assert found.items() >= rows(range(1700, 2000), 384).items()
+    file.close()
+
+
+def test_a_file_whose_bound_is_lowered_shrinks_as_it_is_written(path: Path) -> None:
+    file = table(path, dimensions=384)
+    file.write(rows(range(2000), 384), ())
+    file.close()
+    assert path.stat().st_size > 3_000_000
+    file = table(path, dimensions=384, max_bytes=2**20)
+    for batch in range(40):
+        file.write(rows(range(2000 + 100 * batch, 2100 + 100 * batch), 384), ())
+    file.close()
+    assert path.stat().st_size <= 2**20
+
+
+def test_a_row_used_a_moment_ago_is_not_stamped_again(path: Path) -> None:
+    clock = Clock()
+    file = table(path, clock=clock)
+    file.write(rows([1]), ())
+    stamps: list[float] = []
+    for seconds in (1.0, STAMP_SECONDS, 1.0):
+        clock.now += seconds
+        file.write({}, rows([1]))
+        with sqlite3.connect(path) as db:
+            stamps += db.execute("SELECT used FROM vectors").fetchone()
+        db.close()
+    assert stamps == [1_000_000, 1_000_001 + STAMP_SECONDS, 1_000_001 + STAMP_SECONDS]
+    file.close()
+
+
+# --- a disk that fails ---------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_logged_once_and_costs_only_what_is_not_written(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = table(path)
+    file.write(rows(range(10)), ())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
+    try:
+        for batch in range(3):
+            file.write(rows(range(batch, batch + 20_000)), ())
+        assert file.read(list(rows(range(100)))) == rows(range(10))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.errors == 3
+    assert len(caplog.records) == 1
+    file.write(rows(range(100)), ())
+    assert file.read(list(rows(range(100)))) == rows(range(100))
+    file.close()
+
+
+def test_a_failing_disk_is_mentioned_again_after_a_while(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "folder").write_text("a file where the folder should be")
+    clock = Clock()
+    file = table(tmp_path / "folder" / "abc.sqlite", clock=clock)
+    for _ in range(4):
+        clock.now += 45
+        file.write(rows([1]), ())
+        assert file.read([key(1)]) == {}
+    assert len(caplog.records) == 2
+    file.close()
+
+
+# --- on the event loop ---------------------------------------------------------------------------
+
+
+def test_vectors_can_be_read_while_they_wait_and_after_a_restart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first = store(tmp_path / "new" / "folder")
+        first.put_many(rows(range(1000)))
+        assert await first.get_many(list(rows([999, 1000]))) == rows([999])  # not yet written
+        assert await first.get_many([key(0)]) == rows([0])
+        await first.close()
+        again = store(tmp_path / "new" / "folder")
+        assert await again.get_many(list(rows(range(1001)))) == rows(range(1000))
+        await again.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_while_a_transaction_is_written_goes_into_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        target = store(tmp_path)
+        transactions: list[int] = []
+        write = target.table.write
+
+        def counted(vectors: Mapping[bytes, bytes], used: Collection[bytes]) -> None:
+            transactions.append(len(vectors))
+            write(vectors, used)
+
+        monkeypatch.setattr(target.table, "write", counted)
+        for i in range(100):
+            target.put_many(rows([i]))
+        await target.close()
+        assert transactions == [1, 99]
+
+    asyncio.run(scenario())
+
+
+def test_a_locked_file_does_not_hold_up_the_event_loop(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        target = store(tmp_path)
+        await target.get_many([key(0)])
+        other = sqlite3.connect(tmp_path / "abc.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        target.put_many(rows([1]))
+        await asyncio.sleep(0)
+        other.execute("ROLLBACK")  # which nobody could do if the loop stood still
+        other.close()
+        await target.close()
+        assert target.table.errors == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_faster_than_it_can_be_written_is_dropped(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        dimensions = 2**18  # 1 MiB
+        room = MAX_WAITING_BYTES // 2**20
+        target = store(tmp_path, dimensions)
+        big = vector(1, dimensions)
+        target.put_many({key(i): big for i in range(room + 5)})
+        assert target.dropped == 5
+        # Those are being written now, and there is room again; the same one twice takes it once.
+        for _ in range(2):
+            target.put_many({key(i): big for i in range(100, 100 + room // 2)})
+        target.put_many({key(i): big for i in range(200, 200 + room // 2)})
+        assert target.dropped == 5
+        target.put_many({key(1): big})
+        assert target.dropped == 6
+        await target.close()
+
+    asyncio.run(scenario())
+
+
+def test_uses_noted_only_in_passing_are_written_at_the_latest_at_the_end(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        target = Store(tmp_path, "abc", dimensions=D, max_bytes=2**30, clock=clock)
+        target.put_many(rows(range(3)))
+        assert await target.get_many([key(0)]) == rows([0])
+        clock.now += 2 * STAMP_SECONDS
+        target.touch([key(1)])
+        assert await target.get_many([key(2)]) == rows([2])
+        await target.close()
+
+    asyncio.run(scenario())
+    with sqlite3.connect(tmp_path / "abc.sqlite") as db:
+        used = dict(db.execute("SELECT key, used FROM vectors").fetchall())
+    db.close()
+    assert used[key(1)] == used[key(2)] == 1_000_000 + 2 * STAMP_SECONDS
+
+
+def test_a_call_that_is_cancelled_while_it_reads_leaves_the_store_usable(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        target = store(tmp_path)
+        target.put_many(rows(range(10)))
+        reading = asyncio.create_task(target.get_many([key(100)]))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await target.get_many([key(1)]) == rows([1])
+        await target.close()
+        assert await target.get_many([key(1)]) == {}  # closed: absent
+        target.put_many(rows([1]))
+
+    asyncio.run(scenario())
