@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class Job:
     """The texts of one request."""
 
-    vectors: list[NDArray[np.float32] | None]
+    vectors: list[bytes | None]  # float32, (D,) each
     missing: int
     done: asyncio.Future[None]
 
@@ -162,7 +162,8 @@ class Batcher:
         except asyncio.CancelledError:
             self._line.drop(job)
             raise
-        return np.stack([vector for vector in job.vectors if vector is not None])
+        rows = bytearray().join([vector for vector in job.vectors if vector is not None])
+        return np.frombuffer(rows, np.float32).reshape(len(texts), -1)  # faster than np.stack
 
     async def close(self) -> None:
         """Refuse what waits and what comes; return when what runs has finished."""
@@ -197,7 +198,7 @@ class Batcher:
         self._count(batch)
         for entry, vector in zip(batch, vectors, strict=True):
             job = entry.job
-            job.vectors[entry.index] = vector
+            job.vectors[entry.index] = vector.tobytes()
             job.missing -= 1
             if not job.missing and not job.done.done():
                 job.done.set_result(None)

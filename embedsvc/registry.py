@@ -15,7 +15,7 @@ from embedsvc.cards import Card, Cards
 from embedsvc.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.device import Device
 from embedsvc.encoder import Encoder, load_encoder
-from embedsvc.errors import ModelNotFound, SetupError, Unavailable
+from embedsvc.errors import CardsError, ModelNotFound, SetupError, Unavailable
 from embedsvc.ops.base import TokenIds
 from embedsvc.settings import Settings
 from embedsvc.store import Store
@@ -196,6 +196,11 @@ class Registry:
         folder = self._settings.cache_folder
         if folder is None:
             return None
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / ".writable").touch()
+        except OSError as error:
+            raise CardsError(f"cache_folder {folder}: {error.strerror}") from None
         digest = partial(checkpoint.fingerprint, encoder.dtype)
         loop = asyncio.get_running_loop()
         return Store(

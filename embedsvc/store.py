@@ -21,7 +21,7 @@ PAGE_BYTES = 16384
 READ_KEYS = 500
 """Keys in one SELECT; old builds of SQLite take 999 parameters."""
 WRITE_ROWS = 256
-"""Rows in one transaction. It lasts a few milliseconds, and a read waits for one at most."""
+"""Rows in one transaction. It lasts some milliseconds, and a read waits for one at most."""
 LOG_PAGES = 256
 """In the write-ahead log, 4 MiB, before they are moved into the file: some 10 ms on an SSD."""
 SHRINK_PAGES = 64
@@ -196,7 +196,8 @@ class Table:
                 some,
             )
             for rowid, key, vector, crc in rows:
-                if isinstance(vector, bytes) and _crc(key, vector) == crc:
+                blobs = isinstance(key, bytes) and isinstance(vector, bytes)
+                if blobs and _crc(key, vector) == crc:
                     found[key] = vector
                 else:
                     bad.append((rowid,))

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from embedsvc.app import create_app
 from embedsvc.cards import Dtype
 from embedsvc.encoder import Encoder
-from embedsvc.errors import CheckpointError
+from embedsvc.errors import CardsError, CheckpointError
 from embedsvc.registry import Registry
 from embedsvc.settings import Settings
 from tests.checkpoints import write_bert
@@ -125,8 +125,16 @@ def test_vectors_on_disk_outlive_the_server(cards_file: Path, tmp_path: Path) ->
             answers.append(embed(client, input=["hello", "a b"]).json())
             assert computed(client) == expected
     assert answers[0] == answers[1]
-    (file,) = (tmp_path / "cache").iterdir()
-    assert file.suffix == ".sqlite"
+    assert len(list((tmp_path / "cache").glob("*.sqlite"))) == 1
+
+
+def test_a_cache_folder_that_cannot_be_written_ends_the_start(cards_file: Path) -> None:
+    settings = Settings(models=cards_file, backend="numpy", cache_folder=cards_file)
+    with (
+        pytest.raises(CardsError, match="cache_folder .*File exists"),
+        TestClient(create_app(settings)),
+    ):
+        pass
 
 
 LONG = "a " * 31  # 33 tokens with [CLS] and [SEP]; the limit is 32
