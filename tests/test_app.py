@@ -131,7 +131,7 @@ def test_vectors_on_disk_outlive_the_server(cards_file: Path, tmp_path: Path) ->
 def test_a_cache_folder_that_cannot_be_written_ends_the_start(cards_file: Path) -> None:
     settings = Settings(models=cards_file, backend="numpy", cache_folder=cards_file)
     with (
-        pytest.raises(CardsError, match="cache_folder .*File exists"),
+        pytest.raises(CardsError, match=r"cache_folder .*File exists"),
         TestClient(create_app(settings)),
     ):
         pass
