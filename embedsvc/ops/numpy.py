@@ -4,6 +4,7 @@ Texts lie packed, end to end, so nothing is padded. Row-wise work is done a few 
 that what one step leaves in the cache is there for the next.
 """
 
+import ctypes
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,9 @@ Floats = NDArray[np.float32]
 
 ROWS = 256
 """Rows worked on at a time: fewer make products slow, more do not stay in the cache."""
+FEW_ROWS = 32
+"""Rows at a time where many passes go over them, each as wide as 1536 floats."""
+KEPT_BYTES = 64 << 20
 SCORES = 1 << 16
 """Attention scores worked on at a time, for the same reason."""
 SMALL_PRODUCT = 1 << 18
@@ -49,6 +53,7 @@ class NumpyOps:
         self.slots = cores or usable_cores()
         self.device = f"{platform.machine()} CPU, {self.slots} core{'s' * (self.slots > 1)}"
         self.run = Cores(self.slots).run
+        _keep_freed_memory()
 
     # --- loading -------------------------------------------------------------------------------
 
@@ -128,18 +133,22 @@ class NumpyOps:
     def gelu(self, x: Floats) -> Floats:
         # Phi(x) = (1 + tanh(x P(x^2))) / 2 with P fitted to atanh(erf(x / sqrt 2)) / x; NumPy's
         # tanh is vectorised where erf is not.
-        with np.errstate(over="ignore"):  # of a huge |x|: infinity, whose tanh is right
-            square = x * x
-            slope = square * _GELU[0]
-            for coefficient in _GELU[1:-1]:
-                slope += coefficient
-                slope *= square
-            slope += _GELU[-1]
-            slope *= x
-        np.tanh(slope, out=slope)
-        slope += np.float32(1)
-        slope *= np.float32(0.5)
-        x *= slope
+        scratch = np.empty((2, min(len(x), FEW_ROWS), x.shape[1]), dtype=np.float32)
+        for start in range(0, len(x), FEW_ROWS):
+            part = x[start : start + FEW_ROWS]
+            square, slope = scratch[:, : len(part)]
+            with np.errstate(over="ignore"):  # of a huge |x|: infinity, whose tanh is right
+                np.multiply(part, part, out=square)
+                np.multiply(square, _GELU[0], out=slope)
+                for coefficient in _GELU[1:-1]:
+                    slope += coefficient
+                    slope *= square
+                slope += _GELU[-1]
+                slope *= part
+            np.tanh(slope, out=slope)
+            slope += np.float32(1)
+            slope *= np.float32(0.5)
+            part *= slope
         return x
 
     def attention(self, qkv: Floats, heads: int, layout: PackedLayout) -> Floats:
@@ -180,6 +189,19 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what a batch frees for the next one, up to KEPT_BYTES.
+
+    By default it gives large blocks back at once, and a pass spends a tenth of its time on getting
+    them anew, page by page. Other C libraries have no such setting.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # names in malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(trim_threshold, KEPT_BYTES)
+        mallopt(mmap_threshold, KEPT_BYTES // 2)
 
 
 def _pieces(texts: int, heads: int, scores: int) -> Iterator[tuple[slice, slice]]:
