@@ -39,7 +39,8 @@ class Cost:
 
 def measure(encode: Callable[[Sequence[TokenIds]], object], max_tokens: int) -> Cost:
     """The cost of `encode`, from passes that take a fraction of a second together."""
-    shapes = [(1, min(16, max_tokens)), (8, min(16, max_tokens)), (1, min(256, max_tokens))]
+    short = min(16, max_tokens)
+    shapes = [(4, short), (16, short), (1, min(256, max_tokens))]
     taken: list[float] = []
     for texts, length in shapes:
         batch = [np.zeros(length, dtype=np.int32)] * texts

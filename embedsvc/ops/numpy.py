@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
 from embedsvc.ops.base import Batch, Linear, Norm, TokenIds
+from embedsvc.ops.blocks import BLOCK, SMALL_KERNEL, blocks_pay, in_blocks, times_blocks
 from embedsvc.ops.cores import Cores
 
 Floats = NDArray[np.float32]
@@ -40,6 +41,14 @@ class PackedLayout:
     runs: tuple[tuple[int, int, int], ...]  # (first row, texts, length) of neighbours of one length
 
 
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A layer's weight (in, out), and the same in blocks for products of few rows."""
+
+    whole: Floats
+    blocks: Floats | None
+
+
 class NumpyOps:
     """See `Ops`. All methods may be called from several threads at once."""
 
@@ -53,6 +62,7 @@ class NumpyOps:
         self.slots = cores or usable_cores()
         self.device = f"{platform.machine()} CPU, {self.slots} core{'s' * (self.slots > 1)}"
         self.run = Cores(self.slots).run
+        self._blocks = blocks_pay()
         _keep_freed_memory()
 
     # --- loading -------------------------------------------------------------------------------
@@ -62,7 +72,9 @@ class NumpyOps:
 
     def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
         # (in, out): OpenBLAS multiplies by it up to twice as fast as by its transpose.
-        return Linear(self.array(weight.T), None if bias is None else self.array(bias))
+        whole = self.array(weight.T)
+        blocks = in_blocks(whole) if self._blocks else None
+        return Linear(Weight(whole, blocks), None if bias is None else self.array(bias))
 
     def tune(self, encode: Callable[[], object]) -> None:
         pass
@@ -112,7 +124,11 @@ class NumpyOps:
         return np.add(x, y, out=x)
 
     def linear(self, x: Floats, layer: Linear) -> Floats:
-        out = np.matmul(x, layer.weight)
+        weight: Weight = layer.weight
+        if weight.blocks is not None and len(x) * BLOCK * weight.blocks.shape[2] <= SMALL_KERNEL:
+            out = times_blocks(x, weight.blocks)
+        else:
+            out = np.matmul(x, weight.whole)
         if layer.bias is not None:
             out += layer.bias
         return out
@@ -133,7 +149,7 @@ class NumpyOps:
     def gelu(self, x: Floats) -> Floats:
         # Phi(x) = (1 + tanh(x P(x^2))) / 2 with P fitted to atanh(erf(x / sqrt 2)) / x; NumPy's
         # tanh is vectorised where erf is not.
-        scratch = np.empty((2, min(len(x), FEW_ROWS), x.shape[1]), dtype=np.float32)
+        scratch = np.empty((2, min(len(x), FEW_ROWS), *x.shape[1:]), dtype=np.float32)
         for start in range(0, len(x), FEW_ROWS):
             part = x[start : start + FEW_ROWS]
             square, slope = scratch[:, : len(part)]
