@@ -13,7 +13,7 @@ LOCK := .venv/lock/bin/uv pip compile pyproject.toml --quiet --universal --pytho
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test check lint format lock dist clean
+.PHONY: help serve test check lint format bench lock dist clean
 
 help:
 	@echo 'make serve   run the service on http://$(HOST):$(PORT) (set HOST and PORT to change that)'
@@ -21,6 +21,7 @@ help:
 	@echo 'make check   run what a change must pass: format, lint, types, import floors, tests'
 	@echo 'make lint    the same without the tests'
 	@echo 'make format  format the code and fix what can be fixed'
+	@echo 'make bench   measure the service against its peers, which are installed (see benchmarks/)'
 	@echo 'make lock    renew the pins in requirements/ (ARGS=--upgrade takes newer versions)'
 	@echo 'make dist    build the wheel and the source archive in dist/'
 	@echo 'make clean   remove .venv and everything else that was built'
@@ -42,6 +43,9 @@ lint: .venv/.dev
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks $(ARGS)
 
 dist: .venv/.runtime
 	rm -rf dist

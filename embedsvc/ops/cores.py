@@ -36,6 +36,12 @@ class Cores:
         self._blas: list[Any] = controller.select(internal_api="openblas").lib_controllers
         self._set(1)
 
+    @property
+    def library(self) -> str:
+        """What does the products, and the kind of processor it takes this one for."""
+        names = [f", OpenBLAS for {blas.architecture}" for blas in self._blas]
+        return "".join(names[:1])
+
     def run(self, function: Callable[[], T], tokens: int) -> T:
         """`function()`, which works on so many tokens; on one thread where that is not known."""
         with self._lock:

@@ -60,8 +60,10 @@ class NumpyOps:
 
     def __init__(self, cores: int | None = None) -> None:
         self.slots = cores or usable_cores()
-        self.device = f"{platform.machine()} CPU, {self.slots} core{'s' * (self.slots > 1)}"
-        self.run = Cores(self.slots).run
+        shared = Cores(self.slots)
+        plural = "s" if self.slots > 1 else ""
+        self.device = f"{platform.machine()} CPU, {self.slots} core{plural}{shared.library}"
+        self.run = shared.run
         self._blocks = blocks_pay()
         _keep_freed_memory()
 

@@ -1,0 +1,1 @@
+"""Measures embedsvc against what a user would run instead; see README.md."""

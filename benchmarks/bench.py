@@ -1,0 +1,186 @@
+"""One run: every server in turn, every shape, several rounds."""
+
+import asyncio
+import http.client
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import uvloop
+
+from benchmarks.answers import (
+    LEAST_COSINE,
+    NotEmbeddings,
+    check_answers,
+    cosines,
+    problems,
+    read_reference,
+    read_vectors,
+)
+from benchmarks.limit import measure_limit
+from benchmarks.load import Load, Measurement
+from benchmarks.peers import PEERS
+from benchmarks.server import NotServing, Server, busy_seconds
+from benchmarks.setup import prepare, start
+from benchmarks.texts import MODEL, SWEEPS, Request, Shape, make_requests
+
+SLOW_BATCH = 7
+Row = dict[str, Any]
+"""One line of results.jsonl; `kind` says of what: limit, server, shape, failure."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure and how long."""
+
+    servers: list[str]
+    shapes: list[Shape]
+    rounds: int
+    seconds: float
+    warm_up: float
+    patience: float
+    encoding: str
+    folder: Path
+    """The peers' folder."""
+    url: str | None = None
+    """A server that runs already, measured as `url` beside the others."""
+    sweeps: list[str] = field(default_factory=list)
+
+
+def run(plan: Plan, write: Callable[[Row], None]) -> None:
+    """Measure; every result is written when it is there."""
+    failed: set[str] = set()
+
+    def fail(name: str, number: int, why: str) -> None:
+        failed.add(name)
+        write({"kind": "failure", "server": name, "round": number, "why": why})
+
+    for name in plan.servers:
+        try:
+            if name in PEERS:
+                prepare(PEERS[name], plan.folder)
+        except NotServing as error:
+            fail(name, 0, str(error))
+    for number in range(plan.rounds):
+        rate = measure_limit(plan.seconds)
+        write({"kind": "limit", "round": number, "tokens_per_second": rate})
+        turn = number % len(plan.servers)
+        for name in plan.servers[turn:] + plan.servers[:turn]:
+            if name in failed or (number and name in PEERS and PEERS[name].slow):
+                continue
+            try:
+                with _serving(name, plan) as server:
+                    for row in _measure_server(server, plan, number, plan.shapes):
+                        write({"server": name, "round": number} | row)
+            except NotServing as error:
+                fail(name, number, str(error))
+    name = plan.servers[0]
+    for sweep in plan.sweeps if name not in failed else []:
+        with _serving(name, plan) as server:
+            for row in _measure_server(server, plan, 0, SWEEPS[sweep]):
+                write({"server": name, "sweep": sweep, "round": 0} | row)
+
+
+@contextmanager
+def _serving(name: str, plan: Plan) -> Iterator[Server]:
+    if name == "url":
+        parts = urlsplit(plan.url or "")
+        path = parts.path.rstrip("/") or "/v1/embeddings"
+        path = path if path.endswith("/embeddings") else f"{path}/embeddings"
+        yield Server(parts.hostname or "127.0.0.1", parts.port or 80, path, MODEL)
+        return
+    with start(PEERS[name], plan.folder) as server:
+        yield server
+
+
+def _measure_server(
+    server: Server, plan: Plan, number: int, shapes: Iterable[Shape]
+) -> Iterator[Row]:
+    loaded = server.memory()
+    yield {
+        "kind": "server",
+        "start_seconds": server.start_seconds,
+        "resident_mib": loaded and loaded[0],
+    } | _compare(server, plan.encoding)
+    for shape in shapes:
+        fields = {"model": server.model, "encoding_format": plan.encoding}
+        requests = make_requests(shape, f"{number} {shape.name}", server.head(), fields)
+        before, spent, began = busy_seconds(server.pid), time.process_time(), time.perf_counter()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            measured = runner.run(_measure_shape(server, plan, shape, requests))
+        shares = {}
+        if before and (after := busy_seconds(server.pid)):
+            took = time.perf_counter() - began
+            total, own, stolen = (b - a for a, b in zip(before, after, strict=True))
+            others = total - own - (time.process_time() - spent)
+            shares = {"others_cpu_share": max(0.0, others / took), "stolen_share": stolen / took}
+        memory = server.memory()
+        row = {"kind": "shape", "shape": shape.name, "peak_mib": memory and memory[1]}
+        yield row | shares | summarise(measured)
+
+
+async def _measure_shape(
+    server: Server, plan: Plan, shape: Shape, requests: Iterator[Request]
+) -> Measurement:
+    load = Load(server.host, server.port, shape, requests)
+    return await load.measure(plan.seconds, plan.warm_up, plan.patience)
+
+
+def summarise(measured: Measurement) -> Row:
+    """The figures of one window."""
+    counts = [request.texts for request in measured.sent]
+    tokens = sum(request.tokens for request in measured.sent)
+    wrong, said = check_answers(measured.bodies, counts)
+    latencies = np.array(measured.latencies or [np.nan]) * 1000
+    p50, p90, p95, p99 = (float(np.percentile(latencies, p)) for p in (50, 90, 95, 99))
+    return {
+        "seconds": measured.seconds,
+        "requests_per_second": len(counts) / measured.seconds,
+        "texts_per_second": sum(counts) / measured.seconds,
+        "tokens_per_second": tokens / measured.seconds,
+        "p50_ms": p50,
+        "p90_ms": p90,
+        "p95_ms": p95,
+        "p99_ms": p99,
+        "max_ms": float(latencies.max()),
+        "requests": len(counts),
+        "errors": dict(measured.errors),
+        "wrong": dict(wrong),
+        "usage_share": said / tokens if tokens else None,
+        "load_cpu_share": measured.cpu_share,
+    }
+
+
+def _compare(server: Server, encoding: str) -> Row:
+    """How near the server's vectors are to the recorded ones, each text alone and in company."""
+    reference = read_reference()
+    texts = reference.texts
+    batches = [[text] for text in texts]
+    batches += [texts[i : i + SLOW_BATCH] for i in range(0, len(texts), SLOW_BATCH)]
+    found: list[np.ndarray] = []
+    began = time.perf_counter()
+    for batch in batches:
+        try:
+            status, body = server.post({"input": batch, "encoding_format": encoding})
+            if status != 200:
+                raise NotEmbeddings(f"{status}: {body[:200].decode(errors='replace')}")
+            found.append(read_vectors(body, len(batch))[0])
+        except (NotEmbeddings, OSError, http.client.HTTPException) as error:
+            return {"vectors": "failed", "why": str(error)[:200], "least_cosine": None}
+    vectors, expected = np.concatenate(found), np.concatenate([reference.vectors] * 2)
+    near = cosines(vectors, expected)
+    bad = problems(vectors)
+    return {
+        "vectors": "wrong" if near.min() < LEAST_COSINE else (bad[0] if bad else "right"),
+        "least_cosine": float(near.min()),
+        "most_difference": float(np.abs(vectors - expected).max()),
+        "texts_off": int((near[: len(texts)] < LEAST_COSINE).sum()),
+        "texts_off_in_company": int((near[len(texts) :] < LEAST_COSINE).sum()),
+        "texts_compared": len(texts),
+        "compare_seconds": time.perf_counter() - began,
+    }

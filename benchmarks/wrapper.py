@@ -1,0 +1,169 @@
+"""The short server a user would write around a library; runs in that library's own environment.
+
+    python wrapper.py ENGINE MODEL_FOLDER THREADS PORT
+
+One forward pass at a time, on all threads: together they would only take the cores from each other.
+"""
+
+import asyncio
+import base64
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import orjson
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+Encode = Callable[[list[str]], Any]
+"""Texts to their vectors (n, D), float32."""
+MAX_TOKENS = 256
+BATCH = 32
+
+
+def sentence_transformers(folder: str, threads: int) -> Encode:
+    """sentence-transformers, on torch."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(threads)
+    model = SentenceTransformer(folder, device="cpu", local_files_only=True)
+    return lambda texts: model.encode(texts, batch_size=BATCH, show_progress_bar=False)
+
+
+def fastembed(folder: str, threads: int) -> Encode:
+    """fastembed, on ONNX Runtime, with a model added by its own means."""
+    import numpy as np
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    name = "local/all-MiniLM-L6-v2"
+    TextEmbedding.add_custom_model(
+        model=name,
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        sources=ModelSource(hf=name),
+        dim=384,
+        model_file="model.onnx",
+    )
+    model = TextEmbedding(name, specific_model_path=folder, threads=threads)
+    return lambda texts: np.stack(list(model.embed(texts, batch_size=BATCH)))
+
+
+def onnxruntime(folder: str, threads: int) -> Encode:
+    """ONNX Runtime and the tokenizers library, nothing between."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = ort.InferenceSession(
+        f"{folder}/model.onnx", options, providers=["CPUExecutionProvider"]
+    )
+    return _padded(folder, lambda fields: session.run(None, fields)[0])
+
+
+def openvino(folder: str, threads: int) -> Encode:
+    """OpenVINO, in float32: left alone it takes bfloat16 where the processor has it."""
+    import openvino as ov
+
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    model = ov.Core().compile_model(f"{folder}/model.onnx", "CPU", settings)
+    return _padded(folder, lambda fields: model(fields)[0])
+
+
+def llama_cpp(folder: str, threads: int) -> Encode:
+    """llama.cpp, through llama-cpp-python."""
+    import numpy as np
+    from llama_cpp import Llama
+
+    model = Llama(
+        f"{folder}/model-f32.gguf",
+        embedding=True,
+        n_ctx=BATCH * MAX_TOKENS,
+        n_batch=BATCH * MAX_TOKENS,
+        n_ubatch=BATCH * MAX_TOKENS,
+        n_seq_max=BATCH,
+        n_threads=threads,
+        n_threads_batch=threads,
+        verbose=False,
+    )
+
+    def encode(texts: list[str]) -> Any:
+        batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
+        rows = [row for batch in batches for row in model.embed(batch, normalize=True)]
+        return np.array(rows, dtype=np.float32)
+
+    return encode
+
+
+def _padded(folder: str, forward: Callable[[dict[str, Any]], Any]) -> Encode:
+    """Batches of like lengths, padded; the mean of each text's tokens; length 1."""
+    import numpy as np
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.no_padding()
+
+    def encode(texts: list[str]) -> Any:
+        encoded = tokenizer.encode_batch(texts)
+        order = sorted(range(len(texts)), key=lambda index: len(encoded[index].ids))
+        vectors = np.empty((len(texts), 384), dtype=np.float32)
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            ids = np.zeros((len(chosen), len(encoded[chosen[-1]].ids)), dtype=np.int64)
+            mask = np.zeros_like(ids)
+            for row, index in enumerate(chosen):
+                ids[row, : len(encoded[index].ids)] = encoded[index].ids
+                mask[row, : len(encoded[index].ids)] = 1
+            hidden = forward(
+                {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+            )
+            pooled = (hidden * mask[:, :, None].astype(np.float32)).sum(axis=1)
+            vectors[chosen] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+        return vectors
+
+    return encode
+
+
+ENGINES = {
+    engine.__name__: engine
+    for engine in (sentence_transformers, fastembed, onnxruntime, openvino, llama_cpp)
+}
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    engine, folder, threads, port = sys.argv[1:]
+    encode = ENGINES[engine](folder, int(threads))
+    pool = ThreadPoolExecutor(1)
+
+    async def embeddings(request: Request) -> Response:
+        sent = orjson.loads(await request.body())
+        texts = [sent["input"]] if isinstance(sent["input"], str) else sent["input"]
+        vectors = await asyncio.get_running_loop().run_in_executor(pool, encode, texts)
+        if sent.get("encoding_format") == "base64":
+            rows = [base64.b64encode(row.tobytes()).decode() for row in vectors]
+        else:
+            rows = list(vectors)
+        data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
+        answer = {"object": "list", "data": data, "model": sent.get("model")}
+        return Response(
+            orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json"
+        )
+
+    app = Starlette(routes=[Route("/v1/embeddings", embeddings, methods=["POST"])])
+    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()
