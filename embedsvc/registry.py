@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from tempfile import TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +120,10 @@ class Registry:
         self.cards = cards
         self.device = device
         self._settings = settings
-        # Tokenising and reading files: work that is not the device's and must not hold the loop.
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="host")
+        # Work that is not the device's and must not hold the event loop. Apart, because a download
+        # takes minutes.
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="files")
         self._engines: dict[str, asyncio.Task[Engine]] = {}
 
     def card(self, name: str) -> Card:
@@ -164,7 +167,8 @@ class Registry:
             await engine.close()
         for task in self._engines.values():
             task.cancel()
-        self._threads.shutdown(cancel_futures=True)
+        self._tokenizing.shutdown(cancel_futures=True)
+        self._files.shutdown(cancel_futures=True)
 
     def _preloaded(self) -> list[Card]:
         return [card for card in self.cards.by_id.values() if card.preload]
@@ -177,9 +181,9 @@ class Registry:
 
     async def _load(self, card: Card) -> Engine:
         loop = asyncio.get_running_loop()
-        checkpoint = await loop.run_in_executor(self._threads, open_checkpoint, card)
+        checkpoint = await loop.run_in_executor(self._files, open_checkpoint, card)
         tokenizer = await loop.run_in_executor(
-            self._threads, Tokenizer, card.id, checkpoint.folder, checkpoint.max_tokens
+            self._files, Tokenizer, card.id, checkpoint.folder, checkpoint.max_tokens
         )
 
         def load() -> Encoder:
@@ -188,7 +192,7 @@ class Registry:
         encoder = await self.device.run(load)
         store = await self._store(checkpoint, encoder)
         return Engine(
-            checkpoint, tokenizer, encoder, self.device, self._threads, self._settings, store
+            checkpoint, tokenizer, encoder, self.device, self._tokenizing, self._settings, store
         )
 
     async def _store(self, checkpoint: Checkpoint, encoder: Encoder) -> Store | None:
@@ -198,14 +202,14 @@ class Registry:
             return None
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (folder / ".writable").touch()
+            TemporaryFile(dir=folder).close()  # whether it can be written
         except OSError as error:
             raise CardsError(f"cache_folder {folder}: {error.strerror}") from None
         digest = partial(checkpoint.fingerprint, encoder.dtype)
         loop = asyncio.get_running_loop()
         return Store(
             folder,
-            await loop.run_in_executor(self._threads, digest),
+            await loop.run_in_executor(self._files, digest),
             dimensions=encoder.dimensions,
             max_bytes=self._settings.cache_folder_bytes,
         )
