@@ -1,25 +1,40 @@
-"""Threads for NumPy's products: one each beside others, whichever is fastest alone."""
+"""Cores for a batch: one each beside others, whichever is fastest alone."""
+
+import threading
+
+import pytest
 
 from embedsvc.ops.cores import RETRY, Cores
 
 
 class Machine:
-    """A clock, and the thread counts set; a pass takes what the test says for a thread count."""
+    """A clock; a pass takes what the test says for the cores it may use."""
 
     def __init__(self, seconds: dict[int, float]) -> None:
         self.seconds = seconds
         self.now = 0.0
-        self.threads = 1
         self.used: list[int] = []
         self.cores = Cores(2, clock=lambda: self.now)
-        self.cores._blas = [self]
-
-    def set_num_threads(self, threads: int) -> None:
-        self.threads = threads
 
     def work(self) -> None:
-        self.used.append(self.threads)
-        self.now += self.seconds[self.threads]
+        self.used.append(self.cores.width)
+        self.now += self.seconds[self.cores.width]
+
+
+def test_parts_run_at_once_and_come_back_in_order() -> None:
+    cores = Cores(3)
+    meet = threading.Barrier(3, timeout=10)
+
+    def part(number: int) -> int:
+        meet.wait()  # nobody passes alone
+        return number
+
+    assert cores.together([lambda n=n: part(n) for n in range(3)]) == [0, 1, 2]
+
+
+def test_a_part_that_fails_fails_the_batch() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Cores(2).together([lambda: 1, lambda: 1 // 0])
 
 
 def test_a_batch_alone_gets_all_cores_where_that_is_faster() -> None:

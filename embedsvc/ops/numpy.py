@@ -9,6 +9,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, pairwise
 from typing import Any, Literal
 
@@ -24,13 +25,15 @@ Floats = NDArray[np.float32]
 
 ROWS = 256
 """Rows worked on at a time: fewer make products slow, more do not stay in the cache."""
+LEAST_ROWS = 16
+"""Rows that are worth another core."""
 FEW_ROWS = 32
 """Rows at a time where many passes go over them, each as wide as 1536 floats."""
 KEPT_BYTES = 64 << 20
 SCORES = 1 << 16
 """Attention scores worked on at a time, for the same reason."""
 SMALL_PRODUCT = 1 << 18
-"""Multiplications up to which OpenBLAS stays on one thread."""
+"""Multiplications in one head's product of queries and keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,10 @@ class NumpyOps:
 
     def __init__(self, cores: int | None = None) -> None:
         self.slots = cores or usable_cores()
-        shared = Cores(self.slots)
+        self._cores = Cores(self.slots)
         plural = "s" if self.slots > 1 else ""
-        self.device = f"{platform.machine()} CPU, {self.slots} core{plural}{shared.library}"
-        self.run = shared.run
+        self.device = f"{platform.machine()} CPU, {self.slots} core{plural}{self._cores.library}"
+        self.run = self._cores.run
         self._blocks = blocks_pay()
         _keep_freed_memory()
 
@@ -108,16 +111,14 @@ class NumpyOps:
 
     def rows(self, function: Callable[..., Floats], *inputs: Floats) -> Floats:
         count = len(inputs[0])
-        if count <= ROWS:
-            return function(*inputs)
-        pieces = -(-count // ROWS)
-        cuts = [count * piece // pieces for piece in range(pieces + 1)]
-        first = function(*(value[: cuts[1]] for value in inputs))
-        out = np.empty((count, *first.shape[1:]), dtype=np.float32)
-        out[: cuts[1]] = first
-        for start, stop in pairwise(cuts[1:]):
-            out[start:stop] = function(*(value[start:stop] for value in inputs))
-        return out
+        width = max(1, min(self._cores.width, count // LEAST_ROWS))
+        cuts = [count * i // width for i in range(width + 1)]
+        parts = [
+            partial(_few_at_a_time, function, [value[start:stop] for value in inputs])
+            for start, stop in pairwise(cuts)
+        ]
+        done = self._cores.together(parts)
+        return done[0] if width == 1 else np.concatenate(done)
 
     def embedding(self, table: Floats, indices: NDArray[np.integer[Any]]) -> Floats:
         return table.take(indices, axis=0)
@@ -172,17 +173,21 @@ class NumpyOps:
     def attention(self, qkv: Floats, heads: int, layout: PackedLayout) -> Floats:
         count, size = len(qkv), qkv.shape[1] // (3 * heads)
         out = np.empty((count, heads * size), dtype=np.float32)
+        pieces: list[tuple[Floats, Floats, Floats, Floats]] = []
         for start, texts, length in layout.runs:
             rows = slice(start, start + texts * length)
             # (texts, heads, length, size) each
             q, k, v = qkv[rows].reshape(texts, length, 3, heads, size).transpose(2, 0, 3, 1, 4)
             context = out[rows].reshape(texts, length, heads, size).transpose(0, 2, 1, 3)
-            # Queries at a time: OpenBLAS does products this small on one thread, as it should.
+            # Queries at a time, so that a long text's scores stay in the cache too.
             queries = min(length, max(16, SMALL_PRODUCT // (length * size)))
             for texts_heads in _pieces(texts, heads, queries * length):
                 for first in range(0, length, queries):
                     some = (*texts_heads, slice(first, first + queries))
-                    _attend(q[some], k[texts_heads], v[texts_heads], context[some])
+                    pieces.append((q[some], k[texts_heads], v[texts_heads], context[some]))
+        width = max(1, min(self._cores.width, count // (4 * LEAST_ROWS), len(pieces)))
+
+        self._cores.together([partial(_attend_all, pieces[i::width]) for i in range(width)])
         return out
 
     # --- one row per text, for pooling -----------------------------------------------------------
@@ -222,12 +227,32 @@ def _keep_freed_memory() -> None:
         mallopt(mmap_threshold, KEPT_BYTES // 2)
 
 
+def _few_at_a_time(function: Callable[..., Floats], inputs: list[Floats]) -> Floats:
+    """`function(*inputs)`, for some ROWS rows after the other."""
+    count = len(inputs[0])
+    if count <= ROWS:
+        return function(*inputs)
+    pieces = -(-count // ROWS)
+    cuts = [count * piece // pieces for piece in range(pieces + 1)]
+    first = function(*(value[: cuts[1]] for value in inputs))
+    out = np.empty((count, *first.shape[1:]), dtype=np.float32)
+    out[: cuts[1]] = first
+    for start, stop in pairwise(cuts[1:]):
+        out[start:stop] = function(*(value[start:stop] for value in inputs))
+    return out
+
+
 def _pieces(texts: int, heads: int, scores: int) -> Iterator[tuple[slice, slice]]:
     """Slices of texts and of heads, as many as have some SCORES scores of `scores` each."""
     at_once = max(1, SCORES // scores)
     for text in range(0, texts, max(1, at_once // heads)):
         for head in range(0, heads, at_once):
             yield slice(text, text + max(1, at_once // heads)), slice(head, head + at_once)
+
+
+def _attend_all(pieces: list[tuple[Floats, Floats, Floats, Floats]]) -> None:
+    for q, k, v, context in pieces:
+        _attend(q, k, v, context)
 
 
 def _attend(q: Floats, k: Floats, v: Floats, context: Floats) -> None:
