@@ -37,6 +37,7 @@ class Encoder:
             return pool(ops, architecture.forward(ops, weights, config, batch), batch.layout)
 
         self._forward = ops.compiled(forward)
+        self.backend = ops.name
         self.dtype = ops.dtype
         # Passes now: errors show at load, and the first request does not pay for first use.
         self.dimensions = self.encode([np.zeros(2, dtype=np.int32)]).shape[1]
