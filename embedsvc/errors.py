@@ -10,7 +10,8 @@ EmbedsvcError
 └── SetupError            the command ends with `exit_code`
     ├── CardsError        3    models.toml or a setting is wrong
     ├── CheckpointError   4    a model's files are missing, broken, or not what they should be
-    └── AddressError      5    the address or port cannot be had
+    ├── AddressError      5    the address or port cannot be had
+    └── ServiceError      1    launchd or systemd did not do as told, or a file is in the way
 """
 
 from typing import Literal
@@ -104,3 +105,7 @@ class AddressError(SetupError):
     """The address cannot be listened on."""
 
     exit_code = 5
+
+
+class ServiceError(SetupError):
+    """The service could not be installed, removed, started or stopped."""
