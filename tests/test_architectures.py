@@ -17,7 +17,7 @@ from embedsvc.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
 from embedsvc.models import ARCHITECTURES, EXCEED_FLOAT16, find_architecture, read_config
-from embedsvc.ops.base import Ops
+from embedsvc.ops.base import Batch, Ops
 from embedsvc.ops.mlx import MlxOps
 from embedsvc.ops.numpy import NumpyOps
 from tests.checkpoints import write_json
@@ -81,7 +81,11 @@ def hidden_states(ops: Ops, checkpoint: Checkpoint, texts: list[NDArray[np.int32
     assert architecture is not None
     config = read_config(architecture, checkpoint.config)
     weights = architecture.prepare(ops, checkpoint.tensors(), config)
-    return architecture.forward(ops, weights, config, ops.batch(texts))
+
+    def forward(ops: Ops, batch: Batch) -> Any:
+        return architecture.forward(ops, weights, config, batch)
+
+    return ops.compiled(forward)(ops.batch(texts))
 
 
 def test_vectors_equal_the_reference_alone_and_in_a_batch(

@@ -48,6 +48,7 @@ class Weights:
     norm: Norm
     attention: Attention
     layers: tuple[Layer, ...]
+    width: int
     eps: float
 
 
@@ -82,6 +83,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, *, first_position: int =
         norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
+        width=width,
         eps=config.layer_norm_eps,
     )
     tensors.finish(UNUSED)
@@ -103,7 +105,7 @@ def forward(ops: Ops, weights: Weights, config: object, batch: Batch) -> Array:
 
 
 def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
-    width, eps = hidden.shape[1], weights.eps
+    width, eps = weights.width, weights.eps
 
     def project(hidden: Array) -> tuple[Array, ...]:
         return columns(ops.linear(hidden, layer.qkv), width, width, width)

@@ -48,6 +48,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
         norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
         layers=tuple(layer(f"transformer.layer.{i}") for i in range(config.n_layers)),
+        width=width,
         eps=EPS,
     )
     tensors.finish(bert.UNUSED)

@@ -63,6 +63,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
         norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=bias),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
+        width=width,
         eps=config.layer_norm_eps,
     )
     tensors.finish(bert.UNUSED)

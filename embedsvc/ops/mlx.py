@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
-from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, T, TokenIds
+from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
 
 LENGTH_STEP = 16
 """Texts are padded to a multiple of this: few shapes, so buffers and kernels are used again."""
@@ -65,9 +65,6 @@ class MlxOps:
         self.pipelined = self.gpu and _can_wait_elsewhere()
         self.slots = 2 if self.pipelined else 1
 
-    def run(self, function: Callable[[], T], tokens: int) -> T:
-        return function()
-
     # --- loading -------------------------------------------------------------------------------
 
     def array(self, value: NDArray[Any]) -> mx.array:
@@ -95,24 +92,23 @@ class MlxOps:
             taken[value] = min(_seconds(encode) for _ in range(5))
         return taken[True] < 0.97 * taken[False]
 
-    def compiled(self, function: Callable[[Batch], mx.array]) -> Callable[[Batch], mx.array]:
+    def compiled(self, function: Callable[[Ops, Batch], mx.array]) -> Callable[[Batch], mx.array]:
         @mx.compile
         def masked(
             ids: mx.array, positions: mx.array, lengths: mx.array, mask: mx.array
         ) -> mx.array:
-            return function(
-                Batch(ids, positions, PaddedLayout(mask.shape[0], mask.shape[1], lengths, mask))
-            )
+            layout = PaddedLayout(mask.shape[0], mask.shape[1], lengths, mask)
+            return function(self, Batch(ids, positions, layout))
 
         @mx.compile
         def full(ids: mx.array, positions: mx.array, lengths: mx.array) -> mx.array:
             texts = lengths.shape[0]
             layout = PaddedLayout(texts, ids.shape[0] // texts, lengths, None)
-            return function(Batch(ids, positions, layout))
+            return function(self, Batch(ids, positions, layout))
 
         def run(batch: Batch) -> mx.array:
             if not self.compile:
-                return function(batch)
+                return function(self, batch)
             layout: PaddedLayout = batch.layout
             if layout.mask is None:
                 return full(batch.ids, batch.positions, layout.lengths)
