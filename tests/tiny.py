@@ -3,7 +3,6 @@
 `tests/reference/architectures.py` writes them too, and records what the reference makes of them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,33 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from tests.checkpoints import write_json, write_tokenizer
+from tests.shapes import (
+    EXPERTS,
+    GEMMA3_NORMS,
+    HEADS,
+    INNER,
+    QWEN3_NORMS,
+    VOCABULARY,
+    WIDTH,
+    Shapes,
+    bert_shapes,
+    decoder_layer,
+    decoder_shapes,
+    distilbert_layer,
+    gte_shapes,
+    jina_code_layer,
+    jina_like,
+    jina_shapes,
+    layers_of,
+    linear,
+    modernbert_shapes,
+    mpnet_layer,
+    nomic_layer,
+    nomic_moe_shapes,
+    nomic_shapes,
+    norm,
+)
 
-Shapes = dict[str, tuple[int, ...]]
-
-VOCABULARY = 40
-WIDTH, HEADS, INNER = 24, 3, 32
 LENGTHS = (1, 2, 3, 9, 16, 17, 33)
 """Of the texts, to which one of the model's full length is added."""
 
@@ -73,207 +94,6 @@ class Case:
         save_file(self.tensors(), folder / "model.safetensors")
         return folder
 
-
-def _linear(name: str, inputs: int, outputs: int, *, bias: bool = True) -> Shapes:
-    shapes: Shapes = {f"{name}.weight": (outputs, inputs)}
-    return shapes | ({f"{name}.bias": (outputs,)} if bias else {})
-
-
-def _norm(name: str, width: int = WIDTH, *, bias: bool = True) -> Shapes:
-    shapes: Shapes = {f"{name}.weight": (width,)}
-    return shapes | ({f"{name}.bias": (width,)} if bias else {})
-
-
-def _layers(pattern: str, count: int, layer: Callable[[str, int], Shapes]) -> Shapes:
-    return {k: v for i in range(count) for k, v in layer(pattern.format(i), i).items()}
-
-
-def _bert_layer(name: str, index: int) -> Shapes:
-    shapes: Shapes = {}
-    for part in ("query", "key", "value"):
-        shapes |= _linear(f"{name}.attention.self.{part}", WIDTH, WIDTH)
-    shapes |= _linear(f"{name}.attention.output.dense", WIDTH, WIDTH)
-    shapes |= _norm(f"{name}.attention.output.LayerNorm")
-    shapes |= _linear(f"{name}.intermediate.dense", WIDTH, INNER)
-    shapes |= _linear(f"{name}.output.dense", INNER, WIDTH)
-    return shapes | _norm(f"{name}.output.LayerNorm")
-
-
-def _bert_shapes(places: int, types: int) -> Shapes:
-    return {
-        "embeddings.word_embeddings.weight": (VOCABULARY, WIDTH),
-        "embeddings.position_embeddings.weight": (places, WIDTH),
-        "embeddings.token_type_embeddings.weight": (types, WIDTH),
-        **_norm("embeddings.LayerNorm"),
-        **_layers("encoder.layer.{}", 2, _bert_layer),
-        **_linear("pooler.dense", WIDTH, WIDTH),
-    }
-
-
-def _distilbert_layer(name: str, index: int) -> Shapes:
-    shapes: Shapes = {}
-    for part in ("q_lin", "k_lin", "v_lin", "out_lin"):
-        shapes |= _linear(f"{name}.attention.{part}", WIDTH, WIDTH)
-    shapes |= _norm(f"{name}.sa_layer_norm")
-    shapes |= _linear(f"{name}.ffn.lin1", WIDTH, INNER) | _linear(f"{name}.ffn.lin2", INNER, WIDTH)
-    return shapes | _norm(f"{name}.output_layer_norm")
-
-
-def _mpnet_layer(name: str, index: int) -> Shapes:
-    shapes: Shapes = {}
-    for part in ("q", "k", "v", "o"):
-        shapes |= _linear(f"{name}.attention.attn.{part}", WIDTH, WIDTH)
-    shapes |= _norm(f"{name}.attention.LayerNorm")
-    shapes |= _linear(f"{name}.intermediate.dense", WIDTH, INNER)
-    shapes |= _linear(f"{name}.output.dense", INNER, WIDTH)
-    return shapes | _norm(f"{name}.output.LayerNorm")
-
-
-def _nomic_layer(name: str, index: int) -> Shapes:
-    return {
-        **_linear(f"{name}.attn.Wqkv", WIDTH, 3 * WIDTH, bias=False),
-        **_linear(f"{name}.attn.out_proj", WIDTH, WIDTH, bias=False),
-        **_norm(f"{name}.norm1"),
-        **_linear(f"{name}.mlp.fc11", WIDTH, INNER, bias=False),
-        **_linear(f"{name}.mlp.fc12", WIDTH, INNER, bias=False),
-        **_linear(f"{name}.mlp.fc2", INNER, WIDTH, bias=False),
-        **_norm(f"{name}.norm2"),
-    }
-
-
-EXPERTS = 4
-
-
-def _nomic_moe_layer(name: str, index: int) -> Shapes:
-    shapes = {
-        **_linear(f"{name}.attn.Wqkv", WIDTH, 3 * WIDTH),
-        **_linear(f"{name}.attn.out_proj", WIDTH, WIDTH),
-        **_norm(f"{name}.norm1"),
-        **_norm(f"{name}.norm2"),
-    }
-    if index % 2 == 0:
-        fc2 = _linear(f"{name}.mlp.fc2", INNER, WIDTH)
-        return shapes | _linear(f"{name}.mlp.fc1", WIDTH, INNER) | fc2
-    return {
-        **shapes,
-        **_linear(f"{name}.mlp.router.layer", WIDTH, EXPERTS, bias=False),
-        f"{name}.mlp.experts.mlp.w1": (EXPERTS * INNER, WIDTH),
-        f"{name}.mlp.experts.mlp.w2": (EXPERTS * INNER, WIDTH),
-        f"{name}.mlp.experts.bias": (WIDTH,),
-    }
-
-
-def _nomic_shapes(layer: Callable[[str, int], Shapes], types: int) -> Shapes:
-    return {
-        "embeddings.word_embeddings.weight": (VOCABULARY, WIDTH),
-        "embeddings.token_type_embeddings.weight": (types, WIDTH),
-        **_norm("emb_ln"),
-        **_layers("encoder.layers.{}", 2, layer),
-    }
-
-
-def _gte_layer(name: str, index: int) -> Shapes:
-    return {
-        **_linear(f"{name}.attention.qkv_proj", WIDTH, 3 * WIDTH),
-        **_linear(f"{name}.attention.o_proj", WIDTH, WIDTH),
-        **_norm(f"{name}.attn_ln"),
-        **_linear(f"{name}.mlp.up_gate_proj", WIDTH, 2 * INNER, bias=False),
-        **_linear(f"{name}.mlp.down_proj", INNER, WIDTH),
-        **_norm(f"{name}.mlp_ln"),
-    }
-
-
-def _gte_shapes(types: int) -> Shapes:
-    named: Shapes = {"embeddings.token_type_embeddings.weight": (types, WIDTH)}
-    return {
-        "embeddings.word_embeddings.weight": (VOCABULARY, WIDTH),
-        **(named if types else {}),
-        **_norm("embeddings.LayerNorm"),
-        **_layers("encoder.layer.{}", 2, _gte_layer),
-    }
-
-
-def _jina_layer(name: str, index: int) -> Shapes:
-    shapes: Shapes = {}
-    for part in ("query", "key", "value"):
-        shapes |= _linear(f"{name}.attention.self.{part}", WIDTH, WIDTH)
-    shapes |= _linear(f"{name}.attention.output.dense", WIDTH, WIDTH)
-    shapes |= _norm(f"{name}.attention.output.LayerNorm")
-    shapes |= _linear(f"{name}.mlp.gated_layers", WIDTH, 2 * INNER, bias=False)
-    shapes |= _linear(f"{name}.mlp.wo", INNER, WIDTH)
-    return shapes | _norm(f"{name}.mlp.layernorm")
-
-
-def _jina_code_layer(name: str, index: int) -> Shapes:
-    shapes = {k: v for k, v in _jina_layer(name, index).items() if ".mlp." not in k}
-    for part in ("attention.self.layer_norm_q", "attention.self.layer_norm_k"):
-        shapes |= _norm(f"{name}.{part}")
-    shapes |= _linear(f"{name}.mlp.up_gated_layer", WIDTH, 2 * INNER, bias=False)
-    shapes |= _linear(f"{name}.mlp.down_layer", INNER, WIDTH)
-    return shapes | _norm(f"{name}.layer_norm_1") | _norm(f"{name}.layer_norm_2")
-
-
-def _jina_shapes(layer: Callable[[str, int], Shapes]) -> Shapes:
-    return {
-        "embeddings.word_embeddings.weight": (VOCABULARY, WIDTH),
-        "embeddings.token_type_embeddings.weight": (2, WIDTH),
-        **_norm("embeddings.LayerNorm"),
-        **_layers("encoder.layer.{}", 2, layer),
-        **_linear("pooler.dense", WIDTH, WIDTH),
-    }
-
-
-def _modernbert_layer(name: str, index: int) -> Shapes:
-    return {
-        **(_norm(f"{name}.attn_norm", bias=False) if index else {}),
-        **_linear(f"{name}.attn.Wqkv", WIDTH, 3 * WIDTH, bias=False),
-        **_linear(f"{name}.attn.Wo", WIDTH, WIDTH, bias=False),
-        **_norm(f"{name}.mlp_norm", bias=False),
-        **_linear(f"{name}.mlp.Wi", WIDTH, 2 * INNER, bias=False),
-        **_linear(f"{name}.mlp.Wo", INNER, WIDTH, bias=False),
-    }
-
-
-def _modernbert_shapes() -> Shapes:
-    return {
-        "embeddings.tok_embeddings.weight": (VOCABULARY, WIDTH),
-        **_norm("embeddings.norm", bias=False),
-        **_layers("layers.{}", 4, _modernbert_layer),
-        **_norm("final_norm", bias=False),
-    }
-
-
-def _decoder_layer(heads: int, kv_heads: int, size: int, norms: tuple[str, ...]) -> Any:
-    def layer(name: str, index: int) -> Shapes:
-        shapes: Shapes = {}
-        for part, outputs in {"q": heads, "k": kv_heads, "v": kv_heads}.items():
-            shapes |= _linear(f"{name}.self_attn.{part}_proj", WIDTH, outputs * size, bias=False)
-        shapes |= _linear(f"{name}.self_attn.o_proj", heads * size, WIDTH, bias=False)
-        shapes |= _norm(f"{name}.self_attn.q_norm", size, bias=False)
-        shapes |= _norm(f"{name}.self_attn.k_norm", size, bias=False)
-        for part, (inputs, outputs) in {
-            "gate": (WIDTH, INNER),
-            "up": (WIDTH, INNER),
-            "down": (INNER, WIDTH),
-        }.items():
-            shapes |= _linear(f"{name}.mlp.{part}_proj", inputs, outputs, bias=False)
-        for norm in norms:
-            shapes |= _norm(f"{name}.{norm}", bias=False)
-        return shapes
-
-    return layer
-
-
-def _decoder_shapes(count: int, layer: Any) -> Shapes:
-    return {
-        "embed_tokens.weight": (VOCABULARY, WIDTH),
-        **_layers("layers.{}", count, layer),
-        **_norm("norm", bias=False),
-    }
-
-
-QWEN3_NORMS = ("input_layernorm", "post_attention_layernorm")
-GEMMA3_NORMS = (*QWEN3_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 SIZES = {
     "vocab_size": VOCABULARY,
@@ -402,11 +222,11 @@ BY_LAYER = {
     "full_attention": {"rope_theta": 80000.0, "rope_type": "default"},
     "sliding_attention": {"rope_theta": 500.0, "rope_type": "default"},
 }
-QWEN3_SHAPES = _decoder_shapes(2, _decoder_layer(4, 2, 8, QWEN3_NORMS))
-GEMMA3_SHAPES = _decoder_shapes(3, _decoder_layer(3, 1, 8, GEMMA3_NORMS))
+QWEN3_SHAPES = decoder_shapes(2, decoder_layer(4, 2, 8, QWEN3_NORMS))
+GEMMA3_SHAPES = decoder_shapes(3, decoder_layer(3, 1, 8, GEMMA3_NORMS))
 
 CASES = {
-    "bert": Case(BERT, _bert_shapes(64, 2), pooling="cls_token"),
+    "bert": Case(BERT, bert_shapes(64, 2), pooling="cls_token"),
     "xlm-roberta": Case(
         BERT
         | {
@@ -416,7 +236,7 @@ CASES = {
             "pad_token_id": 1,
             "layer_norm_eps": 1e-5,
         },
-        _bert_shapes(66, 1),
+        bert_shapes(66, 1),
     ),
     "distilbert": Case(
         {
@@ -433,8 +253,8 @@ CASES = {
         {
             "embeddings.word_embeddings.weight": (VOCABULARY, WIDTH),
             "embeddings.position_embeddings.weight": (64, WIDTH),
-            **_norm("embeddings.LayerNorm"),
-            **_layers("transformer.layer.{}", 2, _distilbert_layer),
+            **norm("embeddings.LayerNorm"),
+            **layers_of("transformer.layer.{}", 2, distilbert_layer),
         },
     ),
     "mpnet": Case(
@@ -450,23 +270,23 @@ CASES = {
         {
             "embeddings.word_embeddings.weight": (VOCABULARY, WIDTH),
             "embeddings.position_embeddings.weight": (162, WIDTH),
-            **_norm("embeddings.LayerNorm"),
-            **_layers("encoder.layer.{}", 2, _mpnet_layer),
+            **norm("embeddings.LayerNorm"),
+            **layers_of("encoder.layer.{}", 2, mpnet_layer),
             "encoder.relative_attention_bias.weight": (32, HEADS),
-            **_linear("pooler.dense", WIDTH, WIDTH),
+            **linear("pooler.dense", WIDTH, WIDTH),
         },
         longest=160,
     ),
     "nomic_bert": Case(
         NOMIC,
-        _nomic_shapes(_nomic_layer, 2),
+        nomic_shapes(nomic_layer, 2),
         reference=NOMIC_TRANSFORMERS,
     ),
-    "nomic_bert-transformers": Case(NOMIC_TRANSFORMERS, _nomic_shapes(_nomic_layer, 2)),
-    "nomic_bert-moe": Case(NOMIC_MOE, _nomic_shapes(_nomic_moe_layer, 1)),
+    "nomic_bert-transformers": Case(NOMIC_TRANSFORMERS, nomic_shapes(nomic_layer, 2)),
+    "nomic_bert-moe": Case(NOMIC_MOE, nomic_moe_shapes(NOMIC_MOE)),
     "gte": Case(
         GTE,
-        _gte_shapes(1),
+        gte_shapes(1),
         pooling="cls_token",
         # The same rotation as transformers can spell it.
         reference=SIZES
@@ -489,14 +309,14 @@ CASES = {
             "type_vocab_size": 0,
             "layer_norm_eps": 1e-12,
             "hidden_act": "gelu",
-            "rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"},
+            "rope_parameters": {"rope_theta": 5000.0, "rope_type": "linear", "factor": 1.5},
         },
-        _gte_shapes(0),
+        gte_shapes(0),
         pooling="cls_token",
     ),
-    "jina_bert": Case(JINA, _jina_shapes(_jina_layer)),
-    "jina_bert-code": Case(JINA, _jina_shapes(_jina_code_layer)),
-    "modernbert": Case(MODERNBERT, _modernbert_shapes()),
+    "jina_bert": Case(JINA, jina_shapes(JINA)),
+    "jina_bert-code": Case(JINA, jina_like(jina_code_layer)),
+    "modernbert": Case(MODERNBERT, modernbert_shapes()),
     "modernbert-transformers": Case(
         {k: v for k, v in MODERNBERT.items() if "rope" not in k and "every" not in k}
         | {
@@ -508,7 +328,7 @@ CASES = {
             ],
             "rope_parameters": BY_LAYER,
         },
-        _modernbert_shapes(),
+        modernbert_shapes(),
         pooling="cls_token",
     ),
     "qwen3": Case(QWEN3, QWEN3_SHAPES, pooling="lasttoken"),

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from embedsvc.models.configs import RopeParameters, refuse_unless
+from embedsvc.models.configs import refuse_unless
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns, rope_table
 from embedsvc.tensors import Tensors
@@ -19,10 +19,18 @@ UNUSED = ("pooler.", "classifier.", "lm_head.")
 
 
 class RopeScaling(msgspec.Struct, frozen=True):
-    """Positions stretched by a factor: fixed NTK (Su, 2023, kexue.fm/archives/9706), eq. 6."""
+    """Rotary positions stretched by fixed NTK (Su, 2023, kexue.fm/archives/9706, equation 6)."""
 
     factor: float
     type: Literal["ntk"]
+
+
+class RopeParameters(msgspec.Struct, frozen=True):
+    """Rotary positions as transformers 5 writes them."""
+
+    rope_theta: float
+    rope_type: Literal["default", "linear"] = "default"
+    factor: float = 1.0
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,12 +110,14 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
 
 
 def _rope(config: Config, size: int) -> Array:
-    theta = config.rope_parameters.rope_theta if config.rope_parameters else config.rope_theta
     longest = config.max_position_embeddings
-    if config.rope_scaling is None:
-        return rope_table(size, theta, longest)
-    factor = config.rope_scaling.factor
-    return rope_table(size, theta * factor, longest, slower=factor ** (2 / size))
+    new, scaling = config.rope_parameters, config.rope_scaling
+    if new is not None:
+        return rope_table(size, new.rope_theta, longest, slower=new.factor)
+    if scaling is not None:
+        theta = config.rope_theta * scaling.factor
+        return rope_table(size, theta, longest, slower=scaling.factor ** (2 / size))
+    return rope_table(size, config.rope_theta, longest)
 
 
 def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
