@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from embedsvc import __version__
+from embedsvc.access import check_address
 from embedsvc.app import create_app
 from embedsvc.errors import AddressError, SetupError
 from embedsvc.registry import Registry
@@ -35,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is in flight. Raises `SetupError`."""
-    listener = _listen(settings.host, settings.port)
     app = create_app(settings)
+    listener = _listen(settings)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -69,11 +70,13 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.host, settings.port
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
+        check_address(str(address[0]), settings)
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -108,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     serve_parser = commands.add_parser(
         "serve",
         help="serve the models of a cards file",
+        allow_abbrev=False,
         epilog="Every option is also an environment variable: --port is EMBEDSVC_PORT.",
     )
     defaults = Settings()
@@ -116,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
         ("--port", str, f"port to listen on, 0 for any (default {defaults.port})"),
         ("--models", Path, "cards file (default: ./models.toml, the user's, the packaged one)"),
         ("--backend", str, "auto, mlx or numpy (default auto: mlx where there is a GPU)"),
+        ("--api-keys-file", Path, "file of keys, one a line (or EMBEDSVC_API_KEYS=key,key)"),
+        ("--allowed-hosts", str, "names, beside this machine's, to answer to without keys"),
+        ("--cors-origins", str, "origins whose web pages may call, * for all"),
+        ("--max-inputs", str, "inputs of one request"),
+        ("--max-request-tokens", str, "tokens of one request"),
+        ("--max-body-bytes", str, "bytes of one request"),
         ("--max-batch-tokens", str, "tokens in one forward pass (default: the backend's own)"),
         ("--max-waiting-tokens", str, "tokens that may wait before clients are sent away"),
         ("--cache-bytes", str, "memory for each model's finished vectors, 0 for none"),
@@ -124,4 +134,10 @@ def _parser() -> argparse.ArgumentParser:
         ("--shutdown-seconds", str, "how long to wait for requests in flight when stopping"),
     ):
         serve_parser.add_argument(flag, type=kind, help=text, metavar=flag[2:].upper())
+    serve_parser.add_argument(
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="listen beyond this machine although there are no keys",
+    )
     return parser
