@@ -37,10 +37,7 @@ def span(
                    for first, stop in chunks]  # fmt: skip
     else:
         offsets = list(wanted)
-        chunks = [
-            _of_offsets(f"{name}: chunk {i}", starts, len(text), start, end)
-            for i, (start, end) in enumerate(offsets)
-        ]
+        chunks = [_of_offsets(name, starts, len(text), start, end) for start, end in offsets]
     spans = tuple(
         (
             0 if first == 0 else first + tokens.head,
@@ -90,9 +87,9 @@ def _of_offsets(
 ) -> tuple[int, int]:
     if not 0 <= start < end <= length:
         raise BadRequest(
-            f"Invalid '{name}': [{start}, {end}] is no part of a text of {length} characters."
+            f"Invalid 'chunks': [{start}, {end}] is no part of the {length} characters of '{name}'."
         )
     first, stop = (int(i) for i in np.searchsorted(starts, (start, end)))
     if first == stop:
-        raise BadRequest(f"Invalid '{name}': no token begins in [{start}, {end}].")
+        raise BadRequest(f"Invalid 'chunks': in [{start}, {end}] of '{name}' begins no token.")
     return first, stop

@@ -156,15 +156,9 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"prompt_name": "x"}, "Invalid value for 'prompt_name' = x. Supported values: ['class"),
     ({"input_type": "x"}, "Invalid value for 'input_type' = x. Supported values: ["),
     ({"truncate": "x"}, "Invalid value for 'truncate' = x. Supported values: ['error', 'end'"),
-    (
-        {"chunks": [[0, 0]]},
-        "Invalid 'input: chunk 0': [0, 0] is no part of a text of 5 characters.",
-    ),
-    (
-        {"chunks": [[0, 6]]},
-        "Invalid 'input: chunk 0': [0, 6] is no part of a text of 5 characters.",
-    ),
-    ({"chunks": [[0, 5], [1, 5]]}, "Invalid 'input: chunk 1': no token begins in [1, 5]."),
+    ({"chunks": [[0, 0]]}, "Invalid 'chunks': [0, 0] is no part of the 5 characters of 'input'."),
+    ({"chunks": [[0, 6]]}, "Invalid 'chunks': [0, 6] is no part of the 5 characters of 'input'."),
+    ({"chunks": [[0, 5], [1, 5]]}, "Invalid 'chunks': in [1, 5] of 'input' begins no token."),
     ({"chunking": {"size": 2, "overlap": 2}}, "Invalid 'chunking': `size` is at least 1"),
     ({"chunking": {"size": 2}, "input": LONG, "truncate": "end"}, "maximum context length is 32"),
     ({"chunking": {"size": 2}, "model": "cls"}, "Late chunking needs a model with mean pooling"),

@@ -120,7 +120,8 @@ def test_a_client_that_hangs_up_frees_its_place() -> None:
     with serving("--backend", "numpy", "--max-waiting-tokens", "14000") as (url, _):
         host, port = url.removeprefix("http://").split(":")
         body = json.dumps(bulk("one")).encode()
-        head = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(head.encode() + body)
             while not waiting_tokens(url):
