@@ -65,6 +65,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("`max_tokens` must be at least 1")
         if any(size < 1 for size in self.dimensions):
             raise ValueError("`dimensions` must be positive")
+        for alias, prompt in self.prompt_aliases.items():
+            if self.prompts is not None and prompt not in self.prompts:
+                raise ValueError(f"`prompt_aliases`: `{alias}` is to have a prompt `{prompt}`")
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError("`sha256` must be 64 lower-case hexadecimal digits")
 

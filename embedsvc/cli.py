@@ -51,7 +51,7 @@ async def serve(settings: Settings) -> None:
     )
     with listener:
         async with app.router.lifespan_context(app):
-            _announce(app.state.registry, listener)
+            _announce(app.state.registry, listener, settings)
             # Stopped by a signal, uvicorn sends it to us again, when it has done its work.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, _ignore)
@@ -86,17 +86,18 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _announce(registry: Registry, listener: socket.socket) -> None:
+def _announce(registry: Registry, listener: socket.socket, settings: Settings) -> None:
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
     ops = registry.device.ops
+    key = '-H "api-key: $KEY" ' if settings.api_keys or settings.api_keys_file else ""
     names = ", ".join(registry.cards.by_id)
     first = next(iter(registry.cards.by_id))
     print(
         f"embedsvc {__version__}: {names}\n"
         f"  with {ops.name}, {ops.dtype}, on {ops.device}; cards from {registry.cards.file}\n"
         f"  at http://{address}:{port}/v1\n"
-        f"Try: curl http://{address}:{port}/v1/embeddings -H 'content-type: application/json' "
+        f"Try: curl http://{address}:{port}/v1/embeddings {key}-H 'content-type: application/json' "
         f"""-d '{{"model": "{first}", "input": "hello"}}'""",
         flush=True,
     )

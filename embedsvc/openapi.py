@@ -34,7 +34,8 @@ class Operation(Protocol):
 def describe(operations: Iterable[Operation]) -> dict[str, Any]:
     """An OpenAPI 3.1 document."""
     operations = list(operations)
-    types = [t for o in operations for t in (o.body, o.answer) if t is not None]
+    told = [kind for operation in operations for kind in (operation.body, operation.answer)]
+    types = [kind for kind in told if kind is not None and not isinstance(kind, str)]
     types.append(ErrorAnswer)
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
@@ -75,10 +76,10 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
 
 def _operation(operation: Operation, path: str, schema_of: dict[int, Any]) -> dict[str, Any]:
     answered: dict[str, Any] = {"description": "The answer."}
-    if operation.answer is not None:
-        answered["content"] = _json(schema_of[id(operation.answer)])
+    if isinstance(operation.answer, str):
+        answered["content"] = {operation.answer: {"schema": {"type": "string"}}}
     else:
-        answered["content"] = {"text/plain": {"schema": {"type": "string"}}}
+        answered["content"] = _json(schema_of[id(operation.answer)])
     told: dict[str, Any] = {
         "summary": operation.summary,
         "responses": {"200": answered}

@@ -49,6 +49,11 @@ def test_a_card_holds_what_its_table_says(tmp_path: Path) -> None:
     ("table", "said"),
     [
         ("path = 'x'\npoolign = 'cls'", "unknown key `poolign`"),
+        (
+            "path = 'x'\nprompts = {query = 'q'}\nprompt_aliases = {a = 'qery'}",
+            "`prompt_aliases`: `a` is to have a prompt `qery`",
+        ),
+        ("path = 'x'\ntoken_ids = 'p50k'", "key `token_ids`: invalid enum value 'p50k'"),
         ("path = 'x'\nprompts = {query = 1}", "key `prompts[...]`: expected `str`, got `int`"),
         ("path = 'x'\nmax_tokens = 'many'", "key `max_tokens`: expected `int"),
         ("path = 'x'\npooling = 'median'", "key `pooling`: invalid enum value 'median'"),

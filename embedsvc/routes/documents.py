@@ -35,5 +35,5 @@ async def docs(_request: Request) -> Response:
 
 routes = [
     Endpoint("GET", "/openapi.json", openapi, answer=dict[str, Any]),
-    Endpoint("GET", "/docs", docs),
+    Endpoint("GET", "/docs", docs, answer="text/html"),
 ]

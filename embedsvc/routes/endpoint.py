@@ -17,10 +17,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Endpoint(Route):
-    """One method of one path. `body` and `answer` are types of JSON; None is no body, and text."""
+    """One method of one path.
+
+    `body` is the type of the JSON it takes, None for none; `answer` that of what it gives, or the
+    media type of an answer that is no JSON.
+    """
 
     def __init__(
-        self, method: str, path: str, handler: Handler, *, body: Any = None, answer: Any = None
+        self, method: str, path: str, handler: Handler, *, body: Any = None, answer: Any
     ) -> None:
         super().__init__(path, handler, methods=[method])
         self.method = method

@@ -190,7 +190,7 @@ async def show(request: Request) -> Response:
 
 
 routes = [
-    Endpoint("GET", "/", root),
+    Endpoint("GET", "/", root, answer="text/plain"),
     Endpoint("GET", "/api/version", version, answer=Version),
     Endpoint("GET", "/api/tags", list_tags, answer=Tags),
     Endpoint("POST", "/api/show", show, body=ShowBody, answer=Shown),

@@ -29,7 +29,7 @@ async def metrics(request: Request) -> Response:
 
 
 routes = [
-    Endpoint("GET", "/metrics", metrics),
+    Endpoint("GET", "/metrics", metrics, answer="text/plain"),
     Endpoint("GET", "/health", health, answer=dict[str, str]),
     Endpoint("GET", "/ready", ready, answer=dict[str, str]),
 ]
