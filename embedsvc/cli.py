@@ -14,17 +14,23 @@ import uvicorn
 from embedsvc import __version__
 from embedsvc.access import check_address
 from embedsvc.app import create_app
+from embedsvc.commands import bench
 from embedsvc.errors import AddressError, SetupError
+from embedsvc.loop import new_event_loop
 from embedsvc.registry import Registry
 from embedsvc.settings import Settings, read_settings
+
+COMMANDS = {"bench": bench}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `embedsvc`; the exit code is 0, 2 for wrong usage, or a `SetupError`'s own."""
     given = _parser().parse_args(arguments)
     try:
+        if given.command in COMMANDS:
+            return COMMANDS[given.command].run(given)
         settings = read_settings(vars(given), os.environ)
-        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(serve(settings))
     except KeyboardInterrupt:  # before it served
         return 130
@@ -60,14 +66,6 @@ async def serve(settings: Settings) -> None:
 
 def _ignore(_number: int, _frame: object) -> None:
     pass
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    if sys.platform == "win32":
-        return asyncio.new_event_loop()
-    import uvloop
-
-    return uvloop.new_event_loop()
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -141,4 +139,6 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="listen beyond this machine although there are no keys",
     )
+    for name, text in (("bench", "measure a running server, this one or any other"),):
+        COMMANDS[name].add(commands.add_parser(name, help=text))
     return parser

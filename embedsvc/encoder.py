@@ -35,15 +35,13 @@ class Encoder:
         weights = architecture.prepare(ops, checkpoint.tensors(), config)
         pool = pooling.POOL[checkpoint.pooling]
 
-        def forward(batch: Batch) -> Array:
+        def forward(ops: Ops, batch: Batch) -> Array:
             return pool(ops, architecture.forward(ops, weights, config, batch), batch.layout)
 
-        def hidden(text: TokenIds) -> NDArray[np.float32]:
-            rows = architecture.forward(ops, weights, config, ops.batch([text]))
-            return ops.to_numpy(rows)[: len(text)]  # less padding
+        def hidden(ops: Ops, batch: Batch) -> Array:
+            return architecture.forward(ops, weights, config, batch)
 
-        self._hidden = hidden
-        self._forward = ops.compiled(forward)
+        self._forward, self._hidden = ops.compiled(forward), ops.compiled(hidden)
         self.backend = ops.name
         self.dtype = ops.dtype
         # Passes now: errors show at load, and the first request does not pay for first use.
@@ -72,7 +70,8 @@ class Encoder:
         ]
 
     def _encode_spans(self, text: SpannedText) -> NDArray[np.float32]:
-        pooled = pool_spans(self._hidden(text.ids), text.spans)
+        hidden = self._ops.to_numpy(self._hidden(self._ops.batch([text.ids])))
+        pooled = pool_spans(hidden[: len(text)], text.spans)  # less padding
         return pooling.finish(pooled, normalize=self._checkpoint.normalize)
 
     def begin(self, texts: Sequence[TokenIds]) -> Begun:

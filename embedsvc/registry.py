@@ -83,7 +83,7 @@ class Engine:
             if device.ops.pipelined:
                 begun = await device.run(lambda: encoder.begin(plain))
                 return await device.wait(lambda: encoder.finish(begun))
-            return await device.run(lambda: encoder.encode(plain), sum(map(len, plain)))
+            return await device.run(lambda: encoder.encode(plain))
 
         self._batcher = Batcher(
             encode,
