@@ -37,6 +37,8 @@ from embedsvc.truncation import average
 
 TEXTS = 64
 """Texts tokenised at a time."""
+SHORT = 500
+"""Characters that are tokenised sooner than a thread could be asked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,8 @@ class Engine:
 
     async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> Tokenized:
         """The inputs in tokens, some at a time: a long request lets short ones in between."""
+        if len(inputs) < TEXTS and sum(map(len, inputs)) <= SHORT:
+            return tokenize(self.tokenizer, inputs, reading, of=len(inputs))
         loop = asyncio.get_running_loop()
         read: list[Tokenized] = []
         for first in range(0, len(inputs), TEXTS):
