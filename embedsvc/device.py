@@ -1,11 +1,12 @@
 """Where encoders run: one MLX thread, or one NumPy worker per core."""
 
 import asyncio
+import ctypes
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 from embedsvc.cards import Dtype
@@ -14,6 +15,7 @@ from embedsvc.ops.base import Ops
 from embedsvc.settings import BackendChoice
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Device:
@@ -51,17 +53,19 @@ class Device:
 def open_device(backend: BackendChoice) -> Device:
     """The device of a backend; `auto` is MLX where MLX has a GPU, else NumPy.
 
-    Raises `CardsError` if MLX is asked for and not installed.
+    Raises `CardsError` if MLX is asked for, or is there for a GPU, and cannot be loaded.
     """
-    if backend == "mlx" and not _installed("mlx"):
-        raise CardsError(
-            "backend `mlx` is not installed; "
-            "`pip install 'embedsvc[cuda]'` on NVIDIA, `pip install mlx` on a Mac"
-        )
-    if backend == "mlx" or (backend == "auto" and _gpu_likely() and _mlx_has_gpu()):
-        from embedsvc.ops.mlx import MlxOps
-
-        return Device(MlxOps, workers=1)
+    if backend == "mlx" or (backend == "auto" and _gpu_likely()):
+        try:
+            from embedsvc.ops.mlx import MlxOps, has_gpu
+        except ImportError as error:
+            raise CardsError(
+                f"backend `mlx` cannot be loaded: {error}; it is `pip install 'embedsvc[cuda]'` on "
+                "NVIDIA, `pip install mlx` on a Mac; `--backend numpy` does without"
+            ) from None
+        if backend == "mlx" or has_gpu():
+            return Device(MlxOps, workers=1)
+        log.warning("MLX finds no GPU, though there is a driver for one; computing with NumPy")
     from embedsvc.ops.numpy import NumpyOps
 
     ops = NumpyOps()
@@ -69,17 +73,15 @@ def open_device(backend: BackendChoice) -> Device:
 
 
 def _gpu_likely() -> bool:
-    """Whether it is worth importing MLX to ask it for a GPU."""
-    return sys.platform == "darwin" or Path("/dev/nvidiactl").exists()
-
-
-def _mlx_has_gpu() -> bool:
-    if not _installed("mlx"):
+    """Whether MLX is installed, and there is a Mac's GPU or NVIDIA's driver."""
+    if importlib.util.find_spec("mlx") is None:
         return False
-    from embedsvc.ops.mlx import has_gpu
-
-    return has_gpu()
+    return sys.platform == "darwin" or _loads("libcuda.so.1")
 
 
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
