@@ -61,7 +61,7 @@ class Engine:
         self._batcher = Batcher(
             encode,
             cost=encoder.cost,
-            padded=device.ops.padded,
+            grid=device.ops.grid,
             slots=device.ops.slots,
             max_batch_tokens=settings.max_batch_tokens or device.ops.max_batch_tokens,
             max_waiting_tokens=settings.max_waiting_tokens,

@@ -1,8 +1,10 @@
 """Each operation on each backend against plain float64 NumPy."""
 
 import math
+import os
 from types import SimpleNamespace
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -24,10 +26,10 @@ def close(ops: Ops, value: object, expected: np.ndarray, bound: float = 2e-6) ->
 def unpadded(ops: Ops, value: object, lengths: list[int]) -> np.ndarray:
     """Rows of real tokens only, whatever the backend's layout."""
     rows = ops.to_numpy(value)
-    if len(rows) == sum(lengths):
+    if ops.grid is None:
         return rows
-    grid = rows.reshape(len(lengths), -1, rows.shape[-1])
-    return np.concatenate([text[:n] for text, n in zip(grid, lengths, strict=True)])
+    grid = rows.reshape(*ops.grid(len(lengths), max(lengths)), rows.shape[-1])
+    return np.concatenate([text[:n] for text, n in zip(grid, lengths, strict=False)])
 
 
 def test_gelu_is_the_exact_one(ops: Ops) -> None:
@@ -84,19 +86,20 @@ def test_attention_and_pooling_stay_within_a_text(ops: Ops, lengths: list[int]) 
     assert np.abs(unpadded(ops, found, lengths) - np.concatenate(expected)).max() <= 2e-6
     segments = (ops.segment_mean, ops.segment_max, ops.segment_first, ops.segment_last)
     for segment, wanted in zip(segments, zip(*pooled, strict=True), strict=True):
-        close(ops, segment(ops.array(qkv), batch.layout), np.stack(wanted))
+        close(ops, segment(ops.array(qkv), batch.layout)[: len(lengths)], np.stack(wanted))
 
 
-def test_widened_heads_give_the_same_attention() -> None:
-    ops, widened = MlxOps("float32"), MlxOps("float32")
-    widened.pad_heads = True
+@pytest.mark.parametrize("switch", ["pad_heads", "plain"])
+def test_attention_is_the_same_whichever_way_is_faster(switch: str) -> None:
+    ops, other = MlxOps("float32"), MlxOps("float32")
+    setattr(other, switch, True)
     batch = ops.batch([np.arange(n, dtype=np.int32) for n in (3, 9)])
     qkv = ops.array(RANDOM.normal(size=(32, 3 * 8)))
-    expected, found = (ops.to_numpy(o.attention(qkv, 2, batch.layout)) for o in (ops, widened))
+    expected, found = (ops.to_numpy(o.attention(qkv, 2, batch.layout)) for o in (ops, other))
     assert np.abs(found - expected).max() <= 1e-6
 
 
-@pytest.mark.parametrize("lengths", [[16, 16], [3, 9]])
+@pytest.mark.parametrize("lengths", [[16, 16], [3, 9], [1], [2, 2, 2]])
 def test_a_compiled_pass_gives_the_same(tiny: Checkpoint, lengths: list[int]) -> None:
     ops = MlxOps("float32")
     encoder = load_encoder(ops, tiny)
@@ -106,18 +109,74 @@ def test_a_compiled_pass_gives_the_same(tiny: Checkpoint, lengths: list[int]) ->
     assert np.abs(encoder.encode(texts) - expected).max() <= 1e-6
 
 
-def test_a_switch_is_kept_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("metal", "tried"), [(True, "pad_heads"), (False, "plain")])
+def test_a_switch_is_kept_only_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, metal: bool, tried: str
+) -> None:
     ops = MlxOps("float32")
     now = 0.0
 
     def encode() -> None:
         nonlocal now
-        now += 1.0 - 0.5 * ops.pad_heads + 0.5 * ops.compile
+        now += 2.0 - 0.5 * ops.pad_heads - 0.5 * ops.plain + 0.5 * ops.compile
 
     monkeypatch.setattr("embedsvc.ops.mlx.time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
     ops.gpu = True
     ops.tune(encode)
-    assert (ops.pad_heads, ops.compile) == (True, False)
+    assert (ops.pad_heads, ops.plain, ops.compile) == (
+        tried == "pad_heads",
+        tried == "plain",
+        False,
+    )
+
+
+def test_shapes_are_few_and_padding_is_little() -> None:
+    grid = MlxOps("float32").grid
+    shapes = {grid(texts, longest) for texts in range(1, 257) for longest in range(1, 513)}
+    assert len(shapes) == 9 * 24  # of 256 * 512
+    for texts, longest in ((1, 1), (2, 16), (3, 17), (100, 129), (1, 257), (1, 500), (1, 8191)):
+        rows, length = grid(texts, longest)
+        assert texts <= rows < 2 * texts
+        assert longest <= length < longest + max(16, longest / 8)
+        assert length % 16 == 0
+        assert grid(rows, length) == (rows, length)
+
+
+def test_float32_is_not_rounded_and_new_shapes_are_no_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.environ", {"MLX_ENABLE_TF32": "1"})
+    MlxOps("float32")
+    assert os.environ == {"MLX_ENABLE_TF32": "1", "MLX_ENABLE_CACHE_THRASHING_CHECK": "0"}
+
+
+def test_padding_is_at_a_position_that_every_model_has(ops: Ops) -> None:
+    batch = ops.batch([np.array([7] * 17, np.int32), np.array([9], np.int32)])
+    positions = ops.to_numpy(batch.positions)
+    assert positions.max() == 16
+    assert positions.sum() == 16 * 17 / 2
+
+
+@pytest.mark.parametrize(
+    ("metal", "memory", "tokens"), [(True, 8, 8192), (False, 24, 24576), (False, 140, 65536)]
+)
+def test_the_largest_batch_fits_the_memory_of_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, metal: bool, memory: int, tokens: int
+) -> None:
+    info = {"device_name": "G", "memory_size" if metal else "total_memory": memory << 30}
+    limits: list[int] = []
+    for name, value in (
+        ("set_default_device", lambda _: None),
+        ("is_available", lambda _: True),
+        ("device_info", lambda _: info),
+        ("set_cache_limit", limits.append),
+    ):
+        monkeypatch.setattr(mx, name, value)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
+    ops = MlxOps()
+    assert (ops.dtype, ops.max_batch_tokens, limits) == ("float16", tokens, [memory << 27])
+    assert ops.device == f"G ({'Metal' if metal else 'CUDA'})"
 
 
 @pytest.mark.parametrize("lengths", [[48], [49], [40, 300], [700]])

@@ -7,6 +7,7 @@ the constructor included, must run on the one device thread.
 # MLX's stubs leave *args untyped, in eval, reshape and transpose among others.
 # pyright: reportUnknownMemberType=false
 
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -22,13 +23,22 @@ from embedsvc.cards import Dtype
 from embedsvc.ops.base import Batch, Linear, Norm, T, TokenIds
 
 LENGTH_STEP = 16
-"""Texts are padded to a multiple of this: few shapes, so buffers and kernels are used again."""
-BUFFER_CACHE_BYTES = 256 << 20
-"""MLX keeps freed buffers for reuse; by default it would keep nearly all of memory."""
-
-
+"""Texts are padded to a multiple of this, and long ones to rounder numbers."""
+SETTINGS = {
+    "MLX_ENABLE_TF32": "0",  # or float32 products have the precision of float16
+    # On CUDA MLX takes new shapes for a mistake, and fails from the 513th on, however long it ran.
+    "MLX_ENABLE_CACHE_THRASHING_CHECK": "0",
+}
+"""What MLX reads from the environment, each when it is first needed."""
+CACHE_SHARE = 8
+"""One part in so many of the GPU's memory holds freed buffers for reuse; by default nearly all."""
+BYTES_A_TOKEN = 1 << 20
+"""Memory that a token of a pass is given: what a pass of 24 layers, 1024 wide, writes in all."""
+MOST_TOKENS = 1 << 16
 FUSED_SIZE = 64
 """The narrowest attention head that Metal's fused attention takes."""
+PLAIN_LENGTH = 128
+"""The longest texts whose attention scores may be written to memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +47,34 @@ class PaddedLayout:
 
     texts: int
     length: int
+    grid: mx.array  # (B, L), ids; -1 behind each text's end
+    mask: mx.array  # (B, L), True on tokens
     lengths: mx.array  # (B,)
-    mask: mx.array | None  # (B, L), True on tokens; None when no text is padded
+    added: mx.array  # (B, 1, 1, L), to scores: 0 on tokens, the least there is elsewhere
 
 
 class MlxOps:
     """See `Ops`."""
 
     name: Literal["mlx"] = "mlx"
-    padded = True
 
     def __init__(self, dtype: Dtype | None = None) -> None:
+        for setting, value in SETTINGS.items():
+            os.environ.setdefault(setting, value)
         self.gpu = has_gpu()
         self.pad_heads = False
         """Whether attention heads are widened with zeros to FUSED_SIZE, which changes no result."""
+        self.plain = False
+        """Whether attention of short texts is three operations rather than MLX's fused one."""
         self.compile = False
         """Whether passes go through `mx.compile`."""
         mx.set_default_device(mx.gpu if self.gpu else mx.cpu)
-        mx.set_cache_limit(BUFFER_CACHE_BYTES)
-        self.device = _device_name(self.gpu)
+        self.device, self.max_batch_tokens = f"{platform.machine()} CPU", 512
+        if self.gpu:
+            self.device, memory = _gpu()
+            self.max_batch_tokens = min(memory // BYTES_A_TOKEN, MOST_TOKENS)
+            mx.set_cache_limit(memory // CACHE_SHARE)
         self.dtype: Dtype = dtype or ("float16" if self.gpu else "float32")
-        self.max_batch_tokens = 16384 if self.gpu else 512
         self._dtype: mx.Dtype = getattr(mx, self.dtype)
         # A second pass is queued while one runs, so that the GPU never waits for Python.
         self.pipelined = self.gpu and _can_wait_elsewhere()
@@ -76,7 +93,8 @@ class MlxOps:
 
     def tune(self, encode: Callable[[], object]) -> None:
         if self.gpu:
-            self.pad_heads = self._faster("pad_heads", encode)
+            switch = "pad_heads" if mx.metal.is_available() else "plain"
+            setattr(self, switch, self._faster(switch, encode))
             self.compile = self._faster("compile", encode)
 
     def _faster(self, switch: str, encode: Callable[[], object]) -> bool:
@@ -89,26 +107,11 @@ class MlxOps:
 
     def compiled(self, function: Callable[[Batch], mx.array]) -> Callable[[Batch], mx.array]:
         @mx.compile
-        def masked(
-            ids: mx.array, positions: mx.array, lengths: mx.array, mask: mx.array
-        ) -> mx.array:
-            return function(
-                Batch(ids, positions, PaddedLayout(mask.shape[0], mask.shape[1], lengths, mask))
-            )
-
-        @mx.compile
-        def full(ids: mx.array, positions: mx.array, lengths: mx.array) -> mx.array:
-            texts = lengths.shape[0]
-            layout = PaddedLayout(texts, ids.shape[0] // texts, lengths, None)
-            return function(Batch(ids, positions, layout))
+        def fast(grid: mx.array) -> mx.array:
+            return function(self._lay_out(grid))
 
         def run(batch: Batch) -> mx.array:
-            if not self.compile:
-                return function(batch)
-            layout: PaddedLayout = batch.layout
-            if layout.mask is None:
-                return full(batch.ids, batch.positions, layout.lengths)
-            return masked(batch.ids, batch.positions, layout.lengths, layout.mask)
+            return fast(batch.layout.grid) if self.compile else function(batch)
 
         return run
 
@@ -119,18 +122,29 @@ class MlxOps:
 
     # --- batches -------------------------------------------------------------------------------
 
+    def grid(self, texts: int, longest: int) -> tuple[int, int]:
+        # Few shapes: each that is new has to be compiled or planned, on CUDA for up to a second.
+        step = max(LENGTH_STEP, (1 << (longest - 1).bit_length()) // 16)
+        return 1 << (texts - 1).bit_length(), -(-longest // step) * step
+
     def batch(self, texts: Sequence[TokenIds]) -> Batch:
-        lengths = np.array([len(text) for text in texts], dtype=np.int32)
-        length = int(-(-lengths.max() // LENGTH_STEP) * LENGTH_STEP)
-        ids = np.zeros((len(texts), length), dtype=np.int32)
-        for row, text in zip(ids, texts, strict=True):
-            row[: len(text)] = text
-        positions = np.tile(np.arange(length, dtype=np.int32), len(texts))
-        full = bool((lengths == length).all())
-        counts = mx.array(lengths)
-        mask = None if full else mx.arange(length) < counts[:, None]
-        layout = PaddedLayout(len(texts), length, counts, mask)
-        return Batch(mx.array(ids.reshape(-1)), mx.array(positions), layout)
+        lengths = np.array([len(text) for text in texts])
+        shape = self.grid(len(texts), int(lengths.max()))
+        grid = np.full(shape, -1, dtype=np.int32)
+        grid[:, 0] = 0  # texts that only fill the grid have a token too: of none, NaN would come
+        tokens = np.arange(shape[1]) < lengths[:, None]
+        grid[: len(texts)][tokens] = np.concatenate(texts)
+        return self._lay_out(mx.array(grid))
+
+    def _lay_out(self, grid: mx.array) -> Batch:
+        texts, length = grid.shape
+        mask = grid >= 0
+        positions = mx.where(mask, mx.arange(length), 0)  # padding may be beyond the last
+        # Not -inf: where a whole block of scores is that, some fused attention makes NaN of it.
+        added = mx.where(mask, 0.0, mx.finfo(self._dtype).min).astype(self._dtype)
+        added = added[:, None, None]
+        layout = PaddedLayout(texts, length, grid, mask, mask.sum(axis=1), added)
+        return Batch(mx.maximum(grid, 0).reshape(-1), positions.reshape(-1), layout)
 
     def to_numpy(self, value: mx.array) -> NDArray[np.float32]:
         return np.array(value, dtype=np.float32)
@@ -163,9 +177,12 @@ class MlxOps:
         if self.pad_heads and grid.shape[-1] < FUSED_SIZE:
             grid = mx.pad(grid, [*[(0, 0)] * 4, (0, FUSED_SIZE - grid.shape[-1])])
         q, k, v = grid.transpose(2, 0, 3, 1, 4)  # each (B, heads, L, width / heads)
-        # (B, 1, 1, L): a query may look at every token of its own text, at no padding.
-        mask = None if layout.mask is None else layout.mask[:, None, None, :]
-        context = mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask=mask)
+        if self.plain and layout.length <= PLAIN_LENGTH:
+            scores = q @ k.swapaxes(-1, -2) + layout.added
+            context = mx.softmax(scores, axis=-1, precise=True) @ v
+        else:
+            # Not the mask itself: CUDA would make of it scores of (B, heads, L, L), in every layer.
+            context = mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask=layout.added)
         context = context[..., : width // heads]
         return context.transpose(0, 2, 1, 3).reshape(-1, width)
 
@@ -212,12 +229,12 @@ def _grid(hidden: mx.array, layout: PaddedLayout) -> mx.array:
 
 
 def _masked(hidden: mx.array, layout: PaddedLayout, value: float) -> mx.array:
-    grid = _grid(hidden, layout)
-    return grid if layout.mask is None else mx.where(layout.mask[..., None], grid, value)
+    return mx.where(layout.mask[..., None], _grid(hidden, layout), value)
 
 
-def _device_name(gpu: bool) -> str:
-    if not gpu:
-        return f"{platform.machine()} CPU"
-    name = str(mx.device_info(mx.gpu).get("device_name", "GPU"))
-    return f"{name} ({'Metal' if mx.metal.is_available() else 'CUDA'})"
+def _gpu() -> tuple[str, int]:
+    """The GPU's name, for people, and its memory in bytes."""
+    info = mx.device_info(mx.gpu)
+    metal = mx.metal.is_available()
+    memory = info["memory_size" if metal else "total_memory"]
+    return f"{info['device_name']} ({'Metal' if metal else 'CUDA'})", int(memory)

@@ -58,7 +58,7 @@ class NumpyOps:
     name: Literal["numpy"] = "numpy"
     dtype: Dtype = "float32"
     max_batch_tokens = 4096
-    padded = False
+    grid = None
     pipelined = False
 
     def __init__(self, cores: int | None = None) -> None:
