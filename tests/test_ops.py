@@ -3,6 +3,7 @@
 import math
 import os
 from types import SimpleNamespace
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from embedsvc.checkpoint import Checkpoint
 from embedsvc.encoder import load_encoder
-from embedsvc.ops.base import Norm, Ops
+from embedsvc.ops.base import Attention, Norm, Ops, columns, rope_table
 from embedsvc.ops.mlx import MlxOps
 from embedsvc.ops.numpy import ROWS, NumpyOps
 
@@ -43,13 +44,76 @@ def test_gelu_of_huge_values_is_finite(ops: Ops) -> None:
     assert ops.to_numpy(ops.gelu(ops.array(x.copy()))).tolist() == [0, 0, 0, *x[3:].tolist()]
 
 
-def test_layer_norm(ops: Ops) -> None:
+def test_gelu_tanh_is_the_formula(ops: Ops) -> None:
+    x = np.linspace(-30, 30, 60_001, dtype=np.float32)
+    cubed = x.astype(np.float64) + 0.044715 * x.astype(np.float64) ** 3
+    expected = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * cubed))
+    close(ops, ops.gelu_tanh(ops.array(x.copy())), expected, bound=2e-6)
+
+
+def test_silu(ops: Ops) -> None:
+    x = np.array([-1e30, *np.linspace(-120, 120, 6001), 1e30], dtype=np.float32)[:, None]
+    expected = x / (1 + np.exp(-np.maximum(x.astype(np.float64), -700)))
+    found = ops.to_numpy(ops.silu(ops.array(x.copy())))
+    assert np.abs(found - expected)[1:-1].max() <= 1e-5
+    assert found[[0, -1], 0].tolist() == [0, x[-1, 0]]
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "silu"])
+def test_columns_of_a_product_can_be_worked_on_alone(ops: Ops, activation: str) -> None:
+    x = RANDOM.normal(size=(40, 6)).astype(np.float32)
+    gate, up = columns(ops.array(x.copy()), 3, 3)
+    expected = ops.to_numpy(getattr(ops, activation)(ops.array(x[:, :3].copy()))) * x[:, 3:]
+    close(ops, ops.multiply(getattr(ops, activation)(gate), up), expected)
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+def test_layer_norm(ops: Ops, shifted: bool) -> None:
     x = RANDOM.normal(3, 2, (5, 16))
     weight, bias = RANDOM.normal(size=(2, 16))
-    norm = Norm(ops.array(weight), ops.array(bias))
+    norm = Norm(ops.array(weight), ops.array(bias) if shifted else None)
     deviation = np.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
-    expected = (x - x.mean(axis=1, keepdims=True)) / deviation * weight + bias
+    expected = (x - x.mean(axis=1, keepdims=True)) / deviation * weight + bias * shifted
     close(ops, ops.layer_norm(ops.array(x), norm, 1e-5), expected)
+
+
+@pytest.mark.parametrize("size", [16, 4])
+def test_rms_norm_of_rows_or_of_heads(ops: Ops, size: int) -> None:
+    x = RANDOM.normal(1, 2, (5, 32))
+    weight = RANDOM.normal(size=size)
+    slices = x[:, :16].reshape(5, -1, size)
+    expected = slices / np.sqrt((slices**2).mean(axis=-1, keepdims=True) + 1e-5) * weight
+    found = ops.rms_norm(ops.array(x)[:, :16], ops.array(weight), 1e-5)
+    close(ops, found, expected.reshape(5, 16))
+
+
+def test_rope_turns_the_two_halves_of_a_head_by_its_position(ops: Ops) -> None:
+    size, heads = 8, 3
+    x = RANDOM.normal(size=(6, size * heads))
+    positions = np.array([0, 1, 2, 0, 5, 499], dtype=np.int32)
+    turns = positions[:, None] * 10000.0 ** (-np.arange(4) / 4)
+    pairs = x.reshape(6, heads, 2, 4)
+    turned = (pairs[:, :, 0] + 1j * pairs[:, :, 1]) * np.exp(1j * turns)[:, None]
+    expected = np.stack([turned.real, turned.imag], axis=2).reshape(6, -1)
+    table = ops.float32(rope_table(size, 10000.0, 500))
+    wide = ops.array(np.concatenate([x, x], axis=1))
+    indices = ops.batch([positions]).ids[:6]
+    close(ops, ops.rope(columns(wide, 24, 24)[0], table, indices), expected, bound=3e-5)
+
+
+@pytest.mark.parametrize("chosen", [1, 2])
+def test_experts_are_weighted_by_the_router(ops: Ops, chosen: int) -> None:
+    x, scores = RANDOM.normal(size=(9, 4)), RANDOM.normal(size=(9, 3))
+    up, down = RANDOM.normal(size=(3, 5, 4)), RANDOM.normal(size=(3, 4, 5))
+    expected = np.zeros((9, 4))
+    for row in range(9):
+        weights = np.exp(scores[row]) / np.exp(scores[row]).sum()
+        for expert in np.argsort(-scores[row])[:chosen]:
+            inner = up[expert] @ x[row]
+            inner *= [0.5 * (1 + math.erf(v / math.sqrt(2))) for v in inner]
+            expected[row] += weights[expert] * (down[expert] @ inner)
+    layer = ops.experts_layer(up, down)
+    close(ops, ops.experts(ops.array(x), ops.array(scores), chosen, layer), expected, bound=1e-5)
 
 
 @pytest.mark.parametrize("biased", [True, False])
@@ -67,36 +131,123 @@ def test_rows_gives_every_row_to_the_function_once(ops: Ops) -> None:
     close(ops, found, 2.0 * x, bound=0)
 
 
-@pytest.mark.parametrize("lengths", [[1], [5], [3, 3, 3], [2, 5, 5, 17], [16, 16], [1, 40]])
-def test_attention_and_pooling_stay_within_a_text(ops: Ops, lengths: list[int]) -> None:
+def test_rows_gives_back_as_many_arrays_as_the_function(ops: Ops) -> None:
+    x = np.arange(4.0 * (2 * ROWS + 3), dtype=np.float32).reshape(-1, 4)
+    first, second = ops.rows(lambda x: columns(x, 3, 1), ops.array(x))
+    close(ops, first, x[:, :3], bound=0)
+    close(ops, second, x[:, 3:], bound=0)
+
+
+def test_a_copy_is_safe_from_being_overwritten(ops: Ops) -> None:
+    x = ops.array(np.ones((3, 4)))
+    ops.silu(ops.copy(x))
+    close(ops, x, np.ones((3, 4)), bound=0)
+
+
+def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, spec: Attention) -> np.ndarray:
+    """Attention of one text in float64, a score at a time."""
+    length, size = len(q), q.shape[1] // spec.heads
+    out = np.zeros((length, spec.heads, size))
+    q, k, v = (x.astype(np.float64).reshape(length, -1, size) for x in (q, k, v))
+    for head in range(spec.heads):
+        of = head * spec.kv_heads // spec.heads
+        for i in range(length):
+            seen = [
+                j
+                for j in range(length)
+                if (not spec.causal or j <= i)
+                and (spec.window is None or abs(i - j) <= spec.window)
+            ]
+            scores = k[seen, of] @ q[i, head] * spec.scale
+            if spec.bias is not None:
+                bias = np.array(spec.bias)[head]
+                scores += bias[np.array(seen) - i + len(bias) // 2]
+            weights = np.exp(scores - scores.max())
+            out[i, head] = weights / weights.sum() @ v[seen, of]
+    return out.reshape(length, -1)
+
+
+SPECS: dict[str, tuple[int, dict[str, Any]]] = {  # heads of keys, and what the rest is
+    "plain": (2, {}),
+    "scaled": (2, {"scale": 0.3}),
+    "causal": (2, {"causal": True}),
+    "window": (2, {"window": 3}),
+    "window of one": (2, {"window": 0}),
+    "causal window": (2, {"window": 5, "causal": True}),
+    "shared keys": (1, {"scale": 0.5}),
+    "shared keys, window": (1, {"window": 4}),
+    "biased": (2, {"bias": True}),
+    "biased, shared keys, window": (1, {"bias": True, "window": 6}),
+}
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("lengths", [[1], [3, 3, 3], [2, 5, 5, 17], [16, 16], [1, 40]])
+def test_attention_stays_within_a_text_and_its_kind(
+    ops: Ops, lengths: list[int], kind: str
+) -> None:
     heads, size = 2, 4
-    width = heads * size
+    kv_heads, rest = SPECS[kind]
+    bias = ops.array(RANDOM.normal(size=(heads, 2 * 40 - 1))) if "bias" in rest else None
+    spec = Attention(heads, kv_heads, **rest | {"bias": bias})
     batch = ops.batch([np.arange(n, dtype=np.int32) for n in lengths])
     rows = ops.to_numpy(batch.ids).shape[0]
-    qkv = RANDOM.normal(size=(rows, 3 * width)).astype(np.float32)
-    real = unpadded(ops, ops.array(qkv), lengths)
-    expected, pooled = [], []
-    for text in np.split(real.astype(np.float64), np.cumsum(lengths)[:-1]):
-        q, k, v = text.reshape(-1, 3, heads, size).transpose(1, 2, 0, 3)
-        scores = np.exp(q @ k.transpose(0, 2, 1))
-        scores /= scores.sum(axis=-1, keepdims=True)
-        expected.append((scores @ v).transpose(1, 0, 2).reshape(-1, width))
-        pooled.append((text.mean(axis=0), text.max(axis=0), text[0], text[-1]))
-    found = ops.attention(ops.array(qkv.copy()), heads, batch.layout)
+    widths = (heads * size, kv_heads * size, kv_heads * size)
+    qkv = RANDOM.normal(size=(rows, sum(widths))).astype(np.float32)
+    texts = np.split(unpadded(ops, ops.array(qkv), lengths), np.cumsum(lengths)[:-1])
+    expected = [attend(*columns(text, *widths), spec) for text in texts]
+    found = ops.attention(*columns(ops.array(qkv.copy()), *widths), spec, batch.layout)
     assert np.abs(unpadded(ops, found, lengths) - np.concatenate(expected)).max() <= 2e-6
-    segments = (ops.segment_mean, ops.segment_max, ops.segment_first, ops.segment_last)
-    for segment, wanted in zip(segments, zip(*pooled, strict=True), strict=True):
-        close(ops, segment(ops.array(qkv), batch.layout)[: len(lengths)], np.stack(wanted))
+    assert np.isfinite(ops.to_numpy(found)).all(), "padding that is not finite spreads"
 
 
+def test_long_texts_see_what_they_should(monkeypatch: pytest.MonkeyPatch, ops: Ops) -> None:
+    monkeypatch.setattr("embedsvc.ops.padded.BIASED_SCORES", 1 << 10)
+    monkeypatch.setattr("embedsvc.ops.attention.SMALL_PRODUCT", 1 << 8)
+    bias = ops.array(RANDOM.normal(size=(2, 2 * 96 - 1)))
+    batch = ops.batch([np.zeros(n, np.int32) for n in (50, 90)])
+    rows = ops.to_numpy(batch.ids).shape[0]
+    qkv = RANDOM.normal(size=(rows, 12)).astype(np.float32)
+    texts = np.split(unpadded(ops, ops.array(qkv), [50, 90]), [50])
+    for spec in (
+        Attention(2, 2, bias=bias),
+        Attention(2, 2, window=7),
+        Attention(2, 2, causal=True),
+        Attention(2, 2, causal=True, window=70, bias=bias),
+    ):
+        expected = np.concatenate([attend(*columns(text, 4, 4, 4), spec) for text in texts])
+        found = ops.attention(*columns(ops.array(qkv.copy()), 4, 4, 4), spec, batch.layout)
+        assert np.abs(unpadded(ops, found, [50, 90]) - expected).max() <= 2e-6
+
+
+@pytest.mark.parametrize("lengths", [[1], [5], [3, 3, 3], [2, 5, 5, 17], [16, 16], [1, 40]])
+def test_pooling_stays_within_a_text(ops: Ops, lengths: list[int]) -> None:
+    batch = ops.batch([np.arange(n, dtype=np.int32) for n in lengths])
+    hidden = RANDOM.normal(size=(ops.to_numpy(batch.ids).shape[0], 6)).astype(np.float32)
+    texts = np.split(unpadded(ops, ops.array(hidden), lengths), np.cumsum(lengths)[:-1])
+    for segment, expected in (
+        (ops.segment_mean, [text.mean(axis=0) for text in texts]),
+        (ops.segment_max, [text.max(axis=0) for text in texts]),
+        (ops.segment_first, [text[0] for text in texts]),
+        (ops.segment_last, [text[-1] for text in texts]),
+    ):
+        close(ops, segment(ops.array(hidden), batch.layout)[: len(lengths)], np.stack(expected))
+
+
+@pytest.mark.parametrize("kind", SPECS)
 @pytest.mark.parametrize("switch", ["pad_heads", "plain"])
-def test_attention_is_the_same_whichever_way_is_faster(switch: str) -> None:
+def test_attention_is_the_same_whichever_way_is_faster(switch: str, kind: str) -> None:
     ops, other = MlxOps("float32"), MlxOps("float32")
     setattr(other, switch, True)
-    batch = ops.batch([np.arange(n, dtype=np.int32) for n in (3, 9)])
-    qkv = ops.array(RANDOM.normal(size=(32, 3 * 8)))
-    expected, found = (ops.to_numpy(o.attention(qkv, 2, batch.layout)) for o in (ops, other))
-    assert np.abs(found - expected).max() <= 1e-6
+    kv_heads, rest = SPECS[kind]
+    bias = ops.array(RANDOM.normal(size=(2, 2 * 16 - 1))) if "bias" in rest else None
+    spec = Attention(2, kv_heads, **rest | {"bias": bias})
+    lengths = [3, 9]
+    batch = ops.batch([np.arange(n, dtype=np.int32) for n in lengths])
+    qkv = ops.array(RANDOM.normal(size=(32, 16 + 16 * kv_heads)))
+    q, k, v = columns(qkv, 16, 8 * kv_heads, 8 * kv_heads)
+    expected, found = (o.attention(q, k, v, spec, batch.layout) for o in (ops, other))
+    assert np.abs(unpadded(ops, found, lengths) - unpadded(ops, expected, lengths)).max() <= 1e-6
 
 
 @pytest.mark.parametrize("lengths", [[16, 16], [3, 9], [1], [2, 2, 2]])
@@ -188,7 +339,8 @@ def test_a_batch_on_several_cores_gives_the_same(lengths: list[int]) -> None:
 
     def work() -> tuple[int, np.ndarray, np.ndarray]:
         rows = ops.rows(lambda x: ops.linear(x, layer), qkv)
-        return ops._cores.width, rows, ops.attention(qkv.copy(), 2, batch.layout)
+        q, k, v = columns(qkv.copy(), 8, 8, 8)
+        return ops._cores.width, rows, ops.attention(q, k, v, Attention(2, 2), batch.layout)
 
     width, rows, attention = ops.run(work, sum(lengths))
     one, expected_rows, expected_attention = ops.run(work, 0)
@@ -204,8 +356,19 @@ def test_attention_holds_where_scores_are_huge(ops: Ops, size: float) -> None:
     qkv = np.ones((rows, 3), dtype=np.float32)
     qkv[:, 1] = size * np.arange(rows)  # keys: the last (or, negated, the first) takes it all
     qkv[:, 2] = np.arange(rows)
-    found = unpadded(ops, ops.attention(ops.array(qkv), 1, batch.layout), [3])
+    context = ops.attention(*columns(ops.array(qkv), 1, 1, 1), Attention(1, 1), batch.layout)
+    found = unpadded(ops, context, [3])
     assert np.abs(found - (2 if size > 0 else 0)).max() <= 1e-6
+
+
+def test_half_precision_survives_padding_and_windows() -> None:
+    ops = MlxOps("float16")
+    batch = ops.batch([np.zeros(n, np.int32) for n in (3, 40)])
+    qkv = ops.array(RANDOM.normal(size=(96, 24)))
+    for spec in (Attention(2, 2, window=2), Attention(2, 2, bias=ops.array(np.ones((2, 95))))):
+        context = ops.attention(*columns(qkv, 8, 8, 8), spec, batch.layout)
+        assert str(context.dtype) == "mlx.core.float16"
+        assert np.isfinite(ops.to_numpy(context)).all()
 
 
 def test_positions_begin_anew_with_every_text(ops: Ops) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from embedsvc.ops.base import Array, Batch, Linear, Norm, Ops
+from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
 from embedsvc.tensors import Tensors
 
 UNUSED = ("pooler.", "embeddings.position_ids")
@@ -46,12 +46,14 @@ class Weights:
     words: Array  # (vocabulary, D)
     positions: Array  # (positions, D)
     norm: Norm
+    attention: Attention
     layers: tuple[Layer, ...]
 
 
 def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
     """Weights on the device, from tensors under transformers' names."""
     width, inner = config.hidden_size, config.intermediate_size
+    heads = config.num_attention_heads
 
     def linear(name: str, inputs: int, outputs: int) -> Linear:
         weight = tensors.take(f"{name}.weight", outputs, inputs)
@@ -65,9 +67,6 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
         parts = [f"{name}.{part}" for part in ("query", "key", "value")]
         weight = np.concatenate([tensors.take(f"{part}.weight", width, width) for part in parts])
         bias = np.concatenate([tensors.take(f"{part}.bias", width) for part in parts])
-        scale = (width // config.num_attention_heads) ** -0.5
-        weight[:width] *= scale
-        bias[:width] *= scale
         return ops.linear_layer(weight, bias)
 
     def layer(name: str) -> Layer:
@@ -90,6 +89,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
         words=ops.array(words),
         positions=ops.array(positions + types[0]),
         norm=norm("embeddings.LayerNorm"),
+        attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
     )
     tensors.finish(UNUSED)
@@ -106,15 +106,17 @@ def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
 
     hidden = ops.rows(embed, batch.ids, batch.positions)
     for layer in weights.layers:
-        hidden = _layer(ops, layer, config, hidden, batch.layout)
+        hidden = _layer(ops, layer, weights.attention, config, hidden, batch.layout)
     return hidden
 
 
-def _layer(ops: Ops, layer: Layer, config: Config, hidden: Array, layout: Any) -> Array:
-    eps = config.layer_norm_eps
+def _layer(
+    ops: Ops, layer: Layer, attention: Attention, config: Config, hidden: Array, layout: Any
+) -> Array:
+    eps, width = config.layer_norm_eps, config.hidden_size
 
-    def project(hidden: Array) -> Array:
-        return ops.linear(hidden, layer.qkv)
+    def project(hidden: Array) -> tuple[Array, ...]:
+        return columns(ops.linear(hidden, layer.qkv), width, width, width)
 
     def finish(context: Array, hidden: Array) -> Array:
         hidden = ops.add(ops.linear(context, layer.attention_out), hidden)
@@ -123,6 +125,6 @@ def _layer(ops: Ops, layer: Layer, config: Config, hidden: Array, layout: Any) -
         hidden = ops.add(ops.linear(inner, layer.down), hidden)
         return ops.layer_norm(hidden, layer.norm, eps)
 
-    qkv = ops.rows(project, hidden)
-    context = ops.attention(qkv, config.num_attention_heads, layout)
+    q, k, v = ops.rows(project, hidden)
+    context = ops.attention(q, k, v, attention, layout)
     return ops.rows(finish, context, hidden)

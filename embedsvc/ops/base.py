@@ -7,6 +7,7 @@ MLX) and is known only to `attention` and the `segment` operations, through the 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -32,7 +33,34 @@ class Norm:
     """Scale and shift of a layer norm, (D,) each."""
 
     weight: Array
-    bias: Array
+    bias: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The layers of E experts as their backend likes them; made by `Ops.experts_layer`."""
+
+    up: Array
+    down: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attention:
+    """What one kind of attention layer does, made once at load.
+
+    Query i sees key j of its own text where `causal` and `window` both allow it.
+    """
+
+    heads: int
+    kv_heads: int
+    """Heads of keys and values; each serves heads / kv_heads neighbouring heads of queries."""
+    scale: float = 1.0
+    causal: bool = False
+    """Whether j <= i is asked for."""
+    window: int | None = None
+    """If given, |i - j| <= window is asked for."""
+    bias: Array | None = None
+    """(heads, 2 R - 1): [:, j - i + R - 1] is added to scores; no text is longer than R."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +68,7 @@ class Batch:
     """The tokens of B texts, laid out by `Ops.batch`."""
 
     ids: Array  # (N,)
-    positions: Array  # (N,), from 0 within each text
+    positions: Array  # (N,), from 0 within each text; 0 where a backend pads
     layout: Any  # the backend's own
 
 
@@ -93,8 +121,16 @@ class Ops(Protocol):
         """The array on the device, in the backend's dtype."""
         ...
 
+    def float32(self, value: NDArray[Any]) -> Array:
+        """The array on the device, in float32 whatever the backend's dtype."""
+        ...
+
     def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
         """A layer from its checkpoint's weight (out, in) and bias (out,)."""
+        ...
+
+    def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
+        """Experts from weights `up` (E, inner, D) and `down` (E, D, inner)."""
         ...
 
     def tune(self, encode: Callable[[], object]) -> None:
@@ -121,11 +157,16 @@ class Ops(Protocol):
 
     # --- the forward pass ----------------------------------------------------------------------
 
-    def rows(self, function: Callable[..., Array], *inputs: Array) -> Array:
+    def rows(self, function: Callable[..., T], *inputs: Array) -> T:
         """`function(*inputs)` for a function that treats every row by itself.
 
-        The backend may call it on some rows at a time, (n, ...) of each input.
+        It returns an array or a tuple of arrays. The backend may call it on some rows at a time,
+        (n, ...) of each input.
         """
+        ...
+
+    def copy(self, x: Array) -> Array:
+        """x, for an operation that may overwrite it, where x itself is needed later."""
         ...
 
     def embedding(self, table: Array, indices: Array) -> Array:
@@ -136,23 +177,54 @@ class Ops(Protocol):
         """x + y."""
         ...
 
+    def multiply(self, x: Array, y: Array) -> Array:
+        """x * y."""
+        ...
+
     def linear(self, x: Array, layer: Linear) -> Array:
         """x (N, in) through the layer: (N, out)."""
+        ...
+
+    def experts(self, x: Array, scores: Array, chosen: int, layer: Experts) -> Array:
+        """x (N, D) through the `chosen` experts of each row's highest scores (N, E): (N, D).
+
+        An expert is down(gelu(up(x))); they are summed, weighted by the softmax of all scores.
+        """
         ...
 
     def layer_norm(self, x: Array, norm: Norm, eps: float) -> Array:
         """Layer norm over the last axis."""
         ...
 
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
+        """Each slice of a row as wide as `weight`, over its root mean square, times `weight`."""
+        ...
+
     def gelu(self, x: Array) -> Array:
         """The exact GELU, x * Phi(x), to float32's precision (the tanh formula: 5e-4)."""
         ...
 
-    def attention(self, qkv: Array, heads: int, layout: Any) -> Array:
+    def gelu_tanh(self, x: Array) -> Array:
+        """GELU by the tanh formula, for models that were trained with it."""
+        ...
+
+    def silu(self, x: Array) -> Array:
+        """x * sigmoid(x)."""
+        ...
+
+    def rope(self, x: Array, table: Array, positions: Array) -> Array:
+        """Rotary position embedding of heads side by side, x (N, heads * size).
+
+        `table` is `rope_table`'s, (R, size), as `Ops.float32` holds it; `positions` (N,) are rows
+        of it. Element e of a head's first half turns with element e of its second half.
+        """
+        ...
+
+    def attention(self, q: Array, k: Array, v: Array, spec: Attention, layout: Any) -> Array:
         """Softmax attention within each text.
 
-        `qkv` (N, 3 * D) holds queries, keys and values side by side, each as `heads` slices; the
-        scale is in the queries already. Returns (N, D).
+        q (N, heads * size), k and v (N, kv_heads * size), heads side by side; they may be columns
+        of one product. Returns (N, heads * size).
         """
         ...
 
@@ -173,3 +245,19 @@ class Ops(Protocol):
     def segment_last(self, hidden: Array, layout: Any) -> Array:
         """The last row of each text: (B, D)."""
         ...
+
+
+def columns(x: Array, *widths: int) -> tuple[Array, ...]:
+    """x (N, sum of widths) cut into neighbouring columns, (N, width) each."""
+    cuts = [0, *accumulate(widths)]
+    return tuple(x[:, start:stop] for start, stop in pairwise(cuts))
+
+
+def rope_table(size: int, base: float, length: int) -> NDArray[np.float32]:
+    """Cosines, then sines, of how far positions 0..length-1 turn a head's parts: (length, size).
+
+    Angles are rounded to float32, as other implementations do it; at position 8000 that matters.
+    """
+    turns = (1 / base ** (np.arange(0, size, 2) / size)).astype(np.float32)
+    angles = np.arange(length, dtype=np.float32)[:, None] * turns
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)

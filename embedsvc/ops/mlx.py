@@ -12,7 +12,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -20,10 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
-from embedsvc.ops.base import Batch, Linear, Norm, T, TokenIds
+from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, T, TokenIds
+from embedsvc.ops.padded import (
+    PaddedLayout,
+    attend,
+    attend_plainly,
+    fill_grid,
+    grid_shape,
+    lay_out,
+)
 
-LENGTH_STEP = 16
-"""Texts are padded to a multiple of this, and long ones to rounder numbers."""
 SETTINGS = {
     "MLX_ENABLE_TF32": "0",  # or float32 products have the precision of float16
     # On CUDA MLX takes new shapes for a mistake, and fails from the 513th on, however long it ran.
@@ -41,22 +46,11 @@ PLAIN_LENGTH = 128
 """The longest texts whose attention scores may be written to memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class PaddedLayout:
-    """The (B, L) grid that the rows are a flattening of."""
-
-    texts: int
-    length: int
-    grid: mx.array  # (B, L), ids; -1 behind each text's end
-    mask: mx.array  # (B, L), True on tokens
-    lengths: mx.array  # (B,)
-    added: mx.array  # (B, 1, 1, L), to scores: 0 on tokens, the least there is elsewhere
-
-
 class MlxOps:
     """See `Ops`."""
 
     name: Literal["mlx"] = "mlx"
+    grid = staticmethod(grid_shape)
 
     def __init__(self, dtype: Dtype | None = None) -> None:
         for setting, value in SETTINGS.items():
@@ -88,8 +82,14 @@ class MlxOps:
     def array(self, value: NDArray[Any]) -> mx.array:
         return mx.array(value).astype(self._dtype)
 
+    def float32(self, value: NDArray[Any]) -> mx.array:
+        return mx.array(value).astype(mx.float32)
+
     def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
         return Linear(self.array(weight), None if bias is None else self.array(bias))
+
+    def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
+        return Experts(self.array(up).swapaxes(1, 2), self.array(down).swapaxes(1, 2))
 
     def tune(self, encode: Callable[[], object]) -> None:
         if self.gpu:
@@ -108,7 +108,7 @@ class MlxOps:
     def compiled(self, function: Callable[[Batch], mx.array]) -> Callable[[Batch], mx.array]:
         @mx.compile
         def fast(grid: mx.array) -> mx.array:
-            return function(self._lay_out(grid))
+            return function(lay_out(grid, self._dtype))
 
         def run(batch: Batch) -> mx.array:
             return fast(batch.layout.grid) if self.compile else function(batch)
@@ -122,37 +122,19 @@ class MlxOps:
 
     # --- batches -------------------------------------------------------------------------------
 
-    def grid(self, texts: int, longest: int) -> tuple[int, int]:
-        # Few shapes: each that is new has to be compiled or planned, on CUDA for up to a second.
-        step = max(LENGTH_STEP, (1 << (longest - 1).bit_length()) // 16)
-        return 1 << (texts - 1).bit_length(), -(-longest // step) * step
-
     def batch(self, texts: Sequence[TokenIds]) -> Batch:
-        lengths = np.array([len(text) for text in texts])
-        shape = self.grid(len(texts), int(lengths.max()))
-        grid = np.full(shape, -1, dtype=np.int32)
-        grid[:, 0] = 0  # texts that only fill the grid have a token too: of none, NaN would come
-        tokens = np.arange(shape[1]) < lengths[:, None]
-        grid[: len(texts)][tokens] = np.concatenate(texts)
-        return self._lay_out(mx.array(grid))
-
-    def _lay_out(self, grid: mx.array) -> Batch:
-        texts, length = grid.shape
-        mask = grid >= 0
-        positions = mx.where(mask, mx.arange(length), 0)  # padding may be beyond the last
-        # Not -inf: where a whole block of scores is that, some fused attention makes NaN of it.
-        added = mx.where(mask, 0.0, mx.finfo(self._dtype).min).astype(self._dtype)
-        added = added[:, None, None]
-        layout = PaddedLayout(texts, length, grid, mask, mask.sum(axis=1), added)
-        return Batch(mx.maximum(grid, 0).reshape(-1), positions.reshape(-1), layout)
+        return lay_out(mx.array(fill_grid(texts)), self._dtype)
 
     def to_numpy(self, value: mx.array) -> NDArray[np.float32]:
         return np.array(value, dtype=np.float32)
 
     # --- the forward pass ----------------------------------------------------------------------
 
-    def rows(self, function: Callable[..., mx.array], *inputs: mx.array) -> mx.array:
+    def rows(self, function: Callable[..., T], *inputs: mx.array) -> T:
         return function(*inputs)
+
+    def copy(self, x: mx.array) -> mx.array:
+        return x
 
     def embedding(self, table: mx.array, indices: mx.array) -> mx.array:
         return table[indices]
@@ -160,31 +142,62 @@ class MlxOps:
     def add(self, x: mx.array, y: mx.array) -> mx.array:
         return x + y
 
+    def multiply(self, x: mx.array, y: mx.array) -> mx.array:
+        return x * y
+
     def linear(self, x: mx.array, layer: Linear) -> mx.array:
         if layer.bias is None:
             return x @ layer.weight.T
         return mx.addmm(layer.bias, x, layer.weight.T)
 
+    def experts(self, x: mx.array, scores: mx.array, chosen: int, layer: Experts) -> mx.array:
+        weights = mx.softmax(scores.astype(mx.float32), axis=-1)
+        best = mx.argpartition(-weights, chosen - 1, axis=-1)[:, :chosen]
+        weights = mx.take_along_axis(weights, best, axis=-1)[..., None, None]
+        inner = self.gelu(mx.gather_mm(x[:, None, None], layer.up, rhs_indices=best))
+        out = mx.gather_mm(inner, layer.down, rhs_indices=best)  # (N, chosen, 1, D)
+        return (out * weights).sum(axis=(1, 2)).astype(x.dtype)
+
     def layer_norm(self, x: mx.array, norm: Norm, eps: float) -> mx.array:
         return mx.fast.layer_norm(x, norm.weight, norm.bias, eps)
+
+    def rms_norm(self, x: mx.array, weight: mx.array, eps: float) -> mx.array:
+        slices = x.reshape(x.shape[0], -1, weight.shape[0])
+        return mx.fast.rms_norm(slices, weight, eps).reshape(x.shape)
 
     def gelu(self, x: mx.array) -> mx.array:
         return x * (1 + mx.erf(x * 0.7071067811865476)) * 0.5
 
-    def attention(self, qkv: mx.array, heads: int, layout: PaddedLayout) -> mx.array:
-        width = qkv.shape[1] // 3
-        grid = qkv.reshape(layout.texts, layout.length, 3, heads, width // heads)
-        if self.pad_heads and grid.shape[-1] < FUSED_SIZE:
-            grid = mx.pad(grid, [*[(0, 0)] * 4, (0, FUSED_SIZE - grid.shape[-1])])
-        q, k, v = grid.transpose(2, 0, 3, 1, 4)  # each (B, heads, L, width / heads)
-        if self.plain and layout.length <= PLAIN_LENGTH:
-            scores = q @ k.swapaxes(-1, -2) + layout.added
-            context = mx.softmax(scores, axis=-1, precise=True) @ v
-        else:
-            # Not the mask itself: CUDA would make of it scores of (B, heads, L, L), in every layer.
-            context = mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask=layout.added)
-        context = context[..., : width // heads]
-        return context.transpose(0, 2, 1, 3).reshape(-1, width)
+    def gelu_tanh(self, x: mx.array) -> mx.array:
+        return x * (1 + mx.tanh(0.7978845608 * x * (1 + 0.044715 * x * x))) * 0.5
+
+    def silu(self, x: mx.array) -> mx.array:
+        return x * mx.sigmoid(x)
+
+    def rope(self, x: mx.array, table: mx.array, positions: mx.array) -> mx.array:
+        half = table.shape[1] // 2
+        turns = table[positions][:, None]  # (N, 1, size), float32
+        cos, sin = turns[..., :half], turns[..., half:]
+        heads = x.reshape(x.shape[0], -1, 2 * half)
+        first, second = heads[..., :half], heads[..., half:]
+        turned = [first * cos - second * sin, second * cos + first * sin]
+        return mx.concatenate(turned, axis=-1).reshape(x.shape).astype(x.dtype)
+
+    def attention(
+        self, q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
+    ) -> mx.array:
+        size = q.shape[1] // spec.heads
+        widen = FUSED_SIZE - size if self.pad_heads and size < FUSED_SIZE else 0
+
+        def by_head(x: mx.array) -> mx.array:  # (B, heads, L, size)
+            grid = x.reshape(layout.texts, layout.length, -1, size)
+            if widen:
+                grid = mx.pad(grid, [(0, 0), (0, 0), (0, 0), (0, widen)])
+            return grid.transpose(0, 2, 1, 3)
+
+        how = attend_plainly if self.plain and layout.length <= PLAIN_LENGTH else attend
+        context = how(by_head(q), by_head(k), by_head(v), spec, layout)
+        return context[..., :size].transpose(0, 2, 1, 3).reshape(-1, spec.heads * size)
 
     # --- one row per text, for pooling -----------------------------------------------------------
 

@@ -7,17 +7,18 @@ that what one step leaves in the cache is there for the next.
 import ctypes
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
-from embedsvc.ops.base import Batch, Linear, Norm, TokenIds
+from embedsvc.ops.attention import attend, pieces_of
+from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, T, TokenIds
 from embedsvc.ops.blocks import BLOCK, SMALL_KERNEL, blocks_pay, in_blocks, times_blocks
 from embedsvc.ops.cores import Cores
 
@@ -30,10 +31,6 @@ LEAST_ROWS = 16
 FEW_ROWS = 32
 """Rows at a time where many passes go over them, each as wide as 1536 floats."""
 KEPT_BYTES = 64 << 20
-SCORES = 1 << 16
-"""Attention scores worked on at a time, for the same reason."""
-SMALL_PRODUCT = 1 << 18
-"""Multiplications in one head's product of queries and keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +72,17 @@ class NumpyOps:
     def array(self, value: NDArray[Any]) -> Floats:
         return np.ascontiguousarray(value, dtype=np.float32)
 
+    def float32(self, value: NDArray[Any]) -> Floats:
+        return self.array(value)
+
     def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
         # (in, out): OpenBLAS multiplies by it up to twice as fast as by its transpose.
         whole = self.array(weight.T)
         blocks = in_blocks(whole) if self._blocks else None
         return Linear(Weight(whole, blocks), None if bias is None else self.array(bias))
+
+    def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
+        return Experts(self.array(up.swapaxes(1, 2)), self.array(down.swapaxes(1, 2)))
 
     def tune(self, encode: Callable[[], object]) -> None:
         pass
@@ -109,7 +112,7 @@ class NumpyOps:
 
     # --- the forward pass ----------------------------------------------------------------------
 
-    def rows(self, function: Callable[..., Floats], *inputs: Floats) -> Floats:
+    def rows(self, function: Callable[..., T], *inputs: Floats) -> T:
         count = len(inputs[0])
         width = max(1, min(self._cores.width, count // LEAST_ROWS))
         cuts = [count * i // width for i in range(width + 1)]
@@ -117,14 +120,19 @@ class NumpyOps:
             partial(_few_at_a_time, function, [value[start:stop] for value in inputs])
             for start, stop in pairwise(cuts)
         ]
-        done = self._cores.together(parts)
-        return done[0] if width == 1 else np.concatenate(done)
+        return _end_to_end(self._cores.together(parts))
+
+    def copy(self, x: Floats) -> Floats:
+        return x.copy()
 
     def embedding(self, table: Floats, indices: NDArray[np.integer[Any]]) -> Floats:
         return table.take(indices, axis=0)
 
     def add(self, x: Floats, y: Floats) -> Floats:
         return np.add(x, y, out=x)
+
+    def multiply(self, x: Floats, y: Floats) -> Floats:
+        return np.multiply(x, y, out=x)
 
     def linear(self, x: Floats, layer: Linear) -> Floats:
         weight: Weight = layer.weight
@@ -136,58 +144,72 @@ class NumpyOps:
             out += layer.bias
         return out
 
+    def experts(self, x: Floats, scores: Floats, chosen: int, layer: Experts) -> Floats:
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        weights /= weights.sum(axis=1, keepdims=True)
+        best = np.argpartition(-weights, chosen - 1, axis=1)[:, :chosen]
+        out = np.zeros_like(x)
+        for expert in np.unique(best):
+            rows = np.flatnonzero((best == expert).any(axis=1))
+            part = self.gelu(np.matmul(x[rows], layer.up[expert]))
+            part = np.matmul(part, layer.down[expert])
+            part *= weights[rows, expert, None]
+            out[rows] += part
+        return out
+
     def layer_norm(self, x: Floats, norm: Norm, eps: float) -> Floats:
-        width = np.float32(x.shape[-1])
-        x -= np.add.reduce(x, axis=-1, keepdims=True) / width
-        scale = np.vecdot(x, x)  # then the variance, then one over the deviation
-        scale /= width
-        scale += np.float32(eps)
-        np.sqrt(scale, out=scale)
-        np.reciprocal(scale, out=scale)
-        x *= scale[:, None]
+        x -= np.add.reduce(x, axis=-1, keepdims=True) / np.float32(x.shape[-1])
+        x *= _over_root_mean_square(x, eps)
         x *= norm.weight
-        x += norm.bias
+        if norm.bias is not None:
+            x += norm.bias
+        return x
+
+    def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
+        slices = x.reshape(len(x), -1, len(weight))  # a view, also of columns
+        slices *= _over_root_mean_square(slices, eps)
+        slices *= weight
         return x
 
     def gelu(self, x: Floats) -> Floats:
-        # Phi(x) = (1 + tanh(x P(x^2))) / 2 with P fitted to atanh(erf(x / sqrt 2)) / x; NumPy's
-        # tanh is vectorised where erf is not.
-        scratch = np.empty((2, min(len(x), FEW_ROWS), *x.shape[1:]), dtype=np.float32)
+        return _gate(x, _GELU)
+
+    def gelu_tanh(self, x: Floats) -> Floats:
+        return _gate(x, _GELU_TANH)
+
+    def silu(self, x: Floats) -> Floats:
+        scratch = np.empty((min(len(x), FEW_ROWS), *x.shape[1:]), dtype=np.float32)
         for start in range(0, len(x), FEW_ROWS):
             part = x[start : start + FEW_ROWS]
-            square, slope = scratch[:, : len(part)]
-            with np.errstate(over="ignore"):  # of a huge |x|: infinity, whose tanh is right
-                np.multiply(part, part, out=square)
-                np.multiply(square, _GELU[0], out=slope)
-                for coefficient in _GELU[1:-1]:
-                    slope += coefficient
-                    slope *= square
-                slope += _GELU[-1]
-                slope *= part
-            np.tanh(slope, out=slope)
-            slope += np.float32(1)
-            slope *= np.float32(0.5)
-            part *= slope
+            divisor = scratch[: len(part)]
+            np.negative(part, out=divisor)
+            with np.errstate(over="ignore"):  # of a very negative x: infinity, and x / that is 0
+                np.exp(divisor, out=divisor)
+            divisor += np.float32(1)
+            part /= divisor
         return x
 
-    def attention(self, qkv: Floats, heads: int, layout: PackedLayout) -> Floats:
-        count, size = len(qkv), qkv.shape[1] // (3 * heads)
-        out = np.empty((count, heads * size), dtype=np.float32)
-        pieces: list[tuple[Floats, Floats, Floats, Floats]] = []
-        for start, texts, length in layout.runs:
-            rows = slice(start, start + texts * length)
-            # (texts, heads, length, size) each
-            q, k, v = qkv[rows].reshape(texts, length, 3, heads, size).transpose(2, 0, 3, 1, 4)
-            context = out[rows].reshape(texts, length, heads, size).transpose(0, 2, 1, 3)
-            # Queries at a time, so that a long text's scores stay in the cache too.
-            queries = min(length, max(16, SMALL_PRODUCT // (length * size)))
-            for texts_heads in _pieces(texts, heads, queries * length):
-                for first in range(0, length, queries):
-                    some = (*texts_heads, slice(first, first + queries))
-                    pieces.append((q[some], k[texts_heads], v[texts_heads], context[some]))
-        width = max(1, min(self._cores.width, count // (4 * LEAST_ROWS), len(pieces)))
+    def rope(self, x: Floats, table: Floats, positions: NDArray[np.integer[Any]]) -> Floats:
+        half = table.shape[1] // 2
+        turns = table.take(positions, axis=0)[:, None]  # (N, 1, size)
+        cos, sin = turns[..., :half], turns[..., half:]
+        heads = x.reshape(len(x), -1, 2 * half)  # a view, also of columns
+        first, second = heads[..., :half], heads[..., half:]
+        turned = second * sin
+        second *= cos
+        second += first * sin
+        first *= cos
+        first -= turned
+        return x
 
-        self._cores.together([partial(_attend_all, pieces[i::width]) for i in range(width)])
+    def attention(
+        self, q: Floats, k: Floats, v: Floats, spec: Attention, layout: PackedLayout
+    ) -> Floats:
+        size = q.shape[1] // spec.heads
+        out = np.empty((len(q), spec.heads * size), dtype=np.float32)
+        pieces = [piece for run in layout.runs for piece in pieces_of(q, k, v, out, spec, run)]
+        width = max(1, min(self._cores.width, len(q) // (4 * LEAST_ROWS), len(pieces)))
+        self._cores.together([partial(attend, pieces[i::width]) for i in range(width)])
         return out
 
     # --- one row per text, for pooling -----------------------------------------------------------
@@ -227,52 +249,70 @@ def _keep_freed_memory() -> None:
         mallopt(mmap_threshold, KEPT_BYTES // 2)
 
 
-def _few_at_a_time(function: Callable[..., Floats], inputs: list[Floats]) -> Floats:
+def _few_at_a_time(function: Callable[..., T], inputs: list[Floats]) -> T:
     """`function(*inputs)`, for some ROWS rows after the other."""
     count = len(inputs[0])
     if count <= ROWS:
         return function(*inputs)
     pieces = -(-count // ROWS)
     cuts = [count * piece // pieces for piece in range(pieces + 1)]
-    first = function(*(value[: cuts[1]] for value in inputs))
-    out = np.empty((count, *first.shape[1:]), dtype=np.float32)
-    out[: cuts[1]] = first
-    for start, stop in pairwise(cuts[1:]):
-        out[start:stop] = function(*(value[start:stop] for value in inputs))
-    return out
+    whole: list[Floats] = []
+    part: Any = None
+    for start, stop in pairwise(cuts):
+        part = function(*(value[start:stop] for value in inputs))
+        arrays = cast(tuple[Floats, ...], part if isinstance(part, tuple) else (part,))
+        if not whole:
+            whole = [np.empty((count, *array.shape[1:]), dtype=np.float32) for array in arrays]
+        for out, array in zip(whole, arrays, strict=True):
+            out[start:stop] = array
+    return cast(T, tuple(whole) if isinstance(part, tuple) else whole[0])
 
 
-def _pieces(texts: int, heads: int, scores: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of texts and of heads, as many as have some SCORES scores of `scores` each."""
-    at_once = max(1, SCORES // scores)
-    for text in range(0, texts, max(1, at_once // heads)):
-        for head in range(0, heads, at_once):
-            yield slice(text, text + max(1, at_once // heads)), slice(head, head + at_once)
+def _end_to_end(parts: list[T]) -> T:
+    """Arrays, or tuples of arrays, whose rows follow one another, as one."""
+    found: list[Any] = list(parts)
+    if len(found) == 1:
+        return found[0]
+    if isinstance(found[0], tuple):
+        return cast(T, tuple(map(np.concatenate, zip(*found, strict=True))))
+    return cast(T, np.concatenate(found))
 
 
-def _attend_all(pieces: list[tuple[Floats, Floats, Floats, Floats]]) -> None:
-    for q, k, v, context in pieces:
-        _attend(q, k, v, context)
+def _over_root_mean_square(x: Floats, eps: float) -> Floats:
+    """1 / sqrt(mean of squares + eps) over the last axis, which is kept: (..., 1)."""
+    scale = np.vecdot(x, x)
+    scale /= np.float32(x.shape[-1])
+    scale += np.float32(eps)
+    np.sqrt(scale, out=scale)
+    np.reciprocal(scale, out=scale)
+    return scale[..., None]
 
 
-def _attend(q: Floats, k: Floats, v: Floats, context: Floats) -> None:
-    """Softmax attention of queries (..., n, size) over (..., L, size), into (..., n, size)."""
-    scores = np.matmul(q, k.swapaxes(-1, -2))  # (..., n, L)
-    with np.errstate(over="ignore"):
-        np.exp(scores, out=scores)
-    sums = np.add.reduce(scores, axis=-1, keepdims=True)
-    # Softmax is the same without the row's maximum taken off first, and two passes shorter, as long
-    # as nothing overflows or vanishes; scores of real models are far from both.
-    if not (sums.min() > 1e-30 and sums.max() < 1e30):
-        np.matmul(q, k.swapaxes(-1, -2), out=scores)
-        scores -= scores.max(axis=-1, keepdims=True)
-        np.exp(scores, out=scores)
-        sums = np.add.reduce(scores, axis=-1, keepdims=True)
-    np.matmul(scores, v, out=context)
-    context /= sums
+def _gate(x: Floats, coefficients: tuple[np.float32, ...]) -> Floats:
+    """x * (1 + tanh(x P(x^2))) / 2, where P has these coefficients, highest power first.
+
+    NumPy's tanh is vectorised where erf is not.
+    """
+    scratch = np.empty((2, min(len(x), FEW_ROWS), *x.shape[1:]), dtype=np.float32)
+    for start in range(0, len(x), FEW_ROWS):
+        part = x[start : start + FEW_ROWS]
+        square, slope = scratch[:, : len(part)]
+        with np.errstate(over="ignore"):  # of a huge |x|: infinity, whose tanh is right
+            np.multiply(part, part, out=square)
+            np.multiply(square, coefficients[0], out=slope)
+            for coefficient in coefficients[1:-1]:
+                slope += coefficient
+                slope *= square
+            slope += coefficients[-1]
+            slope *= part
+        np.tanh(slope, out=slope)
+        slope += np.float32(1)
+        slope *= np.float32(0.5)
+        part *= slope
+    return x
 
 
-# Coefficients of P, highest power of x^2 first: x * Phi(x) to within 7e-8 everywhere.
+# P fitted to atanh(erf(x / sqrt 2)) / x: x * Phi(x) to within 7e-8 everywhere.
 _GELU = tuple(
     np.float32(c)
     for c in (
@@ -285,3 +325,4 @@ _GELU = tuple(
         0.7978842683911042,
     )
 )
+_GELU_TANH = (np.float32(0.7978845608 * 0.044715), np.float32(0.7978845608))
