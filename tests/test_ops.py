@@ -2,6 +2,7 @@
 
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -375,3 +376,17 @@ def test_positions_begin_anew_with_every_text(ops: Ops) -> None:
     batch = ops.batch([np.array([7, 8], np.int32), np.array([9, 9, 9], np.int32)])
     positions = unpadded(ops, batch.positions[:, None], [2, 3])
     assert positions[:, 0].tolist() == [0, 1, 0, 1, 2]
+
+
+def test_passes_begun_on_one_thread_and_finished_on_others_are_right(tiny: Checkpoint) -> None:
+    encoder = load_encoder(MlxOps("float32"), tiny)
+    random = np.random.default_rng(4)
+    batches = [
+        [random.integers(0, 30, n).astype(np.int32) for n in random.integers(1, 32, count)]
+        for count in random.integers(1, 20, 40)
+    ]
+    expected = [encoder.encode(batch) for batch in batches]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(encoder.finish, [encoder.begin(batch) for batch in batches]))
+    for one, other in zip(found, expected, strict=True):
+        assert np.abs(one - other).max() <= 1e-6
