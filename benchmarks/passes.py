@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from benchmarks.texts import Shape, make_text
+from embedsvc.bench.texts import Shape, make_text
 
 Ids = NDArray[np.int32]
 Vectors = NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Where encoders run: one MLX thread, or one NumPy worker per core."""
+"""Where encoders run: one MLX thread, or a worker for each core."""
 
 import asyncio
 import ctypes
@@ -12,6 +12,7 @@ from typing import TypeVar
 from embedsvc.cards import Dtype
 from embedsvc.errors import CardsError
 from embedsvc.ops.base import Ops
+from embedsvc.ops.numpy import NumpyOps
 from embedsvc.settings import BackendChoice
 
 T = TypeVar("T")
@@ -28,10 +29,9 @@ class Device:
         self._waiting = ThreadPoolExecutor(2, thread_name_prefix="results")
         self.ops = self._threads.submit(make_ops, None).result()
 
-    async def run(self, function: Callable[[], T], tokens: int = 0) -> T:
-        """`function()`, a pass of so many tokens, on the device, in turn with what else runs."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self.ops.run, function, tokens)
+    async def run(self, function: Callable[[], T]) -> T:
+        """`function()` on the device, in turn with what else runs there."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     async def wait(self, function: Callable[[], T]) -> T:
         """`function()`, which waits for what the device was told to do, off the device."""
@@ -51,9 +51,11 @@ class Device:
 
 
 def open_device(backend: BackendChoice) -> Device:
-    """The device of a backend; `auto` is MLX where MLX has a GPU, else NumPy.
+    """The device of a backend; `auto` is MLX where it has a GPU, else the kernels in C if they were
+    built, else NumPy.
 
-    Raises `CardsError` if MLX is asked for, or is there for a GPU, and cannot be loaded.
+    Raises `CardsError` if a backend is asked for that is not there, or MLX is there for a GPU and
+    cannot be loaded.
     """
     if backend == "mlx" or (backend == "auto" and _gpu_likely()):
         try:
@@ -65,11 +67,28 @@ def open_device(backend: BackendChoice) -> Device:
             ) from None
         if backend == "mlx" or has_gpu():
             return Device(MlxOps, workers=1)
-        log.warning("MLX finds no GPU, though there is a driver for one; computing with NumPy")
-    from embedsvc.ops.numpy import NumpyOps
-
-    ops = NumpyOps()
+        log.warning("MLX finds no GPU, though there is a driver for one; computing without")
+    ops = _native_ops(backend) or NumpyOps()
     return Device(lambda _: ops, workers=ops.slots)
+
+
+def _native_ops(backend: BackendChoice) -> NumpyOps | None:
+    """The kernels in C, if they are wanted and there."""
+    if backend == "numpy":
+        return None
+    from embedsvc.ops.native import NativeOps, library
+
+    if library.built():
+        try:
+            return NativeOps()
+        except OSError as error:
+            raise CardsError(f"backend `native`: {error}") from None
+    if backend == "native":
+        raise CardsError(
+            "backend `native` was not built; install a C compiler (`apt-get install gcc "
+            "libc6-dev`, `xcode-select --install`) and then embedsvc again"
+        )
+    return None
 
 
 def _gpu_likely() -> bool:

@@ -33,7 +33,7 @@ class Encoder:
         weights = architecture.prepare(ops, checkpoint.tensors(), config)
         pool = pooling.POOL[checkpoint.pooling]
 
-        def forward(batch: Batch) -> Array:
+        def forward(ops: Ops, batch: Batch) -> Array:
             return pool(ops, architecture.forward(ops, weights, config, batch), batch.layout)
 
         self._forward = ops.compiled(forward)

@@ -56,7 +56,7 @@ class Engine:
             if device.ops.pipelined:
                 begun = await device.run(lambda: encoder.begin(texts))
                 return await device.wait(lambda: encoder.finish(begun))
-            return await device.run(lambda: encoder.encode(texts), sum(map(len, texts)))
+            return await device.run(lambda: encoder.encode(texts))
 
         self._batcher = Batcher(
             encode,

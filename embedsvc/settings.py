@@ -8,7 +8,7 @@ import msgspec
 
 from embedsvc.errors import CardsError
 
-BackendChoice = Literal["auto", "mlx", "numpy"]
+BackendChoice = Literal["auto", "mlx", "native", "numpy"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

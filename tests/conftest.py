@@ -1,6 +1,6 @@
 """What several test files share: checkpoints, backends, and an app over a tiny model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from embedsvc.cards import Card, read_cards
 from embedsvc.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.ops.base import Ops
 from embedsvc.ops.mlx import MlxOps
+from embedsvc.ops.native import NativeOps
 from embedsvc.ops.numpy import NumpyOps
 from embedsvc.settings import Settings
 from tests.checkpoints import write_bert
@@ -18,10 +19,17 @@ from tests.checkpoints import write_bert
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(params=["numpy", "mlx"])
+BACKENDS: dict[str, Callable[[], Ops]] = {
+    "numpy": NumpyOps,
+    "native": NativeOps,
+    "mlx": lambda: MlxOps("float32"),
+}
+
+
+@pytest.fixture(params=BACKENDS)
 def ops(request: pytest.FixtureRequest) -> Ops:
-    """Each backend in float32: a test that takes this runs on both."""
-    return NumpyOps() if request.param == "numpy" else MlxOps("float32")
+    """Each backend in float32: a test that takes this runs on all."""
+    return BACKENDS[request.param]()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from embedsvc.checkpoint import Checkpoint
 from embedsvc.encoder import load_encoder
 from embedsvc.ops.base import Attention, Norm, Ops, columns, rope_table
 from embedsvc.ops.mlx import MlxOps
-from embedsvc.ops.numpy import ROWS, NumpyOps
+from embedsvc.ops.numpy import ROWS
 
 RANDOM = np.random.default_rng(3)
 
@@ -329,25 +329,6 @@ def test_the_largest_batch_fits_the_memory_of_the_gpu(
     ops = MlxOps()
     assert (ops.dtype, ops.max_batch_tokens, limits) == ("float16", tokens, [memory << 27])
     assert ops.device == f"G ({'Metal' if metal else 'CUDA'})"
-
-
-@pytest.mark.parametrize("lengths", [[48], [49], [40, 300], [700]])
-def test_a_batch_on_several_cores_gives_the_same(lengths: list[int]) -> None:
-    ops = NumpyOps(cores=3)
-    qkv = RANDOM.normal(size=(sum(lengths), 3 * 8)).astype(np.float32)
-    batch = ops.batch([np.zeros(n, np.int32) for n in lengths])
-    layer = ops.linear_layer(RANDOM.normal(size=(5, 24)), None)
-
-    def work() -> tuple[int, np.ndarray, np.ndarray]:
-        rows = ops.rows(lambda x: ops.linear(x, layer), qkv)
-        q, k, v = columns(qkv.copy(), 8, 8, 8)
-        return ops._cores.width, rows, ops.attention(q, k, v, Attention(2, 2), batch.layout)
-
-    width, rows, attention = ops.run(work, sum(lengths))
-    one, expected_rows, expected_attention = ops.run(work, 0)
-    assert (width, one) == (3, 1)
-    assert np.abs(rows - expected_rows).max() <= 1e-5
-    assert np.abs(attention - expected_attention).max() <= 1e-6
 
 
 @pytest.mark.parametrize("size", [30.0, 1000.0, -1000.0])

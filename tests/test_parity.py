@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from embedsvc.checkpoint import Checkpoint
 from embedsvc.encoder import Encoder, load_encoder
 from embedsvc.ops.mlx import MlxOps
-from embedsvc.ops.numpy import NumpyOps
 from embedsvc.tokenizer import Tokenizer
+from tests.conftest import BACKENDS
 
 REFERENCE = Path(__file__).parent / "reference"
 TEXTS: list[str] = json.loads((REFERENCE / "texts.json").read_text(encoding="utf-8"))
@@ -27,9 +27,9 @@ MLX_CPU = [*range(0, 94, 3), *range(94, 105), 110]
 longest."""
 
 
-@pytest.fixture(scope="module", params=["numpy", "mlx"])
+@pytest.fixture(scope="module", params=BACKENDS)
 def encoder(request: pytest.FixtureRequest, minilm: Checkpoint) -> Encoder:
-    return load_encoder(NumpyOps() if request.param == "numpy" else MlxOps("float32"), minilm)
+    return load_encoder(BACKENDS[request.param](), minilm)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 A piece is some queries of some heads of some texts of one length, with the keys that they see.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,7 @@ def pieces_of(
                 )
 
 
-def attend(pieces: Sequence[Piece]) -> None:
+def attend(pieces: Iterable[Piece]) -> None:
     """Fill each piece's context."""
     for piece in pieces:
         _attend(piece)

@@ -76,7 +76,7 @@ class Ops(Protocol):
     """What a backend can do. An operation may overwrite its first argument: use its result."""
 
     @property
-    def name(self) -> Literal["mlx", "numpy"]: ...
+    def name(self) -> Literal["mlx", "native", "numpy"]: ...
 
     @property
     def device(self) -> str:
@@ -111,10 +111,6 @@ class Ops(Protocol):
         """Whether `begin` returns before the work is done, and `to_numpy` may wait elsewhere."""
         ...
 
-    def run(self, function: Callable[[], T], tokens: int) -> T:
-        """`function()`, a pass of so many tokens, with the hardware set up for it."""
-        ...
-
     # --- loading -------------------------------------------------------------------------------
 
     def array(self, value: NDArray[Any]) -> Array:
@@ -137,8 +133,8 @@ class Ops(Protocol):
         """Try on a typical pass what is faster on some hardware only, and keep what is here."""
         ...
 
-    def compiled(self, function: Callable[[Batch], Array]) -> Callable[[Batch], Array]:
-        """The same function, compiled if the backend can and `tune` found it faster."""
+    def compiled(self, function: Callable[["Ops", Batch], Array]) -> Callable[[Batch], Array]:
+        """The pass, `function(ops, batch)`, in the fastest form the backend has."""
         ...
 
     def begin(self, value: Array) -> Array:

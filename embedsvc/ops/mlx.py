@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
-from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, T, TokenIds
+from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
 from embedsvc.ops.padded import (
     PaddedLayout,
     attend,
@@ -74,9 +74,6 @@ class MlxOps:
         self.pipelined = self.gpu and _can_wait_elsewhere()
         self.slots = 2 if self.pipelined else 1
 
-    def run(self, function: Callable[[], T], tokens: int) -> T:
-        return function()
-
     # --- loading -------------------------------------------------------------------------------
 
     def array(self, value: NDArray[Any]) -> mx.array:
@@ -105,13 +102,13 @@ class MlxOps:
             taken[value] = min(_seconds(encode) for _ in range(5))
         return taken[True] < 0.97 * taken[False]
 
-    def compiled(self, function: Callable[[Batch], mx.array]) -> Callable[[Batch], mx.array]:
+    def compiled(self, function: Callable[[Ops, Batch], mx.array]) -> Callable[[Batch], mx.array]:
         @mx.compile
         def fast(grid: mx.array) -> mx.array:
-            return function(lay_out(grid, self._dtype))
+            return function(self, lay_out(grid, self._dtype))
 
         def run(batch: Batch) -> mx.array:
-            return fast(batch.layout.grid) if self.compile else function(batch)
+            return fast(batch.layout.grid) if self.compile else function(self, batch)
 
         return run
 

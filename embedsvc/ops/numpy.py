@@ -1,4 +1,4 @@
-"""The operations on NumPy, for machines without a GPU.
+"""The operations on NumPy, for machines without a GPU or a C compiler.
 
 Texts lie packed, end to end, so nothing is padded. Row-wise work is done a few rows at a time so
 that what one step leaves in the cache is there for the next.
@@ -14,20 +14,17 @@ from itertools import groupby, pairwise
 from typing import Any, Literal, cast
 
 import numpy as np
+import threadpoolctl
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
 from embedsvc.ops.attention import attend, pieces_of
-from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, T, TokenIds
-from embedsvc.ops.blocks import BLOCK, SMALL_KERNEL, blocks_pay, in_blocks, times_blocks
-from embedsvc.ops.cores import Cores
+from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
 
 Floats = NDArray[np.float32]
 
 ROWS = 256
 """Rows worked on at a time: fewer make products slow, more do not stay in the cache."""
-LEAST_ROWS = 16
-"""Rows that are worth another core."""
 FEW_ROWS = 32
 """Rows at a time where many passes go over them, each as wide as 1536 floats."""
 KEPT_BYTES = 64 << 20
@@ -41,18 +38,10 @@ class PackedLayout:
     runs: tuple[tuple[int, int, int], ...]  # (first row, texts, length) of neighbours of one length
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """A layer's weight (in, out), and the same in blocks for products of few rows."""
-
-    whole: Floats
-    blocks: Floats | None
-
-
 class NumpyOps:
     """See `Ops`. All methods may be called from several threads at once."""
 
-    name: Literal["numpy"] = "numpy"
+    name: Literal["native", "numpy"] = "numpy"
     dtype: Dtype = "float32"
     max_batch_tokens = 4096
     grid = None
@@ -60,11 +49,10 @@ class NumpyOps:
 
     def __init__(self, cores: int | None = None) -> None:
         self.slots = cores or usable_cores()
-        self._cores = Cores(self.slots)
         plural = "s" if self.slots > 1 else ""
-        self.device = f"{platform.machine()} CPU, {self.slots} core{plural}{self._cores.library}"
-        self.run = self._cores.run
-        self._blocks = blocks_pay()
+        self.device = (
+            f"{platform.machine()} CPU, {self.slots} core{plural}{_one_thread_a_product()}"
+        )
         _keep_freed_memory()
 
     # --- loading -------------------------------------------------------------------------------
@@ -77,9 +65,7 @@ class NumpyOps:
 
     def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
         # (in, out): OpenBLAS multiplies by it up to twice as fast as by its transpose.
-        whole = self.array(weight.T)
-        blocks = in_blocks(whole) if self._blocks else None
-        return Linear(Weight(whole, blocks), None if bias is None else self.array(bias))
+        return Linear(self.array(weight.T), None if bias is None else self.array(bias))
 
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
         return Experts(self.array(up.swapaxes(1, 2)), self.array(down.swapaxes(1, 2)))
@@ -87,8 +73,8 @@ class NumpyOps:
     def tune(self, encode: Callable[[], object]) -> None:
         pass
 
-    def compiled(self, function: Callable[[Batch], Floats]) -> Callable[[Batch], Floats]:
-        return function
+    def compiled(self, function: Callable[[Ops, Batch], Floats]) -> Callable[[Batch], Floats]:
+        return partial(function, self)
 
     def begin(self, value: Floats) -> Floats:
         return value
@@ -104,7 +90,7 @@ class NumpyOps:
             count = sum(1 for _ in same)
             runs.append((row, count, length))
             row += count * length
-        positions = np.concatenate([np.arange(length) for length in lengths])
+        positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
         return Batch(np.concatenate(texts), positions, PackedLayout(bounds, tuple(runs)))
 
     def to_numpy(self, value: Floats) -> Floats:
@@ -114,13 +100,20 @@ class NumpyOps:
 
     def rows(self, function: Callable[..., T], *inputs: Floats) -> T:
         count = len(inputs[0])
-        width = max(1, min(self._cores.width, count // LEAST_ROWS))
-        cuts = [count * i // width for i in range(width + 1)]
-        parts = [
-            partial(_few_at_a_time, function, [value[start:stop] for value in inputs])
-            for start, stop in pairwise(cuts)
-        ]
-        return _end_to_end(self._cores.together(parts))
+        if count <= ROWS:
+            return function(*inputs)
+        pieces = -(-count // ROWS)
+        cuts = [count * piece // pieces for piece in range(pieces + 1)]
+        whole: list[Floats] = []
+        part: Any = None
+        for start, stop in pairwise(cuts):
+            part = function(*(value[start:stop] for value in inputs))
+            arrays = cast(tuple[Floats, ...], part if isinstance(part, tuple) else (part,))
+            if not whole:
+                whole = [np.empty((count, *array.shape[1:]), dtype=np.float32) for array in arrays]
+            for out, array in zip(whole, arrays, strict=True):
+                out[start:stop] = array
+        return cast(T, tuple(whole) if isinstance(part, tuple) else whole[0])
 
     def copy(self, x: Floats) -> Floats:
         return x.copy()
@@ -135,11 +128,7 @@ class NumpyOps:
         return np.multiply(x, y, out=x)
 
     def linear(self, x: Floats, layer: Linear) -> Floats:
-        weight: Weight = layer.weight
-        if weight.blocks is not None and len(x) * BLOCK * weight.blocks.shape[2] <= SMALL_KERNEL:
-            out = times_blocks(x, weight.blocks)
-        else:
-            out = np.matmul(x, weight.whole)
+        out = np.matmul(x, layer.weight)
         if layer.bias is not None:
             out += layer.bias
         return out
@@ -207,9 +196,8 @@ class NumpyOps:
     ) -> Floats:
         size = q.shape[1] // spec.heads
         out = np.empty((len(q), spec.heads * size), dtype=np.float32)
-        pieces = [piece for run in layout.runs for piece in pieces_of(q, k, v, out, spec, run)]
-        width = max(1, min(self._cores.width, len(q) // (4 * LEAST_ROWS), len(pieces)))
-        self._cores.together([partial(attend, pieces[i::width]) for i in range(width)])
+        for run in layout.runs:
+            attend(pieces_of(q, k, v, out, spec, run))
         return out
 
     # --- one row per text, for pooling -----------------------------------------------------------
@@ -236,6 +224,16 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def _one_thread_a_product() -> str:
+    """Sets OpenBLAS so, since batches take a core each; says what kind of processor it takes this
+    one for. Where NumPy is built on another library (Accelerate) there is nothing to set."""
+    controller: Any = threadpoolctl.ThreadpoolController()
+    libraries: list[Any] = controller.select(internal_api="openblas").lib_controllers
+    for library in libraries:
+        library.set_num_threads(1)
+    return "".join(f", OpenBLAS for {library.architecture}" for library in libraries[:1])
+
+
 def _keep_freed_memory() -> None:
     """Have glibc keep what a batch frees for the next one, up to KEPT_BYTES.
 
@@ -247,35 +245,6 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(trim_threshold, KEPT_BYTES)
         mallopt(mmap_threshold, KEPT_BYTES // 2)
-
-
-def _few_at_a_time(function: Callable[..., T], inputs: list[Floats]) -> T:
-    """`function(*inputs)`, for some ROWS rows after the other."""
-    count = len(inputs[0])
-    if count <= ROWS:
-        return function(*inputs)
-    pieces = -(-count // ROWS)
-    cuts = [count * piece // pieces for piece in range(pieces + 1)]
-    whole: list[Floats] = []
-    part: Any = None
-    for start, stop in pairwise(cuts):
-        part = function(*(value[start:stop] for value in inputs))
-        arrays = cast(tuple[Floats, ...], part if isinstance(part, tuple) else (part,))
-        if not whole:
-            whole = [np.empty((count, *array.shape[1:]), dtype=np.float32) for array in arrays]
-        for out, array in zip(whole, arrays, strict=True):
-            out[start:stop] = array
-    return cast(T, tuple(whole) if isinstance(part, tuple) else whole[0])
-
-
-def _end_to_end(parts: list[T]) -> T:
-    """Arrays, or tuples of arrays, whose rows follow one another, as one."""
-    found: list[Any] = list(parts)
-    if len(found) == 1:
-        return found[0]
-    if isinstance(found[0], tuple):
-        return cast(T, tuple(map(np.concatenate, zip(*found, strict=True))))
-    return cast(T, np.concatenate(found))
 
 
 def _over_root_mean_square(x: Floats, eps: float) -> Floats:

@@ -1,0 +1,121 @@
+"""The operations in C, for machines without a GPU where the kernels were built.
+
+A whole pass is one call, on one core and without the interpreter; a pass that has the machine to
+itself is shared out over all cores.
+"""
+
+import platform
+import threading
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.ops.base import Batch, Linear, Ops
+from embedsvc.ops.native import library
+from embedsvc.ops.native.library import Kernels
+from embedsvc.ops.native.tape import (
+    IDS,
+    INSTRUCTION,
+    LAYOUT,
+    POSITIONS,
+    NotOnTape,
+    Program,
+    Tape,
+    Weight,
+)
+from embedsvc.ops.numpy import Floats, NumpyOps, PackedLayout
+
+
+class NativeOps(NumpyOps):
+    """See `Ops`. A pass with an operation that has no kernel runs on NumPy, save its products."""
+
+    name: Literal["native", "numpy"] = "native"
+
+    def __init__(self, cores: int | None = None, kernels: Kernels | None = None) -> None:
+        """On so many cores (None: all), with some kernels (None: the best here)."""
+        super().__init__(cores)
+        self._library = library.load()
+        self._kernels = kernels or library.kernels(self._library)[0]
+        if self._kernels.instruction_bytes != INSTRUCTION.itemsize:
+            raise OSError("the kernels were built from another version: install embedsvc again")
+        self._library.embedsvc_threads(self.slots)
+        plural = "s" if self.slots > 1 else ""
+        self.device = (
+            f"{platform.machine()} CPU, {self.slots} core{plural}, {self._kernels.name} kernels"
+        )
+
+    def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
+        outputs, inputs = weight.shape
+        width = self._kernels.panel
+        panels = _aligned(-(-outputs // width), inputs, width)
+        for number, panel in enumerate(panels):
+            columns = weight[number * width : (number + 1) * width]
+            panel[:, : len(columns)] = columns.T
+        if bias is not None:
+            padded = np.zeros(len(panels) * width, dtype=np.float32)
+            padded[:outputs] = bias
+            bias = padded
+        return Linear(Weight(panels, outputs), bias)
+
+    def linear(self, x: Floats, layer: Linear) -> Floats:
+        table = np.ascontiguousarray(x)
+
+        def function(ops: Any, batch: Batch) -> Any:
+            return ops.linear(ops.embedding(table, batch.ids), layer)
+
+        return self._run(_traced(function), self.batch([np.arange(len(x), dtype=np.int32)]))
+
+    def compiled(self, function: Callable[[Ops, Batch], Floats]) -> Callable[[Batch], Floats]:
+        lock = threading.Lock()
+        program: Program | None = None
+        traced = False
+
+        def run(batch: Batch) -> Floats:
+            nonlocal program, traced
+            with lock:
+                if not traced:
+                    try:
+                        program = _traced(function)
+                    except NotOnTape:
+                        program = None
+                    traced = True
+            return function(self, batch) if program is None else self._run(program, batch)
+
+        return run
+
+    def _run(self, program: Program, batch: Batch) -> Floats:
+        layout: PackedLayout = batch.layout
+        texts, tokens = len(layout.bounds) - 1, len(batch.ids)
+        out = np.empty((texts if program.per_text else tokens, program.width), dtype=np.float32)
+        done = self._library.embedsvc_run(
+            self._kernels.pointer,
+            program.tape.ctypes.data,
+            len(program.tape),
+            program.buffers.ctypes.data,
+            len(program.buffers),
+            batch.ids.ctypes.data,
+            batch.positions.ctypes.data,
+            tokens,
+            layout.bounds.ctypes.data,
+            texts,
+            program.result,
+            out.ctypes.data,
+        )
+        if not done:
+            raise MemoryError(f"no memory for a batch of {tokens} tokens")
+        return out
+
+
+def _traced(function: Callable[[Any, Batch], Any]) -> Program:
+    tape = Tape()
+    return tape.finish(function(tape, Batch(IDS, POSITIONS, LAYOUT)))
+
+
+def _aligned(*shape: int) -> Floats:
+    """Zeros that begin at a multiple of 64 bytes, so that no register's load crosses a line."""
+    count = int(np.prod(shape))
+    memory = np.zeros(count + 16, dtype=np.float32)
+    start = -memory.ctypes.data % 64 // 4
+    return memory[start : start + count].reshape(shape)

@@ -1,0 +1,12 @@
+/* What every processor of the kind has: SSE2 on x86, NEON on Arm, whose 32 registers hold more. */
+#define LANES 4
+#if defined(__aarch64__)
+#define TALL 8
+#define NAME "NEON"
+#else
+#define TALL 4
+#define NAME "SSE2"
+#endif
+#define WIDE 3
+#define KERNELS kernels_baseline
+#include "kernels.inc"

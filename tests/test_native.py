@@ -1,0 +1,240 @@
+"""Passes on the kernels in C give what NumPy gives, however they are shared out."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from embedsvc.checkpoint import Checkpoint
+from embedsvc.encoder import load_encoder
+from embedsvc.ops.base import Attention, Batch, Norm, columns, rope_table
+from embedsvc.ops.native import NativeOps, library
+from embedsvc.ops.native.tape import NotOnTape
+from embedsvc.ops.numpy import NumpyOps
+
+RANDOM = np.random.default_rng(7)
+LENGTHS = [[1], [2, 3], [16] * 3, [5, 17, 130], [300]]
+ROWS = max(map(sum, LENGTHS))
+Pass = Callable[[Any, Batch], Any]
+
+
+def table(width: int, rows: int = ROWS) -> NDArray[np.float32]:
+    return RANDOM.normal(size=(rows, width)).astype(np.float32)
+
+
+def texts(lengths: list[int]) -> list[NDArray[np.int32]]:
+    """Texts whose tokens are 0, 1, 2, ...: an embedding gives each row of a batch its own."""
+    return np.split(np.arange(sum(lengths), dtype=np.int32), np.cumsum(lengths)[:-1])
+
+
+def result(ops: NumpyOps, make: Callable[[Any], Pass], lengths: list[int]) -> NDArray[np.float32]:
+    return ops.compiled(make(ops))(ops.batch(texts(lengths)))
+
+
+def check(make: Callable[[Any], Pass], lengths: list[int], bound: float = 2e-6) -> None:
+    """Every instruction set of this processor gives what NumPy gives."""
+    expected = result(NumpyOps(), make, lengths)
+    for kernels in library.kernels(library.load()):
+        found = result(NativeOps(2, kernels), make, lengths)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= bound * max(1.0, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("width", [1, 7, 16, 48, 100])
+@pytest.mark.parametrize(
+    "name", ["gelu", "gelu_tanh", "silu", "layer_norm", "rms_norm", "add", "multiply", "copy"]
+)
+def test_rows(name: str, width: int, lengths: list[int]) -> None:
+    x, y = 3 * table(width), table(width)
+    weight, bias = table(width, 2)
+
+    def make(ops: Any) -> Pass:
+        more: dict[str, tuple[Any, ...]] = {
+            "layer_norm": (Norm(weight, bias), 1e-5),
+            "rms_norm": (weight, 1e-6),
+        }
+
+        def run(ops: Any, batch: Batch) -> Any:
+            rows = ops.embedding(x, batch.ids)
+            if name in ("add", "multiply"):
+                return getattr(ops, name)(rows, ops.embedding(y, batch.positions))
+            return getattr(ops, name)(rows, *more.get(name, ()))
+
+        return run
+
+    check(make, lengths)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (7, 50), (16, 48), (33, 96), (100, 145)])
+def test_products_and_what_is_folded_into_them(
+    inputs: int, outputs: int, lengths: list[int], biased: bool
+) -> None:
+    x, residual = table(inputs), table(outputs)
+    weight = RANDOM.normal(size=(outputs, inputs)) / inputs**0.5
+    bias = RANDOM.normal(size=outputs) if biased else None
+
+    def make(ops: Any) -> Pass:
+        layer = ops.linear_layer(weight, bias)
+
+        def run(ops: Any, batch: Batch) -> Any:
+            rows = ops.embedding(x, batch.ids)
+            plain = ops.linear(rows, layer)
+            active = ops.gelu(ops.linear(rows, layer))
+            more = ops.add(ops.linear(rows, layer), ops.embedding(residual, batch.ids))
+            # The same two from the other side, where nothing can be folded.
+            other = ops.add(ops.embedding(residual, batch.ids), ops.gelu(ops.linear(rows, layer)))
+            return ops.add(ops.add(plain, active), ops.multiply(more, other))
+
+        return run
+
+    check(make, lengths, bound=1e-5)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("size", [4, 16, 32, 64, 72])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Attention(4, 4),
+        Attention(4, 2, scale=0.3),
+        Attention(4, 4, causal=True),
+        Attention(4, 1, window=3, causal=True),
+        Attention(4, 4, window=20),
+        Attention(4, 4, bias=RANDOM.normal(size=(4, 2 * ROWS - 1)).astype(np.float32)),
+        Attention(4, 4, window=1, bias=np.ones((4, 2 * ROWS - 1), np.float32)),
+    ],
+    ids=["plain", "grouped", "causal", "causal window", "window", "bias", "bias window"],
+)
+def test_attention(spec: Attention, size: int, lengths: list[int]) -> None:
+    widths = [4 * size, spec.kv_heads * size, spec.kv_heads * size]
+    qkv = table(sum(widths))
+    scaled = replace(spec, scale=spec.scale * size**-0.5)
+
+    def make(ops: Any) -> Pass:
+        def run(ops: Any, batch: Batch) -> Any:
+            q, k, v = columns(ops.embedding(qkv, batch.ids), *widths)
+            return ops.attention(q, k, v, scaled, batch.layout)
+
+        return run
+
+    check(make, lengths)
+
+
+@pytest.mark.parametrize("size", [1000.0, -1000.0])
+def test_attention_holds_where_scores_are_huge(size: float) -> None:
+    qkv = np.ones((3, 3), dtype=np.float32)
+    qkv[:, 1] = size * np.arange(3)  # the last key (or, negated, the first) takes it all
+    qkv[:, 2] = np.arange(3)
+
+    def make(ops: Any) -> Pass:
+        def run(ops: Any, batch: Batch) -> Any:
+            q, k, v = columns(ops.embedding(qkv, batch.ids), 1, 1, 1)
+            return ops.attention(q, k, v, Attention(1, 1), batch.layout)
+
+        return run
+
+    found = result(NativeOps(1), make, [3])
+    assert np.abs(found - (2 if size > 0 else 0)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("size", [2, 6, 32, 64])
+def test_rope_turns_columns_of_a_product(size: int, lengths: list[int]) -> None:
+    x, turns = table(5 * size), rope_table(size, 1e4, ROWS)
+
+    def make(ops: Any) -> Pass:
+        def run(ops: Any, batch: Batch) -> Any:
+            q, k, v = columns(ops.embedding(x, batch.ids), 3 * size, size, size)
+            q, k = (ops.rope(part, turns, batch.positions) for part in (q, k))
+            return ops.attention(q, ops.copy(k), v, Attention(3, 1, scale=size**-0.5), batch.layout)
+
+        return run
+
+    check(make, lengths)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("name", ["mean", "max", "first", "last"])
+def test_a_row_for_each_text(name: str, lengths: list[int]) -> None:
+    x = table(50)
+    weight, bias = table(20, 50).T, np.zeros(20)
+
+    def make(ops: Any) -> Pass:
+        layer = ops.linear_layer(weight, bias)
+
+        def run(ops: Any, batch: Batch) -> Any:
+            pooled = getattr(ops, f"segment_{name}")(ops.embedding(x, batch.ids), batch.layout)
+            return ops.gelu(ops.linear(pooled, layer))
+
+        return run
+
+    check(make, lengths)
+
+
+def test_extreme_values_stay_finite_and_nan_shows() -> None:
+    x = np.array([[-1e30, -1e4, -6.5, 0, 6.5, 1e4, 1e30, np.nan]], dtype=np.float32)
+    for name in ("gelu", "gelu_tanh", "silu"):
+        ops = NativeOps(1)
+
+        def run(ops: Any, batch: Batch, name: str = name) -> Any:
+            return getattr(ops, name)(ops.embedding(x, batch.ids))
+
+        (found,) = ops.compiled(run)(ops.batch([np.zeros(1, np.int32)]))
+        assert np.abs(found[:4]).max() <= 1e-2
+        assert np.abs(found[:2]).max() <= 1e-7
+        assert np.abs(found[4:7] / x[0, 4:7] - 1).max() <= 2e-3
+        assert np.isnan(found[7])
+
+
+def test_passes_beside_each_other_and_alone_agree(minilm: Checkpoint) -> None:
+    encoder = load_encoder(NativeOps(3), minilm)
+    batches = [
+        [RANDOM.integers(1000, 20000, n).astype(np.int32) for n in lengths]
+        for lengths in ([3], [16], [9, 40, 16, 2], [130], [20] * 12)
+    ]
+    alone = [encoder.encode(batch) for batch in batches]
+    wrong: list[int] = []
+
+    def work(first: int) -> None:
+        for step in range(25):
+            number = (first + step) % len(batches)
+            if np.abs(encoder.encode(batches[number]) - alone[number]).max() > 1e-6:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_an_operation_without_a_kernel_leaves_the_pass_to_numpy() -> None:
+    x = table(8)
+    up, down = RANDOM.normal(size=(3, 12, 8)), RANDOM.normal(size=(3, 8, 12))
+    scores = RANDOM.normal(size=(3, 8))
+
+    def make(ops: Any) -> Pass:
+        router, layer = ops.linear_layer(scores, None), ops.experts_layer(up, down)
+
+        def run(ops: Any, batch: Batch) -> Any:
+            rows = ops.embedding(x, batch.ids)
+            return ops.experts(ops.copy(rows), ops.linear(rows, router), 2, layer)
+
+        return run
+
+    check(make, [5, 17], bound=1e-5)
+
+
+def test_indices_of_ones_own_are_not_on_the_tape() -> None:
+    from embedsvc.ops.native.tape import Tape
+
+    with pytest.raises(NotOnTape):
+        Tape().embedding(table(3), np.zeros(2, np.int32))
