@@ -1,4 +1,4 @@
-"""Which backend runs: MLX where it has a GPU, the processor elsewhere, and an error rather than a guess."""
+"""Which backend runs: MLX where it has a GPU, else the processor; an error rather than a guess."""
 
 import sys
 from types import SimpleNamespace
