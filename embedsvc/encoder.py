@@ -11,7 +11,13 @@ from embedsvc import pooling
 from embedsvc.checkpoint import Checkpoint
 from embedsvc.cost import measure
 from embedsvc.errors import CheckpointError
-from embedsvc.models import ARCHITECTURES, Architecture
+from embedsvc.models import (
+    ARCHITECTURES,
+    EXCEED_FLOAT16,
+    Architecture,
+    find_architecture,
+    read_config,
+)
 from embedsvc.ops.base import Array, Batch, Ops, TokenIds
 
 
@@ -72,12 +78,16 @@ def load_encoder(ops: Ops, checkpoint: Checkpoint) -> Encoder:
     Raises `CheckpointError` that names what is missing, wrong or not supported.
     """
     model, kind = checkpoint.card.id, checkpoint.model_type
-    architecture = ARCHITECTURES.get(kind)
+    architecture = find_architecture(kind, checkpoint.config)
     if architecture is None:
         known = ", ".join(sorted(ARCHITECTURES))
         raise CheckpointError(f"model `{model}`: model_type `{kind}` is not supported ({known})")
+    if ops.dtype == "float16" and kind in EXCEED_FLOAT16:
+        raise CheckpointError(
+            f'model `{model}`: {kind} exceeds float16; give its card `dtype = "bfloat16"`'
+        )
     try:
-        config = msgspec.convert(checkpoint.config, architecture.Config)
+        config = read_config(architecture, checkpoint.config)
     except msgspec.ValidationError as error:
         raise CheckpointError(f"model `{model}`: config.json: {error}") from None
     return Encoder(ops, checkpoint, architecture, config)

@@ -15,6 +15,7 @@ from embedsvc.encoder import load_encoder
 from embedsvc.ops.base import Attention, Norm, Ops, columns, rope_table
 from embedsvc.ops.mlx import MlxOps
 from embedsvc.ops.numpy import ROWS
+from tests.unpadded import unpadded
 
 RANDOM = np.random.default_rng(3)
 
@@ -23,15 +24,6 @@ def close(ops: Ops, value: object, expected: np.ndarray, bound: float = 2e-6) ->
     found = ops.to_numpy(value)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= bound
-
-
-def unpadded(ops: Ops, value: object, lengths: list[int]) -> np.ndarray:
-    """Rows of real tokens only, whatever the backend's layout."""
-    rows = ops.to_numpy(value)
-    if ops.grid is None:
-        return rows
-    grid = rows.reshape(*ops.grid(len(lengths), max(lengths)), rows.shape[-1])
-    return np.concatenate([text[:n] for text, n in zip(grid, lengths, strict=False)])
 
 
 def test_gelu_is_the_exact_one(ops: Ops) -> None:

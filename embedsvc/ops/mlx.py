@@ -151,8 +151,10 @@ class MlxOps:
         weights = mx.softmax(scores.astype(mx.float32), axis=-1)
         best = mx.argpartition(-weights, chosen - 1, axis=-1)[:, :chosen]
         weights = mx.take_along_axis(weights, best, axis=-1)[..., None, None]
-        inner = self.gelu(mx.gather_mm(x[:, None, None], layer.up, rhs_indices=best))
-        out = mx.gather_mm(inner, layer.down, rhs_indices=best)  # (N, chosen, 1, D)
+        dtype = x.dtype if self.gpu else mx.float32  # all that MLX's CPU has a kernel for
+        inner = mx.gather_mm(x[:, None, None].astype(dtype), layer.up.astype(dtype), None, best)
+        out = mx.gather_mm(self.gelu(inner), layer.down.astype(dtype), None, best)
+        # (N, chosen, 1, D)
         return (out * weights).sum(axis=(1, 2)).astype(x.dtype)
 
     def layer_norm(self, x: mx.array, norm: Norm, eps: float) -> mx.array:
