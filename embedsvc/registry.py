@@ -90,7 +90,7 @@ class Engine:
         self._batcher = Batcher(
             encode,
             cost=encoder.cost,
-            padded=device.ops.padded,
+            grid=device.ops.grid,
             slots=device.ops.slots,
             max_batch_tokens=self.max_batch_tokens,
             max_waiting_tokens=settings.max_waiting_tokens,
