@@ -11,15 +11,23 @@ from embedsvc import pooling
 from embedsvc.checkpoint import Checkpoint
 from embedsvc.cost import measure
 from embedsvc.errors import CheckpointError
-from embedsvc.models import ARCHITECTURES, Architecture
+from embedsvc.late_chunking import pool as pool_spans
+from embedsvc.models import (
+    ARCHITECTURES,
+    EXCEED_FLOAT16,
+    Architecture,
+    find_architecture,
+    read_config,
+)
 from embedsvc.ops.base import Array, Batch, Ops, TokenIds
+from embedsvc.tokens import SpannedText, Text
 
 
 class Begun(NamedTuple):
     """A pass under way."""
 
     order: list[int]  # number of each row's text
-    pooled: Array  # (B, D)
+    pooled: Array  # (B, D), or more rows where texts are padded to a rounder number
 
 
 class Encoder:
@@ -36,14 +44,17 @@ class Encoder:
         def forward(ops: Ops, batch: Batch) -> Array:
             return pool(ops, architecture.forward(ops, weights, config, batch), batch.layout)
 
-        self._forward = ops.compiled(forward)
+        def hidden(ops: Ops, batch: Batch) -> Array:
+            return architecture.forward(ops, weights, config, batch)
+
+        self._forward, self._hidden = ops.compiled(forward), ops.compiled(hidden)
         self.backend = ops.name
         self.dtype = ops.dtype
         # Passes now: errors show at load, and the first request does not pay for first use.
         self.dimensions = self.encode([np.zeros(2, dtype=np.int32)]).shape[1]
         typical = [np.zeros(min(n, checkpoint.max_tokens), dtype=np.int32) for n in range(32, 64)]
         ops.tune(lambda: self.encode(typical))
-        self.cost = measure(self.encode, checkpoint.max_tokens)
+        self.cost = measure(self.encode, checkpoint.max_tokens, ops.max_batch_tokens)
 
     def encode(self, texts: Sequence[TokenIds]) -> NDArray[np.float32]:
         """Vectors (B, D), in the order of the texts.
@@ -51,6 +62,23 @@ class Encoder:
         Raises `EmbeddingFailed` if a vector is not finite or is zero.
         """
         return self.finish(self.begin(texts))
+
+    def encode_spans(self, texts: Sequence[Text]) -> list[NDArray[np.float32]]:
+        """For each text its vector (D,), or those of its spans (k, D); means, whatever the pooling.
+
+        Raises what `encode` raises.
+        """
+        plain = [text for text in texts if not isinstance(text, SpannedText)]
+        vectors = iter(self.encode(plain)) if plain else iter(())
+        return [
+            self._encode_spans(text) if isinstance(text, SpannedText) else next(vectors)
+            for text in texts
+        ]
+
+    def _encode_spans(self, text: SpannedText) -> NDArray[np.float32]:
+        hidden = self._ops.to_numpy(self._hidden(self._ops.batch([text.ids])))
+        pooled = pool_spans(hidden[: len(text)], text.spans)  # less padding
+        return pooling.finish(pooled, normalize=self._checkpoint.normalize)
 
     def begin(self, texts: Sequence[TokenIds]) -> Begun:
         """Have the hardware begin with the texts."""
@@ -60,7 +88,7 @@ class Encoder:
 
     def finish(self, begun: Begun) -> NDArray[np.float32]:
         """What `encode` returns; may be called on any thread."""
-        pooled = self._ops.to_numpy(begun.pooled)
+        pooled = self._ops.to_numpy(begun.pooled)[: len(begun.order)]
         vectors = np.empty_like(pooled)
         vectors[begun.order] = pooling.finish(pooled, normalize=self._checkpoint.normalize)
         return vectors
@@ -72,12 +100,16 @@ def load_encoder(ops: Ops, checkpoint: Checkpoint) -> Encoder:
     Raises `CheckpointError` that names what is missing, wrong or not supported.
     """
     model, kind = checkpoint.card.id, checkpoint.model_type
-    architecture = ARCHITECTURES.get(kind)
+    architecture = find_architecture(kind, checkpoint.config)
     if architecture is None:
         known = ", ".join(sorted(ARCHITECTURES))
         raise CheckpointError(f"model `{model}`: model_type `{kind}` is not supported ({known})")
+    if ops.dtype == "float16" and kind in EXCEED_FLOAT16:
+        raise CheckpointError(
+            f'model `{model}`: {kind} exceeds float16; give its card `dtype = "bfloat16"`'
+        )
     try:
-        config = msgspec.convert(checkpoint.config, architecture.Config)
+        config = read_config(architecture, checkpoint.config)
     except msgspec.ValidationError as error:
         raise CheckpointError(f"model `{model}`: config.json: {error}") from None
     return Encoder(ops, checkpoint, architecture, config)

@@ -22,6 +22,23 @@ class Tensors:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"model `{model}`: {file}: {error}") from None
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is such a tensor, not taken yet."""
+        return name in self._left
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor as it is stored."""
+        if name not in self._left:
+            raise self._error(f"tensor `{name}` is missing")
+        return tuple(self._reader.get_slice(name).get_shape())
+
+    def take_stored(self, name: str) -> NDArray[Any]:
+        """The tensor of that name as it is stored."""
+        if name not in self._left:
+            raise self._error(f"tensor `{name}` is missing")
+        self._left.remove(name)
+        return self._reader.get_tensor(name)
+
     def take(self, name: str, *shape: int) -> NDArray[np.float32]:
         """The tensor of that name, which must have that shape, as float32."""
         if name not in self._left:

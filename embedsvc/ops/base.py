@@ -73,7 +73,11 @@ class Batch:
 
 
 class Ops(Protocol):
-    """What a backend can do. An operation may overwrite its first argument: use its result."""
+    """What a backend can do.
+
+    An operation of the forward pass may overwrite its first argument: use its result. `embedding`,
+    `linear` and `experts` do not.
+    """
 
     @property
     def name(self) -> Literal["mlx", "native", "numpy"]: ...
@@ -99,8 +103,11 @@ class Ops(Protocol):
         ...
 
     @property
-    def padded(self) -> bool:
-        """Whether the texts of a batch are computed as if all were as long as the longest."""
+    def grid(self) -> Callable[[int, int], tuple[int, int]] | None:
+        """How many texts, of what length, are computed for so many, the longest of that length.
+
+        None where nothing is padded.
+        """
         ...
 
     @property
@@ -246,11 +253,12 @@ def columns(x: Array, *widths: int) -> tuple[Array, ...]:
     return tuple(x[:, start:stop] for start, stop in pairwise(cuts))
 
 
-def rope_table(size: int, base: float, length: int) -> NDArray[np.float32]:
+def rope_table(size: int, base: float, length: int, *, slower: float = 1.0) -> NDArray[np.float32]:
     """Cosines, then sines, of how far positions 0..length-1 turn a head's parts: (length, size).
 
-    Angles are rounded to float32, as other implementations do it; at position 8000 that matters.
+    Position p turns part e by p / (base^(2 e / size) * slower). Angles are rounded to float32, as
+    other implementations do it; at position 8000 that matters.
     """
-    turns = (1 / base ** (np.arange(0, size, 2) / size)).astype(np.float32)
+    turns = (1 / base ** (np.arange(0, size, 2) / size) / slower).astype(np.float32)
     angles = np.arange(length, dtype=np.float32)[:, None] * turns
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
