@@ -49,6 +49,7 @@ lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
