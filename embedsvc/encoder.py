@@ -90,4 +90,10 @@ def load_encoder(ops: Ops, checkpoint: Checkpoint) -> Encoder:
         config = read_config(architecture, checkpoint.config)
     except msgspec.ValidationError as error:
         raise CheckpointError(f"model `{model}`: config.json: {error}") from None
+    longest = getattr(config, "longest", checkpoint.max_tokens)
+    if checkpoint.max_tokens > longest:
+        raise CheckpointError(
+            f"model `{model}`: it takes {longest} tokens, not {checkpoint.max_tokens}; "
+            f"give its card `max_tokens = {longest}`"
+        )
     return Encoder(ops, checkpoint, architecture, config)

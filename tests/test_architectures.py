@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
@@ -165,7 +166,12 @@ def load_with(ops: Ops, tensors: dict[str, NDArray[Any]], folder: Path) -> Any:
         ("xlm-roberta", {"position_embedding_type": "relative_key"}, "'relative_key'"),
         ("distilbert", {"activation": "relu"}, "'relu'"),
         ("mpnet", {"relative_attention_num_buckets": 64}, r"relative_attention_num_buckets"),
-        ("nomic_bert", {"rotary_scaling_factor": 2.0}, "`rotary_scaling_factor` of 2.0"),
+        ("nomic_bert", {"rotary_emb_interleaved": True}, "`rotary_emb_interleaved` of True"),
+        (
+            "nomic_bert-transformers",
+            {"rope_parameters": {"rope_theta": 1.0, "rope_type": "yarn"}},
+            "'yarn'",
+        ),
         ("nomic_bert", {"rotary_emb_fraction": 0.5}, "`rotary_emb_fraction` of 0.5"),
         ("nomic_bert", {"prenorm": True}, "`prenorm` of True"),
         ("nomic_bert", {"activation_function": "geglu"}, "'geglu'"),
@@ -192,3 +198,27 @@ def test_a_config_that_asks_for_something_else_is_refused_by_name(
     write_json(tmp_path / "config.json", CASES[name].config | change)
     with pytest.raises(CheckpointError, match=rf"config\.json: .*{said}"):
         load_encoder(NumpyOps(cores=1), open_checkpoint(Card(id="x", path=tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "longest"),
+    [
+        ("xlm-roberta", {}, 64),
+        ("mpnet", {}, 160),
+        ("nomic_bert", {"rotary_scaling_factor": 2.0, "max_trained_positions": 17}, 17),
+    ],
+)
+def test_texts_beyond_the_last_position_are_refused(
+    tmp_path: Path, name: str, change: dict[str, Any], longest: int
+) -> None:
+    CASES[name].write(tmp_path)
+    write_json(tmp_path / "sentence_bert_config.json", {})
+    write_json(tmp_path / "config.json", CASES[name].config | change)
+    ops = NumpyOps(cores=1)
+    card = Card(id="x", path=tmp_path, max_tokens=longest + 1)
+    with pytest.raises(CheckpointError, match=f"max_tokens = {longest}"):
+        load_encoder(ops, open_checkpoint(card))
+    encoder = load_encoder(ops, open_checkpoint(replace(card, max_tokens=longest)))
+    texts = [text for text in CASES[name].texts() if len(text) <= longest]
+    _, expected = recorded(name)
+    assert np.abs(encoder.encode(texts) - expected[: len(texts)]).max() <= 1e-5

@@ -30,6 +30,11 @@ class Config(msgspec.Struct, frozen=True):
     hidden_act: Literal["gelu"]
     position_embedding_type: Literal["absolute"] = "absolute"
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:

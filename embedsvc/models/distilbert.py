@@ -24,6 +24,11 @@ class Config(msgspec.Struct, frozen=True):
     max_position_embeddings: int
     activation: Literal["gelu"]
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings
+
 
 def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
     """Weights on the device, from tensors under transformers' names."""

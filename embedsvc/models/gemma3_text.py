@@ -50,6 +50,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         refuse_unless(self, attention_bias=False)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings
+
     def kinds(self) -> tuple[LayerType, ...]:
         """What each layer attends to."""
         return self.layer_types or tuple(
@@ -108,7 +113,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
 
     def view(kind: LayerType) -> View:
-        table = rope_table(size, config.theta(kind), config.max_position_embeddings)
+        table = rope_table(size, config.theta(kind), config.longest)
         attention = Attention(
             heads,
             kv_heads,

@@ -56,6 +56,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         refuse_unless(self, pack_qkv=True, logn_attention_scale=False)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -110,7 +115,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
 
 
 def _rope(config: Config, size: int) -> Array:
-    longest = config.max_position_embeddings
+    longest = config.longest
     new, scaling = config.rope_parameters, config.rope_scaling
     if new is not None:
         return rope_table(size, new.rope_theta, longest, slower=new.factor)

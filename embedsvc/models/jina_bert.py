@@ -36,6 +36,11 @@ class Config(msgspec.Struct, frozen=True):
     feed_forward_type: Literal["geglu"]
     position_embedding_type: Literal["alibi"]
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings
+
 
 @dataclass(frozen=True, slots=True)
 class Extra:
@@ -108,7 +113,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
     # Every token of an embedded text is of type 0: one table instead of two.
     words = tensors.take("embeddings.word_embeddings.weight", config.vocab_size, width)
     types = tensors.take("embeddings.token_type_embeddings.weight", config.type_vocab_size, width)
-    longest = config.max_position_embeddings
+    longest = config.longest
     bias = -slopes(heads)[:, None] * np.abs(np.arange(1 - longest, longest))
     weights = Weights(
         words=ops.array(words + types[0]),

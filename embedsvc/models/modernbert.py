@@ -42,6 +42,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     mlp_bias: bool = False
     norm_bias: bool = False
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings
+
     def kinds(self) -> tuple[LayerType, ...]:
         """What each layer attends to."""
         return self.layer_types or tuple(
@@ -94,7 +99,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
 
     def view(kind: LayerType) -> View:
         window = config.local_attention // 2 if kind == "sliding_attention" else None
-        table = rope_table(size, config.theta(kind), config.max_position_embeddings)
+        table = rope_table(size, config.theta(kind), config.longest)
         return View(ops.float32(table), Attention(heads, heads, scale=size**-0.5, window=window))
 
     def norm(name: str) -> Norm:

@@ -34,6 +34,11 @@ class Config(msgspec.Struct, frozen=True):
     hidden_act: Literal["gelu"]
     relative_attention_num_buckets: Literal[32] = 32
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings - FIRST_POSITION
+
 
 def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
     """Weights on the device, from tensors under transformers' names."""
@@ -55,8 +60,8 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
     places = config.max_position_embeddings
     positions = tensors.take("embeddings.position_embeddings.weight", places, width)
     biases = tensors.take("encoder.relative_attention_bias.weight", buckets, heads)
-    longest = places - FIRST_POSITION
-    bias = ops.array(biases[bucket(np.arange(1 - longest, longest), buckets)].T)
+    distances = np.arange(1 - config.longest, config.longest)
+    bias = ops.array(biases[bucket(distances, buckets)].T)
     weights = bert.Weights(
         words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
         positions=ops.array(positions[FIRST_POSITION:]),

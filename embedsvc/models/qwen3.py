@@ -40,6 +40,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         refuse_unless(self, attention_bias=False, use_sliding_window=False)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -86,7 +91,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
     theta = config.rope_parameters.rope_theta if config.rope_parameters else config.rope_theta
     weights = Weights(
         words=read.array("embed_tokens.weight", config.vocab_size, width),
-        rope=ops.float32(rope_table(size, theta, config.max_position_embeddings)),
+        rope=ops.float32(rope_table(size, theta, config.longest)),
         attention=Attention(heads, kv_heads, scale=size**-0.5, causal=True),
         layers=tuple(layer(f"layers.{i}") for i in range(config.num_hidden_layers)),
         norm=read.array("norm.weight", width),
