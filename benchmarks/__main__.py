@@ -12,7 +12,7 @@ from benchmarks.bench import Plan, Row, run
 from benchmarks.chart import draw
 from benchmarks.peers import PEERS
 from benchmarks.report import add_up, markdown, text
-from benchmarks.texts import SHAPES, SWEEPS, shape_named
+from embedsvc.bench.texts import SHAPES, SWEEPS, shape_named
 
 
 def main() -> int:

@@ -1,6 +1,5 @@
 """One run: every server in turn, every shape, several rounds."""
 
-import asyncio
 import http.client
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,23 +10,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import uvloop
 
-from benchmarks.answers import (
-    LEAST_COSINE,
-    NotEmbeddings,
-    check_answers,
-    cosines,
-    problems,
-    read_reference,
-    read_vectors,
-)
+from benchmarks.answers import LEAST_COSINE, cosines, read_reference
 from benchmarks.limit import measure_limit
-from benchmarks.load import Load, Measurement
+from benchmarks.model import DIMENSIONS, MODEL
 from benchmarks.peers import PEERS
 from benchmarks.server import NotServing, Server, busy_seconds
 from benchmarks.setup import prepare, start
-from benchmarks.texts import MODEL, SWEEPS, Request, Shape, make_requests
+from embedsvc.bench.answers import NotEmbeddings, problems, read_vectors
+from embedsvc.bench.texts import SWEEPS, Shape, make_requests
+from embedsvc.bench.window import measure
 
 SLOW_BATCH = 7
 Row = dict[str, Any]
@@ -111,8 +103,16 @@ def _measure_server(
         fields = {"model": server.model, "encoding_format": plan.encoding}
         requests = make_requests(shape, f"{number} {shape.name}", server.head(), fields)
         before, spent, began = busy_seconds(server.pid), time.process_time(), time.perf_counter()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            measured = runner.run(_measure_shape(server, plan, shape, requests))
+        figures = measure(
+            server.host,
+            server.port,
+            shape,
+            requests,
+            seconds=plan.seconds,
+            warm_up=plan.warm_up,
+            patience=plan.patience,
+            dimensions=DIMENSIONS,
+        )
         shares = {}
         if before and (after := busy_seconds(server.pid)):
             took = time.perf_counter() - began
@@ -121,39 +121,7 @@ def _measure_server(
             shares = {"others_cpu_share": max(0.0, others / took), "stolen_share": stolen / took}
         memory = server.memory()
         row = {"kind": "shape", "shape": shape.name, "peak_mib": memory and memory[1]}
-        yield row | shares | summarise(measured)
-
-
-async def _measure_shape(
-    server: Server, plan: Plan, shape: Shape, requests: Iterator[Request]
-) -> Measurement:
-    load = Load(server.host, server.port, shape, requests)
-    return await load.measure(plan.seconds, plan.warm_up, plan.patience)
-
-
-def summarise(measured: Measurement) -> Row:
-    """The figures of one window."""
-    counts = [request.texts for request in measured.sent]
-    tokens = sum(request.tokens for request in measured.sent)
-    wrong, said = check_answers(measured.bodies, counts)
-    latencies = np.array(measured.latencies or [np.nan]) * 1000
-    p50, p90, p95, p99 = (float(np.percentile(latencies, p)) for p in (50, 90, 95, 99))
-    return {
-        "seconds": measured.seconds,
-        "requests_per_second": len(counts) / measured.seconds,
-        "texts_per_second": sum(counts) / measured.seconds,
-        "tokens_per_second": tokens / measured.seconds,
-        "p50_ms": p50,
-        "p90_ms": p90,
-        "p95_ms": p95,
-        "p99_ms": p99,
-        "max_ms": float(latencies.max()),
-        "requests": len(counts),
-        "errors": dict(measured.errors),
-        "wrong": dict(wrong),
-        "usage_share": said / tokens if tokens else None,
-        "load_cpu_share": measured.cpu_share,
-    }
+        yield row | shares | figures
 
 
 def _compare(server: Server, encoding: str) -> Row:
@@ -169,7 +137,7 @@ def _compare(server: Server, encoding: str) -> Row:
             status, body = server.post({"input": batch, "encoding_format": encoding})
             if status != 200:
                 raise NotEmbeddings(f"{status}: {body[:200].decode(errors='replace')}")
-            found.append(read_vectors(body, len(batch))[0])
+            found.append(read_vectors(body, len(batch), DIMENSIONS)[0])
         except (NotEmbeddings, OSError, http.client.HTTPException) as error:
             return {"vectors": "failed", "why": str(error)[:200], "least_cosine": None}
     vectors, expected = np.concatenate(found), np.concatenate([reference.vectors] * 2)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.texts import MODEL
+from benchmarks.model import MODEL
 
 THREADS = str(os.cpu_count() or 1)
 HTTP = ("starlette==1.10.0", "uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0", "orjson")

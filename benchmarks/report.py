@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.bench import Row
+from benchmarks.model import ROOT
 from benchmarks.peers import PEERS
-from benchmarks.texts import ROOT
 
 FIGURES = (
     "requests_per_second",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.answers import NotEmbeddings, read_vectors
+from embedsvc.bench.answers import NotEmbeddings, read_vectors
 
 STOP_SECONDS = 10.0
 

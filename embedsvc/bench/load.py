@@ -16,7 +16,7 @@ from typing import cast
 
 import httptools
 
-from benchmarks.texts import Request, Shape
+from embedsvc.bench.texts import Request, Shape
 
 MOST_CLIENTS = 512
 """Connections an open loop may have; what arrives beyond them waits, and the clock runs."""

@@ -1,0 +1,156 @@
+"""`embedsvc bench`: what a server that speaks OpenAI's API does under load, this one or another."""
+
+import argparse
+import http.client
+import os
+import random
+import sys
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import orjson
+
+from embedsvc.bench.answers import NotEmbeddings, read_vectors
+from embedsvc.bench.texts import SHAPES, SWEEPS, Shape, make_requests, make_text, shape_named
+from embedsvc.bench.window import measure
+from embedsvc.errors import CardsError
+
+HEADINGS = ("shape", "texts/s", "tokens/s", "p50 ms", "p90 ms", "p99 ms", "errors")
+FIGURES = ("texts_per_second", "tokens_per_second", "p50_ms", "p90_ms", "p99_ms")
+PATIENCE_SECONDS = 60.0
+
+
+class Target(NamedTuple):
+    """The server that is measured."""
+
+    host: str
+    port: int
+    path: str
+    key: str
+    model: str
+
+    def head(self) -> str:
+        """All of a request's head but the length of its body."""
+        return (
+            f"POST {self.path}/embeddings HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
+            f"Authorization: Bearer {self.key}\r\nContent-Type: application/json\r\n"
+        )
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    option = parser.add_argument
+    option("--url", default="http://127.0.0.1:8000/v1", help="default: http://127.0.0.1:8000/v1")
+    option("--model", help="left out, the first that the server lists")
+    option("--api-key", default=os.environ.get("OPENAI_API_KEY", "none"), help="if it wants one")
+    option(
+        "--shapes",
+        default=",".join(SHAPES),
+        help=f"{', '.join(SHAPES)}, open:80 (80 texts a second, as they come)",
+    )
+    option("--sweeps", default="", help=f"of {', '.join(SWEEPS)}: how it bears more of each")
+    option("--seconds", type=float, default=5.0, help="window of one shape; default: 5")
+    option("--warm-up", type=float, default=1.0, help="load before each window; default: 1")
+    option("--encoding", choices=("base64", "float"), default="base64", help="default: base64")
+    option("--json", action="store_true", help="a line of JSON for each shape, for programs")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Measure and print; 1 if any answer was an error or wrong. Raises `CardsError`."""
+    try:
+        shapes = [shape_named(name) for name in given.shapes.split(",") if name]
+        shapes += [shape for name in given.sweeps.split(",") if name for shape in SWEEPS[name]]
+    except (ValueError, KeyError) as error:
+        raise CardsError(f"bench: {error}") from None
+    target = _target(given)
+    dimensions, per_text = _try(target, given.encoding)
+    if not given.json:
+        print(f"{target.model} at {given.url}: {dimensions} dimensions")
+        print(_line(HEADINGS))
+    bad = False
+    for shape in shapes:
+        figures = _measure(target, shape, dimensions, given)
+        figures["tokens_per_second"] *= figures.pop("usage_share") or per_text
+        bad = bad or bool(figures["errors"] or figures["wrong"])
+        if given.json:
+            sys.stdout.buffer.write(orjson.dumps(figures, option=orjson.OPT_APPEND_NEWLINE))
+            sys.stdout.flush()
+        else:
+            troubles = ", ".join(
+                f"{count} x {what}"
+                for kind in ("errors", "wrong")
+                for what, count in figures[kind].items()
+            )
+            numbers = [f"{figures[name]:,.1f}" for name in FIGURES]
+            print(_line((shape.name, *numbers, troubles or "none")), flush=True)
+    return 1 if bad else 0
+
+
+def _measure(
+    target: Target, shape: Shape, dimensions: int, given: argparse.Namespace
+) -> dict[str, Any]:
+    # Seeded anew each time: a text that the server has in its cache measures the cache.
+    seed = f"{random.SystemRandom().random()}"
+    fields = {"model": target.model, "encoding_format": given.encoding}
+    figures = measure(
+        target.host,
+        target.port,
+        shape,
+        make_requests(shape, seed, target.head(), fields),
+        seconds=given.seconds,
+        warm_up=given.warm_up,
+        patience=PATIENCE_SECONDS,
+        dimensions=dimensions,
+    )
+    return {"model": target.model, "shape": shape.name} | figures
+
+
+def _target(given: argparse.Namespace) -> Target:
+    url: str = given.url
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise CardsError(f"bench: --url must be like http://127.0.0.1:8000/v1, not {url}")
+    path = parts.path.rstrip("/").removesuffix("/embeddings")
+    target = Target(parts.hostname, parts.port or 80, path, given.api_key, given.model or "")
+    if target.model:
+        return target
+    status, body = _ask(target, "GET", "/models")
+    try:
+        return target._replace(model=orjson.loads(body)["data"][0]["id"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise CardsError(f"bench: {url}/models answered {status}; say --model") from None
+
+
+def _try(target: Target, encoding: str) -> tuple[int, float]:
+    """Dimensions of a vector, and tokens of a text by the server's count over ours.
+
+    Raises `CardsError` if there is no vector.
+    """
+    text, tokens = make_text(random.Random("try"), SHAPES["single"])
+    body = {"model": target.model, "input": text, "encoding_format": encoding}
+    status, answer = _ask(target, "POST", "/embeddings", orjson.dumps(body))
+    try:
+        if status != 200:
+            raise NotEmbeddings(f"{status}: {answer[:300].decode(errors='replace')}")
+        vectors, counted = read_vectors(answer, 1)
+    except NotEmbeddings as error:
+        raise CardsError(f"bench: no vector from the server: {error}") from None
+    return vectors.shape[1], counted / tokens
+
+
+def _ask(target: Target, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(target.host, target.port, timeout=PATIENCE_SECONDS)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {target.key}"}
+    try:
+        connection.request(method, target.path + path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except OSError as error:
+        address = f"{target.host}:{target.port}"
+        raise CardsError(f"bench: nothing answers at {address}: {error}") from None
+    finally:
+        connection.close()
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return f"{cells[0]:<12}" + "".join(f"{cell:>12}" for cell in cells[1:-1]) + f"  {cells[-1]}"

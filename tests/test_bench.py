@@ -1,0 +1,94 @@
+"""`embedsvc bench` against a real server, and against one that answers wrongly."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from embedsvc.cli import main
+from tests.test_server import serving
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with serving("--cache-bytes", "0") as (url, _):
+        yield f"{url}/v1"
+
+
+def bench(url: str, *options: str) -> int:
+    return main(["bench", "--url", url, "--seconds", "0.3", "--warm-up", "0.1", *options])
+
+
+def test_a_line_of_json_for_each_shape(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench(server, "--shapes", "single,bulk,open:20", "--json") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["shape"] for row in rows] == ["single", "bulk", "open:20"]
+    for row in rows:
+        assert row["model"] == "all-MiniLM-L6-v2"
+        assert row["errors"] == row["wrong"] == {}
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        texts = 32 if row["shape"] == "bulk" else 1
+        assert row["texts_per_second"] == pytest.approx(texts * row["requests_per_second"])
+        # Texts of 12 words are about 16 tokens, by the server's own count.
+        assert 14 <= row["tokens_per_second"] / row["texts_per_second"] <= 18
+
+
+def test_a_table_for_people(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench(server, "--model", "text-embedding-3-small", "--shapes", "single") == 0
+    title, headings, line = capsys.readouterr().out.splitlines()
+    assert title.endswith("384 dimensions")
+    assert headings.split()[0] == "shape"
+    assert line.startswith("single")
+    assert line.endswith("none")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--shapes", "nothing"), "no shape nothing"),
+        (("--model", "other"), "no vector from the server: 404"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(
+    server: str, options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(server, *options) == 3
+    assert message in capsys.readouterr().err
+
+
+def test_nothing_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("http://127.0.0.1:9/v1") == 3
+    assert "nothing answers at 127.0.0.1:9" in capsys.readouterr().err
+    assert bench("https://127.0.0.1:9/v1") == 3
+    assert "--url must be like http://" in capsys.readouterr().err
+
+
+class Wrong(BaseHTTPRequestHandler):
+    """Answers vectors whose length is not 1."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        vector = base64.b64encode(np.ones(4, dtype="<f4").tobytes()).decode()
+        body = json.dumps({"data": [{"index": 0, "embedding": vector}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+def test_wrong_vectors_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Wrong) as wrong:
+        threading.Thread(target=wrong.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{wrong.server_address[1]}/v1"
+        assert bench(url, "--model", "m", "--shapes", "single") == 1
+        wrong.shutdown()
+    assert "not of length 1" in capsys.readouterr().out
