@@ -178,6 +178,7 @@ def load_with(ops: Ops, tensors: dict[str, NDArray[Any]], folder: Path) -> Any:
         ("nomic_bert-transformers", {"head_dim": 6}, "`head_dim` of 6"),
         ("nomic_bert-moe", {"moe_normalize_expert_weights": True}, "`moe_normalize"),
         ("gte", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'dynamic'"),
+        ("gte", {"rope_scaling": {"type": "ntk", "factor": 8.0, "mixed_b": 0.6}}, "mixed_b"),
         ("gte", {"position_embedding_type": "absolute"}, "'absolute'"),
         ("gte", {"logn_attention_scale": True}, "`logn_attention_scale` of True"),
         ("jina_bert", {"feed_forward_type": "reglu"}, "'reglu'"),

@@ -9,6 +9,8 @@ from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Attention, Ops
 from embedsvc.tensors import Tensors
 
+UNUSED = ("vocab_",)
+"""Tensors that checkpoints carry and the hidden states do not need."""
 EPS = 1e-12
 """Of layer norms; no config says it."""
 
@@ -56,7 +58,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
         width=width,
         eps=EPS,
     )
-    tensors.finish(bert.UNUSED)
+    tensors.finish(UNUSED)
     return weights
 
 

@@ -23,6 +23,7 @@ class RopeScaling(msgspec.Struct, frozen=True):
 
     factor: float
     type: Literal["ntk"]
+    mixed_b: None = None
 
 
 class RopeParameters(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
 from embedsvc.tensors import Tensors
 
-UNUSED = ("pooler.",)
+UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
 """Tensors that checkpoints carry and the hidden states do not need."""
 
 

@@ -166,12 +166,17 @@ class MlxOps:
     def experts(self, x: mx.array, scores: mx.array, chosen: int, layer: Experts) -> mx.array:
         weights = mx.softmax(scores.astype(mx.float32), axis=-1)
         best = mx.argpartition(-weights, chosen - 1, axis=-1)[:, :chosen]
-        weights = mx.take_along_axis(weights, best, axis=-1)[..., None, None]
+        weights = mx.take_along_axis(weights, best, axis=-1)[..., None]  # (N, chosen, 1)
         dtype = x.dtype if self.gpu else mx.float32  # all that MLX's CPU has a kernel for
-        inner = mx.gather_mm(x[:, None, None].astype(dtype), layer.up.astype(dtype), None, best)
-        out = mx.gather_mm(self.gelu(inner), layer.down.astype(dtype), None, best)
-        # (N, chosen, 1, D)
-        return (out * weights).sum(axis=(1, 2)).astype(x.dtype)
+        up, down = layer.up.astype(dtype), layer.down.astype(dtype)
+        # Rows are put in the order of their experts, so that each expert's weights are read once.
+        best = best.reshape(-1)
+        order = mx.argsort(best)
+        rows = x[order // chosen][:, None].astype(dtype)  # (N * chosen, 1, D)
+        inner = self.gelu(mx.gather_mm(rows, up, None, best[order], sorted_indices=True))
+        out = mx.gather_mm(inner, down, None, best[order], sorted_indices=True)
+        out = out[mx.argsort(order)].reshape(-1, chosen, x.shape[1])
+        return (out * weights).sum(axis=1).astype(x.dtype)
 
     def layer_norm(self, x: mx.array, norm: Norm, eps: float) -> mx.array:
         return mx.fast.layer_norm(x, norm.weight, norm.bias, eps)
