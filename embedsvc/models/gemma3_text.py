@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import msgspec
 import numpy as np
 
-from embedsvc.models.configs import RopeByLayer, refuse_unless
+from embedsvc.models.configs import RopeByLayer, Sizes, refuse_unless
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Ops, columns, rope_table
 from embedsvc.tensors import Tensors
@@ -22,17 +21,11 @@ UNUSED = ("lm_head.",)
 LayerType = Literal["full_attention", "sliding_attention"]
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
-    intermediate_size: int
-    max_position_embeddings: int
     rms_norm_eps: float
     query_pre_attn_scalar: float
     sliding_window: int
@@ -49,11 +42,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         refuse_unless(self, attention_bias=False)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest text there are positions for."""
-        return self.max_position_embeddings
 
     def kinds(self) -> tuple[LayerType, ...]:
         """What each layer attends to."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from embedsvc.models.configs import refuse_unless
+from embedsvc.models.configs import Sizes, refuse_unless
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import (
     Array,
@@ -44,14 +44,9 @@ class RopeParameters(msgspec.Struct, frozen=True):
     rope_type: Literal["default", "dynamic"] = "default"
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
     layer_norm_eps: float
     type_vocab_size: int
     pad_vocab_size_multiple: int = 1
@@ -199,14 +194,9 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
 
     vocabulary = -(-config.vocab_size // config.pad_vocab_size_multiple)
     vocabulary *= config.pad_vocab_size_multiple
-    words = tensors.take("embeddings.word_embeddings.weight", vocabulary, width)
-    if config.type_vocab_size:
-        # Every token of an embedded text is of type 0: one table instead of two.
-        name = "embeddings.token_type_embeddings.weight"
-        words = words + tensors.take(name, config.type_vocab_size, width)[0]
     theta = config.rope_parameters.rope_theta if config.rope_parameters else config.rope_theta
     weights = Weights(
-        words=ops.array(words),
+        words=read.words(vocabulary, config.type_vocab_size, width),
         norm=read.norm("emb_ln", width),
         rope=ops.float32(rope_table(size, theta, config.longest)),
         attention=Attention(heads, heads, scale=size**-0.5),

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import msgspec
-
-from embedsvc.models.configs import RopeParameters, refuse_unless
+from embedsvc.models.configs import RopeParameters, Sizes, refuse_unless
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Ops, columns, rope_table
 from embedsvc.tensors import Tensors
@@ -17,17 +15,11 @@ UNUSED = ("lm_head.",)
 """Tensors that checkpoints carry and the hidden states do not need."""
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
-    intermediate_size: int
-    max_position_embeddings: int
     rms_norm_eps: float
     hidden_act: Literal["silu"]
     rope_theta: float = 10_000.0
@@ -39,11 +31,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         refuse_unless(self, attention_bias=False, use_sliding_window=False)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest text there are positions for."""
-        return self.max_position_embeddings
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,14 @@ class Reader:
         """A tensor as it is."""
         return self.ops.array(self.tensors.take(name, *shape))
 
+    def words(self, vocabulary: int, types: int, width: int) -> Array:
+        """A table of words; to each is added what type 0 adds, for that all tokens are of."""
+        words = self.tensors.take("embeddings.word_embeddings.weight", vocabulary, width)
+        if types:
+            name = "embeddings.token_type_embeddings.weight"
+            words = words + self.tensors.take(name, types, width)[0]
+        return self.ops.array(words)
+
     def norm(self, name: str, width: int, *, bias: bool = True) -> Norm:
         """A layer norm."""
         shift = self.array(f"{name}.bias", width) if bias else None
