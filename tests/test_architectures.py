@@ -175,6 +175,7 @@ def load_with(ops: Ops, tensors: dict[str, NDArray[Any]], folder: Path) -> Any:
         ("nomic_bert", {"rotary_emb_fraction": 0.5}, "`rotary_emb_fraction` of 0.5"),
         ("nomic_bert", {"prenorm": True}, "`prenorm` of True"),
         ("nomic_bert", {"activation_function": "geglu"}, "'geglu'"),
+        ("nomic_bert-transformers", {"hidden_act": "gelu"}, "`hidden_act` of gelu"),
         ("nomic_bert-transformers", {"head_dim": 6}, "`head_dim` of 6"),
         ("nomic_bert-moe", {"moe_normalize_expert_weights": True}, "`moe_normalize"),
         ("gte", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'dynamic'"),

@@ -56,8 +56,8 @@ class Config(Sizes, frozen=True, kw_only=True):
     head_dim: int | None = None
     rope_theta: float = 1000.0
     rope_parameters: RopeParameters | None = None
-    hidden_act: Literal["silu"] = "silu"
-    activation_function: Literal["swiglu", "gelu"] = "swiglu"
+    hidden_act: str = "silu"
+    activation_function: Literal["swiglu", "gelu"] | None = None  # goes before `hidden_act`
     qkv_proj_bias: bool = False
     mlp_fc1_bias: bool = False
     mlp_fc2_bias: bool = False
@@ -94,6 +94,8 @@ class Config(Sizes, frozen=True, kw_only=True):
             moe_normalize_expert_weights=False,
             num_shared_experts=0,
         )
+        if self.activation_function is None:
+            refuse_unless(self, hidden_act="silu")
         if self.head_dim is not None:
             refuse_unless(self, head_dim=self.hidden_size // self.num_attention_heads)
 
