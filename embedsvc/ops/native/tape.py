@@ -14,7 +14,7 @@ from embedsvc.ops.base import Attention, Experts, Linear, Norm
 
 OPERATIONS: tuple[str, ...] = (
     *("embedding", "copy", "add", "multiply", "linear", "layer_norm", "rms_norm", "activation"),
-    *("rope", "attention", "pool_mean", "pool_max", "pool_first", "pool_last"),
+    *("rope", "experts", "attention", "pool_mean", "pool_max", "pool_first", "pool_last"),
 )
 ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu", "relu")
 TOKENS, CHUNK, TEXTS = range(3)
@@ -40,6 +40,8 @@ INSTRUCTION = np.dtype(
         ("causal", "i8"),
         ("window", "i8"),
         ("reach", "i8"),
+        ("experts", "i8"),
+        ("chosen", "i8"),
         ("scale", "f8"),
     ]
 )
@@ -128,7 +130,10 @@ class Tape:
         self._step("copy", out, x=x)
         return out
 
-    def add(self, x: Value, y: Value) -> Value:
+    def add(self, x: Value, y: Value | NDArray[np.float32]) -> Value:
+        if not isinstance(y, Value):
+            self._step("add", x, weight=self._address(y))
+            return x
         for product, other in ((x, y), (y, x)):
             step = self._open(product)
             if step and step.y is None and other.buffer != product.buffer:
@@ -188,7 +193,20 @@ class Tape:
         return x
 
     def experts(self, x: Value, scores: Value, chosen: int, layer: Experts) -> Value:
-        raise NotOnTape
+        out = self._buffer(x.width)
+        up, down = layer.up, layer.down
+        self._step(
+            "experts",
+            out,
+            x=x,
+            y=scores,
+            weight=self._address(up),
+            bias=self._address(down),
+            inputs=down.shape[2],
+            experts=len(up),
+            chosen=chosen,
+        )
+        return out
 
     def attention(self, q: Value, k: Value, v: Value, spec: Attention, layout: object) -> Value:
         out = self._buffer(q.width)
