@@ -18,7 +18,7 @@ from embedsvc.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
 from embedsvc.models import ARCHITECTURES, EXCEED_FLOAT16, find_architecture, read_config
-from embedsvc.ops.base import Batch, Ops
+from embedsvc.ops.base import Batch, Ops, rope_table
 from embedsvc.ops.mlx import MlxOps
 from embedsvc.ops.numpy import NumpyOps
 from tests.checkpoints import write_json
@@ -58,6 +58,14 @@ def recorded(name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Hidden states (N, D) of all texts, end to end, and vectors (B, D)."""
     with np.load(RECORDED / f"{name}.npz", allow_pickle=False) as arrays:
         return arrays["hidden"], arrays["vectors"]
+
+
+def test_positions_far_on_turn_heads_as_transformers_turns_them() -> None:
+    with np.load(RECORDED / "rotations.npz", allow_pickle=False) as rotations:
+        assert len(rotations.files) >= 4
+        for name, expected in rotations.items():
+            size, base, length = map(int, name.split())
+            assert np.abs(rope_table(size, base, length)[-1] - expected).max() <= 2e-6
 
 
 def test_every_architecture_has_a_case() -> None:

@@ -253,9 +253,11 @@ def columns(x: Array, *widths: int) -> tuple[Array, ...]:
 def rope_table(size: int, base: float, length: int, *, slower: float = 1.0) -> NDArray[np.float32]:
     """Cosines, then sines, of how far positions 0..length-1 turn a head's parts: (length, size).
 
-    Position p turns part e by p / (base^(2 e / size) * slower). Angles are rounded to float32, as
-    other implementations do it; at position 8000 that matters.
+    Position p turns part e by p / (base^(2 e / size) * slower), rounded to float32 after each step
+    as other implementations do it: at position 8000 an angle's last digit matters.
     """
-    turns = (1 / base ** (np.arange(0, size, 2) / size) / slower).astype(np.float32)
+    exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+    powers = (base ** exponents.astype(np.float64)).astype(np.float32)
+    turns = 1 / powers / np.float32(slower)
     angles = np.arange(length, dtype=np.float32)[:, None] * turns
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
