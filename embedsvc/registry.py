@@ -128,10 +128,10 @@ class Engine:
         write_cache: bool = True,
     ) -> Embedded:
         """Vectors of the chunks of each input, by late chunking. Raises `RequestError`."""
-        if self.checkpoint.pooling != "mean":
+        if self.checkpoint.pooling != ("mean",):
             raise BadRequest(
                 "Late chunking needs a model with mean pooling, "
-                f"and this one's is {self.checkpoint.pooling}."
+                f"and this one's is {' + '.join(self.checkpoint.pooling)}."
             )
         loop = asyncio.get_running_loop()
         texts: list[SpannedText] = []
@@ -299,9 +299,14 @@ class Registry:
     async def _load(self, card: Card) -> Engine:
         loop = asyncio.get_running_loop()
         checkpoint = await loop.run_in_executor(self._files, open_checkpoint, card)
-        tokenizer = await loop.run_in_executor(
-            self._files, Tokenizer, card.id, checkpoint.folder, checkpoint.max_tokens
+        read = partial(
+            Tokenizer,
+            card.id,
+            checkpoint.folder,
+            checkpoint.max_tokens,
+            special_tokens=checkpoint.special_tokens,
         )
+        tokenizer = await loop.run_in_executor(self._files, read)
 
         def load() -> Encoder:
             return load_encoder(self.device.make_ops(card.dtype), checkpoint)
