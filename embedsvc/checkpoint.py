@@ -158,7 +158,8 @@ def _positions(config: dict[str, Any]) -> int | None:
     for key in ("max_position_embeddings", "n_positions"):
         positions = config.get(key)
         if isinstance(positions, int):
-            first = int(config.get("pad_token_id") or 1) + 1
+            padding: int | None = config.get("pad_token_id")
+            first = 1 + (1 if padding is None else padding)
             return positions - first if config["model_type"] in POSITIONS_FROM else positions
     return None
 

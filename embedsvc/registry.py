@@ -31,7 +31,7 @@ from embedsvc.prompts import split_name
 from embedsvc.requests import Chunking, Offsets
 from embedsvc.settings import Settings
 from embedsvc.store import Store
-from embedsvc.tokenizer import Tokenizer
+from embedsvc.tokenizer import Tokenizer, open_tokenizer
 from embedsvc.tokens import SpannedText, Text
 from embedsvc.truncation import average
 
@@ -299,14 +299,7 @@ class Registry:
     async def _load(self, card: Card) -> Engine:
         loop = asyncio.get_running_loop()
         checkpoint = await loop.run_in_executor(self._files, open_checkpoint, card)
-        read = partial(
-            Tokenizer,
-            card.id,
-            checkpoint.folder,
-            checkpoint.max_tokens,
-            special_tokens=checkpoint.special_tokens,
-        )
-        tokenizer = await loop.run_in_executor(self._files, read)
+        tokenizer = await loop.run_in_executor(self._files, open_tokenizer, checkpoint)
 
         def load() -> Encoder:
             return load_encoder(self.device.make_ops(card.dtype), checkpoint)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding
 
+from embedsvc.checkpoint import Checkpoint
 from embedsvc.ops.base import TokenIds
 from embedsvc.tokenizer_files import read_tokenizer
 from embedsvc.tokens import LocatedTokens
@@ -52,3 +53,13 @@ class Tokenizer:
         return self._tokenizer.encode_batch(
             list(texts), add_special_tokens=special and self._special_tokens
         )
+
+
+def open_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokeniser of a checkpoint. Raises `CheckpointError` that names the file."""
+    return Tokenizer(
+        checkpoint.card.id,
+        checkpoint.folder,
+        checkpoint.max_tokens,
+        special_tokens=checkpoint.special_tokens,
+    )

@@ -19,7 +19,7 @@ from embedsvc.ops.base import Ops, TokenIds
 from embedsvc.samples import TEXTS
 from embedsvc.sources import sha256
 from embedsvc.tensors import weight_files
-from embedsvc.tokenizer import Tokenizer
+from embedsvc.tokenizer import open_tokenizer
 
 CANONICAL = Path(__file__).parent / "data" / "canonical.json"
 FULL_LENGTH = 512
@@ -80,15 +80,9 @@ def verify(ops: Ops, checkpoint: Checkpoint) -> Iterator[Check]:
 
 def _tokens(checkpoint: Checkpoint) -> list[TokenIds]:
     """The texts' ids, and a text of full length."""
-    tokenizer = Tokenizer(
-        checkpoint.card.id,
-        checkpoint.folder,
-        10**9,
-        special_tokens=checkpoint.special_tokens,
-    )
     full = "word " * FULL_LENGTH
     limits = [checkpoint.max_tokens] * len(TEXTS) + [min(FULL_LENGTH, checkpoint.max_tokens)]
-    texts = tokenizer.encode([*TEXTS, full])
+    texts = open_tokenizer(checkpoint).encode([*TEXTS, full])
     return [text[:limit] for text, limit in zip(texts, limits, strict=True)]
 
 

@@ -15,7 +15,7 @@ from embedsvc.encoder import load_encoder
 from embedsvc.ops.base import Ops
 from embedsvc.samples import TEXTS
 from embedsvc.tensors import BITS, GROUP_SIZES, weight_files
-from embedsvc.tokenizer import Tokenizer
+from embedsvc.tokenizer import open_tokenizer
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +51,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _vectors(ops: Ops, checkpoint: Checkpoint) -> NDArray[np.float64]:
-    tokenizer = Tokenizer(
-        checkpoint.card.id, checkpoint.folder, 10**9, special_tokens=checkpoint.special_tokens
-    )
-    ids = [text[: checkpoint.max_tokens] for text in tokenizer.encode(TEXTS)]
+    ids = [text[: checkpoint.max_tokens] for text in open_tokenizer(checkpoint).encode(TEXTS)]
     return load_encoder(ops, checkpoint).encode(ids).astype(np.float64)
 
 
