@@ -27,7 +27,7 @@ class Begun(NamedTuple):
     """A pass under way."""
 
     order: list[int]  # number of each row's text
-    pooled: Array  # (B, D)
+    pooled: Array  # (B, D), or more rows where texts are padded to a rounder number
 
 
 class Encoder:
@@ -55,7 +55,7 @@ class Encoder:
         self.dimensions = self.encode([np.zeros(2, dtype=np.int32)]).shape[1]
         typical = [np.zeros(min(n, checkpoint.max_tokens), dtype=np.int32) for n in range(32, 64)]
         ops.tune(lambda: self.encode(typical))
-        self.cost = measure(self.encode, checkpoint.max_tokens)
+        self.cost = measure(self.encode, checkpoint.max_tokens, ops.max_batch_tokens)
 
     def encode(self, texts: Sequence[TokenIds]) -> NDArray[np.float32]:
         """Vectors (B, D), in the order of the texts.
@@ -89,7 +89,7 @@ class Encoder:
 
     def finish(self, begun: Begun) -> NDArray[np.float32]:
         """What `encode` returns; may be called on any thread."""
-        rows = self._finished(self._ops.to_numpy(begun.pooled))
+        rows = self._finished(self._ops.to_numpy(begun.pooled)[: len(begun.order)])
         vectors = np.empty_like(rows)
         vectors[begun.order] = rows
         return vectors

@@ -90,7 +90,7 @@ class Engine:
         self._batcher = Batcher(
             encode,
             cost=encoder.cost,
-            padded=device.ops.padded,
+            grid=device.ops.grid,
             slots=device.ops.slots,
             max_batch_tokens=self.max_batch_tokens,
             max_waiting_tokens=settings.max_waiting_tokens,
@@ -195,7 +195,9 @@ class Engine:
 
     async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> Tokenized:
         """The inputs in tokens, some at a time: a long request lets short ones in between."""
-        if len(inputs) < TEXTS and sum(map(len, inputs)) <= SHORT:
+        # Ids are decoded with a table that is read when first needed, and not on the event loop.
+        texts = len(inputs) < TEXTS and isinstance(inputs[0], str)
+        if texts and sum(map(len, inputs)) <= SHORT:
             return tokenize(self.tokenizer, inputs, reading, of=len(inputs))
         loop = asyncio.get_running_loop()
         read: list[Tokenized] = []

@@ -9,7 +9,7 @@ from embedsvc.ops.base import Ops
 def unpadded(ops: Ops, value: object, lengths: list[int]) -> NDArray[np.float32]:
     """Rows of real tokens only, whatever the backend's layout."""
     rows = ops.to_numpy(value)
-    if len(rows) == sum(lengths):
+    if ops.grid is None:
         return rows
-    grid = rows.reshape(len(lengths), -1, rows.shape[-1])
-    return np.concatenate([text[:n] for text, n in zip(grid, lengths, strict=True)])
+    grid = rows.reshape(*ops.grid(len(lengths), max(lengths)), rows.shape[-1])
+    return np.concatenate([text[:n] for text, n in zip(grid, lengths, strict=False)])

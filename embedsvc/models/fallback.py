@@ -58,7 +58,6 @@ def forward(ops: Ops, weights: Any, config: Config, batch: Batch) -> Array:
     import mlx.core as mx
 
     layout = batch.layout
-    mask = mx.arange(layout.length) < layout.lengths[:, None]
     ids = batch.ids.reshape(layout.texts, layout.length)
-    hidden = weights(ids, mask.astype(mx.int32)).last_hidden_state  # (B, L, D)
+    hidden = weights(ids, layout.mask.astype(mx.int32)).last_hidden_state  # (B, L, D)
     return hidden.reshape(layout.texts * layout.length, -1)

@@ -104,8 +104,11 @@ class Ops(Protocol):
         ...
 
     @property
-    def padded(self) -> bool:
-        """Whether the texts of a batch are computed as if all were as long as the longest."""
+    def grid(self) -> Callable[[int, int], tuple[int, int]] | None:
+        """How many texts, of what length, are computed for so many, the longest of that length.
+
+        None where nothing is padded.
+        """
         ...
 
     @property

@@ -45,7 +45,7 @@ class NumpyOps:
     name: Literal["native", "numpy"] = "numpy"
     dtype: Dtype = "float32"
     max_batch_tokens = 4096
-    padded = False
+    grid = None
     pipelined = False
 
     def __init__(self, cores: int | None = None) -> None:
