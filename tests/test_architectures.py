@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
@@ -17,7 +18,7 @@ from embedsvc.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
 from embedsvc.models import ARCHITECTURES, EXCEED_FLOAT16, find_architecture, read_config
-from embedsvc.ops.base import Batch, Ops
+from embedsvc.ops.base import Batch, Ops, rope_table
 from embedsvc.ops.mlx import MlxOps
 from embedsvc.ops.numpy import NumpyOps
 from tests.checkpoints import write_json
@@ -57,6 +58,14 @@ def recorded(name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Hidden states (N, D) of all texts, end to end, and vectors (B, D)."""
     with np.load(RECORDED / f"{name}.npz", allow_pickle=False) as arrays:
         return arrays["hidden"], arrays["vectors"]
+
+
+def test_positions_far_on_turn_heads_as_transformers_turns_them() -> None:
+    with np.load(RECORDED / "rotations.npz", allow_pickle=False) as rotations:
+        assert len(rotations.files) >= 4
+        for name, expected in rotations.items():
+            size, base, length = map(int, name.split())
+            assert np.abs(rope_table(size, base, length)[-1] - expected).max() <= 2e-6
 
 
 def test_every_architecture_has_a_case() -> None:
@@ -165,13 +174,20 @@ def load_with(ops: Ops, tensors: dict[str, NDArray[Any]], folder: Path) -> Any:
         ("xlm-roberta", {"position_embedding_type": "relative_key"}, "'relative_key'"),
         ("distilbert", {"activation": "relu"}, "'relu'"),
         ("mpnet", {"relative_attention_num_buckets": 64}, r"relative_attention_num_buckets"),
-        ("nomic_bert", {"rotary_scaling_factor": 2.0}, "`rotary_scaling_factor` of 2.0"),
+        ("nomic_bert", {"rotary_emb_interleaved": True}, "`rotary_emb_interleaved` of True"),
+        (
+            "nomic_bert-transformers",
+            {"rope_parameters": {"rope_theta": 1.0, "rope_type": "yarn"}},
+            "'yarn'",
+        ),
         ("nomic_bert", {"rotary_emb_fraction": 0.5}, "`rotary_emb_fraction` of 0.5"),
         ("nomic_bert", {"prenorm": True}, "`prenorm` of True"),
         ("nomic_bert", {"activation_function": "geglu"}, "'geglu'"),
+        ("nomic_bert-transformers", {"hidden_act": "gelu"}, "`hidden_act` of gelu"),
         ("nomic_bert-transformers", {"head_dim": 6}, "`head_dim` of 6"),
         ("nomic_bert-moe", {"moe_normalize_expert_weights": True}, "`moe_normalize"),
         ("gte", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'dynamic'"),
+        ("gte", {"rope_scaling": {"type": "ntk", "factor": 8.0, "mixed_b": 0.6}}, "mixed_b"),
         ("gte", {"position_embedding_type": "absolute"}, "'absolute'"),
         ("gte", {"logn_attention_scale": True}, "`logn_attention_scale` of True"),
         ("jina_bert", {"feed_forward_type": "reglu"}, "'reglu'"),
@@ -192,3 +208,27 @@ def test_a_config_that_asks_for_something_else_is_refused_by_name(
     write_json(tmp_path / "config.json", CASES[name].config | change)
     with pytest.raises(CheckpointError, match=rf"config\.json: .*{said}"):
         load_encoder(NumpyOps(cores=1), open_checkpoint(Card(id="x", path=tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "longest"),
+    [
+        ("xlm-roberta", {}, 64),
+        ("mpnet", {}, 160),
+        ("nomic_bert", {"rotary_scaling_factor": 2.0, "max_trained_positions": 17}, 17),
+    ],
+)
+def test_texts_beyond_the_last_position_are_refused(
+    tmp_path: Path, name: str, change: dict[str, Any], longest: int
+) -> None:
+    CASES[name].write(tmp_path)
+    write_json(tmp_path / "sentence_bert_config.json", {})
+    write_json(tmp_path / "config.json", CASES[name].config | change)
+    ops = NumpyOps(cores=1)
+    card = Card(id="x", path=tmp_path, max_tokens=longest + 1)
+    with pytest.raises(CheckpointError, match=f"max_tokens = {longest}"):
+        load_encoder(ops, open_checkpoint(card))
+    encoder = load_encoder(ops, open_checkpoint(replace(card, max_tokens=longest)))
+    texts = [text for text in CASES[name].texts() if len(text) <= longest]
+    _, expected = recorded(name)
+    assert np.abs(encoder.encode(texts) - expected[: len(texts)]).max() <= 1e-5

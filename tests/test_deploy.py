@@ -21,7 +21,9 @@ def pins(name: str) -> dict[str, str]:
 
 
 def test_every_setting_that_is_named_exists() -> None:
-    named = set(re.findall(r"\bEMBEDSVC_\w+", DOCKERFILE + (ROOT / "deploy/compose.yaml").read_text()))
+    named = set(
+        re.findall(r"\bEMBEDSVC_\w+", DOCKERFILE + (ROOT / "deploy/compose.yaml").read_text())
+    )
     named |= set(re.findall(r"\bEMBEDSVC_\w+", (ROOT / "docs/deploy.md").read_text()))
     assert named
     assert named <= SETTINGS

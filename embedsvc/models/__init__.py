@@ -28,7 +28,10 @@ class Architecture(Protocol):
     """What a file in this folder offers."""
 
     Config: type[Any]
-    """What the pass reads of config.json: a msgspec struct."""
+    """What the pass reads of config.json: a msgspec struct.
+
+    If it has a `longest`, that is the number of tokens that the pass can take of one text.
+    """
 
     def prepare(self, ops: Ops, tensors: Tensors, config: Any) -> Any:
         """Weights on the device from a checkpoint's tensors, all of which must be known."""

@@ -6,25 +6,18 @@ MiniLM, BGE, E5, GTE (v1) and Arctic (v1) are this architecture.
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
-
+from embedsvc.models.configs import Sizes
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
 from embedsvc.tensors import Tensors
 
-UNUSED = ("pooler.", "embeddings.position_ids")
+UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
 """Tensors that checkpoints carry and the hidden states do not need."""
 
 
-class Config(msgspec.Struct, frozen=True):
+class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
     type_vocab_size: int
     layer_norm_eps: float
     hidden_act: Literal["gelu"]

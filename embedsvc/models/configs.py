@@ -5,6 +5,22 @@ from typing import Literal
 import msgspec
 
 
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """What nearly all spell alike."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings
+
+
 class RopeParameters(msgspec.Struct, frozen=True):
     """Rotary positions as transformers 5 writes them; no kind of scaling is known here."""
 

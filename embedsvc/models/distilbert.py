@@ -9,6 +9,8 @@ from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Attention, Ops
 from embedsvc.tensors import Tensors
 
+UNUSED = ("vocab_",)
+"""Tensors that checkpoints carry and the hidden states do not need."""
 EPS = 1e-12
 """Of layer norms; no config says it."""
 
@@ -23,6 +25,11 @@ class Config(msgspec.Struct, frozen=True):
     hidden_dim: int
     max_position_embeddings: int
     activation: Literal["gelu"]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings
 
 
 def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
@@ -51,7 +58,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
         width=width,
         eps=EPS,
     )
-    tensors.finish(bert.UNUSED)
+    tensors.finish(UNUSED)
     return weights
 
 

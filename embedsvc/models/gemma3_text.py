@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import msgspec
 import numpy as np
 
-from embedsvc.models.configs import RopeByLayer, refuse_unless
+from embedsvc.models.configs import RopeByLayer, Sizes, refuse_unless
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Ops, columns, rope_table
 from embedsvc.tensors import Tensors
@@ -22,17 +21,11 @@ UNUSED = ("lm_head.",)
 LayerType = Literal["full_attention", "sliding_attention"]
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
-    intermediate_size: int
-    max_position_embeddings: int
     rms_norm_eps: float
     query_pre_attn_scalar: float
     sliding_window: int
@@ -108,7 +101,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
 
     def view(kind: LayerType) -> View:
-        table = rope_table(size, config.theta(kind), config.max_position_embeddings)
+        table = rope_table(size, config.theta(kind), config.longest)
         attention = Attention(
             heads,
             kv_heads,
@@ -141,7 +134,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
 
     kinds = config.kinds()
     views = {kind: view(kind) for kind in set(kinds)}
-    words = tensors.take("embed_tokens.weight", config.vocab_size, width)
+    words = tensors.take_weight("embed_tokens.weight", config.vocab_size, width)
     weights = Weights(
         words=ops.array(words * np.float32(width**0.5)),
         layers=tuple(layer(f"layers.{i}", views[kind]) for i, kind in enumerate(kinds)),

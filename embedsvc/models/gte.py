@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from embedsvc.models.configs import refuse_unless
+from embedsvc.models.configs import Sizes, refuse_unless
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns, rope_table
 from embedsvc.tensors import Tensors
@@ -23,6 +23,7 @@ class RopeScaling(msgspec.Struct, frozen=True):
 
     factor: float
     type: Literal["ntk"]
+    mixed_b: None = None
 
 
 class RopeParameters(msgspec.Struct, frozen=True):
@@ -33,15 +34,9 @@ class RopeParameters(msgspec.Struct, frozen=True):
     factor: float = 1.0
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
     type_vocab_size: int
     layer_norm_eps: float
     hidden_act: Literal["gelu"]
@@ -93,13 +88,8 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
             norm=read.norm(f"{name}.mlp_ln", width),
         )
 
-    words = tensors.take("embeddings.word_embeddings.weight", config.vocab_size, width)
-    if config.type_vocab_size:
-        # Every token of an embedded text is of type 0: one table instead of two.
-        name = "embeddings.token_type_embeddings.weight"
-        words = words + tensors.take(name, config.type_vocab_size, width)[0]
     weights = Weights(
-        words=ops.array(words),
+        words=read.words(config.vocab_size, config.type_vocab_size, width),
         norm=read.norm("embeddings.LayerNorm", width),
         rope=ops.float32(_rope(config, size)),
         attention=Attention(heads, heads, scale=size**-0.5),
@@ -110,7 +100,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
 
 
 def _rope(config: Config, size: int) -> Array:
-    longest = config.max_position_embeddings
+    longest = config.longest
     new, scaling = config.rope_parameters, config.rope_scaling
     if new is not None:
         return rope_table(size, new.rope_theta, longest, slower=new.factor)

@@ -9,27 +9,21 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.models.configs import Sizes
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
 from embedsvc.tensors import Tensors
 
-UNUSED = ("pooler.",)
+UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
 """Tensors that checkpoints carry and the hidden states do not need."""
 
 
-class Config(msgspec.Struct, frozen=True):
+class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
     type_vocab_size: int
     layer_norm_eps: float
     hidden_act: Literal["gelu"]
@@ -105,13 +99,10 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
             ),
         )
 
-    # Every token of an embedded text is of type 0: one table instead of two.
-    words = tensors.take("embeddings.word_embeddings.weight", config.vocab_size, width)
-    types = tensors.take("embeddings.token_type_embeddings.weight", config.type_vocab_size, width)
-    longest = config.max_position_embeddings
+    longest = config.longest
     bias = -slopes(heads)[:, None] * np.abs(np.arange(1 - longest, longest))
     weights = Weights(
-        words=ops.array(words + types[0]),
+        words=read.words(config.vocab_size, config.type_vocab_size, width),
         norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=ops.array(bias)),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import msgspec
-
-from embedsvc.models.configs import RopeByLayer
+from embedsvc.models.configs import RopeByLayer, Sizes
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns, rope_table
 from embedsvc.tensors import Tensors
@@ -21,15 +19,9 @@ UNUSED = ("head.", "decoder.", "classifier.")
 LayerType = Literal["full_attention", "sliding_attention"]
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
     norm_eps: float
     local_attention: int
     hidden_activation: Literal["gelu"]
@@ -94,7 +86,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
 
     def view(kind: LayerType) -> View:
         window = config.local_attention // 2 if kind == "sliding_attention" else None
-        table = rope_table(size, config.theta(kind), config.max_position_embeddings)
+        table = rope_table(size, config.theta(kind), config.longest)
         return View(ops.float32(table), Attention(heads, heads, scale=size**-0.5, window=window))
 
     def norm(name: str) -> Norm:

@@ -6,11 +6,11 @@ Song et al., 2020, arXiv:2004.09297. all-mpnet-base-v2 and multi-qa-mpnet are th
 import math
 from typing import Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.models import bert
+from embedsvc.models.configs import Sizes
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Attention, Ops
 from embedsvc.tensors import Tensors
@@ -21,18 +21,17 @@ FARTHEST = 128
 """From this distance on all share one bias."""
 
 
-class Config(msgspec.Struct, frozen=True):
+class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
     layer_norm_eps: float
     hidden_act: Literal["gelu"]
     relative_attention_num_buckets: Literal[32] = 32
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings - FIRST_POSITION
 
 
 def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
@@ -55,8 +54,8 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
     places = config.max_position_embeddings
     positions = tensors.take("embeddings.position_embeddings.weight", places, width)
     biases = tensors.take("encoder.relative_attention_bias.weight", buckets, heads)
-    longest = places - FIRST_POSITION
-    bias = ops.array(biases[bucket(np.arange(1 - longest, longest), buckets)].T)
+    distances = np.arange(1 - config.longest, config.longest)
+    bias = ops.array(biases[bucket(distances, buckets)].T)
     weights = bert.Weights(
         words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
         positions=ops.array(positions[FIRST_POSITION:]),

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from embedsvc.models.configs import RopeParameters, refuse_unless
+from embedsvc.models.configs import Sizes, refuse_unless
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import (
     Array,
@@ -37,24 +37,27 @@ SPELLINGS = {
 """How the authors' repositories spell what transformers calls otherwise."""
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class RopeParameters(msgspec.Struct, frozen=True):
+    """Rotary positions as transformers 5 writes them; what is dynamic begins beyond `longest`."""
+
+    rope_theta: float
+    rope_type: Literal["default", "dynamic"] = "default"
+
+
+class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
     layer_norm_eps: float
     type_vocab_size: int
     pad_vocab_size_multiple: int = 1
     max_position_embeddings: int = 0
     n_positions: int = 0
+    max_trained_positions: int = 2048
     head_dim: int | None = None
     rope_theta: float = 1000.0
     rope_parameters: RopeParameters | None = None
-    hidden_act: Literal["silu"] = "silu"
-    activation_function: Literal["swiglu", "gelu"] = "swiglu"
+    hidden_act: str = "silu"
+    activation_function: Literal["swiglu", "gelu"] | None = None  # goes before `hidden_act`
     qkv_proj_bias: bool = False
     mlp_fc1_bias: bool = False
     mlp_fc2_bias: bool = False
@@ -87,13 +90,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             rotary_emb_fraction=1.0,
             rotary_emb_interleaved=False,
             rotary_emb_scale_base=None,
-            rotary_scaling_factor=None,
             expert_choice_router=False,
             moe_normalize_expert_weights=False,
             num_shared_experts=0,
         )
+        if self.activation_function is None:
+            refuse_unless(self, hidden_act="silu")
         if self.head_dim is not None:
             refuse_unless(self, head_dim=self.hidden_size // self.num_attention_heads)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for.
+
+        A scaling factor is for longer texts than the model was trained with. What the authors' code
+        makes of those depends on the texts before and beside them, so they are not taken here.
+        """
+        if self.rotary_scaling_factor is not None:
+            return self.max_trained_positions
+        return max(self.max_position_embeddings, self.n_positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,17 +196,11 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
 
     vocabulary = -(-config.vocab_size // config.pad_vocab_size_multiple)
     vocabulary *= config.pad_vocab_size_multiple
-    words = tensors.take("embeddings.word_embeddings.weight", vocabulary, width)
-    if config.type_vocab_size:
-        # Every token of an embedded text is of type 0: one table instead of two.
-        name = "embeddings.token_type_embeddings.weight"
-        words = words + tensors.take(name, config.type_vocab_size, width)[0]
     theta = config.rope_parameters.rope_theta if config.rope_parameters else config.rope_theta
-    longest = max(config.max_position_embeddings, config.n_positions)
     weights = Weights(
-        words=ops.array(words),
+        words=read.words(vocabulary, config.type_vocab_size, width),
         norm=read.norm("emb_ln", width),
-        rope=ops.float32(rope_table(size, theta, longest)),
+        rope=ops.float32(rope_table(size, theta, config.longest)),
         attention=Attention(heads, heads, scale=size**-0.5),
         layers=tuple(layer(f"encoder.layers.{i}", i) for i in range(config.num_hidden_layers)),
     )

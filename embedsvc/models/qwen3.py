@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import msgspec
-
-from embedsvc.models.configs import RopeParameters, refuse_unless
+from embedsvc.models.configs import RopeParameters, Sizes, refuse_unless
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Ops, columns, rope_table
 from embedsvc.tensors import Tensors
@@ -17,17 +15,11 @@ UNUSED = ("lm_head.",)
 """Tensors that checkpoints carry and the hidden states do not need."""
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
-    intermediate_size: int
-    max_position_embeddings: int
     rms_norm_eps: float
     hidden_act: Literal["silu"]
     rope_theta: float = 10_000.0
@@ -86,7 +78,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
     theta = config.rope_parameters.rope_theta if config.rope_parameters else config.rope_theta
     weights = Weights(
         words=read.array("embed_tokens.weight", config.vocab_size, width),
-        rope=ops.float32(rope_table(size, theta, config.max_position_embeddings)),
+        rope=ops.float32(rope_table(size, theta, config.longest)),
         attention=Attention(heads, kv_heads, scale=size**-0.5, causal=True),
         layers=tuple(layer(f"layers.{i}") for i in range(config.num_hidden_layers)),
         norm=read.array("norm.weight", width),

@@ -13,6 +13,11 @@ class Config(bert.Config, frozen=True, kw_only=True):
 
     pad_token_id: int
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings - self.pad_token_id - 1
+
 
 def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
     """Weights on the device, from tensors under transformers' names, which are BERT's."""

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
-from transformers import AutoModel
+from transformers import AutoModel, Qwen3Config
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from tests.reference.float64 import jina_bert, nomic_bert_moe
 from tests.tiny import CASES, Case
@@ -37,6 +38,9 @@ OWN = {
     "nomic_bert-moe": nomic_bert_moe,
 }
 POOLINGS = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "lasttoken"}
+
+FAR = ((64, 1000, 8192), (64, 10_000, 8192), (64, 160_000, 8192), (128, 1_000_000, 32768))
+"""Sizes of heads, bases of rotary positions, and positions."""
 
 
 def reference(name: str, case: Case, folder: Path) -> Callable[[NDArray[np.int32]], Any]:
@@ -57,6 +61,18 @@ def reference(name: str, case: Case, folder: Path) -> Callable[[NDArray[np.int32
         raise SystemExit(f"{name}: {wrong}")
     model.eval()
     return lambda ids: model(torch.tensor(ids[None].astype(np.int64))).last_hidden_state[0].numpy()
+
+
+def far_rotations() -> dict[str, NDArray[np.float32]]:
+    """Cosines, then sines, at the last position of some models, as transformers has them."""
+    rows: dict[str, NDArray[np.float32]] = {}
+    for size, base, length in FAR:
+        parameters = {"rope_theta": base, "rope_type": "default"}
+        config = Qwen3Config(head_dim=size, rope_parameters=parameters)
+        cos, sin = Qwen3RotaryEmbedding(config)(torch.ones(1), torch.tensor([[length - 1]]))
+        halves = [turn[0, 0, : size // 2].numpy() for turn in (cos, sin)]
+        rows[f"{size} {base} {length}"] = np.concatenate(halves)
+    return rows
 
 
 def vector(case: Case, hidden: NDArray[Any]) -> NDArray[np.float32]:
@@ -87,6 +103,7 @@ def main() -> None:
             hidden=rows.astype(np.float32),
             vectors=vectors.astype(np.float32),
         )
+    np.savez(HERE / "rotations.npz", **far_rotations())
     versions = {package: version(package) for package in PACKAGES}
     about = json.dumps(versions | {"python": platform.python_version()}, indent=1)
     (HERE / "versions.json").write_text(about + "\n", encoding="utf-8")
