@@ -14,7 +14,7 @@ import uvicorn
 from embedsvc import __version__
 from embedsvc.access import check_address
 from embedsvc.app import create_app
-from embedsvc.commands import bench, convert, service, verify
+from embedsvc.commands import bench, convert, doctor, service, verify
 from embedsvc.environment import read_environment
 from embedsvc.errors import AddressError, SetupError
 from embedsvc.logfile import log_to
@@ -23,7 +23,13 @@ from embedsvc.notify import notify
 from embedsvc.registry import Registry
 from embedsvc.settings import Settings, read_settings
 
-COMMANDS = {"bench": bench, "convert": convert, "service": service, "verify": verify}
+COMMANDS = {
+    "bench": bench,
+    "convert": convert,
+    "doctor": doctor,
+    "service": service,
+    "verify": verify,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("bench", "measure a running server, this one or any other"),
         ("convert", "write a model in another precision, and print what that costs"),
+        ("doctor", "say what is here, what is wrong with it, and what would help"),
         ("service", "have launchd or systemd keep a server running"),
         ("verify", "check that a model computes what it should on this machine"),
     ):

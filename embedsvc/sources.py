@@ -11,13 +11,13 @@ HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 HUB_NOT = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
 
 
-def find_checkpoint(card: Card) -> Path:
-    """The folder with the card's files, downloaded if it must be.
+def find_checkpoint(card: Card, *, download: bool = True) -> Path:
+    """The folder with the card's files, downloaded if it must be, and may be.
 
     Raises `CheckpointError` that names the card and every place looked at.
     """
     looked: list[str] = []
-    folder = _path(card, looked) or _package(card, looked) or _hub(card, looked)
+    folder = _path(card, looked) or _package(card, looked) or _hub(card, looked, download)
     if folder is None:
         raise CheckpointError(f"model `{card.id}`: no files; {'; '.join(looked)}")
     return folder
@@ -46,7 +46,7 @@ def _package(card: Card, looked: list[str]) -> Path | None:
     return None
 
 
-def _hub(card: Card, looked: list[str]) -> Path | None:
+def _hub(card: Card, looked: list[str], download: bool) -> Path | None:
     if card.repo is None:
         return None
     # Imported here: it takes longer to import than a small model takes to load.
@@ -62,6 +62,7 @@ def _hub(card: Card, looked: list[str]) -> Path | None:
                 revision=card.revision,
                 allow_patterns=HUB_FILES,
                 ignore_patterns=HUB_NOT,
+                local_files_only=not download,
             )
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
