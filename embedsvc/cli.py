@@ -14,13 +14,13 @@ import uvicorn
 from embedsvc import __version__
 from embedsvc.access import check_address
 from embedsvc.app import create_app
-from embedsvc.commands import bench
+from embedsvc.commands import bench, convert, verify
 from embedsvc.errors import AddressError, SetupError
 from embedsvc.loop import new_event_loop
 from embedsvc.registry import Registry
 from embedsvc.settings import Settings, read_settings
 
-COMMANDS = {"bench": bench}
+COMMANDS = {"bench": bench, "convert": convert, "verify": verify}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,10 +90,13 @@ def _announce(registry: Registry, listener: socket.socket, settings: Settings) -
     address = f"[{host}]" if ":" in host else host
     ops = registry.device.ops
     key = '-H "api-key: $KEY" ' if settings.api_keys or settings.api_keys_file else ""
-    names = ", ".join(registry.cards.by_id)
-    first = next(iter(registry.cards.by_id))
+    cards = registry.cards.by_id
+    loaded = [card.id for card in cards.values() if card.preload]
+    names = ", ".join(loaded) or "nothing loaded yet"
+    others = len(cards) - len(loaded)
+    first = loaded[0] if loaded else next(iter(cards))
     print(
-        f"embedsvc {__version__}: {names}\n"
+        f"embedsvc {__version__}: {names}; {others} more when asked for\n"
         f"  with {ops.name}, {ops.dtype}, on {ops.device}; cards from {registry.cards.file}\n"
         f"  at http://{address}:{port}/v1\n"
         f"Try: curl http://{address}:{port}/v1/embeddings {key}-H 'content-type: application/json' "
@@ -140,6 +143,10 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="listen beyond this machine although there are no keys",
     )
-    for name, text in (("bench", "measure a running server, this one or any other"),):
+    for name, text in (
+        ("bench", "measure a running server, this one or any other"),
+        ("convert", "write a model in another precision, and print what that costs"),
+        ("verify", "check that a model computes what it should on this machine"),
+    ):
         COMMANDS[name].add(commands.add_parser(name, help=text))
     return parser

@@ -13,9 +13,9 @@ from embedsvc.cost import measure
 from embedsvc.errors import CheckpointError
 from embedsvc.late_chunking import pool as pool_spans
 from embedsvc.models import (
-    ARCHITECTURES,
     EXCEED_FLOAT16,
     Architecture,
+    fallback,
     find_architecture,
     read_config,
 )
@@ -39,10 +39,11 @@ class Encoder:
         self._ops = ops
         self._checkpoint = checkpoint
         weights = architecture.prepare(ops, checkpoint.tensors(), config)
-        pool = pooling.POOL[checkpoint.pooling]
+        self._steps = pooling.load_steps(checkpoint.card.id, checkpoint.steps)
 
         def forward(ops: Ops, batch: Batch) -> Array:
-            return pool(ops, architecture.forward(ops, weights, config, batch), batch.layout)
+            hidden = architecture.forward(ops, weights, config, batch)
+            return pooling.pool(ops, checkpoint.pooling, hidden, batch.layout)
 
         def hidden(ops: Ops, batch: Batch) -> Array:
             return architecture.forward(ops, weights, config, batch)
@@ -78,7 +79,7 @@ class Encoder:
     def _encode_spans(self, text: SpannedText) -> NDArray[np.float32]:
         hidden = self._ops.to_numpy(self._hidden(self._ops.batch([text.ids])))
         pooled = pool_spans(hidden[: len(text)], text.spans)  # less padding
-        return pooling.finish(pooled, normalize=self._checkpoint.normalize)
+        return self._finished(pooled)
 
     def begin(self, texts: Sequence[TokenIds]) -> Begun:
         """Have the hardware begin with the texts."""
@@ -88,10 +89,16 @@ class Encoder:
 
     def finish(self, begun: Begun) -> NDArray[np.float32]:
         """What `encode` returns; may be called on any thread."""
-        pooled = self._ops.to_numpy(begun.pooled)[: len(begun.order)]
-        vectors = np.empty_like(pooled)
-        vectors[begun.order] = pooling.finish(pooled, normalize=self._checkpoint.normalize)
+        rows = self._finished(self._ops.to_numpy(begun.pooled)[: len(begun.order)])
+        vectors = np.empty_like(rows)
+        vectors[begun.order] = rows
         return vectors
+
+    def _finished(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pooled rows after the modules that follow pooling."""
+        for step in self._steps:
+            pooled = step(pooled)
+        return pooling.finish(pooled, normalize=self._checkpoint.normalize)
 
 
 def load_encoder(ops: Ops, checkpoint: Checkpoint) -> Encoder:
@@ -100,18 +107,20 @@ def load_encoder(ops: Ops, checkpoint: Checkpoint) -> Encoder:
     Raises `CheckpointError` that names what is missing, wrong or not supported.
     """
     model, kind = checkpoint.card.id, checkpoint.model_type
-    architecture = find_architecture(kind, checkpoint.config)
-    if architecture is None:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise CheckpointError(f"model `{model}`: model_type `{kind}` is not supported ({known})")
+    architecture: Architecture | None = find_architecture(kind, checkpoint.config)
     if ops.dtype == "float16" and kind in EXCEED_FLOAT16:
         raise CheckpointError(
             f'model `{model}`: {kind} exceeds float16; give its card `dtype = "bfloat16"`'
         )
     try:
+        if architecture is None:
+            fallback.check(kind)
+            architecture = fallback
         config = read_config(architecture, checkpoint.config)
     except msgspec.ValidationError as error:
         raise CheckpointError(f"model `{model}`: config.json: {error}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"model `{model}`: {error}") from None
     longest = getattr(config, "longest", checkpoint.max_tokens)
     if checkpoint.max_tokens > longest:
         raise CheckpointError(

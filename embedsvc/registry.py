@@ -31,7 +31,7 @@ from embedsvc.prompts import split_name
 from embedsvc.requests import Chunking, Offsets
 from embedsvc.settings import Settings
 from embedsvc.store import Store
-from embedsvc.tokenizer import Tokenizer
+from embedsvc.tokenizer import Tokenizer, open_tokenizer
 from embedsvc.tokens import SpannedText, Text
 from embedsvc.truncation import average
 
@@ -128,10 +128,10 @@ class Engine:
         write_cache: bool = True,
     ) -> Embedded:
         """Vectors of the chunks of each input, by late chunking. Raises `RequestError`."""
-        if self.checkpoint.pooling != "mean":
+        if self.checkpoint.pooling != ("mean",):
             raise BadRequest(
                 "Late chunking needs a model with mean pooling, "
-                f"and this one's is {self.checkpoint.pooling}."
+                f"and this one's is {' + '.join(self.checkpoint.pooling)}."
             )
         loop = asyncio.get_running_loop()
         texts: list[SpannedText] = []
@@ -301,9 +301,7 @@ class Registry:
     async def _load(self, card: Card) -> Engine:
         loop = asyncio.get_running_loop()
         checkpoint = await loop.run_in_executor(self._files, open_checkpoint, card)
-        tokenizer = await loop.run_in_executor(
-            self._files, Tokenizer, card.id, checkpoint.folder, checkpoint.max_tokens
-        )
+        tokenizer = await loop.run_in_executor(self._files, open_tokenizer, checkpoint)
 
         def load() -> Encoder:
             return load_encoder(self.device.make_ops(card.dtype), checkpoint)

@@ -134,7 +134,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
 
     kinds = config.kinds()
     views = {kind: view(kind) for kind in set(kinds)}
-    words = tensors.take("embed_tokens.weight", config.vocab_size, width)
+    words = tensors.take_weight("embed_tokens.weight", config.vocab_size, width)
     weights = Weights(
         words=ops.array(words * np.float32(width**0.5)),
         layers=tuple(layer(f"layers.{i}", views[kind]) for i, kind in enumerate(kinds)),

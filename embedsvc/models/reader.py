@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedsvc.ops.base import Array, Linear, Norm, Ops
+from embedsvc.packed_weights import join
 from embedsvc.tensors import Tensors
 
 
@@ -17,7 +18,9 @@ class Reader:
     tensors: Tensors
 
     def array(self, name: str, *shape: int) -> Array:
-        """A tensor as it is."""
+        """A tensor as it is; of two dimensions, a table, which may be quantised."""
+        if len(shape) == 2:
+            return self.ops.array(self.tensors.take_weight(name, *shape))
         return self.ops.array(self.tensors.take(name, *shape))
 
     def words(self, vocabulary: int, types: int, width: int) -> Array:
@@ -39,8 +42,9 @@ class Reader:
 
     def joined(self, outputs: Mapping[str, int], inputs: int, *, bias: bool = True) -> Linear:
         """Linear layers of the same inputs as one, whose outputs lie side by side in that order."""
-        weights = [self.tensors.take(f"{name}.weight", n, inputs) for name, n in outputs.items()]
+        take = self.tensors.take_weight
+        weight = join([take(f"{name}.weight", n, inputs) for name, n in outputs.items()])
         if not bias:
-            return self.ops.linear_layer(np.concatenate(weights), None)
+            return self.ops.linear_layer(weight, None)
         biases = [self.tensors.take(f"{name}.bias", n) for name, n in outputs.items()]
-        return self.ops.linear_layer(np.concatenate(weights), np.concatenate(biases))
+        return self.ops.linear_layer(weight, np.concatenate(biases))

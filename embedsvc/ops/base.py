@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
+from embedsvc.packed_weights import Quantized
 
 T = TypeVar("T")
 Array = Any  # numpy.ndarray or mlx.core.array, never mixed
@@ -117,15 +118,15 @@ class Ops(Protocol):
 
     # --- loading -------------------------------------------------------------------------------
 
-    def array(self, value: NDArray[Any]) -> Array:
-        """The array on the device, in the backend's dtype."""
+    def array(self, value: NDArray[Any] | Quantized) -> Array:
+        """The array on the device, in the backend's dtype; a quantised one is a table."""
         ...
 
     def float32(self, value: NDArray[Any]) -> Array:
         """The array on the device, in float32 whatever the backend's dtype."""
         ...
 
-    def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
+    def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
         """A layer from its checkpoint's weight (out, in) and bias (out,)."""
         ...
 
@@ -234,6 +235,14 @@ class Ops(Protocol):
         """Mean of each text's rows, summed in float32: (B, D)."""
         ...
 
+    def segment_mean_sqrt(self, hidden: Array, layout: Any) -> Array:
+        """Sum of each text's rows over the square root of their number: (B, D)."""
+        ...
+
+    def segment_weighted_mean(self, hidden: Array, layout: Any) -> Array:
+        """Mean of each text's rows, the first weighing 1, the second 2, and so on: (B, D)."""
+        ...
+
     def segment_max(self, hidden: Array, layout: Any) -> Array:
         """Maximum of each text's rows: (B, D)."""
         ...
@@ -244,6 +253,10 @@ class Ops(Protocol):
 
     def segment_last(self, hidden: Array, layout: Any) -> Array:
         """The last row of each text: (B, D)."""
+        ...
+
+    def side_by_side(self, parts: Sequence[Array]) -> Array:
+        """Arrays (B, D) as one (B, D * parts)."""
         ...
 
 

@@ -12,6 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -28,6 +29,7 @@ from embedsvc.ops.padded import (
     grid_shape,
     lay_out,
 )
+from embedsvc.packed_weights import Quantized
 
 SETTINGS = {
     "MLX_ENABLE_TF32": "0",  # or float32 products have the precision of float16
@@ -76,13 +78,16 @@ class MlxOps:
 
     # --- loading -------------------------------------------------------------------------------
 
-    def array(self, value: NDArray[Any]) -> mx.array:
+    def array(self, value: NDArray[Any] | Quantized) -> Any:
+        if isinstance(value, Quantized):
+            scales, biases = self.array(value.scales), self.array(value.biases)
+            return replace(value, packed=mx.array(value.packed), scales=scales, biases=biases)
         return mx.array(value).astype(self._dtype)
 
     def float32(self, value: NDArray[Any]) -> mx.array:
         return mx.array(value).astype(mx.float32)
 
-    def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
+    def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
         return Linear(self.array(weight), None if bias is None else self.array(bias))
 
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
@@ -133,7 +138,10 @@ class MlxOps:
     def copy(self, x: mx.array) -> mx.array:
         return x
 
-    def embedding(self, table: mx.array, indices: mx.array) -> mx.array:
+    def embedding(self, table: mx.array | Quantized, indices: mx.array) -> mx.array:
+        if isinstance(table, Quantized):
+            parts = (part[indices] for part in (table.packed, table.scales, table.biases))
+            return mx.dequantize(*parts, group_size=table.group_size, bits=table.bits)
         return table[indices]
 
     def add(self, x: mx.array, y: mx.array) -> mx.array:
@@ -143,6 +151,17 @@ class MlxOps:
         return x * y
 
     def linear(self, x: mx.array, layer: Linear) -> mx.array:
+        weight = layer.weight
+        if isinstance(weight, Quantized):
+            out = mx.quantized_matmul(
+                x,
+                weight.packed,
+                scales=weight.scales,
+                biases=weight.biases,
+                group_size=weight.group_size,
+                bits=weight.bits,
+            )
+            return out if layer.bias is None else out + layer.bias
         if layer.bias is None:
             return x @ layer.weight.T
         return mx.addmm(layer.bias, x, layer.weight.T)
@@ -209,6 +228,14 @@ class MlxOps:
         tokens = _masked(hidden.astype(mx.float32), layout, 0.0)
         return tokens.sum(axis=1) / layout.lengths[:, None]
 
+    def segment_mean_sqrt(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
+        return self.segment_mean(hidden, layout) * mx.sqrt(layout.lengths[:, None])
+
+    def segment_weighted_mean(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
+        tokens = _masked(hidden.astype(mx.float32), layout, 0.0)
+        weights = mx.arange(1, layout.length + 1, dtype=mx.float32)[:, None]
+        return (tokens * weights).sum(axis=1) * 2 / (layout.lengths * (layout.lengths + 1))[:, None]
+
     def segment_max(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
         return _masked(hidden, layout, -float("inf")).max(axis=1)
 
@@ -217,6 +244,9 @@ class MlxOps:
 
     def segment_last(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
         return _grid(hidden, layout)[mx.arange(layout.texts), layout.lengths - 1]
+
+    def side_by_side(self, parts: Sequence[mx.array]) -> mx.array:
+        return mx.concatenate(list(parts), axis=1)
 
 
 def has_gpu() -> bool:

@@ -27,6 +27,7 @@ from embedsvc.ops.native.tape import (
     Weight,
 )
 from embedsvc.ops.numpy import Floats, NumpyOps, PackedLayout
+from embedsvc.packed_weights import Quantized, expand
 
 
 class NativeOps(NumpyOps):
@@ -47,7 +48,8 @@ class NativeOps(NumpyOps):
             f"{platform.machine()} CPU, {self.slots} core{plural}, {self._kernels.name} kernels"
         )
 
-    def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
+    def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
+        weight = expand(weight)
         outputs = len(weight)
         (panels,) = self._panels(weight[None])
         if bias is not None:

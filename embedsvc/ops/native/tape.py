@@ -230,6 +230,15 @@ class Tape:
     def segment_mean(self, hidden: Value, layout: object) -> Value:
         return self._pool("pool_mean", hidden)
 
+    def segment_mean_sqrt(self, hidden: Value, layout: object) -> Value:
+        raise NotOnTape
+
+    def segment_weighted_mean(self, hidden: Value, layout: object) -> Value:
+        raise NotOnTape
+
+    def side_by_side(self, parts: object) -> Value:
+        raise NotOnTape
+
     def segment_max(self, hidden: Value, layout: object) -> Value:
         return self._pool("pool_max", hidden)
 
