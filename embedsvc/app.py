@@ -19,7 +19,7 @@ from embedsvc.device import open_device
 from embedsvc.edge import Edge
 from embedsvc.errors import NoRoute, RequestError
 from embedsvc.registry import Registry
-from embedsvc.routes import cohere, documents, ollama, openai, operations, tei
+from embedsvc.routes import cohere, documents, exo, instances, ollama, openai, operations, tei
 from embedsvc.settings import Settings
 
 
@@ -50,6 +50,8 @@ def create_app(settings: Settings) -> Starlette:
             *ollama.routes,
             *tei.routes,
             *cohere.routes,
+            *instances.routes,
+            *exo.routes,
             *documents.routes,
             *operations.routes,
         ],

@@ -123,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
         ("--port", str, f"port to listen on, 0 for any (default {defaults.port})"),
         ("--models", Path, "cards file (default: ./models.toml, the user's, the packaged one)"),
         ("--backend", str, "auto, mlx or numpy (default auto: mlx where there is a GPU)"),
+        ("--max-memory", str, "bytes that loaded models may take (default: 0.7 of the device's)"),
+        ("--keep-alive", str, "seconds without requests before a model is unloaded (-1: never)"),
+        ("--load-wait-seconds", str, "how long a request waits for its model to load"),
         ("--api-keys-file", Path, "file of keys, one a line (or EMBEDSVC_API_KEYS=key,key)"),
         ("--allowed-hosts", str, "names, beside this machine's, to answer to without keys"),
         ("--cors-origins", str, "origins whose web pages may call, * for all"),
@@ -137,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
         ("--shutdown-seconds", str, "how long to wait for requests in flight when stopping"),
     ):
         serve_parser.add_argument(flag, type=kind, help=text, metavar=flag[2:].upper())
+    serve_parser.add_argument(
+        "--allow-ad-hoc",
+        action="store_true",
+        default=None,
+        help="let clients load models that have no card",
+    )
     serve_parser.add_argument(
         "--insecure",
         action="store_true",

@@ -14,6 +14,7 @@ from embedsvc.errors import CardsError
 from embedsvc.ops.base import Ops
 from embedsvc.ops.numpy import NumpyOps
 from embedsvc.settings import BackendChoice
+from embedsvc.turns import InTurn, at_once
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -22,12 +23,21 @@ log = logging.getLogger(__name__)
 class Device:
     """Threads that compute, and the operations they compute with."""
 
-    def __init__(self, make_ops: Callable[[Dtype | None], Ops], workers: int) -> None:
+    def __init__(
+        self, make_ops: Callable[[Dtype | None], Ops], workers: int, *, one_thread: bool = False
+    ) -> None:
+        """`one_thread`: all that touches the device has to run on its thread, loading included."""
         self.make_ops = make_ops
         """Operations in a dtype (None: the backend's own); to be called on the device."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="device")
         self._waiting = ThreadPoolExecutor(2, thread_name_prefix="results")
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._one_thread = one_thread
         self.ops = self._threads.submit(make_ops, None).result()
+
+    def dtype(self, wanted: Dtype | None) -> Dtype:
+        """What a card that asks for this dtype is computed in: a CPU knows but one."""
+        return (wanted if self._one_thread else None) or self.ops.dtype
 
     async def run(self, function: Callable[[], T]) -> T:
         """`function()` on the device, in turn with what else runs there."""
@@ -36,6 +46,14 @@ class Device:
     async def wait(self, function: Callable[[], T]) -> T:
         """`function()`, which waits for what the device was told to do, off the device."""
         return await asyncio.get_running_loop().run_in_executor(self._waiting, function)
+
+    async def load(self, function: Callable[[InTurn], T]) -> T:
+        """`function(in_turn)` on a thread for loading, which batches do not wait for."""
+        in_turn = self._in_turn if self._one_thread else at_once
+        return await asyncio.get_running_loop().run_in_executor(self._loading, function, in_turn)
+
+    def _in_turn(self, work: Callable[[], T], /) -> T:
+        return self._threads.submit(work).result()
 
     async def answers(self, seconds: float) -> bool:
         """Whether the device does something trivial within so many seconds."""
@@ -46,6 +64,7 @@ class Device:
 
     def close(self) -> None:
         """Let what runs finish, start nothing more."""
+        self._loading.shutdown(cancel_futures=True)
         self._threads.shutdown(cancel_futures=True)
         self._waiting.shutdown()
 
@@ -66,7 +85,7 @@ def open_device(backend: BackendChoice) -> Device:
                 "NVIDIA, `pip install mlx` on a Mac; `--backend numpy` does without"
             ) from None
         if backend == "mlx" or has_gpu():
-            return Device(MlxOps, workers=1)
+            return Device(MlxOps, workers=1, one_thread=True)
         log.warning("MLX finds no GPU, though there is a driver for one; computing without")
     ops = _native_ops(backend) or NumpyOps()
     return Device(lambda _: ops, workers=ops.slots)

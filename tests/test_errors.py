@@ -260,7 +260,7 @@ def test_a_model_that_fails_is_a_500(client: TestClient, monkeypatch: pytest.Mon
 def test_a_full_line_is_a_429_with_retry_after(cards_file: Path) -> None:
     with serve(models=cards_file, max_waiting_tokens=1) as client:
         registry = client.app.state.registry  # type: ignore[attr-defined]
-        line = next(iter(registry._engines.values())).result()._batcher._line
+        line = next(iter(registry.engines().values()))._batcher._line
         line.tokens = 10  # as if others waited
         answer = client.post("/v1/embeddings", json={"model": "embed", "input": "a"})
         line.tokens = 0

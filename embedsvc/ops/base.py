@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
 from embedsvc.packed_weights import Quantized
+from embedsvc.turns import InTurn
 
 T = TypeVar("T")
 Array = Any  # numpy.ndarray or mlx.core.array, never mixed
@@ -104,6 +105,11 @@ class Ops(Protocol):
         ...
 
     @property
+    def memory(self) -> int:
+        """Bytes of memory that the device has."""
+        ...
+
+    @property
     def grid(self) -> Callable[[int, int], tuple[int, int]] | None:
         """How many texts, of what length, are computed for so many, the longest of that length.
 
@@ -134,8 +140,12 @@ class Ops(Protocol):
         """Experts from weights `up` (E, inner, D) and `down` (E, D, inner)."""
         ...
 
-    def tune(self, encode: Callable[[], object]) -> None:
+    def tune(self, encode: Callable[[], object], in_turn: InTurn) -> None:
         """Try on a typical pass what is faster on some hardware only, and keep what is here."""
+        ...
+
+    def release(self) -> None:
+        """Return memory that was freed, and kept for more of the same."""
         ...
 
     def compiled(self, function: Callable[["Ops", Batch], Array]) -> Callable[[Batch], Array]:

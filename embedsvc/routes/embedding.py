@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 
 from embedsvc import matryoshka
+from embedsvc.cards import Card
+from embedsvc.engine import Embedded, Engine
 from embedsvc.errors import ClientGone
 from embedsvc.inputs import Reading
 from embedsvc.prompts import choose
-from embedsvc.registry import Embedded, Registry
+from embedsvc.registry import Registry
 from embedsvc.requests import EmbeddingRequest
 
 T = TypeVar("T")
@@ -39,7 +41,13 @@ async def embed(request: Request, wanted: EmbeddingRequest) -> Answer:
 async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
     registry: Registry = request.app.state.registry
     card, prompt = registry.card(wanted.model)
-    engine = await registry.engine(wanted.model)
+    async with registry.use(wanted.model) as engine:
+        return await _embed_with(engine, request, wanted, card, prompt)
+
+
+async def _embed_with(
+    engine: Engine, request: Request, wanted: EmbeddingRequest, card: Card, prompt: str | None
+) -> Answer:
     if wanted.dimensions is not None:
         matryoshka.check(wanted.dimensions, engine.dimensions, card.dimensions)
     reading = Reading(
@@ -56,7 +64,10 @@ async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
     vectors = embedded.vectors
     if wanted.dimensions is not None:
         vectors = matryoshka.cut(vectors, wanted.dimensions, layer_norm=card.layer_norm)
-    headers = [(b"openai-model", card.id.encode("ascii", "replace"))]
+    headers = [
+        (b"openai-model", card.id.encode("ascii", "replace")),
+        (b"x-embedsvc-fingerprint", engine.fingerprint.encode()),
+    ]
     if embedded.truncated:
         headers.append((b"x-embedsvc-truncated", b"%d" % embedded.truncated))
     if embedded.split:
