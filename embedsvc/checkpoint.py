@@ -139,8 +139,10 @@ def _steps(card: Card, modules: Modules) -> tuple[tuple[Step, ...], bool]:
 
 
 def _max_tokens(files: Files, card: Card, config: dict[str, Any], *, static: bool) -> int:
+    if card.max_tokens and not static:
+        return card.max_tokens  # if the model has no positions for that, it does not load
     tokenizer = files.read("tokenizer_config.json").get("model_max_length")
-    stated = card.max_tokens or files.read("sentence_bert_config.json").get("max_seq_length")
+    stated = files.read("sentence_bert_config.json").get("max_seq_length")
     limits = [stated or tokenizer, _positions(config)]
     if static:
         limits = [card.max_tokens, STATIC_MAX_TOKENS]

@@ -20,7 +20,8 @@ EmbedsvcError
     ├── CheckpointError   4    a model's files are missing, broken, or not what they should be
     ├── DoesNotFit        4    a model is larger than the memory that models may take
     ├── Stopped           4    a model was unloaded before it was there
-    └── AddressError      5    the address or port cannot be had
+    ├── AddressError      5    the address or port cannot be had
+    └── ServiceError      1    launchd or systemd did not do as told, or a file is in the way
 """
 
 from typing import Literal
@@ -224,3 +225,7 @@ class AddressError(SetupError):
     """The address cannot be listened on."""
 
     exit_code = 5
+
+
+class ServiceError(SetupError):
+    """The service could not be installed, removed, started or stopped."""

@@ -37,7 +37,7 @@ class Instance:
         changed: Callable[["Instance"], None],
     ) -> None:
         """`find_room` returns when there is memory for it; `changed` is told of every state."""
-        self.id = uuid4().hex
+        self.id = str(uuid4())
         self.card = card
         self.keep_alive = keep_alive
         """Seconds without users after which it is unloaded; negative: never."""

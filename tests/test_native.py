@@ -161,7 +161,7 @@ def test_rope_turns_columns_of_a_product(size: int, lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("name", ["mean", "max", "first", "last"])
+@pytest.mark.parametrize("name", ["mean", "mean_sqrt", "weighted_mean", "max", "first", "last"])
 def test_a_row_for_each_text(name: str, lengths: list[int]) -> None:
     x = table(50)
     weight, bias = table(20, 50).T, np.zeros(20)
@@ -170,8 +170,10 @@ def test_a_row_for_each_text(name: str, lengths: list[int]) -> None:
         layer = ops.linear_layer(weight, bias)
 
         def run(ops: Any, batch: Batch) -> Any:
-            pooled = getattr(ops, f"segment_{name}")(ops.embedding(x, batch.ids), batch.layout)
-            return ops.gelu(ops.linear(pooled, layer))
+            rows = ops.embedding(x, batch.ids)
+            pooled = getattr(ops, f"segment_{name}")(rows, batch.layout)
+            projected = ops.gelu(ops.linear(pooled, layer))
+            return ops.side_by_side([projected, pooled, ops.segment_first(rows, batch.layout)])
 
         return run
 

@@ -109,8 +109,8 @@ routes = [
     Endpoint("POST", "/instance", create_instance, body=CreateBody, answer=Command),
     Endpoint("POST", "/place_instance", place_instance, body=PlaceBody, answer=Command),
     Endpoint("GET", "/instance/await", await_instance, answer="text/event-stream"),
-    Endpoint("GET", "/instance/{id:path}", get_instance, answer=dict[str, Any]),
-    Endpoint("DELETE", "/instance/{id:path}", delete_instance, answer=Command),
+    Endpoint("GET", "/instance/{id:uuid}", get_instance, answer=dict[str, Any]),
+    Endpoint("DELETE", "/instance/{id:uuid}", delete_instance, answer=Command),
     Endpoint("GET", "/state", state, answer=dict[str, Any]),
 ]
 
@@ -152,10 +152,8 @@ async def _ready(registry: Registry, card: Card, seconds: float) -> AsyncIterato
 
 
 def _tell(instance: Instance) -> dict[str, Any]:
-    inside = {
-        "instanceId": instance.id,
-        "shardAssignments": {"modelId": instance.card.id, "runnerToShard": {}, "nodeToRunner": {}},
-    }
+    assigned: dict[str, Any] = {"modelId": instance.card.id, "runnerToShard": {}}
+    inside = {"instanceId": instance.id, "shardAssignments": assigned}
     return {"MlxRingInstance": inside}
 
 
@@ -164,7 +162,7 @@ def _failure(instance: Instance) -> dict[str, str]:
 
 
 def _named(request: Request) -> Instance:
-    return _registry(request).instance(request.path_params["id"])
+    return _registry(request).instance(str(request.path_params["id"]))
 
 
 def _registry(request: Request) -> Registry:

@@ -17,6 +17,8 @@ enum Operation {
     EXPERTS,
     ATTENTION, /* from here on not row by row */
     POOL_MEAN,
+    POOL_MEAN_SQRT, /* the sum over the square root of the count */
+    POOL_WEIGHTED_MEAN, /* a row counts as much as its place, from 1 */
     POOL_MAX,
     POOL_FIRST,
     POOL_LAST,

@@ -4,17 +4,19 @@ The pass is traced once, with a `Tape` for its operations and `Value`s for its a
 a product and touches only its result (an activation, a residual) becomes part of the product.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.ops.base import Attention, Experts, Linear, Norm
+from embedsvc.ops.base import Attention, Experts, Linear, Norm, columns
 
 OPERATIONS: tuple[str, ...] = (
     *("embedding", "copy", "add", "multiply", "linear", "layer_norm", "rms_norm", "activation"),
-    *("rope", "experts", "attention", "pool_mean", "pool_max", "pool_first", "pool_last"),
+    *("rope", "experts", "attention", "pool_mean", "pool_mean_sqrt"),
+    *("pool_weighted_mean", "pool_max", "pool_first", "pool_last"),
 )
 ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu", "relu")
 TOKENS, CHUNK, TEXTS = range(3)
@@ -231,13 +233,17 @@ class Tape:
         return self._pool("pool_mean", hidden)
 
     def segment_mean_sqrt(self, hidden: Value, layout: object) -> Value:
-        raise NotOnTape
+        return self._pool("pool_mean_sqrt", hidden)
 
     def segment_weighted_mean(self, hidden: Value, layout: object) -> Value:
-        raise NotOnTape
+        return self._pool("pool_weighted_mean", hidden)
 
-    def side_by_side(self, parts: object) -> Value:
-        raise NotOnTape
+    def side_by_side(self, parts: Sequence[Value]) -> Value:
+        widths = [part.width for part in parts]
+        out = self._buffer(sum(widths), per_text=self._per_text[parts[0].buffer])
+        for part, place in zip(parts, columns(out, *widths), strict=True):
+            self._step("copy", place, x=part)
+        return out
 
     def segment_max(self, hidden: Value, layout: object) -> Value:
         return self._pool("pool_max", hidden)
