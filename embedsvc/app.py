@@ -18,6 +18,8 @@ from embedsvc.cards import find_cards, read_cards
 from embedsvc.device import open_device
 from embedsvc.edge import Edge
 from embedsvc.errors import NoRoute, RequestError
+from embedsvc.metrics import Metrics
+from embedsvc.record import current
 from embedsvc.registry import Registry
 from embedsvc.routes import cohere, documents, exo, instances, ollama, openai, operations, tei
 from embedsvc.settings import Settings
@@ -26,6 +28,8 @@ from embedsvc.settings import Settings
 def create_app(settings: Settings) -> Starlette:
     """The application. Its lifespan opens the device and loads the models: `SetupError` there."""
 
+    metrics = Metrics()
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         cards = read_cards(find_cards(settings.models))
@@ -33,7 +37,7 @@ def create_app(settings: Settings) -> Starlette:
         registry = Registry(cards, device, settings)
         try:
             await registry.preload()
-            app.state.registry = registry
+            app.state.registry = metrics.registry = registry
             app.state.started = int(time.time())
             yield
         finally:
@@ -58,13 +62,19 @@ def create_app(settings: Settings) -> Starlette:
         lifespan=lifespan,
     )
     # All there is around the routes: Starlette's layer for bugs is left out, `Edge` sees to them.
-    app.middleware_stack = Edge(ExceptionMiddleware(app.router, handlers), Access(settings))
+    app.middleware_stack = Edge(
+        ExceptionMiddleware(app.router, handlers), Access(settings), metrics
+    )
     app.router.redirect_slashes = False
     app.state.settings = settings
+    app.state.metrics = metrics
     return app
 
 
 async def _refused(_request: Request, error: RequestError) -> Response:
+    record = current.get()
+    if record is not None:
+        record.refusal = error.reason
     return Response(
         write_error(error), error.status, headers=error.headers, media_type="application/json"
     )

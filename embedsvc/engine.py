@@ -1,6 +1,7 @@
 """A loaded model: from inputs to vectors, by way of its cache and its waiting line."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from embedsvc.checkpoint import Checkpoint
 from embedsvc.device import Device
 from embedsvc.encoder import Encoder
 from embedsvc.errors import BadRequest, TooManyTokens
+from embedsvc.histogram import Histogram
 from embedsvc.inputs import PLAIN, Input, Reading, Tokenized, tokenize, tokenize_chunks
 from embedsvc.late_chunking import Chunk
+from embedsvc.record import current
 from embedsvc.requests import Chunking, Offsets
 from embedsvc.settings import Settings
 from embedsvc.store import Store
@@ -68,6 +71,7 @@ class Engine:
         """Vectors of two models with the same one may be compared."""
         self.max_batch_tokens = settings.max_batch_tokens or device.ops.max_batch_tokens
         self.truncated = self.split = 0
+        self.tokenize_seconds = Histogram()
         self._threads = threads
         self._encoder = encoder
         self._device = device
@@ -101,7 +105,9 @@ class Engine:
         write_cache: bool = True,
     ) -> Embedded:
         """Vectors of the inputs, one or more. Raises `RequestError`."""
+        began = time.perf_counter()
         read = await self._tokenize(inputs, reading)
+        self._tokenized(began)
         lengths = list(map(len, read.texts))
         self._check_tokens(sum(lengths))
         vectors = await self._cache.embed(read.texts, read=read_cache, write=write_cache)
@@ -129,6 +135,7 @@ class Engine:
                 f"and this one's is {' + '.join(self.checkpoint.pooling)}."
             )
         loop = asyncio.get_running_loop()
+        began = time.perf_counter()
         texts: list[SpannedText] = []
         chunks: list[list[Chunk]] = []
         for index, value in enumerate(inputs):
@@ -139,6 +146,7 @@ class Engine:
             )
             texts.append(text)
             chunks.append(told)
+        self._tokenized(began)
         tokens = sum(map(len, texts))
         self._check_tokens(tokens)
         # Their answers have many lengths, so each is a call of its own; batches are shared.
@@ -184,6 +192,15 @@ class Engine:
         yield "cache_bytes", "Memory of the vectors remembered.", cache.memory.bytes
         yield "cache_entries", "Vectors remembered.", cache.memory.entries
 
+    def histograms(self) -> Iterator[tuple[str, str, Histogram]]:
+        """Name, meaning and values of everything measured."""
+        line = self._batcher
+        yield "tokenize_seconds", "From a request's inputs to its tokens.", self.tokenize_seconds
+        yield "queue_seconds", "Requests waiting for the device.", line.queue_seconds
+        yield "forward_seconds", "Batches, from the line to their vectors.", line.forward_seconds
+        yield "batch_texts", "Texts of a batch.", line.batch_texts
+        yield "batch_tokens", "Tokens of a batch, without padding.", line.batch_tokens
+
     async def refuse(self) -> None:
         """Refuse what waits, finish what runs."""
         await self._batcher.close()
@@ -214,6 +231,13 @@ class Engine:
             [count for part in read for count in part.parts],
             sum(part.cut for part in read),
         )
+
+    def _tokenized(self, began: float) -> None:
+        seconds = time.perf_counter() - began
+        self.tokenize_seconds.observe(seconds)
+        record = current.get()
+        if record is not None:
+            record.tokenize = seconds
 
     def _check_tokens(self, tokens: int) -> None:
         if tokens > self._max_request_tokens:

@@ -24,8 +24,10 @@ EmbedsvcError
     └── ServiceError      1    launchd or systemd did not do as told, or a file is in the way
 """
 
+import re
 from typing import Literal
 
+WORDS = re.compile("(?<=[a-z])(?=[A-Z])")
 ErrorType = Literal["invalid_request_error", "max_tokens_per_request", "tokens", "server_error"]
 
 
@@ -45,6 +47,11 @@ class RequestError(EmbedsvcError):
         self.message = message
         self.param = param
         self.headers: dict[str, str] = {}
+
+    @property
+    def reason(self) -> str:
+        """What sort of error it is, for metrics: `model_not_found`."""
+        return WORDS.sub("_", type(self).__name__).lower()
 
 
 class BadRequest(RequestError):

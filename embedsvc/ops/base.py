@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
+from embedsvc.ops.memory import MemoryUse
 from embedsvc.packed_weights import Quantized
 from embedsvc.turns import InTurn
 
@@ -107,6 +108,10 @@ class Ops(Protocol):
     @property
     def memory(self) -> int:
         """Bytes of memory that the device has."""
+        ...
+
+    def memory_use(self) -> MemoryUse:
+        """Memory in use on the device now; may be called on any thread."""
         ...
 
     @property

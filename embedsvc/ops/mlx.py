@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
 from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
-from embedsvc.ops.memory import machine_memory, return_freed_memory
+from embedsvc.ops.memory import MemoryUse, machine_memory, return_freed_memory
 from embedsvc.ops.padded import (
     PaddedLayout,
     attend,
@@ -112,6 +112,9 @@ class MlxOps:
             in_turn(encode)  # compiles kernels
             taken[value] = min(in_turn(lambda: _seconds(encode)) for _ in range(5))
         return taken[True] < 0.97 * taken[False]
+
+    def memory_use(self) -> MemoryUse:
+        return MemoryUse(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
 
     def release(self) -> None:
         mx.clear_cache()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from embedsvc.cards import Dtype
 from embedsvc.ops.attention import attend, pieces_of
 from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
-from embedsvc.ops.memory import machine_memory, return_freed_memory
+from embedsvc.ops.memory import MemoryUse, machine_memory, process_memory, return_freed_memory
 from embedsvc.packed_weights import Quantized, expand
 from embedsvc.turns import InTurn
 
@@ -76,6 +76,9 @@ class NumpyOps:
 
     def tune(self, encode: Callable[[], object], in_turn: InTurn) -> None:
         pass
+
+    def memory_use(self) -> MemoryUse:
+        return process_memory()
 
     def release(self) -> None:
         return_freed_memory()

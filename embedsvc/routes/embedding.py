@@ -15,6 +15,7 @@ from embedsvc.engine import Embedded, Engine
 from embedsvc.errors import ClientGone
 from embedsvc.inputs import Reading
 from embedsvc.prompts import choose
+from embedsvc.record import current
 from embedsvc.registry import Registry
 from embedsvc.requests import EmbeddingRequest
 
@@ -48,6 +49,9 @@ async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
 async def _embed_with(
     engine: Engine, request: Request, wanted: EmbeddingRequest, card: Card, prompt: str | None
 ) -> Answer:
+    record = current.get()
+    if record is not None:
+        record.model = card.id
     if wanted.dimensions is not None:
         matryoshka.check(wanted.dimensions, engine.dimensions, card.dimensions)
     reading = Reading(
@@ -61,6 +65,8 @@ async def _embed_with(
         embedded = await engine.embed(wanted.inputs, reading, **caching)
     else:
         embedded = await engine.embed_chunks(wanted.inputs, reading, wanted.chunks, **caching)
+    if record is not None:
+        record.texts, record.tokens = len(wanted.inputs), embedded.tokens
     vectors = embedded.vectors
     if wanted.dimensions is not None:
         vectors = matryoshka.cut(vectors, wanted.dimensions, layer_norm=card.layer_norm)

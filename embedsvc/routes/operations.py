@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from embedsvc.errors import Unavailable
-from embedsvc.metrics import write_metrics
+from embedsvc.metrics import Metrics
 from embedsvc.registry import Registry
 from embedsvc.routes.endpoint import Endpoint
 
@@ -24,8 +24,8 @@ async def ready(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """`GET /metrics`: what has been counted, for Prometheus."""
-    body = write_metrics(request.app.state.registry)
-    return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+    found: Metrics = request.app.state.metrics
+    return Response(found.write(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 routes = [
