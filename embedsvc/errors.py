@@ -7,7 +7,7 @@ EmbedsvcError
 │   ├── Unauthorized      401  the server has keys, and none of them was sent
 │   ├── Forbidden         403  a foreign web page, or another host's name, on a server without keys
 │   ├── ModelNotFound     404  no card has this name
-│   ├── InstanceNotFound  404  no instance has this id, and no model of this name is loaded
+│   ├── InstanceNotFound  404  no instance has this id
 │   ├── NoRoute      404, 405  nothing answers at this path, or not to this method
 │   ├── BodyTooLarge      413  the request's body has too many bytes
 │   ├── ClientGone        499  the client hung up before the answer
@@ -152,7 +152,7 @@ class ModelNotFound(RequestError):
 
 
 class InstanceNotFound(RequestError):
-    """No instance has that id, and no model with that name is loaded."""
+    """No instance has that id."""
 
     status = 404
     type = "invalid_request_error"

@@ -144,14 +144,11 @@ class Registry:
         return [*self._instances.values(), *self._unloading]
 
     def instance(self, name: str) -> Instance:
-        """The instance with that id, or of the model with that name. Raises `InstanceNotFound`."""
+        """The instance with that id. Raises `InstanceNotFound`."""
         for instance in self.instances():
             if instance.id == name:
                 return instance
-        card = self.cards.by_name.get(name)
-        if card is None or card.id not in self._instances:
-            raise InstanceNotFound(name)
-        return self._instances[card.id]
+        raise InstanceNotFound(name)
 
     async def appearance(self, card: Card) -> Instance:
         """The card's instance, when there is one."""

@@ -16,7 +16,12 @@ from embedsvc.settings import Settings
 from tests.conftest import serve
 
 LONG = "a " * 31  # 33 tokens with [CLS] and [SEP]; the limit is 32
-PATHS = {"{id:path}": "none", "{model:path}": "org/tiny"}
+PATHS = {
+    "{id}": "none",
+    "{id:path}": "none",
+    "{id:uuid}": "00000000-0000-4000-8000-000000000000",
+    "{model:path}": "org/tiny",
+}
 NOT_JSON = "We could not parse the JSON body of your request."
 
 

@@ -9,7 +9,7 @@ from embedsvc.cli import _parser
 from embedsvc.errors import CardsError
 from embedsvc.settings import Settings, read_settings
 
-VALUES = {"backend": "numpy", "insecure": "true"}
+VALUES = {"backend": "numpy", "insecure": "true", "allow_ad_hoc": "true"}
 
 
 def test_every_setting_is_an_environment_variable_and_all_but_the_keys_an_option() -> None:

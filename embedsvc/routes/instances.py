@@ -18,9 +18,10 @@ class CreateBody(msgspec.Struct):
     """What it does not say is as the model's card or the server says."""
 
     model: Annotated[str, Meta(min_length=1, description="A model; see --allow-ad-hoc for others.")]
-    keep_alive: Annotated[
-        float | None, Meta(ge=-1, description="Seconds without requests until it is unloaded.")
-    ] = None
+    keep_alive: (
+        Annotated[float, Meta(ge=-1, description="Seconds without requests; -1 is for ever.")]
+        | None
+    ) = None
     pin: Annotated[bool | None, Meta(description="Whether it is only unloaded by request.")] = None
 
 
@@ -72,7 +73,7 @@ async def list_instances(request: Request) -> Response:
 
 
 async def get_instance(request: Request) -> Response:
-    """`GET /v1/instances/{id}`: one, by its id or its model's name."""
+    """`GET /v1/instances/{id}`: one."""
     return _answer(_named(request))
 
 
@@ -91,9 +92,9 @@ async def watch_instance(request: Request) -> Response:
 routes = [
     Endpoint("POST", "/v1/instances", create_instance, body=CreateBody, answer=InstanceAnswer),
     Endpoint("GET", "/v1/instances", list_instances, answer=InstanceList),
-    Endpoint("GET", "/v1/instances/{id:path}/events", watch_instance, answer="text/event-stream"),
-    Endpoint("GET", "/v1/instances/{id:path}", get_instance, answer=InstanceAnswer),
-    Endpoint("DELETE", "/v1/instances/{id:path}", delete_instance, answer=InstanceAnswer),
+    Endpoint("GET", "/v1/instances/{id}/events", watch_instance, answer="text/event-stream"),
+    Endpoint("GET", "/v1/instances/{id}", get_instance, answer=InstanceAnswer),
+    Endpoint("DELETE", "/v1/instances/{id}", delete_instance, answer=InstanceAnswer),
 ]
 
 
