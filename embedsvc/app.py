@@ -1,7 +1,7 @@
 """The application: what is opened when it starts, its routes, and how its errors look."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,14 +19,17 @@ from embedsvc.device import open_device
 from embedsvc.edge import Edge
 from embedsvc.errors import NoRoute, RequestError
 from embedsvc.metrics import Metrics
-from embedsvc.record import current
+from embedsvc.record import Record, current
 from embedsvc.registry import Registry
 from embedsvc.routes import cohere, documents, exo, instances, ollama, openai, operations, tei
 from embedsvc.settings import Settings
 
 
-def create_app(settings: Settings) -> Starlette:
-    """The application. Its lifespan opens the device and loads the models: `SetupError` there."""
+def create_app(settings: Settings, tell: Callable[[Record], None] | None = None) -> Starlette:
+    """The application. Its lifespan opens the device and loads the models: `SetupError` there.
+
+    `tell` is told of every request that is over.
+    """
 
     metrics = Metrics()
 
@@ -63,7 +66,7 @@ def create_app(settings: Settings) -> Starlette:
     )
     # All there is around the routes: Starlette's layer for bugs is left out, `Edge` sees to them.
     app.middleware_stack = Edge(
-        ExceptionMiddleware(app.router, handlers), Access(settings), metrics
+        ExceptionMiddleware(app.router, handlers), Access(settings), metrics, tell
     )
     app.router.redirect_slashes = False
     app.state.settings = settings

@@ -40,10 +40,14 @@ log = logging.getLogger(__name__)
 class Edge:
     """ASGI middleware around everything; one object for a server's life."""
 
-    def __init__(self, app: App, access: Access, metrics: Metrics) -> None:
+    def __init__(
+        self, app: App, access: Access, metrics: Metrics, tell: Callable[[Record], None] | None
+    ) -> None:
+        """`tell` is told of every request that is over."""
         self._app = app
         self._access = access
         self._metrics = metrics
+        self._tell = tell
         self._prefix = b"req_" + os.urandom(10).hex().encode()
         self._numbers = count()
 
@@ -57,7 +61,7 @@ class Edge:
         if path[-1:] == "/" or "//" in path:
             path = scope["path"] = SLASHES.sub("/", path).rstrip("/") or "/"
         added = self._answer_headers(headers)
-        record = Record(began, added[0][1])
+        record = Record(began, added[0][1], scope["method"], path)
         current.set(record)
 
         def send_with_headers(message: Message) -> Awaitable[None]:
@@ -90,6 +94,8 @@ class Edge:
         finally:
             record.total = time.perf_counter() - began
             self._metrics.count(record)
+            if self._tell is not None:
+                self._tell(record)
 
     def _answer_headers(self, headers: dict[bytes, bytes]) -> HeaderList:
         identity = headers.get(b"x-request-id")

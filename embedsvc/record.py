@@ -14,7 +14,9 @@ class Record:
         "began",
         "forward",
         "id",
+        "method",
         "model",
+        "path",
         "queue",
         "refusal",
         "route",
@@ -25,7 +27,10 @@ class Record:
         "total",
     )
 
-    def __init__(self, began: float, identity: bytes) -> None:
+    def __init__(self, began: float, identity: bytes, method: str, path: str) -> None:
+        self.method = method
+        self.path = path
+        """As the client chose it: not for labels."""
         self.began = began
         """When it came in, by `time.perf_counter`."""
         self.id = identity

@@ -10,6 +10,7 @@ from embedsvc.errors import CardsError
 
 LEAST = {"port": 0, "cache_bytes": 0, "keep_alive": -1, "load_wait_seconds": 0}
 """The least values of numbers; of the others 1."""
+LogLevel = Literal["debug", "info", "warning", "error"]
 BackendChoice = Literal["auto", "mlx", "native", "numpy"]
 
 
@@ -59,6 +60,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of each model's file in `cache_folder`."""
     log_file: Path | None = None
     """Where the server logs; it may be moved away at any time. Left out, to where it prints."""
+    log_level: LogLevel = "info"
+    """Of what is logged, the least that is: requests are `info`, health checks `debug`."""
+    log_format: Literal["auto", "human", "json"] = "auto"
+    """`auto`: for people on a terminal, else JSON."""
     shutdown_seconds: float = 30.0
     """How long a stopping server waits for requests in flight."""
 
