@@ -23,6 +23,7 @@ from embedsvc.record import Record, current
 from embedsvc.registry import Registry
 from embedsvc.routes import cohere, documents, exo, instances, ollama, openai, operations, tei
 from embedsvc.settings import Settings
+from embedsvc.watch import Watch
 
 
 def create_app(settings: Settings, tell: Callable[[Record], None] | None = None) -> Starlette:
@@ -42,7 +43,9 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
             await registry.preload()
             app.state.registry = metrics.registry = registry
             app.state.started = int(time.time())
-            yield
+            app.state.watch = watch = Watch(registry, hang_seconds=settings.hang_seconds)
+            with watch.watching():
+                yield
         finally:
             await registry.close()
             device.close()

@@ -167,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--log-file", Path, "where to log (default: standard output and error)"),
         ("--log-level", str, f"debug, info, warning or error (default {defaults.log_level})"),
         ("--log-format", str, "human, json or auto: human on a terminal (default auto)"),
+        ("--hang-seconds", str, "how long overdue a pass may be before the server ends itself"),
         ("--shutdown-seconds", str, "how long to wait for requests in flight when stopping"),
     ):
         serve_parser.add_argument(flag, type=kind, help=text, metavar=flag[2:].upper())

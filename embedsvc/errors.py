@@ -27,6 +27,8 @@ EmbedsvcError
 import re
 from typing import Literal
 
+EXIT_HUNG = 6
+"""The command's exit code when something hangs, or a model is broken, and only a restart helps."""
 WORDS = re.compile("(?<=[a-z])(?=[A-Z])")
 ErrorType = Literal["invalid_request_error", "max_tokens_per_request", "tokens", "server_error"]
 
