@@ -1,7 +1,7 @@
 """The application: what is opened when it starts, its routes, and how its errors look."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,13 +18,21 @@ from embedsvc.cards import find_cards, read_cards
 from embedsvc.device import open_device
 from embedsvc.edge import Edge
 from embedsvc.errors import NoRoute, RequestError
+from embedsvc.metrics import Metrics
+from embedsvc.record import Record, current
 from embedsvc.registry import Registry
-from embedsvc.routes import cohere, documents, ollama, openai, operations, tei
+from embedsvc.routes import cohere, documents, exo, instances, ollama, openai, operations, tei
 from embedsvc.settings import Settings
+from embedsvc.watch import Watch
 
 
-def create_app(settings: Settings) -> Starlette:
-    """The application. Its lifespan opens the device and loads the models: `SetupError` there."""
+def create_app(settings: Settings, tell: Callable[[Record], None] | None = None) -> Starlette:
+    """The application. Its lifespan opens the device and loads the models: `SetupError` there.
+
+    `tell` is told of every request that is over.
+    """
+
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
@@ -33,9 +41,11 @@ def create_app(settings: Settings) -> Starlette:
         registry = Registry(cards, device, settings)
         try:
             await registry.preload()
-            app.state.registry = registry
+            app.state.registry = metrics.registry = registry
             app.state.started = int(time.time())
-            yield
+            app.state.watch = watch = Watch(registry, hang_seconds=settings.hang_seconds)
+            with watch.watching():
+                yield
         finally:
             await registry.close()
             device.close()
@@ -50,19 +60,27 @@ def create_app(settings: Settings) -> Starlette:
             *ollama.routes,
             *tei.routes,
             *cohere.routes,
+            *instances.routes,
+            *exo.routes,
             *documents.routes,
             *operations.routes,
         ],
         lifespan=lifespan,
     )
     # All there is around the routes: Starlette's layer for bugs is left out, `Edge` sees to them.
-    app.middleware_stack = Edge(ExceptionMiddleware(app.router, handlers), Access(settings))
+    app.middleware_stack = Edge(
+        ExceptionMiddleware(app.router, handlers), Access(settings), metrics, tell
+    )
     app.router.redirect_slashes = False
     app.state.settings = settings
+    app.state.metrics = metrics
     return app
 
 
 async def _refused(_request: Request, error: RequestError) -> Response:
+    record = current.get()
+    if record is not None:
+        record.refusal = error.reason
     return Response(
         write_error(error), error.status, headers=error.headers, media_type="application/json"
     )

@@ -18,7 +18,9 @@ from embedsvc.commands import bench, convert, doctor, service, verify
 from embedsvc.environment import read_environment
 from embedsvc.errors import AddressError, SetupError
 from embedsvc.logfile import log_to
+from embedsvc.logs import Log, open_log
 from embedsvc.loop import new_event_loop
+from embedsvc.metrics import counter
 from embedsvc.notify import notify
 from embedsvc.registry import Registry
 from embedsvc.settings import Settings, read_settings
@@ -55,12 +57,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is in flight. Raises `SetupError`."""
-    app = create_app(settings)
+    log = open_log(
+        sys.stderr,
+        json=settings.log_format == "json"
+        or (settings.log_format == "auto" and not sys.stderr.isatty()),
+        level=settings.log_level,
+    )
+    try:
+        await _serve(settings, log)
+    finally:
+        log.close()
+
+
+async def _serve(settings: Settings, log: Log) -> None:
+    app = create_app(settings, log.tell)
+    app.state.metrics.read_also(
+        lambda: [counter("log_lines_lost", "Lines not written.", [], [([], log.lost)])]
+    )
     listener = _listen(settings)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             lifespan="off",  # entered here, so that its errors are ours to word
+            log_config=None,  # as everything is logged
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -137,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
         ("--port", str, f"port to listen on, 0 for any (default {defaults.port})"),
         ("--models", Path, "cards file (default: ./models.toml, the user's, the packaged one)"),
         ("--backend", str, "auto, mlx or numpy (default auto: mlx where there is a GPU)"),
+        ("--max-memory", str, "bytes that loaded models may take (default: 0.7 of the device's)"),
+        ("--keep-alive", str, "seconds without requests before a model is unloaded (-1: never)"),
+        ("--load-wait-seconds", str, "how long a request waits for its model to load"),
         ("--api-keys-file", Path, "file of keys, one a line (or EMBEDSVC_API_KEYS=key,key)"),
         ("--allowed-hosts", str, "names, beside this machine's, to answer to without keys"),
         ("--cors-origins", str, "origins whose web pages may call, * for all"),
@@ -149,9 +171,18 @@ def _parser() -> argparse.ArgumentParser:
         ("--cache-folder", str, "where vectors are kept across restarts (default: nowhere)"),
         ("--cache-folder-bytes", str, "size of each model's file there"),
         ("--log-file", Path, "where to log (default: standard output and error)"),
+        ("--log-level", str, f"debug, info, warning or error (default {defaults.log_level})"),
+        ("--log-format", str, "human, json or auto: human on a terminal (default auto)"),
+        ("--hang-seconds", str, "how long overdue a pass may be before the server ends itself"),
         ("--shutdown-seconds", str, "how long to wait for requests in flight when stopping"),
     ):
         serve_parser.add_argument(flag, type=kind, help=text, metavar=flag[2:].upper())
+    serve_parser.add_argument(
+        "--allow-ad-hoc",
+        action="store_true",
+        default=None,
+        help="let clients load models that have no card",
+    )
     serve_parser.add_argument(
         "--insecure",
         action="store_true",

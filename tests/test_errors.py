@@ -16,7 +16,12 @@ from embedsvc.settings import Settings
 from tests.conftest import serve
 
 LONG = "a " * 31  # 33 tokens with [CLS] and [SEP]; the limit is 32
-PATHS = {"{id:path}": "none", "{model:path}": "org/tiny"}
+PATHS = {
+    "{id}": "none",
+    "{id:path}": "none",
+    "{id:uuid}": "00000000-0000-4000-8000-000000000000",
+    "{model:path}": "org/tiny",
+}
 NOT_JSON = "We could not parse the JSON body of your request."
 
 
@@ -260,7 +265,7 @@ def test_a_model_that_fails_is_a_500(client: TestClient, monkeypatch: pytest.Mon
 def test_a_full_line_is_a_429_with_retry_after(cards_file: Path) -> None:
     with serve(models=cards_file, max_waiting_tokens=1) as client:
         registry = client.app.state.registry  # type: ignore[attr-defined]
-        line = next(iter(registry._engines.values())).result()._batcher._line
+        line = next(iter(registry.engines().values()))._batcher._line
         line.tokens = 10  # as if others waited
         answer = client.post("/v1/embeddings", json={"model": "embed", "input": "a"})
         line.tokens = 0

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 
 from embedsvc import matryoshka
+from embedsvc.cards import Card
+from embedsvc.engine import Embedded, Engine
 from embedsvc.errors import ClientGone
 from embedsvc.inputs import Reading
 from embedsvc.prompts import choose
-from embedsvc.registry import Embedded, Registry
+from embedsvc.record import current
+from embedsvc.registry import Registry
 from embedsvc.requests import EmbeddingRequest
 
 T = TypeVar("T")
@@ -39,7 +42,16 @@ async def embed(request: Request, wanted: EmbeddingRequest) -> Answer:
 async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
     registry: Registry = request.app.state.registry
     card, prompt = registry.card(wanted.model)
-    engine = await registry.engine(wanted.model)
+    async with registry.use(wanted.model) as engine:
+        return await _embed_with(engine, request, wanted, card, prompt)
+
+
+async def _embed_with(
+    engine: Engine, request: Request, wanted: EmbeddingRequest, card: Card, prompt: str | None
+) -> Answer:
+    record = current.get()
+    if record is not None:
+        record.model = card.id
     if wanted.dimensions is not None:
         matryoshka.check(wanted.dimensions, engine.dimensions, card.dimensions)
     reading = Reading(
@@ -53,10 +65,15 @@ async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
         embedded = await engine.embed(wanted.inputs, reading, **caching)
     else:
         embedded = await engine.embed_chunks(wanted.inputs, reading, wanted.chunks, **caching)
+    if record is not None:
+        record.texts, record.tokens = len(wanted.inputs), embedded.tokens
     vectors = embedded.vectors
     if wanted.dimensions is not None:
         vectors = matryoshka.cut(vectors, wanted.dimensions, layer_norm=card.layer_norm)
-    headers = [(b"openai-model", card.id.encode("ascii", "replace"))]
+    headers = [
+        (b"openai-model", card.id.encode("ascii", "replace")),
+        (b"x-embedsvc-fingerprint", engine.fingerprint.encode()),
+    ]
     if embedded.truncated:
         headers.append((b"x-embedsvc-truncated", b"%d" % embedded.truncated))
     if embedded.split:

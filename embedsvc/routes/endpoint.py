@@ -7,8 +7,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from embedsvc.errors import BadRequest, BodyTooLarge
+from embedsvc.record import current
 from embedsvc.schema import not_json
 from embedsvc.settings import Settings
 
@@ -32,6 +34,12 @@ class Endpoint(Route):
         self.summary = (handler.__doc__ or "").partition(": ")[2].strip()
         self.body = body
         self.answer = answer
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = current.get()
+        if record is not None:
+            record.route = self.path
+        await super().handle(scope, receive, send)
 
 
 async def read_bytes(request: Request) -> bytes:

@@ -110,8 +110,8 @@ async def create_embeddings(request: Request) -> Response:
     sent = await read_body(request, EmbedBody)
     inputs = [sent.input] if isinstance(sent.input, str) else sent.input or []
     if inputs in ([], [""]):  # a client's way to have the model loaded
-        await _registry(request).engine(_known(request, sent.model))
-        return JsonResponse(msgspec.json.encode(EmbedAnswer(sent.model, [])))
+        async with _registry(request).use(_known(request, sent.model)):
+            return JsonResponse(msgspec.json.encode(EmbedAnswer(sent.model, [])))
     most: int = request.app.state.settings.max_inputs
     if len(inputs) > most:
         raise BadRequest(f"Invalid 'input': array length must be {most} or less.")
@@ -137,8 +137,8 @@ async def create_embedding(request: Request) -> Response:
     sent = await read_body(request, OldBody)
     model = _known(request, sent.model)
     if not sent.prompt:
-        await _registry(request).engine(model)
-        return JsonResponse(msgspec.json.encode(OldAnswer([])))
+        async with _registry(request).use(model):
+            return JsonResponse(msgspec.json.encode(OldAnswer([])))
     wanted = EmbeddingRequest(model=model, inputs=[sent.prompt], truncate="end")
     answer = await embed(request, wanted)
     body = {"embedding": answer.vectors[0]}
@@ -171,21 +171,21 @@ async def show(request: Request) -> Response:
     registry = _registry(request)
     name = _known(request, name)
     card, _ = registry.card(name)
-    engine = await registry.engine(name)
-    family = engine.checkpoint.model_type
-    shown = Shown(
-        modelfile="",
-        parameters="",
-        template="",
-        details=_details(request, card),
-        model_info={
-            "general.architecture": family,
-            f"{family}.context_length": engine.tokenizer.max_tokens,
-            f"{family}.embedding_length": engine.dimensions,
-        },
-        capabilities=["embedding"],
-        modified_at=_when(request),
-    )
+    async with registry.use(name) as engine:
+        family = engine.checkpoint.model_type
+        shown = Shown(
+            modelfile="",
+            parameters="",
+            template="",
+            details=_details(request, card),
+            model_info={
+                "general.architecture": family,
+                f"{family}.context_length": engine.tokenizer.max_tokens,
+                f"{family}.embedding_length": engine.dimensions,
+            },
+            capabilities=["embedding"],
+            modified_at=_when(request),
+        )
     return JsonResponse(msgspec.json.encode(shown))
 
 
