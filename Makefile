@@ -9,15 +9,16 @@ ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
-LOCK := .venv/lock/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+LOCK := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test check lint format bench lock dist clean
+.PHONY: help serve test test-clients check lint format bench lock dist clean
 
 help:
 	@echo 'make serve   run the service on http://$(HOST):$(PORT) (set HOST and PORT to change that)'
 	@echo 'make test    run the tests'
+	@echo 'make test-clients  run the service against real clients, which are installed (some 500 MB)'
 	@echo 'make check   run what a change must pass: format, lint, types, import floors, tests'
 	@echo 'make lint    the same without the tests'
 	@echo 'make format  format the code and fix what can be fixed'
@@ -31,6 +32,10 @@ serve: .venv/.runtime
 
 test: .venv/.dev
 	$(BIN)/pytest $(ARGS)
+
+# Warnings are the clients' own affair there, so it has a configuration of its own.
+test-clients: .venv/.clients
+	.venv/clients/bin/python -m pytest -c clients/pytest.ini --rootdir . clients $(ARGS)
 
 check: lint test
 
@@ -53,12 +58,13 @@ dist: .venv/.runtime
 
 # dev.txt takes runtime.txt as a constraint, so both always name the same versions.
 lock: .venv/lock/bin/uv
-	$(LOCK) --group build $(ARGS) --output-file requirements/runtime.txt
-	$(LOCK) --group build --group test --group check --constraint requirements/runtime.txt \
+	$(LOCK) pyproject.toml --group build $(ARGS) --output-file requirements/runtime.txt
+	$(LOCK) pyproject.toml --group build --group test --group check --constraint requirements/runtime.txt \
 		$(ARGS) --output-file requirements/dev.txt
+	$(LOCK) --group pyproject.toml:clients $(ARGS) --output-file requirements/clients.txt
 
 clean:
-	rm -rf .venv dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv dist clients/node/node_modules .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find embedsvc tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up in three steps; a file in .venv marks each as done.
@@ -82,6 +88,14 @@ KERNELS := hatch_build.py $(wildcard embedsvc/ops/native/*.[ch] embedsvc/ops/nat
 .venv/.dev: .venv/.runtime requirements/dev.txt
 	@echo 'Installing what tests and checks need into .venv'
 	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# Of pinned packages, all of them, so that pip has nothing to look for.
+.venv/.clients: .venv/.runtime requirements/clients.txt
+	@echo 'Installing the clients into .venv/clients'
+	@$(BIN)/python -m venv --clear .venv/clients
+	@.venv/clients/bin/python -m pip --disable-pip-version-check --quiet install \
+		--no-deps --require-hashes -r requirements/clients.txt
 	@touch $@
 
 .venv/lock/bin/uv: | .venv/pyvenv.cfg

@@ -7,15 +7,19 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
+from embedsvc.access import Access
+from embedsvc.answers import write_error
 from embedsvc.cards import find_cards, read_cards
 from embedsvc.device import open_device
-from embedsvc.errors import RequestError
+from embedsvc.edge import Edge
+from embedsvc.errors import NoRoute, RequestError
 from embedsvc.registry import Registry
-from embedsvc.routes import openai, operations
-from embedsvc.schema import write_error
+from embedsvc.routes import cohere, documents, ollama, openai, operations, tei
 from embedsvc.settings import Settings
 
 
@@ -39,14 +43,22 @@ def create_app(settings: Settings) -> Starlette:
     handlers: dict[Any, Any] = {  # each takes the error it stands beside
         RequestError: _refused,
         HTTPException: _no_route,
-        Exception: _unexpected,
     }
     app = Starlette(
-        routes=[*openai.routes, *operations.routes],
+        routes=[
+            *openai.routes,
+            *ollama.routes,
+            *tei.routes,
+            *cohere.routes,
+            *documents.routes,
+            *operations.routes,
+        ],
+        middleware=[Middleware(Edge, Access(settings))],
         exception_handlers=handlers,
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
+    app.state.settings = settings
     return app
 
 
@@ -58,20 +70,8 @@ async def _refused(_request: Request, error: RequestError) -> Response:
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
     """Starlette's own 404 and 405, in OpenAI's words."""
-    method, path = request.method, request.url.path
-    message = f"Invalid URL ({method} {path})"
+    allow = None
     if error.status_code == 405:
-        message = (
-            f"Not allowed to {method} on {path}. "
-            "(HINT: Perhaps you meant to use a different HTTP method?)"
-        )
-    refused = RequestError(message)
-    refused.status, refused.type = error.status_code, "invalid_request_error"
-    refused.headers.update(error.headers or {})
-    return await _refused(request, refused)
-
-
-async def _unexpected(request: Request, _error: Exception) -> Response:
-    """A bug: Starlette logs it with its traceback after this answer is sent."""
-    failed = RequestError("The server had an error while processing your request.")
-    return await _refused(request, failed)
+        matching = [r for r in request.app.routes if r.matches(request.scope)[0] is not Match.NONE]
+        allow = ", ".join(sorted({method for route in matching for method in route.methods}))
+    return await _refused(request, NoRoute(request.method, request.url.path, allow=allow))

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from bisect import insort
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from embedsvc.cost import Cost
 from embedsvc.errors import EmbeddingFailed, Overloaded, RequestError, Unavailable
-from embedsvc.ops.base import TokenIds
+from embedsvc.tokens import Text
 
 WINDOW = 1024
 """Entries at the head of the line that a batch is chosen from."""
 
-Encode = Callable[[list[TokenIds]], Awaitable[NDArray[np.float32]]]
+Encode = Callable[[list[Text]], Awaitable[Iterable[NDArray[np.float32]]]]
+"""A vector (D,) of each text, or of a text with k spans (k, D)."""
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +41,7 @@ class Job:
 class Entry:
     """One text in the line."""
 
-    ids: TokenIds
+    ids: Text
     due: float
     """When it would be served if its job had the device to itself: the line's order. So a long
     job's last texts stand behind a short job that comes later, and nothing waits for ever."""
@@ -137,7 +138,7 @@ class Batcher:
     def waiting_tokens(self) -> int:
         return self._line.tokens
 
-    async def embed(self, texts: Sequence[TokenIds]) -> NDArray[np.float32]:
+    async def embed(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """Vectors (n, D) of n texts, in their order.
 
         Cancelled, it gives up its place in the line. Raises `Overloaded` where the line is full,

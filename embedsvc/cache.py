@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.errors import Unavailable
-from embedsvc.ops.base import TokenIds
 from embedsvc.store import Store
+from embedsvc.tokens import SpannedText, Text
 
 ENTRY_BYTES = 256
 """What an entry takes beside its vector: key, headers, its places in the table. Measured on
 64-bit Linux: 190 to 230, and more while the table grows."""
 
-Compute = Callable[[list[TokenIds]], Awaitable[NDArray[np.float32]]]
+Compute = Callable[[list[Text]], Awaitable[NDArray[np.float32]]]
 Vectors = dict[bytes, bytes]  # by key: float32, little-endian, (D,)
 Flying = asyncio.Task[tuple[Vectors, Vectors]]  # to what was found on disk, what was computed
 
@@ -81,7 +81,7 @@ class Call:
 class Flight:
     """Texts being looked for on disk and computed, by key."""
 
-    texts: dict[bytes, TokenIds]
+    texts: dict[bytes, Text]
     task: Flying
     leader: Call
     calls: dict[Call, list[bytes]]
@@ -107,7 +107,7 @@ class Cache:
         self._closed = False
 
     async def embed(
-        self, texts: Sequence[TokenIds], *, read: bool = True, write: bool = True
+        self, texts: Sequence[Text], *, read: bool = True, write: bool = True
     ) -> NDArray[np.float32]:
         """Vectors (n, D) of n texts, one or more, in their order; the array is the caller's own.
 
@@ -154,9 +154,9 @@ class Cache:
         if self.store:
             await self.store.close()
 
-    def _recall(self, wanted: dict[bytes, TokenIds], vectors: Vectors) -> dict[bytes, TokenIds]:
+    def _recall(self, wanted: dict[bytes, Text], vectors: Vectors) -> dict[bytes, Text]:
         """Add to `vectors` what is in memory; the texts that are still missing."""
-        missing: dict[bytes, TokenIds] = {}
+        missing: dict[bytes, Text] = {}
         hits: list[bytes] = []
         for key, ids in wanted.items():
             if key in vectors:
@@ -172,9 +172,9 @@ class Cache:
             self.store.touch(hits)
         return missing
 
-    def _board(self, call: Call, missing: dict[bytes, TokenIds], *, read: bool) -> None:
+    def _board(self, call: Call, missing: dict[bytes, Text], *, read: bool) -> None:
         """Join the flights that carry missing texts, and start one with the others."""
-        own: dict[bytes, TokenIds] = {}
+        own: dict[bytes, Text] = {}
         for key, ids in missing.items():
             flight = self._flights.get(key) if read else None
             if flight is None:
@@ -194,7 +194,7 @@ class Cache:
             self._tasks.add(task)
             task.add_done_callback(partial(self._ended, flight))
 
-    async def _fly(self, texts: dict[bytes, TokenIds], *, read: bool) -> tuple[Vectors, Vectors]:
+    async def _fly(self, texts: dict[bytes, Text], *, read: bool) -> tuple[Vectors, Vectors]:
         """The texts' vectors: those found on disk, and those computed, in one call."""
         found = await self.store.get_many(list(texts)) if self.store and read else {}
         self.disk_hits += len(found)
@@ -250,8 +250,13 @@ class Cache:
                 del self._flights[key]
 
 
-def _key(ids: TokenIds) -> bytes:
-    return blake2b(ids.astype("<i4", copy=False).tobytes(), digest_size=16).digest()
+def _key(text: Text) -> bytes:
+    if not isinstance(text, SpannedText):
+        return blake2b(text.astype("<i4", copy=False).tobytes(), digest_size=16).digest()
+    # Apart from plain texts by `person`, and the spans from the ids by how many there are.
+    spans = np.array([len(text.spans), *sum(text.spans, ())], "<i4").tobytes()
+    ids = text.ids.astype("<i4", copy=False).tobytes()
+    return blake2b(spans + ids, digest_size=16, person=b"spans").digest()
 
 
 def _settle(call: Call, flight: Flight, error: BaseException | None = None) -> None:

@@ -17,13 +17,10 @@ from embedsvc.errors import CardsError
 
 Pooling = Literal["mean", "cls", "last_token", "max"]
 Dtype = Literal["float32", "float16", "bfloat16"]
-
-
-class Prompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Text put before an input when a client asks for it; spaces at the end matter."""
-
-    query: str = ""
-    document: str = ""
+Prompts = dict[str, str]
+"""Texts put before an input when a client asks for them by name; spaces at the end matter."""
+TokenIdsMeaning = Literal["cl100k_base", "model", "reject"]
+Truncate = Literal["error", "end", "start", "chunk"]
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,7 +40,15 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_tokens: int | None = None
     dimensions: tuple[int, ...] = ()
     """Matryoshka sizes that vectors may be cut to."""
+    layer_norm: bool = False
+    """Whether vectors are layer-normalised before they are cut to one of `dimensions`."""
     prompts: Prompts | None = None
+    prompt_aliases: dict[str, str] = {}
+    """Other names for the model with one of its prompts: {"tiny-query" = "query"}."""
+    token_ids: TokenIdsMeaning = "cl100k_base"
+    """What token ids sent as input are: OpenAI's, this model's own, or not accepted."""
+    truncate: Truncate = "error"
+    """What becomes of an input that is too long, where the request does not say."""
     dtype: Dtype | None = None
     """What the model is computed in; left out, float32 on a CPU and float16 on a GPU."""
     sha256: str | None = None
@@ -60,6 +65,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("`max_tokens` must be at least 1")
         if any(size < 1 for size in self.dimensions):
             raise ValueError("`dimensions` must be positive")
+        for alias, prompt in self.prompt_aliases.items():
+            if self.prompts is not None and prompt not in self.prompts:
+                raise ValueError(f"`prompt_aliases`: `{alias}` is to have a prompt `{prompt}`")
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError("`sha256` must be 64 lower-case hexadecimal digits")
 
@@ -95,7 +103,7 @@ def read_cards(file: Path) -> Cards:
     for name, table in tables.items():
         card = _card(file, name, table)
         by_id[card.id] = card
-        for known in (card.id, *card.aliases):
+        for known in (card.id, *card.aliases, *card.prompt_aliases):
             if known in by_name:
                 other = by_name[known].id
                 raise CardsError(

@@ -86,7 +86,7 @@ def open_checkpoint(card: Card) -> Checkpoint:
         pooling=pooling,
         normalize=_normalize(card, modules),
         max_tokens=_max_tokens(files, card, config),
-        prompts=card.prompts or _prompts(files),
+        prompts=_prompts(files) if card.prompts is None else card.prompts,
     )
 
 
@@ -170,5 +170,5 @@ def _max_tokens(files: _Files, card: Card, config: dict[str, Any]) -> int:
 
 def _prompts(files: _Files) -> Prompts:
     config = files.read("config_sentence_transformers.json") or {}
-    stated: dict[str, str] = config.get("prompts") or {}
-    return Prompts(query=stated.get("query", ""), document=stated.get("document", ""))
+    stated: dict[str, str | None] = config.get("prompts") or {}
+    return {name: text for name, text in stated.items() if text is not None}

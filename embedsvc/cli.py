@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from embedsvc import __version__
+from embedsvc.access import check_address
 from embedsvc.app import create_app
 from embedsvc.commands import bench
 from embedsvc.errors import AddressError, SetupError
@@ -41,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is in flight. Raises `SetupError`."""
-    listener = _listen(settings.host, settings.port)
     app = create_app(settings)
+    listener = _listen(settings)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -56,7 +57,7 @@ async def serve(settings: Settings) -> None:
     )
     with listener:
         async with app.router.lifespan_context(app):
-            _announce(app.state.registry, listener)
+            _announce(app.state.registry, listener, settings)
             # Stopped by a signal, uvicorn sends it to us again, when it has done its work.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, _ignore)
@@ -67,11 +68,13 @@ def _ignore(_number: int, _frame: object) -> None:
     pass
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.host, settings.port
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
+        check_address(str(address[0]), settings)
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -81,17 +84,18 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _announce(registry: Registry, listener: socket.socket) -> None:
+def _announce(registry: Registry, listener: socket.socket, settings: Settings) -> None:
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
     ops = registry.device.ops
+    key = '-H "api-key: $KEY" ' if settings.api_keys or settings.api_keys_file else ""
     names = ", ".join(registry.cards.by_id)
     first = next(iter(registry.cards.by_id))
     print(
         f"embedsvc {__version__}: {names}\n"
         f"  with {ops.name}, {ops.dtype}, on {ops.device}; cards from {registry.cards.file}\n"
         f"  at http://{address}:{port}/v1\n"
-        f"Try: curl http://{address}:{port}/v1/embeddings -H 'content-type: application/json' "
+        f"Try: curl http://{address}:{port}/v1/embeddings {key}-H 'content-type: application/json' "
         f"""-d '{{"model": "{first}", "input": "hello"}}'""",
         flush=True,
     )
@@ -106,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     serve_parser = commands.add_parser(
         "serve",
         help="serve the models of a cards file",
+        allow_abbrev=False,
         epilog="Every option is also an environment variable: --port is EMBEDSVC_PORT.",
     )
     defaults = Settings()
@@ -114,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
         ("--port", str, f"port to listen on, 0 for any (default {defaults.port})"),
         ("--models", Path, "cards file (default: ./models.toml, the user's, the packaged one)"),
         ("--backend", str, "auto, mlx or numpy (default auto: mlx where there is a GPU)"),
+        ("--api-keys-file", Path, "file of keys, one a line (or EMBEDSVC_API_KEYS=key,key)"),
+        ("--allowed-hosts", str, "names, beside this machine's, to answer to without keys"),
+        ("--cors-origins", str, "origins whose web pages may call, * for all"),
+        ("--max-inputs", str, "inputs of one request"),
+        ("--max-request-tokens", str, "tokens of one request"),
+        ("--max-body-bytes", str, "bytes of one request"),
         ("--max-batch-tokens", str, "tokens in one forward pass (default: the backend's own)"),
         ("--max-waiting-tokens", str, "tokens that may wait before clients are sent away"),
         ("--cache-bytes", str, "memory for each model's finished vectors, 0 for none"),
@@ -122,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
         ("--shutdown-seconds", str, "how long to wait for requests in flight when stopping"),
     ):
         serve_parser.add_argument(flag, type=kind, help=text, metavar=flag[2:].upper())
+    serve_parser.add_argument(
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="listen beyond this machine although there are no keys",
+    )
     for name, text in (("bench", "measure a running server, this one or any other"),):
         COMMANDS[name].add(commands.add_parser(name, help=text))
     return parser

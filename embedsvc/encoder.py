@@ -11,8 +11,10 @@ from embedsvc import pooling
 from embedsvc.checkpoint import Checkpoint
 from embedsvc.cost import measure
 from embedsvc.errors import CheckpointError
+from embedsvc.late_chunking import pool as pool_spans
 from embedsvc.models import ARCHITECTURES, Architecture
 from embedsvc.ops.base import Array, Batch, Ops, TokenIds
+from embedsvc.tokens import SpannedText, Text
 
 
 class Begun(NamedTuple):
@@ -36,7 +38,10 @@ class Encoder:
         def forward(ops: Ops, batch: Batch) -> Array:
             return pool(ops, architecture.forward(ops, weights, config, batch), batch.layout)
 
-        self._forward = ops.compiled(forward)
+        def hidden(ops: Ops, batch: Batch) -> Array:
+            return architecture.forward(ops, weights, config, batch)
+
+        self._forward, self._hidden = ops.compiled(forward), ops.compiled(hidden)
         self.backend = ops.name
         self.dtype = ops.dtype
         # Passes now: errors show at load, and the first request does not pay for first use.
@@ -51,6 +56,23 @@ class Encoder:
         Raises `EmbeddingFailed` if a vector is not finite or is zero.
         """
         return self.finish(self.begin(texts))
+
+    def encode_spans(self, texts: Sequence[Text]) -> list[NDArray[np.float32]]:
+        """For each text its vector (D,), or those of its spans (k, D); means, whatever the pooling.
+
+        Raises what `encode` raises.
+        """
+        plain = [text for text in texts if not isinstance(text, SpannedText)]
+        vectors = iter(self.encode(plain)) if plain else iter(())
+        return [
+            self._encode_spans(text) if isinstance(text, SpannedText) else next(vectors)
+            for text in texts
+        ]
+
+    def _encode_spans(self, text: SpannedText) -> NDArray[np.float32]:
+        hidden = self._ops.to_numpy(self._hidden(self._ops.batch([text.ids])))
+        pooled = pool_spans(hidden[: len(text)], text.spans)  # less padding
+        return pooling.finish(pooled, normalize=self._checkpoint.normalize)
 
     def begin(self, texts: Sequence[TokenIds]) -> Begun:
         """Have the hardware begin with the texts."""

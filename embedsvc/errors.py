@@ -3,7 +3,13 @@
 EmbedsvcError
 ├── RequestError          answered as {"error": {"message", "type", "param", "code"}}
 │   ├── BadRequest        400  what was sent is wrong; the message names the field and the limit
+│   │   └── TooManyTokens 400  all inputs of a request together are too long
+│   ├── Unauthorized      401  the server has keys, and none of them was sent
+│   ├── Forbidden         403  a foreign web page, or another host's name, on a server without keys
 │   ├── ModelNotFound     404  no card has this name
+│   ├── NoRoute      404, 405  nothing answers at this path, or not to this method
+│   ├── BodyTooLarge      413  the request's body has too many bytes
+│   ├── ClientGone        499  the client hung up before the answer
 │   ├── Overloaded        429  the waiting line is full; Retry-After says when to come back
 │   ├── EmbeddingFailed   500  the model failed on this input
 │   └── Unavailable       503  the server is shutting down, or the model cannot be loaded
@@ -15,7 +21,7 @@ EmbedsvcError
 
 from typing import Literal
 
-ErrorType = Literal["invalid_request_error", "tokens", "server_error"]
+ErrorType = Literal["invalid_request_error", "max_tokens_per_request", "tokens", "server_error"]
 
 
 class EmbedsvcError(Exception):
@@ -41,6 +47,83 @@ class BadRequest(RequestError):
 
     status = 400
     type = "invalid_request_error"
+
+
+class TooManyTokens(BadRequest):
+    """The inputs of one request have more tokens than one request may have."""
+
+    type = "max_tokens_per_request"
+    code = "max_tokens_per_request"
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(f"Requested {tokens} tokens, max {limit} tokens per request")
+
+
+class Unauthorized(RequestError):
+    """No key was sent (`key` is None), or one that is not the server's."""
+
+    status = 401
+    type = "invalid_request_error"
+
+    def __init__(self, key: str | None) -> None:
+        if key is None:
+            message = (
+                "You didn't provide an API key. You need to provide your API key in an "
+                "Authorization header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+            )
+        else:
+            hidden = f"{key[:5]}***{key[-4:]}" if len(key) >= 16 else "***"
+            message = (
+                f"Incorrect API key provided: {hidden}. "
+                "Its operator can tell you a key of this server."
+            )
+            self.code = "invalid_api_key"
+        super().__init__(message)
+        self.headers["WWW-Authenticate"] = "Bearer"
+
+
+class Forbidden(RequestError):
+    """A server without keys answers its own machine only; the message says how to widen that."""
+
+    status = 403
+    type = "invalid_request_error"
+
+
+class NoRoute(RequestError):
+    """A path or a method that nothing answers; 405 names what would be answered in `Allow`."""
+
+    type = "invalid_request_error"
+
+    def __init__(self, method: str, path: str, *, allow: str | None = None) -> None:
+        if allow is None:
+            super().__init__(f"Invalid URL ({method} {path})")
+            self.status = 404
+        else:
+            super().__init__(
+                f"Not allowed to {method} on {path}. "
+                "(HINT: Perhaps you meant to use a different HTTP method?)"
+            )
+            self.status = 405
+            self.headers["Allow"] = allow
+
+
+class BodyTooLarge(RequestError):
+    """More bytes than the server reads."""
+
+    status = 413
+    type = "invalid_request_error"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body of your request is too large: the limit is {limit} bytes.")
+
+
+class ClientGone(RequestError):
+    """The client hung up. Nobody reads the answer; the number is nginx's."""
+
+    status = 499
+
+    def __init__(self) -> None:
+        super().__init__("The client closed the connection.")
 
 
 class ModelNotFound(RequestError):

@@ -1,7 +1,7 @@
 """The models that are loaded: an engine for each card in use."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -9,18 +9,31 @@ from tempfile import TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding
 
 from embedsvc.batcher import Batcher
 from embedsvc.cache import Cache
-from embedsvc.cards import Card, Cards
+from embedsvc.cards import Card, Cards, Prompts
 from embedsvc.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.device import Device
 from embedsvc.encoder import Encoder, load_encoder
-from embedsvc.errors import CardsError, ModelNotFound, SetupError, Unavailable
-from embedsvc.ops.base import TokenIds
+from embedsvc.errors import (
+    BadRequest,
+    CardsError,
+    ModelNotFound,
+    SetupError,
+    TooManyTokens,
+    Unavailable,
+)
+from embedsvc.inputs import PLAIN, Input, Reading, Tokenized, tokenize, tokenize_chunks
+from embedsvc.late_chunking import Chunk
+from embedsvc.prompts import split_name
+from embedsvc.requests import Chunking, Offsets
 from embedsvc.settings import Settings
 from embedsvc.store import Store
 from embedsvc.tokenizer import Tokenizer
+from embedsvc.tokens import SpannedText, Text
+from embedsvc.truncation import average
 
 TEXTS = 64
 """Texts tokenised at a time."""
@@ -33,6 +46,12 @@ class Embedded:
     vectors: NDArray[np.float32]  # (n, D)
     tokens: int
     """Of all texts, special tokens included."""
+    truncated: int = 0
+    """Inputs that were cut."""
+    split: int = 0
+    """Inputs whose vectors are averages of their parts'."""
+    chunks: list[list[Chunk]] | None = None
+    """With late chunking, the chunks of each input; `vectors` has a row for each chunk."""
 
 
 class Engine:
@@ -49,32 +68,100 @@ class Engine:
         store: Store | None,
     ) -> None:
         self.checkpoint = checkpoint
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
+        self.dimensions = encoder.dimensions
+        self.dtype = encoder.dtype
+        self.max_batch_tokens = settings.max_batch_tokens or device.ops.max_batch_tokens
+        self.truncated = self.split = 0
         self._threads = threads
+        self._max_request_tokens = settings.max_request_tokens
 
-        async def encode(texts: list[TokenIds]) -> NDArray[np.float32]:
+        async def encode(texts: list[Text]) -> Iterable[NDArray[np.float32]]:
+            plain = [text for text in texts if not isinstance(text, SpannedText)]
+            if len(plain) < len(texts):
+                return await device.run(lambda: encoder.encode_spans(texts))
             if device.ops.pipelined:
-                begun = await device.run(lambda: encoder.begin(texts))
+                begun = await device.run(lambda: encoder.begin(plain))
                 return await device.wait(lambda: encoder.finish(begun))
-            return await device.run(lambda: encoder.encode(texts))
+            return await device.run(lambda: encoder.encode(plain))
 
         self._batcher = Batcher(
             encode,
             cost=encoder.cost,
             padded=device.ops.padded,
             slots=device.ops.slots,
-            max_batch_tokens=settings.max_batch_tokens or device.ops.max_batch_tokens,
+            max_batch_tokens=self.max_batch_tokens,
             max_waiting_tokens=settings.max_waiting_tokens,
         )
         self._cache = Cache(self._batcher.embed, max_bytes=settings.cache_bytes, store=store)
 
     async def embed(
-        self, texts: Sequence[str], *, read_cache: bool = True, write_cache: bool = True
+        self,
+        inputs: Sequence[Input],
+        reading: Reading = PLAIN,
+        *,
+        read_cache: bool = True,
+        write_cache: bool = True,
     ) -> Embedded:
-        """Vectors of the texts. Raises `RequestError`."""
-        ids = await self._tokenize(texts)
-        vectors = await self._cache.embed(ids, read=read_cache, write=write_cache)
-        return Embedded(vectors, sum(map(len, ids)))
+        """Vectors of the inputs, one or more. Raises `RequestError`."""
+        read = await self._tokenize(inputs, reading)
+        lengths = list(map(len, read.texts))
+        self._check_tokens(sum(lengths))
+        vectors = await self._cache.embed(read.texts, read=read_cache, write=write_cache)
+        split = sum(parts > 1 for parts in read.parts)
+        if split:
+            normalize = self.checkpoint.normalize
+            vectors = average(vectors, lengths, read.parts, normalize=normalize)
+        self.truncated += read.cut
+        self.split += split
+        return Embedded(vectors, sum(lengths), read.cut, split)
+
+    async def embed_chunks(
+        self,
+        inputs: Sequence[Input],
+        reading: Reading,
+        wanted: Chunking | Sequence[Sequence[Offsets]],
+        *,
+        read_cache: bool = True,
+        write_cache: bool = True,
+    ) -> Embedded:
+        """Vectors of the chunks of each input, by late chunking. Raises `RequestError`."""
+        if self.checkpoint.pooling != "mean":
+            raise BadRequest(
+                "Late chunking needs a model with mean pooling, "
+                f"and this one's is {self.checkpoint.pooling}."
+            )
+        loop = asyncio.get_running_loop()
+        texts: list[SpannedText] = []
+        chunks: list[list[Chunk]] = []
+        for index, value in enumerate(inputs):
+            each = wanted if isinstance(wanted, Chunking) else wanted[index]
+            spanned = partial(tokenize_chunks, index=index, of=len(inputs))
+            text, told = await loop.run_in_executor(
+                self._threads, spanned, self.tokenizer, value, reading, each
+            )
+            texts.append(text)
+            chunks.append(told)
+        tokens = sum(map(len, texts))
+        self._check_tokens(tokens)
+        # Their answers have many lengths, so each is a call of its own; batches are shared.
+        calls = [
+            asyncio.ensure_future(self._cache.embed([text], read=read_cache, write=write_cache))
+            for text in texts
+        ]
+        try:
+            found = await asyncio.gather(*calls)
+        finally:
+            for call in calls:
+                call.cancel()
+        rows = [vectors.reshape(-1, self.dimensions) for vectors in found]
+        return Embedded(np.concatenate(rows), tokens, chunks=chunks)
+
+    async def explain(self, texts: Sequence[str], *, special: bool) -> list[Encoding]:
+        """The tokens of texts, as the tokeniser's library gives them."""
+        loop = asyncio.get_running_loop()
+        explain = partial(self.tokenizer.explain, texts, special=special)
+        return await loop.run_in_executor(self._threads, explain)
 
     def counts(self) -> Iterator[tuple[str, str, float]]:
         """Name, meaning and value of everything counted."""
@@ -89,6 +176,8 @@ class Engine:
             "Share of the tokens computed that was padding.",
             line.padding / computed if computed else 0.0,
         )
+        yield "truncated_total", "Inputs of which something was left out.", self.truncated
+        yield "split_total", "Inputs that were embedded in parts.", self.split
         cache = self._cache
         yield "cache_hits_total", "Texts answered from memory.", cache.hits
         yield "cache_disk_hits_total", "Texts answered from disk.", cache.disk_hits
@@ -102,15 +191,25 @@ class Engine:
         await self._batcher.close()
         await self._cache.close()
 
-    async def _tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Ids of the texts, some at a time: a long request lets short ones in between."""
+    async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> Tokenized:
+        """The inputs in tokens, some at a time: a long request lets short ones in between."""
         loop = asyncio.get_running_loop()
-        ids: list[TokenIds] = []
-        for first in range(0, len(texts), TEXTS):
-            some = texts[first : first + TEXTS]
-            encode = partial(self._tokenizer.encode, some, first=first, of=len(texts))
-            ids += await loop.run_in_executor(self._threads, encode)
-        return ids
+        read: list[Tokenized] = []
+        for first in range(0, len(inputs), TEXTS):
+            some = inputs[first : first + TEXTS]
+            work = partial(tokenize, self.tokenizer, some, reading, first=first, of=len(inputs))
+            read.append(await loop.run_in_executor(self._threads, work))
+        if len(read) == 1:
+            return read[0]
+        return Tokenized(
+            [text for part in read for text in part.texts],
+            [count for part in read for count in part.parts],
+            sum(part.cut for part in read),
+        )
+
+    def _check_tokens(self, tokens: int) -> None:
+        if tokens > self._max_request_tokens:
+            raise TooManyTokens(tokens, self._max_request_tokens)
 
 
 class Registry:
@@ -126,19 +225,28 @@ class Registry:
         self._files = ThreadPoolExecutor(1, thread_name_prefix="files")
         self._engines: dict[str, asyncio.Task[Engine]] = {}
 
-    def card(self, name: str) -> Card:
-        """The card with that id or alias. Raises `ModelNotFound`."""
-        card = self.cards.by_name.get(name)
-        if card is None:
+    def card(self, name: str) -> tuple[Card, str | None]:
+        """The card with that id or alias, and the prompt that the name names, if any.
+
+        Raises `ModelNotFound`.
+        """
+        found = split_name(name, self.cards, self._prompts)
+        if found is None:
             raise ModelNotFound(name)
-        return card
+        return found
+
+    def names(self) -> list[str]:
+        """Every name that clients may ask for: ids, aliases, ids with a prompt of the model's."""
+        cards = self.cards.by_id.values()
+        prompted = [f"{card.id}:{prompt}" for card in cards for prompt in self._prompts(card)]
+        return [*self.cards.by_name, *prompted]
 
     async def engine(self, name: str) -> Engine:
         """The engine of the card with that id or alias, loaded if need be.
 
         Raises `ModelNotFound`, or `Unavailable` with the reason if it does not load.
         """
-        card = self.card(name)
+        card, _ = self.card(name)
         try:
             return await self._loaded(card)
         except SetupError as error:
@@ -169,6 +277,11 @@ class Registry:
             task.cancel()
         self._tokenizing.shutdown(cancel_futures=True)
         self._files.shutdown(cancel_futures=True)
+
+    def _prompts(self, card: Card) -> Prompts:
+        """The prompts known so far: a model that is not loaded may have more in its files."""
+        engine = self.engines().get(card.id)
+        return engine.checkpoint.prompts if engine else card.prompts or {}
 
     def _preloaded(self) -> list[Card]:
         return [card for card in self.cards.by_id.values() if card.preload]

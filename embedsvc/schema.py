@@ -1,139 +1,207 @@
-"""The wire format of OpenAI's embeddings API: requests read, answers and errors written.
+"""The wire format of OpenAI's embeddings API, and how its requests are read.
 
 Wording of the refusals is OpenAI's own, because clients match on it.
 """
 
-import binascii
-from collections.abc import Iterable
-from typing import Any, Literal, NoReturn
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
-import numpy as np
-import orjson
-from numpy.typing import NDArray
+from msgspec import Meta
 
-from embedsvc.errors import BadRequest, RequestError
-
-MAX_INPUTS = 2048
-EncodingFormat = Literal["float", "base64"]
-
-
-class EmbeddingRequest(msgspec.Struct, frozen=True):
-    """What `POST /v1/embeddings` asks for."""
-
-    model: str
-    texts: list[str]
-    encoding_format: EncodingFormat
+from embedsvc.cards import Truncate
+from embedsvc.errors import BadRequest
+from embedsvc.quantize import DTYPES, Dtype
+from embedsvc.requests import (
+    MAX_INPUTS,
+    Chunking,
+    EmbeddingRequest,
+    EncodingFormat,
+    Offsets,
+    read_inputs,
+    read_truncate,
+)
 
 
-class _Body(msgspec.Struct):
+class EmbeddingBody(msgspec.Struct):
     """The JSON object as sent. Unknown fields are ignored, null is as good as absent."""
 
-    model: Any = None
-    input: Any = None
-    encoding_format: Any = None
-
-
-def read_request(body: bytes) -> EmbeddingRequest:
-    """The request in a body. Raises `BadRequest`; the model is looked at before the input."""
-    try:
-        sent = msgspec.json.decode(body, type=_Body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        _not_json()
-    if sent.model is not None and not isinstance(sent.model, str):
-        _not_json()
-    if not sent.model:
-        raise BadRequest("you must provide a model parameter")
-    texts = _texts(sent.input)
-    if sent.encoding_format not in (None, "float", "base64"):
-        raise BadRequest(
-            f"Invalid value for 'encoding_format' = {sent.encoding_format}. "
-            "Supported values: ['float', 'base64']."
-        )
-    return EmbeddingRequest(sent.model, texts, sent.encoding_format or "float")
-
-
-def write_rows(
-    vectors: NDArray[np.float32], *, first: int = 0, encoding_format: EncodingFormat = "float"
-) -> bytes:
-    """The answer's rows for vectors (n, D), of which the first is number `first`.
-
-    Floats are written in the fewest digits that read back to the same float32; base64 is of
-    little-endian float32.
-    """
-    values: Iterable[Any] = vectors
-    if encoding_format == "base64":
-        little = vectors.astype("<f4", copy=False)
-        values = (binascii.b2a_base64(row, newline=False).decode() for row in little)
-    rows = [
-        {"object": "embedding", "index": index, "embedding": value}
-        for index, value in enumerate(values, first)
+    model: Annotated[str, Meta(min_length=1, description="Id, alias, or id:prompt of a model.")]
+    input: Annotated[
+        str | list[str | int | list[int]],
+        Meta(description="A text, or texts; or the same in token ids of cl100k_base."),
     ]
-    return orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]  # less the brackets
+    encoding_format: EncodingFormat | None = None
+    dimensions: int | None = None
+    user: Annotated[Any, Meta(description="Ignored.")] = None
+    input_type: Annotated[str | None, Meta(description="query, document, passage, ...")] = None
+    prompt_name: Annotated[str | None, Meta(description="One of the model's prompts.")] = None
+    prompt: Annotated[str | None, Meta(description="A text to put before each input.")] = None
+    truncate: Annotated[
+        Truncate | bool | None, Meta(description="What to do with inputs that are too long.")
+    ] = None
+    chunks: Annotated[
+        list[list[int | list[int]]] | None,
+        Meta(description="Late chunking: [start, end] of each chunk, in characters."),
+    ] = None
+    chunking: Chunking | None = None
+    output_dtype: Dtype | None = None
+    embedding_types: list[Dtype] | None = None
 
 
-def write_embeddings(rows: Iterable[bytes], *, model: str, tokens: int) -> bytes:
-    """The answer around what `write_rows` wrote."""
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (
-        b",".join(rows),
-        orjson.dumps(model),
-        orjson.dumps(usage),
-    )
+class Usage(msgspec.Struct):
+    prompt_tokens: int
+    total_tokens: int
 
 
-def write_models(names: Iterable[str], created: int) -> bytes:
-    """The list of models; `created` in seconds since 1970."""
-    return orjson.dumps({"object": "list", "data": [_model(name, created) for name in names]})
+class ChunkRow(msgspec.Struct):
+    """With late chunking, what a row is the vector of."""
+
+    input: int
+    start: int
+    end: int
+    tokens: int
 
 
-def write_model(name: str, created: int) -> bytes:
-    """One model."""
-    return orjson.dumps(_model(name, created))
+class EmbeddingRow(msgspec.Struct):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str | dict[str, list[float] | str]
+    chunk: ChunkRow | msgspec.UnsetType = msgspec.UNSET
 
 
-def write_error(error: RequestError) -> bytes:
-    """The body of a refusal."""
-    return orjson.dumps(
-        {
-            "error": {
-                "message": error.message,
-                "type": error.type,
-                "param": error.param,
-                "code": error.code,
-            }
-        }
-    )
+class EmbeddingAnswer(msgspec.Struct):
+    """Vectors in the order of the inputs."""
+
+    object: Literal["list"]
+    data: list[EmbeddingRow]
+    model: str
+    usage: Usage
 
 
-def _model(name: str, created: int) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": created, "owned_by": "embedsvc"}
+class Model(msgspec.Struct):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
 
 
-def _texts(value: Any) -> list[str]:
-    if value is None:
-        raise BadRequest("Please submit an `input`.")
-    if isinstance(value, str):
-        if not value:
-            raise BadRequest("Invalid 'input': input cannot be an empty string.")
-        return [value]
+class ModelList(msgspec.Struct):
+    object: Literal["list"]
+    data: list[Model]
+
+
+class ErrorBody(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(msgspec.Struct):
+    """What every error of every route looks like."""
+
+    error: ErrorBody
+
+
+def read_request(
+    body: bytes, *, model: str | None = None, max_inputs: int = MAX_INPUTS
+) -> EmbeddingRequest:
+    """The request in a body, for `model` where the path names it.
+
+    Raises `BadRequest`; the model is looked at before the input.
+    """
     try:
-        texts = msgspec.convert(value, list[str])
-    except msgspec.ValidationError:
-        raise BadRequest("Invalid 'input': expected a string or an array of strings.") from None
-    if not texts:
-        raise BadRequest("Invalid 'input': input cannot be an empty array.")
-    if len(texts) > MAX_INPUTS:
-        raise BadRequest(f"Invalid 'input': array length must be {MAX_INPUTS} or less.")
-    for index, text in enumerate(texts):
-        if not text:
-            raise BadRequest(f"Invalid 'input[{index}]': input cannot be an empty string.")
-    return texts
+        sent = msgspec.json.decode(body, type=EmbeddingBody)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        sent = _second_look(body, model)
+    inputs = read_inputs(sent.input, max_inputs)
+    return EmbeddingRequest(
+        model=model or sent.model,
+        inputs=inputs,
+        encoding_format=sent.encoding_format or "float",
+        dimensions=sent.dimensions,
+        input_type=sent.input_type,
+        prompt_name=sent.prompt_name,
+        prompt=sent.prompt,
+        truncate=read_truncate(sent.truncate),
+        chunks=_chunks(sent, len(inputs)),
+        dtypes=sent.output_dtype or sent.embedding_types or "float",
+    )
 
 
-def _not_json() -> NoReturn:
+def not_json() -> NoReturn:
+    """Refuse a body that is no JSON object."""
     raise BadRequest(
         "We could not parse the JSON body of your request. (HINT: This likely means you aren't "
         "using your HTTP library correctly. The OpenAI API expects a JSON payload, but what was "
         "sent was not valid JSON.)"
     )
+
+
+def _second_look(body: bytes, model: str | None) -> EmbeddingBody:
+    """What is wrong with a body that is no `EmbeddingBody`, in OpenAI's order and words.
+
+    Only the model may be absent, where the path names it.
+    """
+    try:
+        sent = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        not_json()
+    sent = {name: value for name, value in sent.items() if value is not None}
+    if model is not None:
+        sent["model"] = model
+    if not isinstance(sent.get("model", ""), str):
+        not_json()
+    if not sent.get("model"):
+        raise BadRequest("you must provide a model parameter")
+    if "input" not in sent:
+        raise BadRequest("Please submit an `input`.")
+    try:
+        return msgspec.convert(sent, EmbeddingBody)
+    except msgspec.ValidationError as error:
+        raise _wrong_field(sent, str(error)) from None
+
+
+def _wrong_field(sent: dict[str, Any], said: str) -> BadRequest:
+    message, _, path = said.partition(" - at `$.")
+    field = path.rstrip("`").partition(".")[0].partition("[")[0]
+    value = sent.get(field)
+    if field == "input":
+        return BadRequest("Invalid 'input': expected a string or token array.")
+    if field == "dimensions":
+        return BadRequest(f"{value!r} is not of type 'integer' - 'dimensions'")
+    supported: dict[str, Sequence[str]] = {
+        "encoding_format": ("float", "base64"),
+        "output_dtype": DTYPES,
+        "truncate": ("error", "end", "start", "chunk"),
+    }
+    if field in supported:
+        return BadRequest(
+            f"Invalid value for '{field}' = {value}. Supported values: {list(supported[field])}."
+        )
+    return BadRequest(f"Invalid '{path.rstrip('`')}': {message}.")
+
+
+def _chunks(
+    sent: EmbeddingBody, inputs: int
+) -> Chunking | Sequence[Sequence[Offsets]] | None:  # fmt: skip
+    """Chunks of each input: of an input that is not in a list, they are not in one either."""
+    if sent.chunks is None:
+        return sent.chunking
+    if sent.chunking is not None:
+        raise BadRequest("Invalid 'chunks': give either `chunks` or `chunking`.")
+    try:
+        one = isinstance(sent.input, str) or isinstance(sent.input[0], int)
+        kind = list[tuple[int, int]] if one else list[list[tuple[int, int]]]
+        found: Any = msgspec.convert(sent.chunks, kind)
+    except msgspec.ValidationError:
+        raise BadRequest(
+            "Invalid 'chunks': expected [start, end] of each chunk, in a list for each input."
+        ) from None
+    chunks: list[list[Offsets]] = [found] if one else found
+    if len(chunks) != inputs or not all(chunks):
+        raise BadRequest(
+            f"Invalid 'chunks': expected one or more chunks for each of {inputs} inputs."
+        )
+    return chunks

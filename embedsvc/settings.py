@@ -20,6 +20,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backend: BackendChoice = "auto"
     max_batch_tokens: int | None = None
     """Tokens in one forward pass; left out, the backend's own figure."""
+    api_keys: tuple[str, ...] = ()
+    """Keys of which a request must bring one; none: no request needs any. Not an option of the
+    command line, where other users of the machine could read it."""
+    api_keys_file: Path | None = None
+    """More of them: one on each line, less those that begin with #."""
+    insecure: bool = False
+    """Whether the server may listen beyond this machine without keys."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names beside this machine's that a server without keys answers to, and whose pages may call
+    it; "*" is any."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call; left out, those of `allowed_hosts`, or with keys all."""
+    max_inputs: int = 2048
+    """Inputs of one request."""
+    max_request_tokens: int = 300_000
+    """Tokens of all inputs of one request."""
+    max_body_bytes: int = 64 << 20
+    """Bytes of one request."""
     max_waiting_tokens: int = 1_000_000
     """Tokens that may wait in one model's line before requests are answered 429."""
     cache_bytes: int = 64 << 20
@@ -35,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for field in msgspec.structs.fields(Settings):
             value: object = getattr(self, field.name)
             least = 0 if field.name in ("port", "cache_bytes") else 1
-            if isinstance(value, int | float) and value < least:
+            if isinstance(value, int | float) and field.type is not bool and value < least:
                 raise ValueError(f"{field.name} must be at least {least}, not {value}")
         if self.port > 65535:
             raise ValueError(f"port must be at most 65535, not {self.port}")
@@ -53,6 +71,9 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
         if value is None and environ.get(variable):
             value, source = environ[variable], variable
         if value is None:
+            continue
+        if field.type == tuple[str, ...]:
+            values[field.name] = tuple(str(value).replace(",", " ").split())
             continue
         try:
             values[field.name] = msgspec.convert(

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
-from embedsvc.errors import BadRequest, CheckpointError
+from embedsvc.errors import CheckpointError
 from embedsvc.ops.base import TokenIds
+from embedsvc.tokens import LocatedTokens
 
 
 class Tokenizer:
@@ -23,22 +25,31 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.max_tokens = max_tokens
+        self.vocabulary = self._tokenizer.get_vocab_size()
 
-    def encode(
-        self, texts: Sequence[str], *, first: int = 0, of: int | None = None
-    ) -> list[TokenIds]:
-        """Ids of each text, special tokens included, (L,) each.
-
-        Raises `BadRequest` that names the first text with more than `max_tokens`, as it is numbered
-        in a request `of` so many, from whose `first` the texts are.
-        """
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Ids of each text, special tokens included, (L,) each, however long."""
         encodings = self._tokenizer.encode_batch_fast(list(texts))
-        ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
-        for index, tokens in enumerate(ids, first):
-            if len(tokens) > self.max_tokens:
-                name = "input" if (of or len(texts)) == 1 else f"input[{index}]"
-                raise BadRequest(
-                    f"Invalid '{name}': maximum context length is {self.max_tokens} tokens, "
-                    f"but this input has {len(tokens)}."
-                )
-        return ids
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def locate(self, text: str, prompt: str = "") -> LocatedTokens:
+        """The tokens of prompt and text; one that reaches from the one into the other is text."""
+        encoding = self._tokenizer.encode(prompt + text)
+        special, offsets = encoding.special_tokens_mask, encoding.offsets
+        count, head, tail = len(special), 0, 0
+        while head < count and special[head]:
+            head += 1
+        while tail < count - head and special[count - 1 - tail]:
+            tail += 1
+        while head < count - tail and offsets[head][1] <= len(prompt):
+            head += 1
+        return LocatedTokens(
+            np.array(encoding.ids, dtype=np.int32),
+            [(start - len(prompt), end - len(prompt)) for start, end in offsets],
+            head,
+            tail,
+        )
+
+    def explain(self, texts: Sequence[str], *, special: bool) -> list[Encoding]:
+        """Tokens, ids and offsets of each text, as the library gives them."""
+        return self._tokenizer.encode_batch(list(texts), add_special_tokens=special)

@@ -1,7 +1,9 @@
 """What several test files share: checkpoints, backends, and an app over a tiny model."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -62,6 +64,13 @@ def cards_file(tmp_path: Path, tiny_folder: Path) -> Path:
 @pytest.fixture
 def client(cards_file: Path) -> Iterator[TestClient]:
     """The app over the tiny model, in this process."""
-    app = create_app(Settings(models=cards_file, backend="numpy"))
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with serve(models=cards_file) as client:
+        yield client
+
+
+@contextmanager
+def serve(**settings: Any) -> Iterator[TestClient]:
+    """An app in this process, on NumPy, as a client on this machine sees it."""
+    app = create_app(Settings(**{"backend": "numpy"} | settings))
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
         yield client

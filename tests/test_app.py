@@ -1,4 +1,4 @@
-"""The HTTP contract over a tiny model: answers, and every error in OpenAI's shape on every path."""
+"""OpenAI's API over a tiny model: answers, the cache, readiness, how models are loaded."""
 
 import asyncio
 import base64
@@ -121,7 +121,7 @@ def test_vectors_on_disk_outlive_the_server(cards_file: Path, tmp_path: Path) ->
     settings = Settings(models=cards_file, backend="numpy", cache_folder=tmp_path / "cache")
     answers: list[object] = []
     for expected in (2, 0):
-        with TestClient(create_app(settings)) as client:
+        with TestClient(create_app(settings), base_url="http://localhost") as client:
             answers.append(embed(client, input=["hello", "a b"]).json())
             assert computed(client) == expected
     assert answers[0] == answers[1]
@@ -132,75 +132,9 @@ def test_a_cache_folder_that_cannot_be_written_ends_the_start(cards_file: Path) 
     settings = Settings(models=cards_file, backend="numpy", cache_folder=cards_file)
     with (
         pytest.raises(CardsError, match=r"cache_folder .*File exists"),
-        TestClient(create_app(settings)),
+        TestClient(create_app(settings), base_url="http://localhost"),
     ):
         pass
-
-
-LONG = "a " * 31  # 33 tokens with [CLS] and [SEP]; the limit is 32
-
-ERRORS = [
-    ("GET", "/", None, 404, "invalid_request_error", None, "Invalid URL (GET /)"),
-    ("POST", "/v1/nope", "{}", 404, "invalid_request_error", None, "Invalid URL (POST /v1/nope)"),
-    ("GET", "/v1/embeddings/", None, 404, "invalid_request_error", None, "Invalid URL"),
-    ("GET", "/v1/embeddings", None, 405, "invalid_request_error", None, "Not allowed to GET on"),
-    ("DELETE", "/v1/models", None, 405, "invalid_request_error", None, "Not allowed to DELETE on"),
-    ("POST", "/v1/models/x", "{}", 405, "invalid_request_error", None, "Not allowed to POST on"),
-    ("POST", "/health", "{}", 405, "invalid_request_error", None, "Not allowed to POST on /health"),
-    ("POST", "/ready", "{}", 405, "invalid_request_error", None, "Not allowed to POST on /ready"),
-    ("GET", "/v1/models/x", None, 404, "invalid_request_error", "model_not_found", "`x`"),
-    ("POST", "/v1/embeddings", "", 400, "invalid_request_error", None, "could not parse the JSON"),
-    ("POST", "/v1/embeddings", "{}", 400, "invalid_request_error", None, "provide a model"),
-    (
-        *("POST", "/v1/embeddings", '{"model": "x", "input": "a"}'),
-        *(404, "invalid_request_error", "model_not_found", "The model `x` does not exist"),
-    ),
-    (
-        *("POST", "/v1/embeddings", '{"model": "embed"}'),
-        *(400, "invalid_request_error", None, "Please submit an `input`."),
-    ),
-    (
-        *("POST", "/v1/embeddings", f'{{"model": "embed", "input": "{LONG}"}}'),
-        *(400, "invalid_request_error", None, "maximum context length is 32 tokens"),
-    ),
-    (
-        *("POST", "/v1/embeddings", f'{{"model": "embed", "input": ["a", "{LONG}"]}}'),
-        *(400, "invalid_request_error", None, "'input[1]': maximum context length is 32 tokens"),
-    ),
-]
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status", "kind", "code", "said"),
-    ERRORS,
-    ids=[f"{e[0]} {e[1]} {e[3]} {e[6][:20]}" for e in ERRORS],
-)
-def test_every_error_has_openais_shape(
-    client: TestClient,
-    method: str,
-    path: str,
-    body: str | None,
-    status: int,
-    kind: str,
-    code: str | None,
-    said: str,
-) -> None:
-    answer = client.request(method, path, content=body)
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/json"
-    error = answer.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert (error["type"], error["code"]) == (kind, code)
-    assert said in error["message"]
-    assert ("allow" in answer.headers) == (status == 405)
-
-
-def test_a_text_too_long_is_named_by_its_place_in_a_long_request(client: TestClient) -> None:
-    texts = ["a"] * 200
-    texts[170] = LONG
-    answer = embed(client, input=texts)
-    assert answer.status_code == 400
-    assert "'input[170]'" in answer.json()["error"]["message"]
 
 
 def test_a_long_answer_is_whole_and_in_order(client: TestClient) -> None:
@@ -236,28 +170,6 @@ def test_a_model_that_gives_nan_is_a_500_for_its_text_alone(
     assert embed(client, input=["hello", "a b"]).status_code == 200
 
 
-def test_a_bug_is_a_500_in_the_same_shape(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("embedsvc.routes.openai.read_request", lambda _: 1 / 0)
-    answer = embed(client)
-    assert answer.status_code == 500
-    assert answer.json()["error"]["type"] == "server_error"
-    assert "Traceback" not in answer.text
-
-
-def test_a_full_line_is_a_429_with_retry_after(cards_file: Path) -> None:
-    settings = Settings(models=cards_file, backend="numpy", max_waiting_tokens=1)
-    app = create_app(settings)
-    with TestClient(app) as client:
-        line = next(iter(app.state.registry._engines.values())).result()._batcher._line
-        line.tokens = 10  # as if others waited
-        answer = embed(client)
-    assert answer.status_code == 429
-    assert 1 <= int(answer.headers["retry-after"]) <= 59
-    assert answer.json()["error"]["code"] == "rate_limit_exceeded"
-
-
 def test_a_device_that_does_not_answer_is_not_ready(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,7 +200,7 @@ def test_two_passes_may_be_in_flight_on_mlx(
 
     monkeypatch.setattr(mlx.MlxOps, "__init__", pipelined)
     app = create_app(Settings(models=cards_file, backend="mlx"))
-    with TestClient(app) as piped:
+    with TestClient(app, base_url="http://localhost") as piped:
         assert app.state.registry.device.ops.pipelined
         texts = ["a " * (1 + i % 29) for i in range(100)]
         answers = [embed(c, input=texts).json()["data"] for c in (piped, client)]
@@ -328,7 +240,9 @@ def test_a_model_that_does_not_load_is_a_503_with_the_reason_and_is_tried_again(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "models.toml").write_text("[models.late]\npath = 'tiny'\n")
-    with TestClient(create_app(Settings(models=tmp_path / "models.toml"))) as client:
+    with TestClient(
+        create_app(Settings(models=tmp_path / "models.toml")), base_url="http://localhost"
+    ) as client:
         answer = embed(client, model="late")
         assert answer.status_code == 503
         assert "no folder" in answer.json()["error"]["message"]
@@ -339,5 +253,8 @@ def test_a_model_that_does_not_load_is_a_503_with_the_reason_and_is_tried_again(
 def test_a_preloaded_model_that_does_not_load_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "models.toml").write_text("[models.x]\npath = 'none'\npreload = true\n")
     app = create_app(Settings(models=tmp_path / "models.toml"))
-    with pytest.raises(CheckpointError, match="`x`: no files; no folder"), TestClient(app):
+    with (
+        pytest.raises(CheckpointError, match="`x`: no files; no folder"),
+        TestClient(app, base_url="http://localhost"),
+    ):
         pass

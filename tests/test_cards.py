@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from embedsvc.cards import Prompts, find_cards, read_cards
+from embedsvc.cards import find_cards, read_cards
 from embedsvc.errors import CardsError
 
 
@@ -37,7 +37,7 @@ def test_a_card_holds_what_its_table_says(tmp_path: Path) -> None:
     )
     card = cards.by_id["org/name"]
     assert card.path == tmp_path / "weights"
-    assert card.prompts == Prompts(query="query: ", document="")
+    assert card.prompts == {"query": "query: ", "document": ""}
     assert card.dimensions == (256, 64)
     assert card.dtype == "float16"
     assert not card.normalize
@@ -49,7 +49,12 @@ def test_a_card_holds_what_its_table_says(tmp_path: Path) -> None:
     ("table", "said"),
     [
         ("path = 'x'\npoolign = 'cls'", "unknown key `poolign`"),
-        ("path = 'x'\nprompts = {qery = 'a'}", "unknown key `prompts.qery`"),
+        (
+            "path = 'x'\nprompts = {query = 'q'}\nprompt_aliases = {a = 'qery'}",
+            "`prompt_aliases`: `a` is to have a prompt `qery`",
+        ),
+        ("path = 'x'\ntoken_ids = 'p50k'", "key `token_ids`: invalid enum value 'p50k'"),
+        ("path = 'x'\nprompts = {query = 1}", "key `prompts[...]`: expected `str`, got `int`"),
         ("path = 'x'\nmax_tokens = 'many'", "key `max_tokens`: expected `int"),
         ("path = 'x'\npooling = 'median'", "key `pooling`: invalid enum value 'median'"),
         ("path = 'x'\naliases = [1]", "key `aliases[0]`: expected `str`"),

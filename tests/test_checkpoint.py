@@ -135,7 +135,7 @@ def test_prompts_come_from_the_checkpoint_unless_the_card_has_some(tmp_path: Pat
     write_bert(tmp_path)
     prompts = {"prompts": {"query": "query: ", "document": "passage: "}}
     write_json(tmp_path / "config_sentence_transformers.json", prompts)
-    assert open_checkpoint(Card(id="x", path=tmp_path)).prompts.query == "query: "
+    assert open_checkpoint(Card(id="x", path=tmp_path)).prompts["query"] == "query: "
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from embedsvc.answers import write_embeddings, write_rows
 from embedsvc.errors import BadRequest
-from embedsvc.schema import EncodingFormat, read_request, write_embeddings, write_rows
+from embedsvc.quantize import DTYPES
+from embedsvc.requests import Chunking, EncodingFormat
+from embedsvc.schema import read_request
 
 
 def read(**fields: object):
@@ -33,17 +36,41 @@ def test_strings_are_read_as_they_are(texts: list[str]) -> None:
         encoded = body.encode()
     except UnicodeEncodeError:  # half a surrogate pair is not text
         return
-    assert read_request(encoded).texts == texts
+    assert read_request(encoded).inputs == texts
 
 
 def test_a_string_is_one_input() -> None:
-    assert read(input="hello").texts == ["hello"]
-    assert read(input=" ").texts == [" "]
+    assert read(input="hello").inputs == ["hello"]
+    assert read(input=" ").inputs == [" "]
+
+
+@given(st.lists(st.lists(st.integers(0, 10**12), min_size=1), min_size=1, max_size=9))
+def test_lists_of_token_ids_are_read_as_they_are(ids: list[list[int]]) -> None:
+    assert read(input=ids).inputs == ids
+    assert read(input=ids[0]).inputs == ids[:1]  # a flat list is one input
+
+
+def test_the_model_in_the_path_wins_and_the_body_may_lack_it() -> None:
+    for sent in ({"input": "a"}, {"input": "a", "model": "b"}, {"input": "a", "model": None}):
+        assert read_request(json.dumps(sent).encode(), model="m").model == "m"
+    with pytest.raises(BadRequest, match="Please submit an `input`"):
+        read_request(b"{}", model="m")
+
+
+def test_extensions_are_read() -> None:
+    request = read(truncate=True, input_type="query", embedding_types=["int8"], dimensions=4)
+    assert (request.truncate, request.input_type, request.dtypes) == ("end", "query", ["int8"])
+    assert read(truncate=False).truncate == "error"
+    assert read(output_dtype="binary").dtypes == "binary"
+    assert read(chunking={"size": 5}).chunks == Chunking(5)
+    assert read(input="abc", chunks=[[0, 1], [1, 3]]).chunks == [[(0, 1), (1, 3)]]
+    assert read(input=["abc"], chunks=[[[0, 3]]]).chunks == [[(0, 3)]]
 
 
 def test_null_and_unknown_fields_are_as_good_as_absent() -> None:
-    request = read(encoding_format=None, dimensions=None, user=None, drop_params=True)
-    assert request.encoding_format == "float"
+    fields = ("encoding_format", "dimensions", "user", "input_type", "prompt_name", "prompt")
+    more = ("truncate", "chunks", "chunking", "output_dtype", "embedding_types")
+    assert read(**dict.fromkeys((*fields, *more)), drop_params=True, task="x") == read()
 
 
 @given(arrays.arrays(np.float32, (3, 7), elements=st.floats(width=32, allow_nan=False)))
@@ -70,6 +97,21 @@ def test_base64_is_of_little_endian_float32() -> None:
     assert np.array_equal(np.frombuffer(b"".join(rows), "<f4").reshape(2, 4), vectors)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_other_types_are_written_as_numbers_and_as_base64_of_their_bytes(dtype) -> None:
+    vectors = np.linspace(-1, 1, 32, dtype=np.float32).reshape(2, 16)
+    plain, packed = (
+        json.loads(b"[" + write_rows(vectors, encoding_format=form, dtypes=dtype) + b"]")
+        for form in ("float", "base64")
+    )
+    kind = {"float": "<f4", "int8": "i1", "binary": "i1"}.get(dtype, "u1")
+    for row, text in zip(plain, packed, strict=True):
+        values = np.frombuffer(base64.b64decode(text["embedding"]), kind)
+        assert values.tolist() == np.array(row["embedding"], kind).tolist()
+    both = json.loads(b"[" + write_rows(vectors, dtypes=[dtype, "float"]) + b"]")
+    assert both[1]["embedding"][dtype] == plain[1]["embedding"]
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b'"x"', b"null", b'{"model": 7}', b'{"model": "\xff"}', b'{"input":' * 9999],
@@ -94,9 +136,14 @@ def test_half_a_surrogate_pair_is_refused_or_read_but_never_a_crash() -> None:
         ({"input": ["a", ""]}, "Invalid 'input[1]': input cannot be an empty string."),
         ({"input": []}, "Invalid 'input': input cannot be an empty array."),
         ({"input": ["a"] * 2049}, "Invalid 'input': array length must be 2048 or less."),
-        ({"input": 7}, "Invalid 'input': expected a string or an array of strings."),
-        ({"input": ["a", 7]}, "Invalid 'input': expected a string or an array of strings."),
-        ({"input": {"a": 1}}, "Invalid 'input': expected a string or an array of strings."),
+        ({"input": 7}, "Invalid 'input': expected a string or token array."),
+        ({"input": ["a", 7]}, "Invalid 'input': expected a string or token array."),
+        ({"input": [1, "a"]}, "Invalid 'input': expected a string or token array."),
+        ({"input": [[1], "a"]}, "Invalid 'input': expected a string or token array."),
+        ({"input": [[1], [2.5]]}, "Invalid 'input': expected a string or token array."),
+        ({"input": [True]}, "Invalid 'input': expected a string or token array."),
+        ({"input": [[1], []]}, "Invalid 'input[1]': input cannot be an empty array."),
+        ({"input": {"a": 1}}, "Invalid 'input': expected a string or token array."),
         (
             {"encoding_format": "string"},
             "Invalid value for 'encoding_format' = string. Supported values: ['float', 'base64'].",
@@ -104,6 +151,36 @@ def test_half_a_surrogate_pair_is_refused_or_read_but_never_a_crash() -> None:
         (
             {"encoding_format": 1},
             "Invalid value for 'encoding_format' = 1. Supported values: ['float', 'base64'].",
+        ),
+        ({"dimensions": "abc"}, "'abc' is not of type 'integer' - 'dimensions'"),
+        ({"dimensions": 1.5}, "1.5 is not of type 'integer' - 'dimensions'"),
+        (
+            {"truncate": "left"},
+            (
+                "Invalid value for 'truncate' = left. "
+                "Supported values: ['error', 'end', 'start', 'chunk']."
+            ),
+        ),
+        (
+            {"output_dtype": "int4"},
+            (
+                "Invalid value for 'output_dtype' = int4. "
+                "Supported values: ['float', 'int8', 'uint8', 'binary', 'ubinary']."
+            ),
+        ),
+        ({"prompt": 7}, "Invalid 'prompt': Expected `str | null`, got `int`."),
+        ({"chunking": {}}, "Invalid 'chunking': Object missing required field `size`."),
+        (
+            {"chunks": [[0, 1]], "chunking": {"size": 2}},
+            "Invalid 'chunks': give either `chunks` or `chunking`.",
+        ),
+        (
+            {"chunks": [[0, 1, 2]]},
+            "Invalid 'chunks': expected [start, end] of each chunk, in a list for each input.",
+        ),
+        (
+            {"input": ["a", "b"], "chunks": [[[0, 1]]]},
+            "Invalid 'chunks': expected one or more chunks for each of 2 inputs.",
         ),
     ],
 )

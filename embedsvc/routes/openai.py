@@ -1,88 +1,102 @@
-"""OpenAI's routes: embeddings and models."""
+"""OpenAI's routes, embeddings and models, at all paths where clients look for them.
+
+Azure's clients name the model in the path, and some base URLs lack the /v1.
+"""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from embedsvc.answers import write_embeddings, write_model, write_models, write_rows
 from embedsvc.errors import ModelNotFound
-from embedsvc.registry import Embedded, Registry
+from embedsvc.late_chunking import Chunk
+from embedsvc.registry import Registry
+from embedsvc.routes.embedding import embed
+from embedsvc.routes.endpoint import Endpoint, json_response, read_bytes
 from embedsvc.schema import (
-    EmbeddingRequest,
+    ChunkRow,
+    EmbeddingAnswer,
+    EmbeddingBody,
+    Model,
+    ModelList,
     read_request,
-    write_embeddings,
-    write_model,
-    write_models,
-    write_rows,
 )
 
-T = TypeVar("T")
-CLIENT_GONE = 499  # nginx's number; nobody reads it
 ROWS = 64
 """Vectors written in one turn of the event loop, which takes less than a millisecond."""
 
 
 async def create_embeddings(request: Request) -> Response:
-    """`POST /v1/embeddings`."""
-    wanted = read_request(await request.body())
-    embedded = await _while_connected(request, _embed(request, wanted))
-    if embedded is None:
-        return Response(status_code=CLIENT_GONE)
+    """`POST /v1/embeddings`: vectors of texts."""
+    body = await read_bytes(request)
+    wanted = read_request(
+        body,
+        model=request.path_params.get("model"),
+        max_inputs=request.app.state.settings.max_inputs,
+    )
+    answer = await embed(request, wanted)
+    chunks = _chunk_rows(answer.embedded.chunks)
     rows: list[bytes] = []
-    for first in range(0, len(embedded.vectors), ROWS):
-        vectors = embedded.vectors[first : first + ROWS]
-        rows.append(write_rows(vectors, first=first, encoding_format=wanted.encoding_format))
+    for first in range(0, len(answer.vectors), ROWS):
+        some = slice(first, first + ROWS)
+        rows.append(
+            write_rows(
+                answer.vectors[some],
+                first=first,
+                encoding_format=wanted.encoding_format,
+                dtypes=wanted.dtypes,
+                chunks=chunks and chunks[some],
+            )
+        )
         await asyncio.sleep(0)  # let others have a turn
-    return _json(write_embeddings(rows, model=wanted.model, tokens=embedded.tokens))
+    written = write_embeddings(rows, model=wanted.model, tokens=answer.embedded.tokens)
+    return json_response(written, answer.headers)
 
 
 async def list_models(request: Request) -> Response:
-    """`GET /v1/models`: every id and every alias, since clients pick from this list."""
+    """`GET /v1/models`: every id, alias and id with a prompt, since clients pick from this list."""
     registry: Registry = request.app.state.registry
-    return _json(write_models(registry.cards.by_name, request.app.state.started))
+    return json_response(write_models(registry.names(), request.app.state.started))
 
 
 async def get_model(request: Request) -> Response:
-    """`GET /v1/models/{id}`, where the id may hold slashes."""
+    """`GET /v1/models/{id}`: one model, whose id may hold slashes."""
     registry: Registry = request.app.state.registry
     name: str = request.path_params["id"]
-    if name not in registry.cards.by_name:
-        raise ModelNotFound(name, param="model")
-    return _json(write_model(name, request.app.state.started))
+    try:
+        registry.card(name)
+    except ModelNotFound:
+        raise ModelNotFound(name, param="model") from None
+    return json_response(write_model(name, request.app.state.started))
+
+
+def _at(base: str) -> list[Endpoint]:
+    return [
+        _embeddings(f"{base}/embeddings"),
+        Endpoint("GET", f"{base}/models", list_models, answer=ModelList),
+        Endpoint("GET", f"{base}/models/{{id:path}}", get_model, answer=Model),
+    ]
+
+
+def _embeddings(path: str) -> Endpoint:
+    return Endpoint("POST", path, create_embeddings, body=EmbeddingBody, answer=EmbeddingAnswer)
 
 
 routes = [
-    Route("/v1/embeddings", create_embeddings, methods=["POST"]),
-    Route("/v1/models", list_models, methods=["GET"]),
-    Route("/v1/models/{id:path}", get_model, methods=["GET"]),
+    *_at("/v1"),
+    *_at(""),
+    *_at("/openai/v1"),
+    _embeddings("/openai/deployments/{model:path}/embeddings"),
+    _embeddings("/v1/engines/{model:path}/embeddings"),
 ]
 
 
-async def _embed(request: Request, wanted: EmbeddingRequest) -> Embedded:
-    registry: Registry = request.app.state.registry
-    engine = await registry.engine(wanted.model)
-    control = request.headers.get("cache-control", "").lower()
-    return await engine.embed(
-        wanted.texts,
-        read_cache="no-cache" not in control,
-        write_cache="no-store" not in control,
-    )
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """The work's result; None, and the work cancelled, if the client hangs up first."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(request.receive())  # once the body is read: the disconnect
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        working.cancel()
-        gone.cancel()
-
-
-def _json(body: bytes) -> Response:
-    return Response(body, media_type="application/json")
+def _chunk_rows(chunks: list[list[Chunk]] | None) -> list[ChunkRow] | None:
+    if chunks is None:
+        return None
+    return [
+        ChunkRow(index, chunk.start, chunk.end, chunk.tokens)
+        for index, each in enumerate(chunks)
+        for chunk in each
+    ]

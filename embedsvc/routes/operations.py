@@ -2,11 +2,11 @@
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from embedsvc.errors import Unavailable
 from embedsvc.metrics import write_metrics
 from embedsvc.registry import Registry
+from embedsvc.routes.endpoint import Endpoint
 
 
 async def health(_request: Request) -> Response:
@@ -29,7 +29,7 @@ async def metrics(request: Request) -> Response:
 
 
 routes = [
-    Route("/metrics", metrics, methods=["GET"]),
-    Route("/health", health, methods=["GET"]),
-    Route("/ready", ready, methods=["GET"]),
+    Endpoint("GET", "/metrics", metrics, answer="text/plain"),
+    Endpoint("GET", "/health", health, answer=dict[str, str]),
+    Endpoint("GET", "/ready", ready, answer=dict[str, str]),
 ]

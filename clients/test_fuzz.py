@@ -1,0 +1,64 @@
+"""schemathesis: whatever fits, or misses, the server's own description of its API.
+
+No answer is a 5xx, every error has OpenAI's shape, and every answer is what is described.
+"""
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from clients.conftest import MODEL
+
+CHECKS = [
+    not_a_server_error,
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+]
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_anything(server: str, mode: GenerationMode) -> None:
+    schema = schemathesis.openapi.from_url(f"{server}/openapi.json")
+    answered: dict[int, int] = {}
+    operations = [found.ok() for found in schema.get_all_operations()]
+    for operation in operations:
+        if mode is GenerationMode.NEGATIVE and operation.method.lower() == "get":
+            continue  # there is nothing in it that could be wrong
+
+        @settings(
+            max_examples=60,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def check(case) -> None:
+            body = case.body
+            if isinstance(body, dict) and isinstance(body.get("model"), str):
+                body["model"] = MODEL if len(body["model"]) % 2 else body["model"]
+            answer = case.call(base_url=server, timeout=30)
+            answered[answer.status_code] = answered.get(answer.status_code, 0) + 1
+            case.validate_response(answer, checks=CHECKS)
+            if answer.status_code >= 400:
+                error = answer.json()["error"]
+                assert set(error) == {"message", "type", "param", "code"}
+                assert error["message"]
+
+        check()
+    assert len(operations) > 20
+    assert sum(answered.values()) > 400
+    assert answered[400] > 20  # the dialogue went both ways
+    if mode is GenerationMode.POSITIVE:
+        assert answered[200] > 50

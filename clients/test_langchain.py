@@ -1,0 +1,83 @@
+"""LangChain: as it is by default (token ids), with texts, on Azure's paths, and through Ollama."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from langchain_ollama import OllamaEmbeddings
+from langchain_openai import AzureOpenAIEmbeddings, OpenAIEmbeddings
+from langchain_tests.integration_tests import EmbeddingsIntegrationTests
+from langchain_tests.unit_tests import EmbeddingsUnitTests
+
+from clients.conftest import MODEL
+
+WAYS: list[dict[str, Any]] = [{}, {"check_embedding_ctx_length": False}, {"chunk_size": 4}]
+
+
+@pytest.mark.parametrize("options", WAYS)
+def test_openai(server: str, right: Callable[..., None], options: dict[str, Any]) -> None:
+    client = OpenAIEmbeddings(model=MODEL, base_url=f"{server}/v1", api_key="none", **options)
+    right(client.embed_documents, client.embed_query)
+
+
+def test_azure(server: str, right: Callable[..., None]) -> None:
+    client = AzureOpenAIEmbeddings(
+        azure_endpoint=server, api_key="none", api_version="2024-10-21", azure_deployment=MODEL
+    )
+    right(client.embed_documents, client.embed_query)
+
+
+def test_ollama(server: str, right: Callable[..., None]) -> None:
+    client = OllamaEmbeddings(model=MODEL, base_url=server, validate_model_on_init=True)
+    right(client.embed_documents, client.embed_query)
+
+
+def test_a_long_document_is_cut_where_the_model_name_says_so(server: str) -> None:
+    client = OpenAIEmbeddings(model=MODEL, base_url=f"{server}/v1", api_key="none", model_kwargs={})
+    with pytest.raises(Exception, match="maximum context length is 256 tokens"):
+        client.embed_documents(["word " * 400])
+
+
+class Standard(EmbeddingsIntegrationTests):
+    """LangChain's own tests of an integration."""
+
+    @property
+    def embeddings_class(self) -> type[OpenAIEmbeddings]:
+        return OpenAIEmbeddings
+
+    @pytest.fixture(autouse=True)
+    def _server(self, server: str) -> None:
+        type(self).url = server
+
+
+class TestStandardDefault(Standard):
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"model": MODEL, "base_url": f"{self.url}/v1", "api_key": "none"}
+
+
+class TestStandardTexts(Standard):
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        more = {"check_embedding_ctx_length": False}
+        return {"model": MODEL, "base_url": f"{self.url}/v1", "api_key": "none"} | more
+
+
+class TestStandardOllama(Standard):
+    @property
+    def embeddings_class(self) -> type[OllamaEmbeddings]:
+        return OllamaEmbeddings
+
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"model": MODEL, "base_url": self.url}
+
+
+class TestUnit(EmbeddingsUnitTests):
+    @property
+    def embeddings_class(self) -> type[OpenAIEmbeddings]:
+        return OpenAIEmbeddings
+
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"model": MODEL, "base_url": "http://127.0.0.1:9/v1", "api_key": "none"}

@@ -1,0 +1,118 @@
+"""Where requests come in: what concerns every one of them, on every path, in one pass.
+
+Paths are tidied, callers checked, and every answer, also one that refuses, gets its request id,
+its time and what browsers want to see.
+"""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from itertools import count
+from typing import Any
+
+from embedsvc.access import Access
+from embedsvc.answers import write_error
+from embedsvc.errors import RequestError
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+HeaderList = list[tuple[bytes, bytes]]
+
+VERSION = (b"openai-version", b"2020-10-01")
+JSON = (b"content-type", b"application/json")
+SANE_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
+SLASHES = re.compile("/{2,}")
+PREFLIGHT = [
+    (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
+    (b"access-control-max-age", b"600"),
+    (b"vary", b"Origin, Access-Control-Request-Headers"),
+]
+ANY_HEADERS = b"authorization, content-type, api-key, x-api-key, x-request-id"
+log = logging.getLogger(__name__)
+
+
+class Edge:
+    """ASGI middleware around everything; one object for a server's life."""
+
+    def __init__(self, app: App, access: Access) -> None:
+        self._app = app
+        self._access = access
+        self._prefix = b"req_" + os.urandom(10).hex().encode()
+        self._numbers = count()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        path: str = scope["path"]
+        if path[-1:] == "/" or "//" in path:
+            path = scope["path"] = SLASHES.sub("/", path).rstrip("/") or "/"
+        added = self._answer_headers(headers)
+        answered = False
+
+        def send_with_headers(message: Message) -> Awaitable[None]:
+            nonlocal answered
+            if message["type"] == "http.response.start":
+                answered = True
+                spent = b"%d" % ((time.perf_counter() - began) * 1000)
+                message["headers"] += [*added, (b"openai-processing-ms", spent)]
+            return send(message)
+
+        refused = self._access.refusal(path, headers)
+        if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+            await _preflight(headers, refused, send_with_headers)
+        elif refused is not None:
+            await _refuse(refused, send_with_headers)
+        else:
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except Exception:  # a bug; what can go wrong is a RequestError and answered as one
+                if answered:
+                    raise
+                log.exception("%s %s failed, request %s", scope["method"], path, added[0][1])
+                failed = RequestError(
+                    "The server had an error while processing your request. Its log says more, "
+                    "under this answer's x-request-id."
+                )
+                await _refuse(failed, send_with_headers)
+
+    def _answer_headers(self, headers: dict[bytes, bytes]) -> HeaderList:
+        identity = headers.get(b"x-request-id")
+        if identity is None or not SANE_ID.fullmatch(identity):
+            identity = b"%b%012x" % (self._prefix, next(self._numbers))
+        added = [(b"x-request-id", identity), VERSION]
+        origin = headers.get(b"origin")
+        if origin is not None and self._access.allows(origin):
+            added += [
+                (b"access-control-allow-origin", origin),
+                (b"access-control-expose-headers", b"*, Authorization"),
+                (b"vary", b"Origin"),
+            ]
+        return added
+
+
+async def _preflight(headers: dict[bytes, bytes], refused: RequestError | None, send: Send) -> None:
+    """A browser asks what it may send; it brings no key yet."""
+    if refused is not None and refused.status != 401:
+        await _refuse(refused, send)
+        return
+    wanted = headers.get(b"access-control-request-headers", ANY_HEADERS)
+    start = [*PREFLIGHT, (b"access-control-allow-headers", wanted)]
+    if b"access-control-request-private-network" in headers:
+        start.append((b"access-control-allow-private-network", b"true"))
+    await send({"type": "http.response.start", "status": 204, "headers": start})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _refuse(error: RequestError, send: Send) -> None:
+    body = write_error(error)
+    extra = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    start = [JSON, (b"content-length", b"%d" % len(body)), *extra]
+    await send({"type": "http.response.start", "status": error.status, "headers": start})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,71 @@
+"""What a request asks for, whatever dialect it came in."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from embedsvc.cards import Truncate
+from embedsvc.errors import BadRequest
+from embedsvc.quantize import Dtype
+
+MAX_INPUTS = 2048
+EncodingFormat = Literal["float", "base64"]
+Inputs = list[str] | list[list[int]]
+Offsets = tuple[int, int]
+"""A chunk by its first character and the one after its last, in Unicode code points."""
+
+
+class Chunking(msgspec.Struct, frozen=True):
+    """Late chunking into chunks of `size` tokens, sharing `overlap` with the one before."""
+
+    size: Annotated[int, Meta(ge=1)]
+    overlap: Annotated[int, Meta(ge=0)] = 0
+
+
+class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request for vectors."""
+
+    model: str
+    inputs: Inputs
+    encoding_format: EncodingFormat = "float"
+    dimensions: int | None = None
+    input_type: str | None = None
+    prompt_name: str | None = None
+    prompt: str | None = None
+    truncate: Truncate | None = None
+    chunks: Chunking | Sequence[Sequence[Offsets]] | None = None
+    dtypes: Sequence[Dtype] | Dtype = "float"
+    """Several: each row has its vector in each of them, by name."""
+
+
+def read_inputs(value: Any, max_inputs: int = MAX_INPUTS) -> Inputs:
+    """One input or several: strings, or lists of token ids. Raises `BadRequest`."""
+    if isinstance(value, str):
+        value = [value]
+        if not value[0]:
+            raise BadRequest("Invalid 'input': input cannot be an empty string.")
+        return value
+    if not value:
+        raise BadRequest("Invalid 'input': input cannot be an empty array.")
+    kinds: set[type] = {type(item) for item in value}
+    if len(kinds) > 1:
+        raise BadRequest("Invalid 'input': expected a string or token array.")
+    kind = kinds.pop()
+    if kind is int:
+        return [value]
+    if len(value) > max_inputs:
+        raise BadRequest(f"Invalid 'input': array length must be {max_inputs} or less.")
+    empty: Any = "" if kind is str else []
+    if empty in value:
+        said = "string" if kind is str else "array"
+        raise BadRequest(f"Invalid 'input[{value.index(empty)}]': input cannot be an empty {said}.")
+    return value
+
+
+def read_truncate(value: Truncate | bool | None) -> Truncate | None:
+    """Whether to truncate, as some clients say it, in our words."""
+    if isinstance(value, bool):
+        return "end" if value else "error"
+    return value

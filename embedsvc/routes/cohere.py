@@ -1,0 +1,97 @@
+"""Cohere's `/v2/embed`, for texts."""
+
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+import msgspec
+import orjson
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from embedsvc.answers import write_values
+from embedsvc.cards import Truncate
+from embedsvc.errors import BadRequest
+from embedsvc.quantize import Dtype
+from embedsvc.requests import EmbeddingRequest, read_inputs
+from embedsvc.routes.embedding import embed
+from embedsvc.routes.endpoint import Endpoint, json_response, read_body
+
+TRUNCATE: dict[str, Truncate] = {"NONE": "error", "END": "end", "START": "start"}
+EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
+
+
+class Content(msgspec.Struct):
+    type: Literal["text"]
+    text: str
+
+
+class Item(msgspec.Struct):
+    content: list[Content]
+
+
+class EmbedBody(msgspec.Struct):
+    """`texts`, or `inputs` whose contents are texts; images are not supported."""
+
+    model: Annotated[str, Meta(min_length=1)]
+    input_type: str | None = None
+    texts: list[str] | None = None
+    inputs: list[Item] | None = None
+    output_dimension: int | None = None
+    embedding_types: list[EmbeddingType] | None = None
+    truncate: Literal["NONE", "START", "END"] | None = None
+
+
+class ByType(msgspec.Struct, omit_defaults=True, rename={"floats": "float"}):
+    floats: list[list[float]] | None = None
+    int8: list[list[int]] | None = None
+    uint8: list[list[int]] | None = None
+    binary: list[list[int]] | None = None
+    ubinary: list[list[int]] | None = None
+    base64: list[str] | None = None
+
+
+class EmbedAnswer(msgspec.Struct):
+    id: str
+    embeddings: ByType
+    texts: list[str]
+    meta: dict[str, Any]
+    response_type: Literal["embeddings_by_type"]
+
+
+async def create_embeddings(request: Request) -> Response:
+    """`POST /v2/embed`: vectors of texts, by type."""
+    sent = await read_body(request, EmbedBody)
+    inputs = sent.texts
+    if sent.inputs is not None:
+        inputs = ["\n".join(content.text for content in item.content) for item in sent.inputs]
+    if inputs is None:
+        raise BadRequest("Please submit `texts`.")
+    texts: list[Any] = list(read_inputs(inputs, request.app.state.settings.max_inputs))
+    wanted = EmbeddingRequest(
+        model=sent.model,
+        inputs=texts,
+        input_type=sent.input_type,
+        dimensions=sent.output_dimension,
+        truncate=TRUNCATE[sent.truncate or "END"],
+    )
+    answer = await embed(request, wanted)
+    embeddings: dict[str, Any] = {}
+    for kind in sent.embedding_types or ["float"]:
+        dtype: Dtype = "float" if kind == "base64" else kind
+        form = "base64" if kind == "base64" else "float"
+        embeddings[kind] = list(write_values(answer.vectors, dtype, form))
+    body = {
+        "id": str(uuid4()),
+        "embeddings": embeddings,
+        "texts": texts,
+        "meta": {
+            "api_version": {"version": "2"},
+            "billed_units": {"input_tokens": answer.embedded.tokens},
+        },
+        "response_type": "embeddings_by_type",
+    }
+    return json_response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
+
+
+routes = [Endpoint("POST", "/v2/embed", create_embeddings, body=EmbedBody, answer=EmbedAnswer)]

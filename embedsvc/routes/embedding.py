@@ -1,0 +1,86 @@
+"""From a request to its vectors, for the routes of every dialect."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+
+from embedsvc import matryoshka
+from embedsvc.errors import ClientGone
+from embedsvc.inputs import Reading
+from embedsvc.prompts import choose
+from embedsvc.registry import Embedded, Registry
+from embedsvc.requests import EmbeddingRequest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Vectors as they were asked for, and what the answer's headers say of them."""
+
+    embedded: Embedded
+    vectors: NDArray[np.float32]
+    headers: dict[str, str]
+
+
+async def embed(request: Request, wanted: EmbeddingRequest) -> Answer:
+    """The vectors of a request, of the size it wants. Raises `RequestError`.
+
+    `ClientGone` if the client hangs up before they are there; they are not computed then.
+    """
+    return await _while_connected(request, _embed(request, wanted))
+
+
+async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
+    registry: Registry = request.app.state.registry
+    card, prompt = registry.card(wanted.model)
+    engine = await registry.engine(wanted.model)
+    if wanted.dimensions is not None:
+        matryoshka.check(wanted.dimensions, engine.dimensions, card.dimensions)
+    reading = Reading(
+        choose(engine.checkpoint.prompts, wanted, prompt),
+        wanted.truncate or card.truncate,
+        card.token_ids,
+    )
+    control = request.headers.get("cache-control", "").lower()
+    caching = {"read_cache": "no-cache" not in control, "write_cache": "no-store" not in control}
+    if wanted.chunks is None:
+        embedded = await engine.embed(wanted.inputs, reading, **caching)
+    else:
+        embedded = await engine.embed_chunks(wanted.inputs, reading, wanted.chunks, **caching)
+    vectors = embedded.vectors
+    if wanted.dimensions is not None:
+        vectors = matryoshka.cut(vectors, wanted.dimensions, layer_norm=card.layer_norm)
+    headers = {"openai-model": card.id}
+    if embedded.truncated:
+        headers["x-embedsvc-truncated"] = str(embedded.truncated)
+    if embedded.split:
+        headers["x-embedsvc-split"] = str(embedded.split)
+    return Answer(embedded, vectors, headers)
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The work's result; the work is cancelled if the client hangs up first."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine is run by one
+    gone = asyncio.ensure_future(request.receive())  # once the body is read: the disconnect
+
+    def hung_up(_: object) -> None:
+        task.cancel()
+
+    gone.add_done_callback(hung_up)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not gone.done():
+            raise  # somebody else's doing
+        task.uncancel()
+        raise ClientGone from None
+    finally:
+        gone.remove_done_callback(hung_up)
+        gone.cancel()

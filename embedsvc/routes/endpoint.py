@@ -1,0 +1,64 @@
+"""Routes that say what they take and give: the API's description is made of them."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from embedsvc.errors import BadRequest, BodyTooLarge
+from embedsvc.schema import not_json
+from embedsvc.settings import Settings
+
+T = TypeVar("T")
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Endpoint(Route):
+    """One method of one path.
+
+    `body` is the type of the JSON it takes, None for none; `answer` that of what it gives, or the
+    media type of an answer that is no JSON.
+    """
+
+    def __init__(
+        self, method: str, path: str, handler: Handler, *, body: Any = None, answer: Any
+    ) -> None:
+        super().__init__(path, handler, methods=[method])
+        self.method = method
+        self.summary = (handler.__doc__ or "").partition(": ")[2].strip()
+        self.body = body
+        self.answer = answer
+
+
+async def read_bytes(request: Request) -> bytes:
+    """The body. Raises `BodyTooLarge`, before it is all here."""
+    settings: Settings = request.app.state.settings
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > settings.max_body_bytes:
+            raise BodyTooLarge(settings.max_body_bytes)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def read_body(request: Request, kind: type[T]) -> T:
+    """The body as a struct. Raises `BadRequest` that names a field that is wrong."""
+    body = await read_bytes(request)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        said, _, path = str(error).partition(" - at `$.")
+        where = path.rstrip("`")
+        raise BadRequest(f"Invalid '{where}': {said}." if where else f"{said}.") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        not_json()
+
+
+def json_response(body: bytes, headers: dict[str, str] | None = None) -> Response:
+    """An answer in JSON."""
+    return Response(body, headers=headers, media_type="application/json")

@@ -1,0 +1,224 @@
+"""Ollama's routes, as far as its clients use them for embeddings.
+
+Names may end in `:latest`. What is too long is cut unless `truncate` is false, as Ollama does it.
+"""
+
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import orjson
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from embedsvc.cards import Card
+from embedsvc.errors import BadRequest, ModelNotFound
+from embedsvc.registry import Registry
+from embedsvc.requests import EmbeddingRequest
+from embedsvc.routes.embedding import embed
+from embedsvc.routes.endpoint import Endpoint, json_response, read_body
+
+VERSION = "0.12.0"
+"""The version of Ollama's API; clients ask for a least one."""
+
+
+class EmbedBody(msgspec.Struct):
+    """Options of the runner (`options`, `keep_alive`) are accepted and mean nothing here."""
+
+    model: Annotated[str, Meta(min_length=1)]
+    input: str | list[str] | None = None
+    truncate: bool | None = None
+    dimensions: int | None = None
+
+
+class EmbedAnswer(msgspec.Struct):
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int | msgspec.UnsetType = msgspec.UNSET
+    load_duration: int | msgspec.UnsetType = msgspec.UNSET
+    prompt_eval_count: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class OldBody(msgspec.Struct):
+    """One text, in Ollama's older route."""
+
+    model: Annotated[str, Meta(min_length=1)]
+    prompt: str | None = None
+
+
+class OldAnswer(msgspec.Struct):
+    embedding: list[float]
+
+
+class Details(msgspec.Struct):
+    format: str
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+
+
+class Tag(msgspec.Struct):
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: Details
+
+
+class Tags(msgspec.Struct):
+    models: list[Tag]
+
+
+class ShowBody(msgspec.Struct):
+    """Older clients say `name`."""
+
+    model: str | None = None
+    name: str | None = None
+
+
+class Shown(msgspec.Struct):
+    modelfile: str
+    parameters: str
+    template: str
+    details: Details
+    model_info: dict[str, Any]
+    capabilities: list[str]
+    modified_at: str
+
+
+class Version(msgspec.Struct):
+    version: str
+
+
+async def root(_request: Request) -> Response:
+    """`GET /`: the words by which Ollama's clients know that somebody is there."""
+    return PlainTextResponse("Ollama is running")
+
+
+async def version(_request: Request) -> Response:
+    """`GET /api/version`: the version of Ollama's API."""
+    return json_response(msgspec.json.encode(Version(VERSION)))
+
+
+async def create_embeddings(request: Request) -> Response:
+    """`POST /api/embed`: vectors of texts."""
+    began = time.perf_counter()
+    sent = await read_body(request, EmbedBody)
+    inputs = [sent.input] if isinstance(sent.input, str) else sent.input or []
+    if inputs in ([], [""]):  # a client's way to have the model loaded
+        await _registry(request).engine(_known(request, sent.model))
+        return json_response(msgspec.json.encode(EmbedAnswer(sent.model, [])))
+    most: int = request.app.state.settings.max_inputs
+    if len(inputs) > most:
+        raise BadRequest(f"Invalid 'input': array length must be {most} or less.")
+    wanted = EmbeddingRequest(
+        model=_known(request, sent.model),
+        inputs=inputs,
+        dimensions=sent.dimensions,
+        truncate="error" if sent.truncate is False else "end",
+    )
+    answer = await embed(request, wanted)
+    body = {
+        "model": sent.model,
+        "embeddings": answer.vectors,
+        "total_duration": round((time.perf_counter() - began) * 1e9),
+        "load_duration": 0,
+        "prompt_eval_count": answer.embedded.tokens,
+    }
+    return json_response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
+
+
+async def create_embedding(request: Request) -> Response:
+    """`POST /api/embeddings`: the vector of one text."""
+    sent = await read_body(request, OldBody)
+    model = _known(request, sent.model)
+    if not sent.prompt:
+        await _registry(request).engine(model)
+        return json_response(msgspec.json.encode(OldAnswer([])))
+    wanted = EmbeddingRequest(model=model, inputs=[sent.prompt], truncate="end")
+    answer = await embed(request, wanted)
+    body = {"embedding": answer.vectors[0]}
+    return json_response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
+
+
+async def list_tags(request: Request) -> Response:
+    """`GET /api/tags`: the models."""
+    registry = _registry(request)
+    tags = [
+        Tag(
+            name=name,
+            model=name,
+            modified_at=_when(request),
+            size=0,
+            digest=(registry.card(name)[0].sha256 or "").rjust(64, "0"),
+            details=_details(request, registry.card(name)[0]),
+        )
+        for name in registry.names()
+    ]
+    return json_response(msgspec.json.encode(Tags(tags)))
+
+
+async def show(request: Request) -> Response:
+    """`POST /api/show`: what is known of one model."""
+    sent = await read_body(request, ShowBody)
+    name = sent.model or sent.name
+    if not name:
+        raise BadRequest("you must provide a model parameter")
+    registry = _registry(request)
+    name = _known(request, name)
+    card, _ = registry.card(name)
+    engine = await registry.engine(name)
+    family = engine.checkpoint.model_type
+    shown = Shown(
+        modelfile="",
+        parameters="",
+        template="",
+        details=_details(request, card),
+        model_info={
+            "general.architecture": family,
+            f"{family}.context_length": engine.tokenizer.max_tokens,
+            f"{family}.embedding_length": engine.dimensions,
+        },
+        capabilities=["embedding"],
+        modified_at=_when(request),
+    )
+    return json_response(msgspec.json.encode(shown))
+
+
+routes = [
+    Endpoint("GET", "/", root, answer="text/plain"),
+    Endpoint("GET", "/api/version", version, answer=Version),
+    Endpoint("GET", "/api/tags", list_tags, answer=Tags),
+    Endpoint("POST", "/api/show", show, body=ShowBody, answer=Shown),
+    Endpoint("POST", "/api/embed", create_embeddings, body=EmbedBody, answer=EmbedAnswer),
+    Endpoint("POST", "/api/embeddings", create_embedding, body=OldBody, answer=OldAnswer),
+]
+
+
+def _registry(request: Request) -> Registry:
+    return request.app.state.registry
+
+
+def _known(request: Request, name: str) -> str:
+    """The name, less a `:latest` that is not part of it. Raises `ModelNotFound`."""
+    for known in (name, name.removesuffix(":latest")):
+        try:
+            _registry(request).card(known)
+        except ModelNotFound:
+            continue
+        return known
+    raise ModelNotFound(name)
+
+
+def _details(request: Request, card: Card) -> Details:
+    engine = _registry(request).engines().get(card.id)
+    family = engine.checkpoint.model_type if engine else ""
+    return Details("safetensors", family, [family] if family else [], "", "")
+
+
+def _when(request: Request) -> str:
+    return datetime.fromtimestamp(request.app.state.started, UTC).isoformat()

@@ -1,0 +1,146 @@
+"""The routes of Hugging Face's text-embeddings-inference, whose server has one model.
+
+Here that is the first card of the cards file.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+import orjson
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from tokenizers import Encoding
+
+from embedsvc import __version__
+from embedsvc.errors import BadRequest
+from embedsvc.prompts import choose
+from embedsvc.registry import Engine, Registry
+from embedsvc.requests import EmbeddingRequest, read_inputs
+from embedsvc.routes.embedding import embed
+from embedsvc.routes.endpoint import Endpoint, json_response, read_body
+
+Texts = Annotated[str | list[str], Meta(description="A text, or texts.")]
+
+
+class EmbedBody(msgspec.Struct):
+    inputs: Texts
+    truncate: bool | None = None
+    truncation_direction: Literal["Left", "Right", "left", "right"] | None = None
+    prompt_name: str | None = None
+    normalize: bool | None = None
+    dimensions: int | None = None
+
+
+EmbedAnswer = list[list[float]]
+
+
+class TokenizeBody(msgspec.Struct):
+    inputs: Texts
+    add_special_tokens: bool = True
+    prompt_name: str | None = None
+
+
+class Token(msgspec.Struct):
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+class Info(msgspec.Struct):
+    model_id: str
+    model_sha: str | None
+    model_dtype: str
+    model_type: dict[str, dict[str, str]]
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int | None
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+
+
+async def create_embeddings(request: Request) -> Response:
+    """`POST /embed`: vectors of texts."""
+    sent = await read_body(request, EmbedBody)
+    name, engine = await _model(request)
+    if sent.normalize is False and engine.checkpoint.normalize:
+        raise BadRequest("Invalid 'normalize': this model's vectors have length 1.")
+    side = "start" if (sent.truncation_direction or "").lower() == "left" else "end"
+    wanted = EmbeddingRequest(
+        model=name,
+        inputs=_texts(request, sent.inputs),
+        dimensions=sent.dimensions,
+        prompt_name=sent.prompt_name,
+        truncate=None if sent.truncate is None else (side if sent.truncate else "error"),
+    )
+    answer = await embed(request, wanted)
+    body = orjson.dumps(answer.vectors, option=orjson.OPT_SERIALIZE_NUMPY)
+    return json_response(body, answer.headers)
+
+
+async def tokenize(request: Request) -> Response:
+    """`POST /tokenize`: the model's tokens of texts."""
+    sent = await read_body(request, TokenizeBody)
+    name, engine = await _model(request)
+    texts = _texts(request, sent.inputs)
+    wanted = EmbeddingRequest(model=name, inputs=texts, prompt_name=sent.prompt_name)
+    prompt = choose(engine.checkpoint.prompts, wanted, None)
+    texts = [prompt + text for text in texts]
+    explained = await engine.explain(texts, special=sent.add_special_tokens)
+    answer = [_tokens(text, encoding) for text, encoding in zip(texts, explained, strict=True)]
+    return json_response(msgspec.json.encode(answer))
+
+
+async def info(request: Request) -> Response:
+    """`GET /info`: the model and the limits."""
+    name, engine = await _model(request)
+    checkpoint, settings = engine.checkpoint, request.app.state.settings
+    told = Info(
+        model_id=checkpoint.card.repo or name,
+        model_sha=checkpoint.card.revision,
+        model_dtype=engine.dtype,
+        model_type={"embedding": {"pooling": checkpoint.pooling}},
+        max_concurrent_requests=settings.max_waiting_tokens,
+        max_input_length=engine.tokenizer.max_tokens,
+        max_batch_tokens=engine.max_batch_tokens,
+        max_batch_requests=None,
+        max_client_batch_size=settings.max_inputs,
+        auto_truncate=checkpoint.card.truncate != "error",
+        tokenization_workers=1,
+        version=__version__,
+    )
+    return json_response(msgspec.json.encode(told))
+
+
+routes = [
+    Endpoint("POST", "/embed", create_embeddings, body=EmbedBody, answer=EmbedAnswer),
+    Endpoint("POST", "/", create_embeddings, body=EmbedBody, answer=EmbedAnswer),
+    Endpoint("POST", "/tokenize", tokenize, body=TokenizeBody, answer=list[list[Token]]),
+    Endpoint("GET", "/info", info, answer=Info),
+]
+
+
+def _tokens(text: str, encoding: Encoding) -> list[Token]:
+    tokens: list[Token] = []
+    for i, (start, stop) in enumerate(encoding.offsets):
+        if encoding.special_tokens_mask[i]:
+            tokens.append(Token(encoding.ids[i], encoding.tokens[i], True, None, None))
+        else:
+            tokens.append(Token(encoding.ids[i], text[start:stop], False, start, stop))
+    return tokens
+
+
+async def _model(request: Request) -> tuple[str, Engine]:
+    registry: Registry = request.app.state.registry
+    name = next(iter(registry.cards.by_id))
+    return name, await registry.engine(name)
+
+
+def _texts(request: Request, inputs: str | list[str]) -> list[str]:
+    texts: list[Any] = list(read_inputs(inputs, request.app.state.settings.max_inputs))
+    return texts

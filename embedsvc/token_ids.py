@@ -1,0 +1,39 @@
+"""OpenAI's token ids: what text a client had before it turned it into cl100k_base ids.
+
+OpenAI's API takes ids in place of text, and some clients send nothing else. Every model has a
+vocabulary of its own, so the ids are turned back into text, which is tokenised anew.
+"""
+
+import lzma
+from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+TOKENS = 100_256
+SPECIAL = {
+    100_257: b"<|endoftext|>",
+    100_258: b"<|fim_prefix|>",
+    100_259: b"<|fim_middle|>",
+    100_260: b"<|fim_suffix|>",
+    100_276: b"<|endofprompt|>",
+}
+FILE = Path(__file__).parent / "data" / "cl100k_base.xz"
+"""Packed by tests/reference/cl100k_base.py."""
+
+
+def decode(ids: Sequence[int]) -> str:
+    """The text of cl100k_base ids; bytes that are no UTF-8, as where a text was cut, become U+FFFD.
+
+    Raises `KeyError` with the first id that is none.
+    """
+    table = _table()
+    return b"".join([table[token] for token in ids]).decode(errors="replace")
+
+
+@cache
+def _table() -> dict[int, bytes]:
+    """The tokens by id. Reading it takes a tenth of a second: only for who sends ids."""
+    packed = lzma.decompress(FILE.read_bytes())
+    ends = accumulate(packed[:TOKENS], initial=TOKENS)
+    return dict(enumerate(packed[start:end] for start, end in pairwise(ends))) | SPECIAL

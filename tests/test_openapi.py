@@ -1,0 +1,78 @@
+"""The API's description of itself: complete, true, and readable without anybody's CDN."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from starlette.testclient import TestClient
+
+from embedsvc.openapi import REFUSALS
+from embedsvc.routes.documents import PAGE
+from embedsvc.routes.endpoint import Endpoint
+from embedsvc.schema import EmbeddingAnswer, ErrorAnswer, Model, ModelList
+
+
+@pytest.fixture
+def api(client: TestClient) -> dict:
+    return client.get("/openapi.json").json()
+
+
+def test_every_route_is_described(client: TestClient, api: dict) -> None:
+    described = {(m.upper(), path) for path, methods in api["paths"].items() for m in methods}
+    for route in client.app.routes:  # type: ignore[attr-defined]
+        assert isinstance(route, Endpoint)
+        assert (route.method, re.sub(r":path", "", route.path)) in described
+        assert route.summary, f"{route.path} does not say what it is for"
+    assert len(described) == len(client.app.routes)  # type: ignore[attr-defined]
+
+
+def test_every_reference_is_there(api: dict) -> None:
+    names: set[str] = set()
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                names.add(value["$ref"])
+            for part in value.values():
+                walk(part)
+        elif isinstance(value, list):
+            for part in value:
+                walk(part)
+
+    walk(api)
+    for name in names:
+        _, _, group, key = name.split("/")[0:2] + name.split("/")[2:]
+        assert key in api["components"][group]
+    assert set(api["components"]["responses"]) == set(REFUSALS)
+
+
+def test_answers_are_what_is_described(client: TestClient) -> None:
+    body = {"model": "embed", "input": ["hello world", "a b"]}
+    for extra in (
+        {},
+        {"encoding_format": "base64"},
+        {"output_dtype": "int8"},
+        {"embedding_types": ["float", "binary"]},
+        {"chunks": [[[0, 5], [5, 11]], [[0, 3]]]},
+    ):
+        answer = client.post("/v1/embeddings", json=body | extra)
+        strictly(answer.content, EmbeddingAnswer)
+    strictly(client.get("/v1/models").content, ModelList)
+    strictly(client.get("/v1/models/embed").content, Model)
+    strictly(client.get("/v1/none").content, ErrorAnswer)
+
+
+def strictly(content: bytes, kind: type) -> None:
+    """The content is of that type, and there is nothing in it that the type does not have."""
+    read = msgspec.json.decode(content, type=kind)
+    assert msgspec.json.decode(msgspec.json.encode(read)) == msgspec.json.decode(content)
+
+
+def test_the_page_takes_nothing_from_elsewhere(client: TestClient) -> None:
+    answer = client.get("/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert re.findall(r"(?:https?:)?//[\w.]+|@import|<link|src=", answer.text) == []
+    assert PAGE.stat().st_size < 8192
+    assert Path(PAGE).read_text() == answer.text
