@@ -37,7 +37,7 @@ os.environ |= {
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The URL of the server, as it starts from a source tree."""
-    command = [ROOT / ".venv/bin/embedsvc", "serve", "--port", "0", "--backend", "numpy"]
+    command = [ROOT / ".venv/bin/embedsvc", "serve", "--port", "0"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
@@ -53,10 +53,10 @@ def create_app(settings: Settings) -> Starlette:
             *documents.routes,
             *operations.routes,
         ],
-        middleware=[Middleware(Edge, Access(settings))],
-        exception_handlers=handlers,
         lifespan=lifespan,
     )
+    # All there is around the routes: Starlette's layer for bugs is left out, `Edge` sees to them.
+    app.middleware_stack = Edge(ExceptionMiddleware(app.router, handlers), Access(settings))
     app.router.redirect_slashes = False
     app.state.settings = settings
     return app

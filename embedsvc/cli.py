@@ -51,6 +51,7 @@ async def serve(settings: Settings) -> None:
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here asks who the client is
             timeout_keep_alive=75,  # clients keep connections for minutes, and race shorter limits
             timeout_graceful_shutdown=int(settings.shutdown_seconds),
         )

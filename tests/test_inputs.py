@@ -10,12 +10,17 @@ from starlette.testclient import TestClient
 
 from embedsvc.cards import Truncate
 from embedsvc.checkpoint import Checkpoint
+from embedsvc.encoder import load_encoder
 from embedsvc.inputs import Input, Reading, tokenize, tokenize_chunks
 from embedsvc.late_chunking import pool
+from embedsvc.ops.base import Ops
+from embedsvc.ops.numpy import NumpyOps
 from embedsvc.requests import Chunking
 from embedsvc.token_ids import _table
 from embedsvc.tokenizer import Tokenizer
+from embedsvc.tokens import SpannedText
 from embedsvc.truncation import average
+from tests.conftest import serve
 
 CLS, SEP, A = 2, 3, 4  # and b is 5, c is 6, ...
 
@@ -183,10 +188,6 @@ def test_one_chunk_of_all_the_text_has_the_texts_own_vector(client: TestClient) 
 
 
 def test_chunks_are_pooled_in_sight_of_the_whole_text(client: TestClient, tiny: Checkpoint) -> None:
-    from embedsvc.encoder import load_encoder
-    from embedsvc.ops.numpy import NumpyOps
-    from embedsvc.tokens import SpannedText
-
     both = embed(
         client,
         input=["hello world a b", "a b"],
@@ -211,6 +212,16 @@ def test_chunks_are_pooled_in_sight_of_the_whole_text(client: TestClient, tiny: 
     assert np.abs(expected[1] - encoder.encode([tokens[:2]])[0]).max() <= 1e-6
     hidden = encoder._hidden(NumpyOps().batch([tokens]))[3:].mean(axis=0)
     assert np.abs(found[1] - hidden / np.linalg.norm(hidden)).max() <= 1e-6
+
+
+def test_spans_are_pooled_alike_on_every_backend(ops: Ops, tiny: Checkpoint) -> None:
+    encoder = load_encoder(ops, tiny)
+    tokens = np.array([CLS, 30, 31, 4, 5, SEP], np.int32)
+    spanned = SpannedText(tokens, ((0, 6), (0, 2), (2, 6)))
+    rows, plain = encoder.encode_spans([spanned, tokens])
+    assert np.abs(rows[0] - plain).max() <= 1e-6
+    expected = load_encoder(NumpyOps(), tiny).encode_spans([spanned])[0]
+    assert np.abs(rows - expected).max() <= 1e-5
 
 
 def test_the_cache_tells_spans_apart(client: TestClient) -> None:
@@ -261,8 +272,6 @@ def test_ids_give_the_vector_of_their_text(client: TestClient) -> None:
 
 
 def test_dimensions_cut_and_renormalise(tmp_path, tiny_folder) -> None:
-    from tests.conftest import serve
-
     (tmp_path / "models.toml").write_text(
         f"[models.\"org/tiny\"]\npath = '{tiny_folder}'\ndimensions = [4, 8]\n"
         f"[models.nomic]\npath = '{tiny_folder}'\ndimensions = [8]\nlayer_norm = true\n"

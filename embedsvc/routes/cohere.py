@@ -15,7 +15,7 @@ from embedsvc.errors import BadRequest
 from embedsvc.quantize import Dtype
 from embedsvc.requests import EmbeddingRequest, read_inputs
 from embedsvc.routes.embedding import embed
-from embedsvc.routes.endpoint import Endpoint, json_response, read_body
+from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 
 TRUNCATE: dict[str, Truncate] = {"NONE": "error", "END": "end", "START": "start"}
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
@@ -91,7 +91,7 @@ async def create_embeddings(request: Request) -> Response:
         },
         "response_type": "embeddings_by_type",
     }
-    return json_response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
+    return JsonResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
 
 
 routes = [Endpoint("POST", "/v2/embed", create_embeddings, body=EmbedBody, answer=EmbedAnswer)]

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from embedsvc.openapi import describe
-from embedsvc.routes.endpoint import Endpoint, json_response
+from embedsvc.routes.endpoint import Endpoint, JsonResponse
 
 PAGE = Path(__file__).parent.parent / "data" / "docs.html"
 
@@ -18,7 +18,7 @@ PAGE = Path(__file__).parent.parent / "data" / "docs.html"
 async def openapi(request: Request) -> Response:
     """`GET /openapi.json`: this description."""
     endpoints = [route for route in request.app.routes if isinstance(route, Endpoint)]
-    return json_response(orjson.dumps(describe(endpoints)))
+    return JsonResponse(orjson.dumps(describe(endpoints)))
 
 
 async def docs(_request: Request) -> Response:

@@ -25,7 +25,7 @@ class Answer:
 
     embedded: Embedded
     vectors: NDArray[np.float32]
-    headers: dict[str, str]
+    headers: list[tuple[bytes, bytes]]
 
 
 async def embed(request: Request, wanted: EmbeddingRequest) -> Answer:
@@ -56,11 +56,11 @@ async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
     vectors = embedded.vectors
     if wanted.dimensions is not None:
         vectors = matryoshka.cut(vectors, wanted.dimensions, layer_norm=card.layer_norm)
-    headers = {"openai-model": card.id}
+    headers = [(b"openai-model", card.id.encode("ascii", "replace"))]
     if embedded.truncated:
-        headers["x-embedsvc-truncated"] = str(embedded.truncated)
+        headers.append((b"x-embedsvc-truncated", b"%d" % embedded.truncated))
     if embedded.split:
-        headers["x-embedsvc-split"] = str(embedded.split)
+        headers.append((b"x-embedsvc-split", b"%d" % embedded.split))
     return Answer(embedded, vectors, headers)
 
 

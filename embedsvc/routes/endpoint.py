@@ -1,6 +1,6 @@
 """Routes that say what they take and give: the API's description is made of them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ from embedsvc.schema import not_json
 from embedsvc.settings import Settings
 
 T = TypeVar("T")
+JSON = (b"content-type", b"application/json")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -59,6 +60,11 @@ async def read_body(request: Request, kind: type[T]) -> T:
         not_json()
 
 
-def json_response(body: bytes, headers: dict[str, str] | None = None) -> Response:
-    """An answer in JSON."""
-    return Response(body, headers=headers, media_type="application/json")
+class JsonResponse(Response):
+    """An answer in JSON, made without the detours of its base class."""
+
+    def __init__(self, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = body
+        self.raw_headers = [JSON, (b"content-length", b"%d" % len(body)), *headers]

@@ -18,7 +18,7 @@ from embedsvc.errors import BadRequest, ModelNotFound
 from embedsvc.registry import Registry
 from embedsvc.requests import EmbeddingRequest
 from embedsvc.routes.embedding import embed
-from embedsvc.routes.endpoint import Endpoint, json_response, read_body
+from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 
 VERSION = "0.12.0"
 """The version of Ollama's API; clients ask for a least one."""
@@ -101,7 +101,7 @@ async def root(_request: Request) -> Response:
 
 async def version(_request: Request) -> Response:
     """`GET /api/version`: the version of Ollama's API."""
-    return json_response(msgspec.json.encode(Version(VERSION)))
+    return JsonResponse(msgspec.json.encode(Version(VERSION)))
 
 
 async def create_embeddings(request: Request) -> Response:
@@ -111,7 +111,7 @@ async def create_embeddings(request: Request) -> Response:
     inputs = [sent.input] if isinstance(sent.input, str) else sent.input or []
     if inputs in ([], [""]):  # a client's way to have the model loaded
         await _registry(request).engine(_known(request, sent.model))
-        return json_response(msgspec.json.encode(EmbedAnswer(sent.model, [])))
+        return JsonResponse(msgspec.json.encode(EmbedAnswer(sent.model, [])))
     most: int = request.app.state.settings.max_inputs
     if len(inputs) > most:
         raise BadRequest(f"Invalid 'input': array length must be {most} or less.")
@@ -129,7 +129,7 @@ async def create_embeddings(request: Request) -> Response:
         "load_duration": 0,
         "prompt_eval_count": answer.embedded.tokens,
     }
-    return json_response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
+    return JsonResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
 
 
 async def create_embedding(request: Request) -> Response:
@@ -138,11 +138,11 @@ async def create_embedding(request: Request) -> Response:
     model = _known(request, sent.model)
     if not sent.prompt:
         await _registry(request).engine(model)
-        return json_response(msgspec.json.encode(OldAnswer([])))
+        return JsonResponse(msgspec.json.encode(OldAnswer([])))
     wanted = EmbeddingRequest(model=model, inputs=[sent.prompt], truncate="end")
     answer = await embed(request, wanted)
     body = {"embedding": answer.vectors[0]}
-    return json_response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
+    return JsonResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
 
 
 async def list_tags(request: Request) -> Response:
@@ -159,7 +159,7 @@ async def list_tags(request: Request) -> Response:
         )
         for name in registry.names()
     ]
-    return json_response(msgspec.json.encode(Tags(tags)))
+    return JsonResponse(msgspec.json.encode(Tags(tags)))
 
 
 async def show(request: Request) -> Response:
@@ -186,7 +186,7 @@ async def show(request: Request) -> Response:
         capabilities=["embedding"],
         modified_at=_when(request),
     )
-    return json_response(msgspec.json.encode(shown))
+    return JsonResponse(msgspec.json.encode(shown))
 
 
 routes = [

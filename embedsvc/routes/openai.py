@@ -13,7 +13,7 @@ from embedsvc.errors import ModelNotFound
 from embedsvc.late_chunking import Chunk
 from embedsvc.registry import Registry
 from embedsvc.routes.embedding import embed
-from embedsvc.routes.endpoint import Endpoint, json_response, read_bytes
+from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_bytes
 from embedsvc.schema import (
     ChunkRow,
     EmbeddingAnswer,
@@ -49,15 +49,16 @@ async def create_embeddings(request: Request) -> Response:
                 chunks=chunks and chunks[some],
             )
         )
-        await asyncio.sleep(0)  # let others have a turn
+        if first + ROWS < len(answer.vectors):
+            await asyncio.sleep(0)  # let others have a turn
     written = write_embeddings(rows, model=wanted.model, tokens=answer.embedded.tokens)
-    return json_response(written, answer.headers)
+    return JsonResponse(written, answer.headers)
 
 
 async def list_models(request: Request) -> Response:
     """`GET /v1/models`: every id, alias and id with a prompt, since clients pick from this list."""
     registry: Registry = request.app.state.registry
-    return json_response(write_models(registry.names(), request.app.state.started))
+    return JsonResponse(write_models(registry.names(), request.app.state.started))
 
 
 async def get_model(request: Request) -> Response:
@@ -68,7 +69,7 @@ async def get_model(request: Request) -> Response:
         registry.card(name)
     except ModelNotFound:
         raise ModelNotFound(name, param="model") from None
-    return json_response(write_model(name, request.app.state.started))
+    return JsonResponse(write_model(name, request.app.state.started))
 
 
 def _at(base: str) -> list[Endpoint]:

@@ -18,7 +18,7 @@ from embedsvc.prompts import choose
 from embedsvc.registry import Engine, Registry
 from embedsvc.requests import EmbeddingRequest, read_inputs
 from embedsvc.routes.embedding import embed
-from embedsvc.routes.endpoint import Endpoint, json_response, read_body
+from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 
 Texts = Annotated[str | list[str], Meta(description="A text, or texts.")]
 
@@ -80,7 +80,7 @@ async def create_embeddings(request: Request) -> Response:
     )
     answer = await embed(request, wanted)
     body = orjson.dumps(answer.vectors, option=orjson.OPT_SERIALIZE_NUMPY)
-    return json_response(body, answer.headers)
+    return JsonResponse(body, answer.headers)
 
 
 async def tokenize(request: Request) -> Response:
@@ -93,7 +93,7 @@ async def tokenize(request: Request) -> Response:
     texts = [prompt + text for text in texts]
     explained = await engine.explain(texts, special=sent.add_special_tokens)
     answer = [_tokens(text, encoding) for text, encoding in zip(texts, explained, strict=True)]
-    return json_response(msgspec.json.encode(answer))
+    return JsonResponse(msgspec.json.encode(answer))
 
 
 async def info(request: Request) -> Response:
@@ -114,7 +114,7 @@ async def info(request: Request) -> Response:
         tokenization_workers=1,
         version=__version__,
     )
-    return json_response(msgspec.json.encode(told))
+    return JsonResponse(msgspec.json.encode(told))
 
 
 routes = [
