@@ -14,13 +14,13 @@ import uvicorn
 from embedsvc import __version__
 from embedsvc.access import check_address
 from embedsvc.app import create_app
-from embedsvc.commands import bench
+from embedsvc.commands import bench, embed, search, similarity
 from embedsvc.errors import AddressError, SetupError
 from embedsvc.loop import new_event_loop
 from embedsvc.registry import Registry
 from embedsvc.settings import Settings, read_settings
 
-COMMANDS = {"bench": bench}
+COMMANDS = {"embed": embed, "search": search, "similarity": similarity, "bench": bench}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,6 +140,17 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="listen beyond this machine although there are no keys",
     )
-    for name, text in (("bench", "measure a running server, this one or any other"),):
-        COMMANDS[name].add(commands.add_parser(name, help=text))
+    for name, text in (
+        ("embed", "write the vectors of files, folders or lines to a file"),
+        ("search", "search what embed wrote"),
+        ("similarity", "compare texts"),
+        ("bench", "measure a running server, this one or any other"),
+    ):
+        command = commands.add_parser(
+            name,
+            help=text,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        COMMANDS[name].add(command)
     return parser

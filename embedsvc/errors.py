@@ -16,7 +16,8 @@ EmbedsvcError
 └── SetupError            the command ends with `exit_code`
     ├── CardsError        3    models.toml or a setting is wrong
     ├── CheckpointError   4    a model's files are missing, broken, or not what they should be
-    └── AddressError      5    the address or port cannot be had
+    ├── AddressError      5    the address or port cannot be had
+    └── BulkError         6    an input, an output or a server will not do for embedding files
 """
 
 from typing import Literal
@@ -187,3 +188,9 @@ class AddressError(SetupError):
     """The address cannot be listened on."""
 
     exit_code = 5
+
+
+class BulkError(SetupError):
+    """Embedding files cannot begin or go on; the message names the file or the server."""
+
+    exit_code = 6

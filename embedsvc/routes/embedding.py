@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
-from embedsvc import matryoshka
 from embedsvc.errors import ClientGone
-from embedsvc.inputs import Reading
-from embedsvc.prompts import choose
 from embedsvc.registry import Embedded, Registry
 from embedsvc.requests import EmbeddingRequest
+from embedsvc.vectors import vectors_of
 
 T = TypeVar("T")
 
@@ -38,30 +36,15 @@ async def embed(request: Request, wanted: EmbeddingRequest) -> Answer:
 
 async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
     registry: Registry = request.app.state.registry
-    card, prompt = registry.card(wanted.model)
-    engine = await registry.engine(wanted.model)
-    if wanted.dimensions is not None:
-        matryoshka.check(wanted.dimensions, engine.dimensions, card.dimensions)
-    reading = Reading(
-        choose(engine.checkpoint.prompts, wanted, prompt),
-        wanted.truncate or card.truncate,
-        card.token_ids,
-    )
     control = request.headers.get("cache-control", "").lower()
     caching = {"read_cache": "no-cache" not in control, "write_cache": "no-store" not in control}
-    if wanted.chunks is None:
-        embedded = await engine.embed(wanted.inputs, reading, **caching)
-    else:
-        embedded = await engine.embed_chunks(wanted.inputs, reading, wanted.chunks, **caching)
-    vectors = embedded.vectors
-    if wanted.dimensions is not None:
-        vectors = matryoshka.cut(vectors, wanted.dimensions, layer_norm=card.layer_norm)
-    headers = [(b"openai-model", card.id.encode("ascii", "replace"))]
+    model, embedded = await vectors_of(registry, wanted, **caching)
+    headers = [(b"openai-model", model.encode("ascii", "replace"))]
     if embedded.truncated:
         headers.append((b"x-embedsvc-truncated", b"%d" % embedded.truncated))
     if embedded.split:
         headers.append((b"x-embedsvc-split", b"%d" % embedded.split))
-    return Answer(embedded, vectors, headers)
+    return Answer(embedded, embedded.vectors, headers)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
