@@ -13,11 +13,12 @@ LOCK := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-clients check lint format bench lock dist clean
+.PHONY: help serve test test-clients test-extras check lint format bench lock dist clean
 
 help:
 	@echo 'make serve   run the service on http://$(HOST):$(PORT) (set HOST and PORT to change that)'
 	@echo 'make test    run the tests'
+	@echo 'make test-extras  install mlx-embeddings beside .venv (1 GB) and test what uses it'
 	@echo 'make test-clients  run the service against real clients, which are installed (some 500 MB)'
 	@echo 'make check   run what a change must pass: format, lint, types, import floors, tests'
 	@echo 'make lint    the same without the tests'
@@ -32,6 +33,9 @@ serve: .venv/.runtime
 
 test: .venv/.dev
 	$(BIN)/pytest $(ARGS)
+
+test-extras: .venv/.extras
+	.venv/extras/bin/python -m pytest extras $(ARGS)
 
 # Warnings are the clients' own affair there, so it has a configuration of its own.
 test-clients: .venv/.clients
@@ -61,6 +65,8 @@ lock: .venv/lock/bin/uv
 	$(LOCK) pyproject.toml --group build $(ARGS) --output-file requirements/runtime.txt
 	$(LOCK) pyproject.toml --group build --group test --group check --constraint requirements/runtime.txt \
 		$(ARGS) --output-file requirements/dev.txt
+	$(LOCK) pyproject.toml --group build --group test --group extras --constraint requirements/dev.txt \
+		$(ARGS) --output-file requirements/extras.txt
 	$(LOCK) --group pyproject.toml:clients $(ARGS) --output-file requirements/clients.txt
 
 clean:
@@ -88,6 +94,15 @@ KERNELS := hatch_build.py $(wildcard embedsvc/ops/native/*.[ch] embedsvc/ops/nat
 .venv/.dev: .venv/.runtime requirements/dev.txt
 	@echo 'Installing what tests and checks need into .venv'
 	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv/.extras: .venv/pyvenv.cfg pyproject.toml requirements/extras.txt
+	@echo 'Installing mlx-embeddings and what it needs (some 1 GB) into .venv/extras'
+	@$(BIN)/python -m venv .venv/extras
+	@.venv/extras/bin/python -m pip --disable-pip-version-check --quiet install \
+		--require-hashes -r requirements/extras.txt
+	@.venv/extras/bin/python -m pip --disable-pip-version-check --quiet install \
+		--no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Of pinned packages, all of them, so that pip has nothing to look for.

@@ -54,8 +54,10 @@ def main() -> int:
 def _plan(given: argparse.Namespace) -> Plan:
     """What was asked for. Raises `ValueError`."""
     peers = [name for name in PEERS if name != "embedsvc"]
-    chosen = {"all": peers, "none": []}.get(given.peers) or given.peers.split(",")
-    chosen = [] if given.peers == "none" else chosen
+    if given.peers == "all":
+        chosen = [name for name in peers if not PEERS[name].gpu]
+    else:
+        chosen = [] if given.peers == "none" else given.peers.split(",")
     if unknown := [name for name in chosen if name not in peers]:
         raise ValueError(f"no peer {', '.join(unknown)}: there are {', '.join(peers)}")
     return Plan(
@@ -84,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=5.0, help="window of one shape in one round")
     add("--warm-up", type=float, default=1.0, help="seconds of load before each window")
     add("--patience", type=float, default=60.0, help="seconds more that slow answers get")
-    add("--shapes", default=",".join(SHAPES), help="shapes; open:80 is 80 texts/s, as they come")
+    some = "4x256: 4 clients with 256 texts; open:80: 80 texts a second, as they come"
+    add("--shapes", default=",".join(SHAPES), help=f"shapes; {some}")
     add("--sweeps", default="", help=f"all, or some of {','.join(SWEEPS)}, for embedsvc alone")
     add("--encoding", default="base64", choices=("base64", "float"), help="as OpenAI's client asks")
     add("--url", help="a server that runs already, in place of embedsvc")

@@ -42,13 +42,22 @@ class Peer:
     cwd: str = "{logs}"
     slow: bool = False
     """Measured in the first round only."""
+    gpu: bool = False
+    """Needs an NVIDIA GPU; measured only when named."""
 
 
+SENTENCE_TRANSFORMERS = (
+    *("torch==2.13.0", "sentence-transformers==6.2.0", "onnx", "onnxscript", *HTTP),
+)
 INFINITY = (
     *("{venv}/bin/infinity_emb", "v2", "--host", "127.0.0.1", "--port", "{port}"),
     *("--url-prefix", "/v1", "--served-model-name", MODEL),
-    *("--device", "cpu", "--dtype", "float32", "--lengths-via-tokenize", "--log-level", "warning"),
+    *("--lengths-via-tokenize", "--log-level", "warning"),
 )
+ON_CPU = ("--device", "cpu", "--dtype", "float32")
+ON_CUDA = ("--device", "cuda", "--dtype", "float16", "--batch-size", "256")
+INFINITY_TORCH = ("--model-id", "{model}", "--engine", "torch", "--no-bettertransformer")
+INFINITY_ONNX = ("--model-id", ".", "--engine", "optimum", "--pooling-method", "mean")
 INFINITY_REQUIREMENTS = (
     "infinity-emb[optimum,server,torch]==0.0.78",
     "torch==2.13.0",
@@ -88,7 +97,15 @@ PEERS = {
             f"torch, float32, {THREADS} threads, behind a 30-line server",
             (*WRAPPER, "sentence_transformers", "{model}", THREADS, "{port}"),
             "sentence-transformers",
-            ("torch==2.13.0", "sentence-transformers==6.2.0", "onnx", "onnxscript", *HTTP),
+            SENTENCE_TRANSFORMERS,
+        ),
+        Peer(
+            "sentence-transformers-cuda",
+            "torch, float16, on an NVIDIA GPU, behind the same server",
+            (*WRAPPER, "sentence_transformers", "{model}", "cuda", "{port}"),
+            "sentence-transformers",
+            SENTENCE_TRANSFORMERS,
+            gpu=True,
         ),
         Peer(
             "onnxruntime",
@@ -117,15 +134,24 @@ PEERS = {
         Peer(
             "infinity-torch",
             f"infinity on torch, float32, {THREADS} threads",
-            (*INFINITY, "--model-id", "{model}", "--engine", "torch", "--no-bettertransformer"),
+            (*INFINITY, *ON_CPU, *INFINITY_TORCH),
             "infinity",
             INFINITY_REQUIREMENTS,
             env=QUIET | {"INFINITY_ANONYMOUS_USAGE_STATS": "0"},
         ),
         Peer(
+            "infinity-cuda",
+            "infinity on torch, float16, on an NVIDIA GPU",
+            (*INFINITY, *ON_CUDA, *INFINITY_TORCH),
+            "infinity",
+            INFINITY_REQUIREMENTS,
+            env=QUIET | {"INFINITY_ANONYMOUS_USAGE_STATS": "0"},
+            gpu=True,
+        ),
+        Peer(
             "infinity-optimum",
             f"infinity on ONNX Runtime, float32, {THREADS} threads",
-            (*INFINITY, "--model-id", ".", "--engine", "optimum", "--pooling-method", "mean"),
+            (*INFINITY, *ON_CPU, *INFINITY_ONNX),
             "infinity",
             INFINITY_REQUIREMENTS,
             cwd="{model}",  # it looks for ONNX files where it runs

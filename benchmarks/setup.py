@@ -68,7 +68,7 @@ def model_folder(folder: Path) -> Path:
     copy = folder / MODEL
     if not copy.exists():
         partial = folder / f"partial-{time.time_ns()}"
-        shutil.copytree(_installed_model(), partial)
+        shutil.copytree(installed_model(), partial)
         partial.rename(copy)
     return copy
 
@@ -93,7 +93,8 @@ def places(folder: Path, venv: Path) -> dict[str, str]:
     }
 
 
-def _installed_model() -> Path:
+def installed_model() -> Path:
+    """The model as the project installed it."""
     script = (
         f"import importlib.util as u; print(*u.find_spec({PACKAGE!r}).submodule_search_locations)"
     )

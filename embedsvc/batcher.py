@@ -25,6 +25,8 @@ WINDOW = 1024
 
 Encode = Callable[[list[Text]], Awaitable[Iterable[NDArray[np.float32]]]]
 """A vector (D,) of each text, or of a text with k spans (k, D)."""
+Grid = Callable[[int, int], tuple[int, int]]
+"""See `Ops.grid`."""
 log = logging.getLogger(__name__)
 
 
@@ -54,8 +56,8 @@ class Line:
     """Entries by `due`."""
 
     cost: Cost
-    padded: bool
-    """Whether a pass costs as much as if all its texts were as long as the longest."""
+    grid: Grid | None
+    """What a pass is padded to, if it is: how many texts of what length it computes."""
     entries: list[Entry] = field(default_factory=list[Entry])
     tokens: int = 0
     seconds: float = 0.0
@@ -81,19 +83,43 @@ class Line:
         length = len(window[0].ids)
         window.sort(key=lambda entry: abs(len(entry.ids) - length))  # stable: ties stay in order
         batch = [window[0]]
-        longest, seconds = length, self.cost.of(length)
+        longest, seconds = length, self._alone(length)
         for entry in window[1:]:
-            own = self.cost.of(len(entry.ids))
-            widest = max(longest, len(entry.ids))
-            total = self.cost.of(widest) * (len(batch) + 1) if self.padded else seconds + own
-            if total > max_seconds or widest * (len(batch) + 1) > max_tokens:
+            count, widest = len(batch) + 1, max(longest, len(entry.ids))
+            own, tokens = self._alone(len(entry.ids)), widest * count
+            total = seconds + own
+            if self.grid is not None:
+                texts, length = self.grid(count, widest)
+                total, tokens = count * self.cost.of(length), texts * length
+            if total > max_seconds or tokens > max_tokens:
                 break
             if total - seconds > own + self.cost.start:
                 continue
             batch.append(entry)
             longest, seconds = widest, total
+        batch = batch[: self._filled(len(batch), longest)]
         self._take(batch, WINDOW)
         return batch
+
+    def _alone(self, length: int) -> float:
+        """Seconds that a text adds to a pass where others are no longer."""
+        return self.cost.of(length if self.grid is None else self.grid(1, length)[1])
+
+    def _filled(self, count: int, longest: int) -> int:
+        """How many of so many texts to take: fewer where filling up costs more than a pass."""
+        if self.grid is None:
+            return count
+        texts, length = self.grid(count, longest)
+        if (texts - count) * self.cost.of(length) <= self.cost.start:
+            return count
+        return next(n for n in range(count, 0, -1) if self.grid(n, longest)[0] == n)
+
+    def padding(self, lengths: Sequence[int]) -> int:
+        """Tokens that a batch of such texts computes beside theirs."""
+        if self.grid is None:
+            return 0
+        texts, length = self.grid(len(lengths), max(lengths))
+        return texts * length - sum(lengths)
 
     def _take(self, taken: list[Entry], among: int) -> None:
         """Take out entries that are among so many first."""
@@ -113,7 +139,7 @@ class Batcher:
         encode: Encode,
         *,
         cost: Cost,
-        padded: bool,
+        grid: Grid | None,
         slots: int,
         max_batch_tokens: int,
         max_waiting_tokens: int,
@@ -125,7 +151,7 @@ class Batcher:
         self._max_batch_tokens = max_batch_tokens
         self._max_waiting_tokens = max_waiting_tokens
         self._clock = clock
-        self._line = Line(cost, padded)
+        self._line = Line(cost, grid)
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
         self.batches = 0
@@ -209,8 +235,7 @@ class Batcher:
         self.batches += 1
         self.texts += len(batch)
         self.tokens += sum(lengths)
-        if self._line.padded:
-            self.padding += len(batch) * max(lengths) - sum(lengths)
+        self.padding += self._line.padding(lengths)
 
     async def _failed(self, batch: list[Entry], error: Exception) -> None:
         """Try the halves of a batch that failed, so that only the texts at fault fail."""

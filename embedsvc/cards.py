@@ -15,7 +15,7 @@ import msgspec
 
 from embedsvc.errors import CardsError
 
-Pooling = Literal["mean", "cls", "last_token", "max"]
+Pooling = Literal["mean", "cls", "last_token", "max", "mean_sqrt_len", "weighted_mean"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Prompts = dict[str, str]
 """Texts put before an input when a client asks for them by name; spaces at the end matter."""
@@ -35,7 +35,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A Hugging Face repository."""
     revision: str | None = None
     aliases: tuple[str, ...] = ()
-    pooling: Pooling | None = None
+    pooling: Pooling | tuple[Pooling, ...] | None = None
+    """How a text's hidden states become one; of several, the results are set side by side."""
     normalize: bool | None = None
     max_tokens: int | None = None
     dimensions: tuple[int, ...] = ()

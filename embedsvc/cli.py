@@ -14,13 +14,20 @@ import uvicorn
 from embedsvc import __version__
 from embedsvc.access import check_address
 from embedsvc.app import create_app
-from embedsvc.commands import bench, embed, search, similarity
+from embedsvc.commands import bench, convert, embed, search, similarity, verify
 from embedsvc.errors import AddressError, SetupError
 from embedsvc.loop import new_event_loop
 from embedsvc.registry import Registry
 from embedsvc.settings import Settings, read_settings
 
-COMMANDS = {"embed": embed, "search": search, "similarity": similarity, "bench": bench}
+COMMANDS = {
+    "embed": embed,
+    "search": search,
+    "similarity": similarity,
+    "bench": bench,
+    "convert": convert,
+    "verify": verify,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,10 +97,13 @@ def _announce(registry: Registry, listener: socket.socket, settings: Settings) -
     address = f"[{host}]" if ":" in host else host
     ops = registry.device.ops
     key = '-H "api-key: $KEY" ' if settings.api_keys or settings.api_keys_file else ""
-    names = ", ".join(registry.cards.by_id)
-    first = next(iter(registry.cards.by_id))
+    cards = registry.cards.by_id
+    loaded = [card.id for card in cards.values() if card.preload]
+    names = ", ".join(loaded) or "nothing loaded yet"
+    others = len(cards) - len(loaded)
+    first = loaded[0] if loaded else next(iter(cards))
     print(
-        f"embedsvc {__version__}: {names}\n"
+        f"embedsvc {__version__}: {names}; {others} more when asked for\n"
         f"  with {ops.name}, {ops.dtype}, on {ops.device}; cards from {registry.cards.file}\n"
         f"  at http://{address}:{port}/v1\n"
         f"Try: curl http://{address}:{port}/v1/embeddings {key}-H 'content-type: application/json' "
@@ -145,6 +155,8 @@ def _parser() -> argparse.ArgumentParser:
         ("search", "search what embed wrote"),
         ("similarity", "compare texts"),
         ("bench", "measure a running server, this one or any other"),
+        ("convert", "write a model in another precision, and print what that costs"),
+        ("verify", "check that a model computes what it should on this machine"),
     ):
         command = commands.add_parser(
             name,

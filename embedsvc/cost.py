@@ -37,22 +37,42 @@ class Cost:
         return 2 * self.start
 
 
-def measure(encode: Callable[[Sequence[TokenIds]], object], max_tokens: int) -> Cost:
-    """The cost of `encode`, from passes that take a fraction of a second together."""
-    short = min(16, max_tokens)
-    shapes = [(4, short), (16, short), (1, min(256, max_tokens))]
+def measure(
+    encode: Callable[[Sequence[TokenIds]], object], max_tokens: int, max_batch_tokens: int
+) -> Cost:
+    """The cost of `encode`, from passes that take a fraction of a second together.
+
+    Passes grow until their texts show in the time they take: on a GPU, a thousand tokens may not.
+    """
+    short, long = min(16, max_tokens), min(256, max_tokens)
+    shapes: list[tuple[int, int]] = []
     taken: list[float] = []
-    for texts, length in shapes:
-        batch = [np.zeros(length, dtype=np.int32)] * texts
-        best = float("inf")
-        for _ in range(2):
-            began = time.perf_counter()
-            encode(batch)
-            best = min(best, time.perf_counter() - began)
-        taken.append(best)
-    work = [(1.0, texts * length, texts * length**2) for texts, length in shapes]
-    fitted, *_ = np.linalg.lstsq(np.array(work), np.array(taken))
+
+    def grow(texts: int, length: int) -> None:
+        shapes.append((texts, length))
+        taken.append(_seconds(encode, texts, length))
+        if taken[-1] <= 2 * taken[0] and 4 * texts * length <= max_batch_tokens:
+            grow(4 * texts, length)
+
+    grow(4, short)
+    grow(1, long)
+    work = np.array([(1.0, texts * length, texts * length**2) for texts, length in shapes])
+    seconds = np.array(taken)
+    fitted, *_ = np.linalg.lstsq(work / seconds[:, None], np.ones_like(seconds))
     # Noise, or a text limit too short to tell the three apart, must not make a cost negative.
-    least = taken[0] * np.array([0.1, 1e-3, 1e-9])
+    least = taken[0] * np.array([0.1, 1e-5, 1e-9])
     start, token, pair = np.maximum(fitted, least).tolist()
     return Cost(start, token, pair)
+
+
+def _seconds(encode: Callable[[Sequence[TokenIds]], object], texts: int, length: int) -> float:
+    """What such a pass takes, at best: the first ones also prepare the device for its shape."""
+    batch = [np.zeros(length, dtype=np.int32)] * texts
+    taken: list[float] = []
+    for most in (1.0, 0.5, 0.02, 0.02, 0.02):  # seconds spent so far that allow one more
+        if sum(taken) > most:
+            break
+        began = time.perf_counter()
+        encode(batch)
+        taken.append(time.perf_counter() - began)
+    return min(taken)

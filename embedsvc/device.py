@@ -1,11 +1,12 @@
 """Where encoders run: one MLX thread, or a worker for each core."""
 
 import asyncio
+import ctypes
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 from embedsvc.cards import Dtype
@@ -15,6 +16,7 @@ from embedsvc.ops.numpy import NumpyOps
 from embedsvc.settings import BackendChoice
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Device:
@@ -52,17 +54,20 @@ def open_device(backend: BackendChoice) -> Device:
     """The device of a backend; `auto` is MLX where it has a GPU, else the kernels in C if they were
     built, else NumPy.
 
-    Raises `CardsError` if a backend is asked for that is not there.
+    Raises `CardsError` if a backend is asked for that is not there, or MLX is there for a GPU and
+    cannot be loaded.
     """
-    if backend == "mlx" and not _installed("mlx"):
-        raise CardsError(
-            "backend `mlx` is not installed; "
-            "`pip install 'embedsvc[cuda]'` on NVIDIA, `pip install mlx` on a Mac"
-        )
-    if backend == "mlx" or (backend == "auto" and _gpu_likely() and _mlx_has_gpu()):
-        from embedsvc.ops.mlx import MlxOps
-
-        return Device(MlxOps, workers=1)
+    if backend == "mlx" or (backend == "auto" and _gpu_likely()):
+        try:
+            from embedsvc.ops.mlx import MlxOps, has_gpu
+        except ImportError as error:
+            raise CardsError(
+                f"backend `mlx` cannot be loaded: {error}; it is `pip install 'embedsvc[cuda]'` on "
+                "NVIDIA, `pip install mlx` on a Mac; `--backend numpy` does without"
+            ) from None
+        if backend == "mlx" or has_gpu():
+            return Device(MlxOps, workers=1)
+        log.warning("MLX finds no GPU, though there is a driver for one; computing without")
     ops = _native_ops(backend) or NumpyOps()
     return Device(lambda _: ops, workers=ops.slots)
 
@@ -87,17 +92,15 @@ def _native_ops(backend: BackendChoice) -> NumpyOps | None:
 
 
 def _gpu_likely() -> bool:
-    """Whether it is worth importing MLX to ask it for a GPU."""
-    return sys.platform == "darwin" or Path("/dev/nvidiactl").exists()
-
-
-def _mlx_has_gpu() -> bool:
-    if not _installed("mlx"):
+    """Whether MLX is installed, and there is a Mac's GPU or NVIDIA's driver."""
+    if importlib.util.find_spec("mlx") is None:
         return False
-    from embedsvc.ops.mlx import has_gpu
-
-    return has_gpu()
+    return sys.platform == "darwin" or _loads("libcuda.so.1")
 
 
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

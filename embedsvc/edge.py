@@ -75,7 +75,8 @@ class Edge:
             except Exception:  # a bug; what can go wrong is a RequestError and answered as one
                 if answered:
                     raise
-                log.exception("%s %s failed, request %s", scope["method"], path, added[0][1])
+                identity = added[0][1].decode("latin-1")
+                log.exception("%s %s failed, request %s", scope["method"], path, identity)
                 failed = RequestError(
                     "The server had an error while processing your request. Its log says more, "
                     "under this answer's x-request-id."

@@ -12,7 +12,13 @@ from embedsvc.checkpoint import Checkpoint
 from embedsvc.cost import measure
 from embedsvc.errors import CheckpointError
 from embedsvc.late_chunking import pool as pool_spans
-from embedsvc.models import ARCHITECTURES, Architecture
+from embedsvc.models import (
+    EXCEED_FLOAT16,
+    Architecture,
+    fallback,
+    find_architecture,
+    read_config,
+)
 from embedsvc.ops.base import Array, Batch, Ops, TokenIds
 from embedsvc.tokens import SpannedText, Text
 
@@ -21,7 +27,7 @@ class Begun(NamedTuple):
     """A pass under way."""
 
     order: list[int]  # number of each row's text
-    pooled: Array  # (B, D)
+    pooled: Array  # (B, D), or more rows where texts are padded to a rounder number
 
 
 class Encoder:
@@ -33,10 +39,11 @@ class Encoder:
         self._ops = ops
         self._checkpoint = checkpoint
         weights = architecture.prepare(ops, checkpoint.tensors(), config)
-        pool = pooling.POOL[checkpoint.pooling]
+        self._steps = pooling.load_steps(checkpoint.card.id, checkpoint.steps)
 
         def forward(ops: Ops, batch: Batch) -> Array:
-            return pool(ops, architecture.forward(ops, weights, config, batch), batch.layout)
+            hidden = architecture.forward(ops, weights, config, batch)
+            return pooling.pool(ops, checkpoint.pooling, hidden, batch.layout)
 
         def hidden(ops: Ops, batch: Batch) -> Array:
             return architecture.forward(ops, weights, config, batch)
@@ -48,7 +55,7 @@ class Encoder:
         self.dimensions = self.encode([np.zeros(2, dtype=np.int32)]).shape[1]
         typical = [np.zeros(min(n, checkpoint.max_tokens), dtype=np.int32) for n in range(32, 64)]
         ops.tune(lambda: self.encode(typical))
-        self.cost = measure(self.encode, checkpoint.max_tokens)
+        self.cost = measure(self.encode, checkpoint.max_tokens, ops.max_batch_tokens)
 
     def encode(self, texts: Sequence[TokenIds]) -> NDArray[np.float32]:
         """Vectors (B, D), in the order of the texts.
@@ -72,7 +79,7 @@ class Encoder:
     def _encode_spans(self, text: SpannedText) -> NDArray[np.float32]:
         hidden = self._ops.to_numpy(self._hidden(self._ops.batch([text.ids])))
         pooled = pool_spans(hidden[: len(text)], text.spans)  # less padding
-        return pooling.finish(pooled, normalize=self._checkpoint.normalize)
+        return self._finished(pooled)
 
     def begin(self, texts: Sequence[TokenIds]) -> Begun:
         """Have the hardware begin with the texts."""
@@ -82,10 +89,16 @@ class Encoder:
 
     def finish(self, begun: Begun) -> NDArray[np.float32]:
         """What `encode` returns; may be called on any thread."""
-        pooled = self._ops.to_numpy(begun.pooled)
-        vectors = np.empty_like(pooled)
-        vectors[begun.order] = pooling.finish(pooled, normalize=self._checkpoint.normalize)
+        rows = self._finished(self._ops.to_numpy(begun.pooled)[: len(begun.order)])
+        vectors = np.empty_like(rows)
+        vectors[begun.order] = rows
         return vectors
+
+    def _finished(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pooled rows after the modules that follow pooling."""
+        for step in self._steps:
+            pooled = step(pooled)
+        return pooling.finish(pooled, normalize=self._checkpoint.normalize)
 
 
 def load_encoder(ops: Ops, checkpoint: Checkpoint) -> Encoder:
@@ -94,12 +107,24 @@ def load_encoder(ops: Ops, checkpoint: Checkpoint) -> Encoder:
     Raises `CheckpointError` that names what is missing, wrong or not supported.
     """
     model, kind = checkpoint.card.id, checkpoint.model_type
-    architecture = ARCHITECTURES.get(kind)
-    if architecture is None:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise CheckpointError(f"model `{model}`: model_type `{kind}` is not supported ({known})")
+    architecture: Architecture | None = find_architecture(kind, checkpoint.config)
+    if ops.dtype == "float16" and kind in EXCEED_FLOAT16:
+        raise CheckpointError(
+            f'model `{model}`: {kind} exceeds float16; give its card `dtype = "bfloat16"`'
+        )
     try:
-        config = msgspec.convert(checkpoint.config, architecture.Config)
+        if architecture is None:
+            fallback.check(kind)
+            architecture = fallback
+        config = read_config(architecture, checkpoint.config)
     except msgspec.ValidationError as error:
         raise CheckpointError(f"model `{model}`: config.json: {error}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"model `{model}`: {error}") from None
+    longest = getattr(config, "longest", checkpoint.max_tokens)
+    if checkpoint.max_tokens > longest:
+        raise CheckpointError(
+            f"model `{model}`: it takes {longest} tokens, not {checkpoint.max_tokens}; "
+            f"give its card `max_tokens = {longest}`"
+        )
     return Encoder(ops, checkpoint, architecture, config)

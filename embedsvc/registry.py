@@ -31,12 +31,14 @@ from embedsvc.prompts import split_name
 from embedsvc.requests import Chunking, Offsets
 from embedsvc.settings import Settings
 from embedsvc.store import Store
-from embedsvc.tokenizer import Tokenizer
+from embedsvc.tokenizer import Tokenizer, open_tokenizer
 from embedsvc.tokens import SpannedText, Text
 from embedsvc.truncation import average
 
 TEXTS = 64
 """Texts tokenised at a time."""
+SHORT = 500
+"""Characters that are tokenised sooner than a thread could be asked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Engine:
         self._batcher = Batcher(
             encode,
             cost=encoder.cost,
-            padded=device.ops.padded,
+            grid=device.ops.grid,
             slots=device.ops.slots,
             max_batch_tokens=self.max_batch_tokens,
             max_waiting_tokens=settings.max_waiting_tokens,
@@ -126,10 +128,10 @@ class Engine:
         write_cache: bool = True,
     ) -> Embedded:
         """Vectors of the chunks of each input, by late chunking. Raises `RequestError`."""
-        if self.checkpoint.pooling != "mean":
+        if self.checkpoint.pooling != ("mean",):
             raise BadRequest(
                 "Late chunking needs a model with mean pooling, "
-                f"and this one's is {self.checkpoint.pooling}."
+                f"and this one's is {' + '.join(self.checkpoint.pooling)}."
             )
         loop = asyncio.get_running_loop()
         texts: list[SpannedText] = []
@@ -193,6 +195,10 @@ class Engine:
 
     async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> Tokenized:
         """The inputs in tokens, some at a time: a long request lets short ones in between."""
+        # Ids are decoded with a table that is read when first needed, and not on the event loop.
+        texts = len(inputs) < TEXTS and isinstance(inputs[0], str)
+        if texts and sum(map(len, inputs)) <= SHORT:
+            return tokenize(self.tokenizer, inputs, reading, of=len(inputs))
         loop = asyncio.get_running_loop()
         read: list[Tokenized] = []
         for first in range(0, len(inputs), TEXTS):
@@ -295,9 +301,7 @@ class Registry:
     async def _load(self, card: Card) -> Engine:
         loop = asyncio.get_running_loop()
         checkpoint = await loop.run_in_executor(self._files, open_checkpoint, card)
-        tokenizer = await loop.run_in_executor(
-            self._files, Tokenizer, card.id, checkpoint.folder, checkpoint.max_tokens
-        )
+        tokenizer = await loop.run_in_executor(self._files, open_tokenizer, checkpoint)
 
         def load() -> Encoder:
             return load_encoder(self.device.make_ops(card.dtype), checkpoint)

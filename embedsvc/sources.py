@@ -7,13 +7,12 @@ from pathlib import Path
 from embedsvc.cards import Card
 from embedsvc.errors import CheckpointError
 
-WEIGHTS = "model.safetensors"
-HUB_FILES = ["*.json", "*.txt", "*.safetensors"]
+HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 HUB_NOT = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
 
 
 def find_checkpoint(card: Card) -> Path:
-    """The folder with the card's files, downloaded if it must be; its weights checked.
+    """The folder with the card's files, downloaded if it must be.
 
     Raises `CheckpointError` that names the card and every place looked at.
     """
@@ -21,8 +20,6 @@ def find_checkpoint(card: Card) -> Path:
     folder = _path(card, looked) or _package(card, looked) or _hub(card, looked)
     if folder is None:
         raise CheckpointError(f"model `{card.id}`: no files; {'; '.join(looked)}")
-    if card.sha256 is not None:
-        _check_sha256(card, folder / WEIGHTS, card.sha256)
     return folder
 
 
@@ -77,15 +74,3 @@ def sha256(file: Path) -> str:
     """The file's digest in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _check_sha256(card: Card, file: Path, expected: str) -> None:
-    try:
-        found = sha256(file)
-    except OSError as error:
-        raise CheckpointError(f"model `{card.id}`: {file}: {error.strerror}") from None
-    if found != expected:
-        raise CheckpointError(
-            f"model `{card.id}`: {file} is not the file the card names: "
-            f"its sha256 is {found}, the card says {expected}"
-        )

@@ -1,47 +1,209 @@
 """The weights of a checkpoint, read strictly: none missing, none left over, none misshapen."""
 
+import math
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from embedsvc.errors import CheckpointError
+from embedsvc.packed_weights import Quantized, expand
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+OLD_WEIGHTS = "weights.safetensors"
+"""What MLX's tools wrote before they took up the common name."""
+NOT_OPENED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "weights.npz")
+
+BITS, GROUP_SIZES = (4, 8), (32, 64, 128)
+DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "U32": "<u4",
+}
+"""NumPy's names for safetensors' types; bfloat16 is the upper half of a float32."""
+
+HOLDERS = re.compile(r"^(bert|roberta|mpnet|distilbert|new|model|auto_model)\.")
+"""What holds a model in the class that saved it, in front of its tensors' names."""
+FIRST_CONVERTER = "encoder.layers.0.attention.query_proj.weight"
+"""A tensor of a BERT that MLX's first converter renamed."""
+FIRST_CONVERTER_NAMES = (
+    ("embeddings.norm.", "embeddings.LayerNorm."),
+    ("encoder.layers.", "encoder.layer."),
+    (".attention.query_proj.", ".attention.self.query."),
+    (".attention.key_proj.", ".attention.self.key."),
+    (".attention.value_proj.", ".attention.self.value."),
+    (".attention.out_proj.", ".attention.output.dense."),
+    (".ln1.", ".attention.output.LayerNorm."),
+    (".ln2.", ".output.LayerNorm."),
+    (".linear1.", ".intermediate.dense."),
+    (".linear2.", ".output.dense."),
+    ("pooler.", "pooler.dense."),
+)
+"""What it wrote, and the names that transformers has."""
+
+
+class Entry(NamedTuple):
+    """Where a tensor lies."""
+
+    file: Path
+    stored: str  # its name there
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int  # in the file
 
 
 class Tensors:
-    """The tensors of a safetensors file; taking one out twice, or leaving one in, is an error."""
+    """The tensors in a folder; taking one out twice, or leaving one in, is an error."""
 
-    def __init__(self, model: str, file: Path) -> None:
+    def __init__(self, model: str, folder: Path) -> None:
         self._model = model
-        self._file = file
-        try:
-            self._reader: Any = safe_open(file, framework="numpy")
-            self._left: set[str] = set(self._reader.keys())
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"model `{model}`: {file}: {error}") from None
+        self.folder = folder
+        self._left: dict[str, Entry] = {}
+        entries = [e for file in weight_files(model, folder) for e in _entries(model, file)]
+        renamed = any(HOLDERS.sub("", entry.stored) == FIRST_CONVERTER for entry in entries)
+        for entry in entries:
+            name = _plain(entry.stored, renamed=renamed)
+            if name in self._left:
+                raise self.error(f"tensor `{name}` is there twice")
+            self._left[name] = entry
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is such a tensor, not taken yet."""
+        return name in self._left
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor as it is stored."""
+        return self._entry(name).shape
+
+    def entries(self) -> dict[str, Entry]:
+        """What was not taken yet, by name."""
+        return dict(self._left)
 
     def take(self, name: str, *shape: int) -> NDArray[np.float32]:
         """The tensor of that name, which must have that shape, as float32."""
-        if name not in self._left:
-            raise self._error(f"tensor `{name}` is missing")
-        self._left.remove(name)
-        try:
-            value: NDArray[Any] = self._reader.get_tensor(name)
-        except (SafetensorError, TypeError) as error:
-            raise self._error(f"tensor `{name}`: {error}") from None
-        if value.shape != shape:
-            raise self._error(f"tensor `{name}` has shape {value.shape}, not {shape}")
-        if not np.issubdtype(value.dtype, np.floating):
-            raise self._error(f"tensor `{name}` holds {value.dtype}, not floats")
-        return value.astype(np.float32, copy=False)
+        if len(shape) == 2:
+            return expand(self.take_weight(name, *shape))
+        value = self.take_stored(name)
+        self._check(name, value.shape, shape)
+        return self._floats(name, value)
+
+    def take_weight(self, name: str, outputs: int, inputs: int) -> NDArray[np.float32] | Quantized:
+        """The matrix (outputs, inputs) of that name, packed if it is stored so."""
+        stem = name.removesuffix(".weight")
+        if f"{stem}.scales" not in self._left:
+            value = self.take_stored(name)
+            self._check(name, value.shape, (outputs, inputs))
+            return self._floats(name, value)
+        packed = self.take_stored(name)
+        scales = self._floats(name, self.take_stored(f"{stem}.scales"))
+        biases = self._floats(name, self.take_stored(f"{stem}.biases"))
+        bits, group_size = packed.shape[1] * 32 / inputs, inputs / scales.shape[1]
+        if packed.dtype != np.uint32 or bits not in BITS or group_size not in GROUP_SIZES:
+            raise self.error(
+                f"tensor `{name}` of {bits:g} bits in groups of {group_size:g} is not supported "
+                f"(bits {BITS}, groups {GROUP_SIZES})"
+            )
+        quantized = Quantized(packed, scales, biases, int(group_size), int(bits))
+        for part in (quantized, scales, biases):
+            self._check(name, (part.shape[0], inputs), (outputs, inputs))
+        self._check(f"{stem}.biases", biases.shape, scales.shape)
+        return quantized
+
+    def take_stored(self, name: str) -> NDArray[Any]:
+        """The tensor of that name as it is stored, save bfloat16, which NumPy lacks: float32."""
+        entry = self._entry(name)
+        del self._left[name]
+        count = math.prod(entry.shape)
+        value: NDArray[Any] = np.fromfile(
+            entry.file, DTYPES[entry.dtype], count, offset=entry.offset
+        ).reshape(entry.shape)
+        if entry.dtype == "BF16":
+            return (value.astype(np.uint32) << 16).view(np.float32)
+        return value
 
     def finish(self, unused: tuple[str, ...]) -> None:
         """Raise if a tensor was not taken, save those whose names begin with one of `unused`."""
         left = sorted(name for name in self._left if not name.startswith(unused))
         if left:
-            raise self._error(f"tensor `{left[0]}` is not known ({len(left)} such)")
+            raise self.error(f"tensor `{left[0]}` is not known ({len(left)} such)")
 
-    def _error(self, message: str) -> CheckpointError:
-        return CheckpointError(f"model `{self._model}`: {self._file}: {message}")
+    def _entry(self, name: str) -> Entry:
+        entry = self._left.get(name)
+        if entry is None:
+            raise self.error(f"tensor `{name}` is missing")
+        return entry
+
+    def _floats(self, name: str, value: NDArray[Any]) -> NDArray[np.float32]:
+        if not np.issubdtype(value.dtype, np.floating):
+            raise self.error(f"tensor `{name}` holds {value.dtype}, not floats")
+        return value.astype(np.float32, copy=False)
+
+    def _check(self, name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+        if found != expected:
+            raise self.error(f"tensor `{name}` has shape {found}, not {expected}")
+
+    def error(self, message: str) -> CheckpointError:
+        """The error to raise about the weights."""
+        return CheckpointError(f"model `{self._model}`: {self.folder}: {message}")
+
+
+def weight_files(model: str, folder: Path) -> list[Path]:
+    """The safetensors files of a folder: one, or the shards that its index lists."""
+    for name in (WEIGHTS, OLD_WEIGHTS):
+        if (folder / name).is_file():
+            return [folder / name]
+    index = folder / INDEX
+    if index.is_file():
+        try:
+            listed = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()
+        except msgspec.MsgspecError as error:
+            raise CheckpointError(f"model `{model}`: {index}: {error}") from None
+        return [folder / Path(name).name for name in sorted(set(listed))]
+    said = f"model `{model}`: {folder}: {WEIGHTS} is missing"
+    for name in NOT_OPENED:
+        if (folder / name).is_file():
+            said += f"; {name} is there, but only safetensors files are opened"
+            break
+    raise CheckpointError(said)
+
+
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
+
+
+def _entries(model: str, file: Path) -> list[Entry]:
+    """The tensors of a file."""
+    try:
+        with safe_open(file, framework="numpy"):  # checks the header
+            pass
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header: dict[str, Any] = msgspec.json.decode(stream.read(length))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"model `{model}`: {file}: {error}") from None
+    header.pop("__metadata__", None)
+    entries: list[Entry] = []
+    for raw, about in header.items():
+        if about["dtype"] not in DTYPES:
+            kind = about["dtype"]
+            raise CheckpointError(f"model `{model}`: {file}: tensor `{raw}` holds {kind}")
+        offset = 8 + length + about["data_offsets"][0]
+        entries.append(Entry(file, raw, about["dtype"], tuple(about["shape"]), offset))
+    return entries
+
+
+def _plain(name: str, *, renamed: bool) -> str:
+    """The name that architectures ask for."""
+    name = HOLDERS.sub("", name)
+    for theirs, plain in FIRST_CONVERTER_NAMES if renamed else ():
+        name = name.replace(theirs, plain)
+    return name

@@ -5,36 +5,34 @@ from pathlib import Path
 
 import numpy as np
 from tokenizers import Encoding
-from tokenizers import Tokenizer as FastTokenizer
 
-from embedsvc.errors import CheckpointError
+from embedsvc.checkpoint import Checkpoint
 from embedsvc.ops.base import TokenIds
+from embedsvc.tokenizer_files import read_tokenizer
 from embedsvc.tokens import LocatedTokens
 
 
 class Tokenizer:
     """The checkpoint's own tokeniser, with nothing cut and nothing padded. Use it on any thread."""
 
-    def __init__(self, model: str, folder: Path, max_tokens: int) -> None:
-        file = folder / "tokenizer.json"
-        try:
-            self._tokenizer = FastTokenizer.from_file(str(file))
-        except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
-            raise CheckpointError(f"model `{model}`: {file}: {error}") from None
-        # The file may carry the settings of the model's training.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+    def __init__(
+        self, model: str, folder: Path, max_tokens: int, *, special_tokens: bool = True
+    ) -> None:
+        self._tokenizer = read_tokenizer(model, folder)
+        self._special_tokens = special_tokens
         self.max_tokens = max_tokens
         self.vocabulary = self._tokenizer.get_vocab_size()
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Ids of each text, special tokens included, (L,) each, however long."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        encodings = self._tokenizer.encode_batch_fast(
+            list(texts), add_special_tokens=self._special_tokens
+        )
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def locate(self, text: str, prompt: str = "") -> LocatedTokens:
         """The tokens of prompt and text; one that reaches from the one into the other is text."""
-        encoding = self._tokenizer.encode(prompt + text)
+        encoding = self._tokenizer.encode(prompt + text, add_special_tokens=self._special_tokens)
         special, offsets = encoding.special_tokens_mask, encoding.offsets
         count, head, tail = len(special), 0, 0
         while head < count and special[head]:
@@ -52,4 +50,16 @@ class Tokenizer:
 
     def explain(self, texts: Sequence[str], *, special: bool) -> list[Encoding]:
         """Tokens, ids and offsets of each text, as the library gives them."""
-        return self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
+        return self._tokenizer.encode_batch(
+            list(texts), add_special_tokens=special and self._special_tokens
+        )
+
+
+def open_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokeniser of a checkpoint. Raises `CheckpointError` that names the file."""
+    return Tokenizer(
+        checkpoint.card.id,
+        checkpoint.folder,
+        checkpoint.max_tokens,
+        special_tokens=checkpoint.special_tokens,
+    )

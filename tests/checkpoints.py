@@ -42,6 +42,34 @@ def write_bert(folder: Path, *, pooling: str | None = "mean_tokens", **config: A
     return folder
 
 
+def write_modules(folder: Path, *modules: tuple[str, dict[str, Any]]) -> None:
+    """modules.json, and for each module (kind, config) a folder, with random weights if any."""
+    listed = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
+    for i, (kind, config) in enumerate(modules, 1):
+        path = f"{i}_{kind}"
+        listed.append({"path": path, "type": f"sentence_transformers.models.{kind}"})
+        write_json(folder / path / "config.json", config)
+        shapes: dict[str, tuple[int, ...]] = {}
+        if kind == "Dense":
+            inputs, outputs = config["in_features"], config["out_features"]
+            shapes = {"linear.weight": (outputs, inputs)}
+            if config.get("bias", True):
+                shapes["linear.bias"] = (outputs,)
+            if config.get("use_residual") and inputs != outputs:
+                shapes["residual.weight"] = (outputs, inputs)
+        if kind == "LayerNorm":
+            shapes = {"norm.weight": (config["dimension"],), "norm.bias": (config["dimension"],)}
+        if shapes:
+            random = np.random.default_rng(i)
+            tensors = {
+                name: random.normal(0, 0.5, shape).astype("f") for name, shape in shapes.items()
+            }
+            save_file(tensors, folder / path / "model.safetensors")
+    for i, module in enumerate(listed):
+        module |= {"idx": i, "name": str(i)}
+    write_json(folder / "modules.json", listed)
+
+
 def write_json(file: Path, value: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(value), encoding="utf-8")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from embedsvc.batcher import Batcher, Entry, Job, Line
+from embedsvc.batcher import Batcher, Entry, Grid, Job, Line
 from embedsvc.cost import Cost
 from embedsvc.errors import BadRequest, EmbeddingFailed, Overloaded, Unavailable
 from embedsvc.ops.base import TokenIds
@@ -19,6 +19,16 @@ BAD = 666
 COST = Cost(start=0.005, token=0.0001, pair=1e-7)
 FREE = Cost(start=1e9, token=1e-12, pair=1e-12)
 """A pass costs all, a text nothing: only `max_tokens` bounds a batch."""
+
+
+def exact(texts: int, longest: int) -> tuple[int, int]:
+    """A pass is padded to its longest text, and no further."""
+    return texts, longest
+
+
+def rounded(texts: int, longest: int) -> tuple[int, int]:
+    """A pass is padded to a power of two of texts, and to a multiple of 16 tokens."""
+    return 1 << (texts - 1).bit_length(), -(-longest // 16) * 16
 
 
 def text(length: int, value: int = 1) -> TokenIds:
@@ -46,7 +56,7 @@ class Device:
 
 def batcher(device: Device, **limits: int) -> Batcher:
     merged = {"slots": 1, "max_batch_tokens": 64, "max_waiting_tokens": 1000} | limits
-    return Batcher(device.encode, cost=COST, padded=True, **merged)
+    return Batcher(device.encode, cost=COST, grid=exact, **merged)
 
 
 async def turns(count: int = 5) -> None:
@@ -203,7 +213,7 @@ def test_an_error_meant_for_the_client_arrives_as_it_is() -> None:
             raise BadRequest("no such token")
 
         line = Batcher(
-            encode, cost=COST, padded=True, slots=1, max_batch_tokens=64, max_waiting_tokens=100
+            encode, cost=COST, grid=exact, slots=1, max_batch_tokens=64, max_waiting_tokens=100
         )
         with pytest.raises(BadRequest, match="no such token"):
             await line.embed([text(3)])
@@ -232,8 +242,8 @@ def test_closing_refuses_what_waits_and_finishes_what_runs() -> None:
     run(scenario)
 
 
-def line_of(lengths: Sequence[int], cost: Cost = FREE, *, padded: bool = True) -> Line:
-    line = Line(cost, padded)
+def line_of(lengths: Sequence[int], cost: Cost = FREE, grid: Grid | None = exact) -> Line:
+    line = Line(cost, grid)
     for due, length in enumerate(lengths):
         line.add(Entry(text(length), float(due), None, due))  # type: ignore[arg-type]
     return line
@@ -260,15 +270,16 @@ def test_texts_of_like_length_go_together() -> None:
     assert sorted(len(entry.ids) for entry in batch) == [9, 10, 11, 12]
 
 
-@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("grid", [exact, rounded, None])
 @given(lengths=st.lists(st.integers(1, 300), min_size=1), milliseconds=st.integers(1, 200))
 def test_every_batch_is_work_for_the_time_given(
-    padded: bool, lengths: list[int], milliseconds: int
+    grid: Grid | None, lengths: list[int], milliseconds: int
 ) -> None:
-    line = line_of(lengths, COST, padded=padded)
+    line = line_of(lengths, COST, grid)
     while line.entries:
         sizes = [len(entry.ids) for entry in line.next_batch(milliseconds / 1000, 10**9)]
-        work = len(sizes) * COST.of(max(sizes)) if padded else sum(map(COST.of, sizes))
+        length = grid(1, max(sizes))[1] if grid else 0
+        work = len(sizes) * COST.of(length) if grid else sum(map(COST.of, sizes))
         assert len(sizes) == 1 or work <= milliseconds / 1000 + 1e-9
         assert line.seconds == pytest.approx(sum(COST.of(len(e.ids)) for e in line.entries))
 
@@ -278,6 +289,42 @@ def test_padding_never_costs_more_than_the_passes_it_saves(lengths: list[int]) -
     sizes = [len(entry.ids) for entry in line_of(lengths, COST).next_batch(1.0, 10**9)]
     padding = len(sizes) * COST.of(max(sizes)) - sum(map(COST.of, sizes))
     assert padding <= (len(sizes) - 1) * COST.start + 1e-9
+
+
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=60),
+    st.floats(1e-6, 1.0),
+    st.integers(1, 512),
+)
+def test_places_that_no_text_fills_never_cost_more_than_a_pass(
+    lengths: list[int], start: float, budget: int
+) -> None:
+    cost = Cost(start, token=0.0001, pair=1e-7)
+    line = line_of(lengths, cost, rounded)
+    while line.entries:
+        first = line.entries[0]
+        sizes = [len(entry.ids) for entry in line.next_batch(1.0, budget)]
+        assert len(first.ids) in sizes
+        texts, length = rounded(len(sizes), max(sizes))
+        assert (texts - len(sizes)) * cost.of(length) <= start + 1e-9
+        assert len(sizes) == 1 or texts * length <= budget
+
+
+def test_empty_places_count_as_padding() -> None:
+    async def scenario(device: Device) -> None:
+        device.gate.set()
+        line = Batcher(
+            device.encode,
+            cost=FREE,
+            grid=rounded,
+            slots=1,
+            max_batch_tokens=1000,
+            max_waiting_tokens=1000,
+        )
+        await line.embed([text(10)] * 3)
+        assert (device.sizes, line.tokens, line.padding) == ([3], 30, 4 * 16 - 30)
+
+    run(scenario)
 
 
 def test_mixed_traffic_wastes_less_than_a_twentieth_on_padding() -> None:
@@ -308,7 +355,7 @@ def test_dropping_a_job_leaves_the_others() -> None:
     async def scenario(_: Device) -> None:
         future = asyncio.get_running_loop().create_future()
         jobs = [Job([None], 1, future), Job([None], 1, future)]
-        line = Line(COST, padded=False)
+        line = Line(COST, None)
         for i in range(6):
             line.add(Entry(text(2, i), float(i), jobs[i % 2], 0))
         line.drop(jobs[0])

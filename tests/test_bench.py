@@ -24,14 +24,14 @@ def bench(url: str, *options: str) -> int:
 
 
 def test_a_line_of_json_for_each_shape(server: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench(server, "--shapes", "single,bulk,open:20", "--json") == 0
+    assert bench(server, "--shapes", "single,2x5,bulk,open:20", "--json") == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["shape"] for row in rows] == ["single", "bulk", "open:20"]
+    assert [row["shape"] for row in rows] == ["single", "2x5", "bulk", "open:20"]
     for row in rows:
         assert row["model"] == "all-MiniLM-L6-v2"
         assert row["errors"] == row["wrong"] == {}
         assert 0 < row["p50_ms"] <= row["p99_ms"]
-        texts = 32 if row["shape"] == "bulk" else 1
+        texts = {"bulk": 32, "2x5": 5}.get(row["shape"], 1)
         assert row["texts_per_second"] == pytest.approx(texts * row["requests_per_second"])
         # Texts of 12 words are about 16 tokens, by the server's own count.
         assert 14 <= row["tokens_per_second"] / row["texts_per_second"] <= 18

@@ -19,7 +19,7 @@ from embedsvc.bulk.outputs.files import beside
 from embedsvc.bulk.partial import HEAD, MAGIC
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import Columns
-from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed, RequestError
+from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
 from embedsvc.late_chunking import Chunk
 from embedsvc.registry import Embedded
 from embedsvc.requests import Chunking

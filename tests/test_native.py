@@ -161,7 +161,7 @@ def test_rope_turns_columns_of_a_product(size: int, lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("name", ["mean", "max", "first", "last"])
+@pytest.mark.parametrize("name", ["mean", "mean_sqrt", "weighted_mean", "max", "first", "last"])
 def test_a_row_for_each_text(name: str, lengths: list[int]) -> None:
     x = table(50)
     weight, bias = table(20, 50).T, np.zeros(20)
@@ -170,8 +170,10 @@ def test_a_row_for_each_text(name: str, lengths: list[int]) -> None:
         layer = ops.linear_layer(weight, bias)
 
         def run(ops: Any, batch: Batch) -> Any:
-            pooled = getattr(ops, f"segment_{name}")(ops.embedding(x, batch.ids), batch.layout)
-            return ops.gelu(ops.linear(pooled, layer))
+            rows = ops.embedding(x, batch.ids)
+            pooled = getattr(ops, f"segment_{name}")(rows, batch.layout)
+            projected = ops.gelu(ops.linear(pooled, layer))
+            return ops.side_by_side([projected, pooled, ops.segment_first(rows, batch.layout)])
 
         return run
 
@@ -216,17 +218,36 @@ def test_passes_beside_each_other_and_alone_agree(minilm: Checkpoint) -> None:
     assert wrong == []
 
 
-def test_an_operation_without_a_kernel_leaves_the_pass_to_numpy() -> None:
-    x = table(8)
-    up, down = RANDOM.normal(size=(3, 12, 8)), RANDOM.normal(size=(3, 8, 12))
-    scores = RANDOM.normal(size=(3, 8))
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize(("width", "inner"), [(8, 12), (50, 97)])
+def test_a_mixture_of_experts(width: int, inner: int, lengths: list[int]) -> None:
+    x, bias = table(width), table(width, 1)[0]
+    up, down = RANDOM.normal(size=(5, inner, width)), RANDOM.normal(size=(5, width, inner))
+    scores = RANDOM.normal(size=(5, width))
 
     def make(ops: Any) -> Pass:
         router, layer = ops.linear_layer(scores, None), ops.experts_layer(up, down)
 
         def run(ops: Any, batch: Batch) -> Any:
             rows = ops.embedding(x, batch.ids)
-            return ops.experts(ops.copy(rows), ops.linear(rows, router), 2, layer)
+            return ops.add(ops.experts(rows, ops.linear(rows, router), 2, layer), bias)
+
+        return run
+
+    check(make, lengths, bound=1e-5)
+
+
+def test_an_operation_without_a_kernel_leaves_the_pass_to_numpy() -> None:
+    x, weight = table(8), RANDOM.normal(size=(12, 8))
+    up, down = RANDOM.normal(size=(12, 5, 8)), RANDOM.normal(size=(12, 8, 5))
+
+    def make(ops: Any) -> Pass:
+        router, layer = ops.linear_layer(weight, None), ops.experts_layer(up, down)
+        places = np.arange(22, dtype=np.int32)[::-1].copy()
+
+        def run(ops: Any, batch: Batch) -> Any:
+            rows = ops.embedding(x, places)
+            return ops.gelu(ops.experts(rows, ops.linear(rows, router), 3, layer))
 
         return run
 

@@ -1,9 +1,12 @@
 """Each operation on each backend against plain float64 NumPy."""
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -12,6 +15,7 @@ from embedsvc.encoder import load_encoder
 from embedsvc.ops.base import Attention, Norm, Ops, columns, rope_table
 from embedsvc.ops.mlx import MlxOps
 from embedsvc.ops.numpy import ROWS
+from tests.unpadded import unpadded
 
 RANDOM = np.random.default_rng(3)
 
@@ -20,15 +24,6 @@ def close(ops: Ops, value: object, expected: np.ndarray, bound: float = 2e-6) ->
     found = ops.to_numpy(value)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= bound
-
-
-def unpadded(ops: Ops, value: object, lengths: list[int]) -> np.ndarray:
-    """Rows of real tokens only, whatever the backend's layout."""
-    rows = ops.to_numpy(value)
-    if len(rows) == sum(lengths):
-        return rows
-    grid = rows.reshape(len(lengths), -1, rows.shape[-1])
-    return np.concatenate([text[:n] for text, n in zip(grid, lengths, strict=True)])
 
 
 def test_gelu_is_the_exact_one(ops: Ops) -> None:
@@ -200,7 +195,7 @@ def test_attention_stays_within_a_text_and_its_kind(
 
 
 def test_long_texts_see_what_they_should(monkeypatch: pytest.MonkeyPatch, ops: Ops) -> None:
-    monkeypatch.setattr("embedsvc.ops.mlx.BIASED_SCORES", 1 << 10)
+    monkeypatch.setattr("embedsvc.ops.padded.BIASED_SCORES", 1 << 10)
     monkeypatch.setattr("embedsvc.ops.attention.SMALL_PRODUCT", 1 << 8)
     bias = ops.array(RANDOM.normal(size=(2, 2 * 96 - 1)))
     batch = ops.batch([np.zeros(n, np.int32) for n in (50, 90)])
@@ -229,22 +224,26 @@ def test_pooling_stays_within_a_text(ops: Ops, lengths: list[int]) -> None:
         (ops.segment_first, [text[0] for text in texts]),
         (ops.segment_last, [text[-1] for text in texts]),
     ):
-        close(ops, segment(ops.array(hidden), batch.layout), np.stack(expected))
+        close(ops, segment(ops.array(hidden), batch.layout)[: len(lengths)], np.stack(expected))
 
 
-def test_widened_heads_give_the_same_attention() -> None:
-    ops, widened = MlxOps("float32"), MlxOps("float32")
-    widened.pad_heads = True
-    batch = ops.batch([np.arange(n, dtype=np.int32) for n in (3, 9)])
-    qkv = ops.array(RANDOM.normal(size=(32, 3 * 8)))
-    expected, found = (
-        ops.to_numpy(o.attention(*columns(qkv, 8, 8, 8), Attention(2, 2), batch.layout))
-        for o in (ops, widened)
-    )
-    assert np.abs(found - expected).max() <= 1e-6
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("switch", ["pad_heads", "plain"])
+def test_attention_is_the_same_whichever_way_is_faster(switch: str, kind: str) -> None:
+    ops, other = MlxOps("float32"), MlxOps("float32")
+    setattr(other, switch, True)
+    kv_heads, rest = SPECS[kind]
+    bias = ops.array(RANDOM.normal(size=(2, 2 * 16 - 1))) if "bias" in rest else None
+    spec = Attention(2, kv_heads, **rest | {"bias": bias})
+    lengths = [3, 9]
+    batch = ops.batch([np.arange(n, dtype=np.int32) for n in lengths])
+    qkv = ops.array(RANDOM.normal(size=(32, 16 + 16 * kv_heads)))
+    q, k, v = columns(qkv, 16, 8 * kv_heads, 8 * kv_heads)
+    expected, found = (o.attention(q, k, v, spec, batch.layout) for o in (ops, other))
+    assert np.abs(unpadded(ops, found, lengths) - unpadded(ops, expected, lengths)).max() <= 1e-6
 
 
-@pytest.mark.parametrize("lengths", [[16, 16], [3, 9]])
+@pytest.mark.parametrize("lengths", [[16, 16], [3, 9], [1], [2, 2, 2]])
 def test_a_compiled_pass_gives_the_same(tiny: Checkpoint, lengths: list[int]) -> None:
     ops = MlxOps("float32")
     encoder = load_encoder(ops, tiny)
@@ -254,18 +253,74 @@ def test_a_compiled_pass_gives_the_same(tiny: Checkpoint, lengths: list[int]) ->
     assert np.abs(encoder.encode(texts) - expected).max() <= 1e-6
 
 
-def test_a_switch_is_kept_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("metal", "tried"), [(True, "pad_heads"), (False, "plain")])
+def test_a_switch_is_kept_only_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, metal: bool, tried: str
+) -> None:
     ops = MlxOps("float32")
     now = 0.0
 
     def encode() -> None:
         nonlocal now
-        now += 1.0 - 0.5 * ops.pad_heads + 0.5 * ops.compile
+        now += 2.0 - 0.5 * ops.pad_heads - 0.5 * ops.plain + 0.5 * ops.compile
 
     monkeypatch.setattr("embedsvc.ops.mlx.time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
     ops.gpu = True
     ops.tune(encode)
-    assert (ops.pad_heads, ops.compile) == (True, False)
+    assert (ops.pad_heads, ops.plain, ops.compile) == (
+        tried == "pad_heads",
+        tried == "plain",
+        False,
+    )
+
+
+def test_shapes_are_few_and_padding_is_little() -> None:
+    grid = MlxOps("float32").grid
+    shapes = {grid(texts, longest) for texts in range(1, 257) for longest in range(1, 513)}
+    assert len(shapes) == 9 * 24  # of 256 * 512
+    for texts, longest in ((1, 1), (2, 16), (3, 17), (100, 129), (1, 257), (1, 500), (1, 8191)):
+        rows, length = grid(texts, longest)
+        assert texts <= rows < 2 * texts
+        assert longest <= length < longest + max(16, longest / 8)
+        assert length % 16 == 0
+        assert grid(rows, length) == (rows, length)
+
+
+def test_float32_is_not_rounded_and_new_shapes_are_no_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.environ", {"MLX_ENABLE_TF32": "1"})
+    MlxOps("float32")
+    assert os.environ == {"MLX_ENABLE_TF32": "1", "MLX_ENABLE_CACHE_THRASHING_CHECK": "0"}
+
+
+def test_padding_is_at_a_position_that_every_model_has(ops: Ops) -> None:
+    batch = ops.batch([np.array([7] * 17, np.int32), np.array([9], np.int32)])
+    positions = ops.to_numpy(batch.positions)
+    assert positions.max() == 16
+    assert positions.sum() == 16 * 17 / 2
+
+
+@pytest.mark.parametrize(
+    ("metal", "memory", "tokens"), [(True, 8, 8192), (False, 24, 24576), (False, 140, 65536)]
+)
+def test_the_largest_batch_fits_the_memory_of_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, metal: bool, memory: int, tokens: int
+) -> None:
+    info = {"device_name": "G", "memory_size" if metal else "total_memory": memory << 30}
+    limits: list[int] = []
+    for name, value in (
+        ("set_default_device", lambda _: None),
+        ("is_available", lambda _: True),
+        ("device_info", lambda _: info),
+        ("set_cache_limit", limits.append),
+    ):
+        monkeypatch.setattr(mx, name, value)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
+    ops = MlxOps()
+    assert (ops.dtype, ops.max_batch_tokens, limits) == ("float16", tokens, [memory << 27])
+    assert ops.device == f"G ({'Metal' if metal else 'CUDA'})"
 
 
 @pytest.mark.parametrize("size", [30.0, 1000.0, -1000.0])
@@ -294,3 +349,17 @@ def test_positions_begin_anew_with_every_text(ops: Ops) -> None:
     batch = ops.batch([np.array([7, 8], np.int32), np.array([9, 9, 9], np.int32)])
     positions = unpadded(ops, batch.positions[:, None], [2, 3])
     assert positions[:, 0].tolist() == [0, 1, 0, 1, 2]
+
+
+def test_passes_begun_on_one_thread_and_finished_on_others_are_right(tiny: Checkpoint) -> None:
+    encoder = load_encoder(MlxOps("float32"), tiny)
+    random = np.random.default_rng(4)
+    batches = [
+        [random.integers(0, 30, n).astype(np.int32) for n in random.integers(1, 32, count)]
+        for count in random.integers(1, 20, 40)
+    ]
+    expected = [encoder.encode(batch) for batch in batches]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(encoder.finish, [encoder.begin(batch) for batch in batches]))
+    for one, other in zip(found, expected, strict=True):
+        assert np.abs(one - other).max() <= 1e-6

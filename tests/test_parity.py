@@ -63,7 +63,7 @@ def test_a_vector_is_the_same_alone_and_in_any_batch_in_any_order(
     encoder: Encoder, token_ids: list[NDArray[np.int32]]
 ) -> None:
     random = np.random.default_rng(5)
-    for size in (2, 7, 24):
+    for size in (2, 5, 8):
         # One in the dark of much padding, the rest short: MLX's CPU takes seconds for more.
         order = random.permutation([i for i, ids in enumerate(token_ids) if len(ids) <= 40])[:size]
         order[0] = next(i for i, ids in enumerate(token_ids) if len(ids) == 65)

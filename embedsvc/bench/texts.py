@@ -91,12 +91,17 @@ SWEEPS: dict[str, list[Shape]] = {
 
 
 def shape_named(name: str) -> Shape:
-    """The shape of that name; `open:80` is 80 single texts a second. Raises `ValueError`."""
+    """The shape of that name; `open:80` is 80 single texts a second, `4x256` is 4 clients with 256
+    texts each. Raises `ValueError`.
+    """
+    if name in SHAPES:
+        return SHAPES[name]
     if name.startswith("open:"):
         return Shape(name, rate=float(name.removeprefix("open:")))
-    if name not in SHAPES:
-        raise ValueError(f"no shape {name}: there are {', '.join(SHAPES)} and open:RATE")
-    return SHAPES[name]
+    clients, _, texts = name.partition("x")
+    if clients.isdigit() and texts.isdigit():
+        return Shape(name, clients=int(clients), texts=int(texts))
+    raise ValueError(f"no shape {name}: there are {', '.join(SHAPES)}, CLIENTSxTEXTS, open:RATE")
 
 
 def make_requests(shape: Shape, seed: str, head: str, fields: dict[str, Any]) -> Iterator[Request]:

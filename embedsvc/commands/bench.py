@@ -46,7 +46,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     option(
         "--shapes",
         default=",".join(SHAPES),
-        help=f"{', '.join(SHAPES)}, open:80 (80 texts a second, as they come)",
+        help=f"{', '.join(SHAPES)}, 4x256 (4 clients with 256 texts each), "
+        "open:80 (80 texts a second, as they come)",
     )
     option("--sweeps", default="", help=f"of {', '.join(SWEEPS)}: how it bears more of each")
     option("--seconds", type=float, default=5.0, help="window of one shape; default: 5")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 from embedsvc.bulk.embedder import Embedder
 from embedsvc.bulk.local import open_local
 from embedsvc.bulk.remote import open_remote
+from embedsvc.commands.common import find_card
 from embedsvc.errors import CardsError
 from embedsvc.loop import new_event_loop
 from embedsvc.prompts import SAME
@@ -61,13 +62,17 @@ def open_source(
     model = given.model or model
     kind = (model or "").rpartition(":")[2]
     if kind in SAME:
-        raise CardsError(f"`{model}`: name the prompt by --input-type {kind}")
+        raise CardsError(f"`{model}`: say the prompt by --input-type {kind}")
     if given.url:
         if given.parallel < 1:
             raise CardsError(f"--parallel must be at least 1, not {given.parallel}")
         key = given.api_key or os.environ.get("OPENAI_API_KEY") or "none"
         return open_remote(given.url, key, model, given.parallel)
-    return open_local(model, read_settings({k: getattr(given, k) for k in LOCAL}, os.environ))
+    settings = read_settings({name: getattr(given, name) for name in LOCAL}, os.environ)
+    card = find_card(model, settings.models)
+    if kind := card.prompt_aliases.get(model or ""):
+        raise CardsError(f"`{model}`: is `{card.id}`, say the prompt by --input-type {kind}")
+    return open_local(card, settings)
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:

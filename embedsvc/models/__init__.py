@@ -5,7 +5,21 @@ To add one, write its file and its line here.
 
 from typing import Any, Protocol
 
-from embedsvc.models import bert
+import msgspec
+
+from embedsvc.models import (
+    bert,
+    distilbert,
+    gemma3_text,
+    gte,
+    jina_bert,
+    modernbert,
+    mpnet,
+    nomic_bert,
+    qwen3,
+    roberta,
+    static,
+)
 from embedsvc.ops.base import Array, Batch, Ops
 from embedsvc.tensors import Tensors
 
@@ -14,7 +28,10 @@ class Architecture(Protocol):
     """What a file in this folder offers."""
 
     Config: type[Any]
-    """What the pass reads of config.json: a msgspec struct."""
+    """What the pass reads of config.json: a msgspec struct.
+
+    If it has a `longest`, that is the number of tokens that the pass can take of one text.
+    """
 
     def prepare(self, ops: Ops, tensors: Tensors, config: Any) -> Any:
         """Weights on the device from a checkpoint's tensors, all of which must be known."""
@@ -25,5 +42,39 @@ class Architecture(Protocol):
         ...
 
 
-ARCHITECTURES: dict[str, Architecture] = {"bert": bert}
+ARCHITECTURES: dict[str, Architecture] = {
+    "bert": bert,
+    "camembert": roberta,
+    "distilbert": distilbert,
+    "gemma3_text": gemma3_text,
+    "gte": gte,
+    "jina_bert": jina_bert,
+    "modernbert": modernbert,
+    "mpnet": mpnet,
+    "new": gte,
+    "nomic_bert": nomic_bert,
+    "qwen3": qwen3,
+    "roberta": roberta,
+    "static": static,
+    "xlm-roberta": roberta,
+}
 """By `model_type` in config.json."""
+EXCEED_FLOAT16 = ("gemma3_text",)
+"""Those whose activations do not fit in float16."""
+
+
+def find_architecture(model_type: str, config: dict[str, Any]) -> Architecture | None:
+    """The architecture of a checkpoint with that config.json, if there is one."""
+    if model_type == "bert" and config.get("position_embedding_type") == "alibi":
+        return jina_bert  # which calls itself BERT
+    return ARCHITECTURES.get(model_type)
+
+
+def read_config(architecture: Architecture, config: dict[str, Any]) -> Any:
+    """What the architecture reads of config.json.
+
+    Raises `msgspec.ValidationError` where that is missing, or asks for what is not supported.
+    """
+    spellings: dict[str, str] = getattr(architecture, "SPELLINGS", {})
+    respelled = {spellings[name]: value for name, value in config.items() if name in spellings}
+    return msgspec.convert(respelled | config, architecture.Config)

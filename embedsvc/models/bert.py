@@ -4,27 +4,20 @@ MiniLM, BGE, E5, GTE (v1) and Arctic (v1) are this architecture.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
-import numpy as np
-
+from embedsvc.models.configs import Sizes
+from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
 from embedsvc.tensors import Tensors
 
-UNUSED = ("pooler.", "embeddings.position_ids")
+UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
 """Tensors that checkpoints carry and the hidden states do not need."""
 
 
-class Config(msgspec.Struct, frozen=True):
+class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
     type_vocab_size: int
     layer_norm_eps: float
     hidden_act: Literal["gelu"]
@@ -48,72 +41,64 @@ class Weights:
     norm: Norm
     attention: Attention
     layers: tuple[Layer, ...]
+    width: int
+    eps: float
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
-    """Weights on the device, from tensors under transformers' names."""
+def prepare(ops: Ops, tensors: Tensors, config: Config, *, first_position: int = 0) -> Weights:
+    """Weights on the device, from tensors under transformers' names.
+
+    The tables of RoBERTa begin with positions that no token has; `first_position` skips them.
+    """
+    read = Reader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads
 
-    def linear(name: str, inputs: int, outputs: int) -> Linear:
-        weight = tensors.take(f"{name}.weight", outputs, inputs)
-        return ops.linear_layer(weight, tensors.take(f"{name}.bias", outputs))
-
-    def norm(name: str) -> Norm:
-        weight, bias = (tensors.take(f"{name}.{part}", width) for part in ("weight", "bias"))
-        return Norm(ops.array(weight), ops.array(bias))
-
-    def qkv(name: str) -> Linear:
-        parts = [f"{name}.{part}" for part in ("query", "key", "value")]
-        weight = np.concatenate([tensors.take(f"{part}.weight", width, width) for part in parts])
-        bias = np.concatenate([tensors.take(f"{part}.bias", width) for part in parts])
-        return ops.linear_layer(weight, bias)
-
     def layer(name: str) -> Layer:
+        of = f"{name}.attention"
         return Layer(
-            qkv=qkv(f"{name}.attention.self"),
-            attention_out=linear(f"{name}.attention.output.dense", width, width),
-            attention_norm=norm(f"{name}.attention.output.LayerNorm"),
-            up=linear(f"{name}.intermediate.dense", width, inner),
-            down=linear(f"{name}.output.dense", inner, width),
-            norm=norm(f"{name}.output.LayerNorm"),
+            qkv=read.joined({f"{of}.self.{x}": width for x in ("query", "key", "value")}, width),
+            attention_out=read.linear(f"{of}.output.dense", width, width),
+            attention_norm=read.norm(f"{of}.output.LayerNorm", width),
+            up=read.linear(f"{name}.intermediate.dense", width, inner),
+            down=read.linear(f"{name}.output.dense", inner, width),
+            norm=read.norm(f"{name}.output.LayerNorm", width),
         )
 
-    words = tensors.take("embeddings.word_embeddings.weight", config.vocab_size, width)
     positions = tensors.take(
         "embeddings.position_embeddings.weight", config.max_position_embeddings, width
     )
     # Every token of an embedded text is of type 0: one table instead of two.
     types = tensors.take("embeddings.token_type_embeddings.weight", config.type_vocab_size, width)
     weights = Weights(
-        words=ops.array(words),
-        positions=ops.array(positions + types[0]),
-        norm=norm("embeddings.LayerNorm"),
+        words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
+        positions=ops.array(positions[first_position:] + types[0]),
+        norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
+        width=width,
+        eps=config.layer_norm_eps,
     )
     tensors.finish(UNUSED)
     return weights
 
 
-def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
+def forward(ops: Ops, weights: Weights, config: object, batch: Batch) -> Array:
     """Hidden states (N, D) of the last layer."""
 
     def embed(ids: Array, positions: Array) -> Array:
         hidden = ops.embedding(weights.words, ids)
         hidden = ops.add(hidden, ops.embedding(weights.positions, positions))
-        return ops.layer_norm(hidden, weights.norm, config.layer_norm_eps)
+        return ops.layer_norm(hidden, weights.norm, weights.eps)
 
     hidden = ops.rows(embed, batch.ids, batch.positions)
     for layer in weights.layers:
-        hidden = _layer(ops, layer, weights.attention, config, hidden, batch.layout)
+        hidden = _layer(ops, weights, layer, hidden, batch)
     return hidden
 
 
-def _layer(
-    ops: Ops, layer: Layer, attention: Attention, config: Config, hidden: Array, layout: Any
-) -> Array:
-    eps, width = config.layer_norm_eps, config.hidden_size
+def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
+    width, eps = weights.width, weights.eps
 
     def project(hidden: Array) -> tuple[Array, ...]:
         return columns(ops.linear(hidden, layer.qkv), width, width, width)
@@ -126,5 +111,5 @@ def _layer(
         return ops.layer_norm(hidden, layer.norm, eps)
 
     q, k, v = ops.rows(project, hidden)
-    context = ops.attention(q, k, v, attention, layout)
+    context = ops.attention(q, k, v, weights.attention, batch.layout)
     return ops.rows(finish, context, hidden)

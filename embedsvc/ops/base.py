@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
+from embedsvc.packed_weights import Quantized
 
 T = TypeVar("T")
 Array = Any  # numpy.ndarray or mlx.core.array, never mixed
@@ -73,7 +74,11 @@ class Batch:
 
 
 class Ops(Protocol):
-    """What a backend can do. An operation may overwrite its first argument: use its result."""
+    """What a backend can do.
+
+    An operation of the forward pass may overwrite its first argument: use its result. `embedding`,
+    `linear` and `experts` do not.
+    """
 
     @property
     def name(self) -> Literal["mlx", "native", "numpy"]: ...
@@ -99,8 +104,11 @@ class Ops(Protocol):
         ...
 
     @property
-    def padded(self) -> bool:
-        """Whether the texts of a batch are computed as if all were as long as the longest."""
+    def grid(self) -> Callable[[int, int], tuple[int, int]] | None:
+        """How many texts, of what length, are computed for so many, the longest of that length.
+
+        None where nothing is padded.
+        """
         ...
 
     @property
@@ -110,15 +118,15 @@ class Ops(Protocol):
 
     # --- loading -------------------------------------------------------------------------------
 
-    def array(self, value: NDArray[Any]) -> Array:
-        """The array on the device, in the backend's dtype."""
+    def array(self, value: NDArray[Any] | Quantized) -> Array:
+        """The array on the device, in the backend's dtype; a quantised one is a table."""
         ...
 
     def float32(self, value: NDArray[Any]) -> Array:
         """The array on the device, in float32 whatever the backend's dtype."""
         ...
 
-    def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
+    def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
         """A layer from its checkpoint's weight (out, in) and bias (out,)."""
         ...
 
@@ -227,6 +235,14 @@ class Ops(Protocol):
         """Mean of each text's rows, summed in float32: (B, D)."""
         ...
 
+    def segment_mean_sqrt(self, hidden: Array, layout: Any) -> Array:
+        """Sum of each text's rows over the square root of their number: (B, D)."""
+        ...
+
+    def segment_weighted_mean(self, hidden: Array, layout: Any) -> Array:
+        """Mean of each text's rows, the first weighing 1, the second 2, and so on: (B, D)."""
+        ...
+
     def segment_max(self, hidden: Array, layout: Any) -> Array:
         """Maximum of each text's rows: (B, D)."""
         ...
@@ -239,6 +255,10 @@ class Ops(Protocol):
         """The last row of each text: (B, D)."""
         ...
 
+    def side_by_side(self, parts: Sequence[Array]) -> Array:
+        """Arrays (B, D) as one (B, D * parts)."""
+        ...
+
 
 def columns(x: Array, *widths: int) -> tuple[Array, ...]:
     """x (N, sum of widths) cut into neighbouring columns, (N, width) each."""
@@ -246,11 +266,14 @@ def columns(x: Array, *widths: int) -> tuple[Array, ...]:
     return tuple(x[:, start:stop] for start, stop in pairwise(cuts))
 
 
-def rope_table(size: int, base: float, length: int) -> NDArray[np.float32]:
+def rope_table(size: int, base: float, length: int, *, slower: float = 1.0) -> NDArray[np.float32]:
     """Cosines, then sines, of how far positions 0..length-1 turn a head's parts: (length, size).
 
-    Angles are rounded to float32, as other implementations do it; at position 8000 that matters.
+    Position p turns part e by p / (base^(2 e / size) * slower), rounded to float32 after each step
+    as other implementations do it: at position 8000 an angle's last digit matters.
     """
-    turns = (1 / base ** (np.arange(0, size, 2) / size)).astype(np.float32)
+    exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+    powers = (base ** exponents.astype(np.float64)).astype(np.float32)
+    turns = 1 / powers / np.float32(slower)
     angles = np.arange(length, dtype=np.float32)[:, None] * turns
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)

@@ -7,11 +7,12 @@ the constructor included, must run on the one device thread.
 # MLX's stubs leave *args untyped, in eval, reshape and transpose among others.
 # pyright: reportUnknownMemberType=false
 
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -20,46 +21,56 @@ from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
 from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
+from embedsvc.ops.padded import (
+    PaddedLayout,
+    attend,
+    attend_plainly,
+    fill_grid,
+    grid_shape,
+    lay_out,
+)
+from embedsvc.packed_weights import Quantized
 
-LENGTH_STEP = 16
-"""Texts are padded to a multiple of this: few shapes, so buffers and kernels are used again."""
-BUFFER_CACHE_BYTES = 256 << 20
-"""MLX keeps freed buffers for reuse; by default it would keep nearly all of memory."""
-BIASED_SCORES = 1 << 26
-"""Scores that a mask with a bias may have; more queries than that are looked at in turns."""
+SETTINGS = {
+    "MLX_ENABLE_TF32": "0",  # or float32 products have the precision of float16
+    # On CUDA MLX takes new shapes for a mistake, and fails from the 513th on, however long it ran.
+    "MLX_ENABLE_CACHE_THRASHING_CHECK": "0",
+}
+"""What MLX reads from the environment, each when it is first needed."""
+CACHE_SHARE = 8
+"""One part in so many of the GPU's memory holds freed buffers for reuse; by default nearly all."""
+BYTES_A_TOKEN = 1 << 20
+"""Memory that a token of a pass is given: what a pass of 24 layers, 1024 wide, writes in all."""
+MOST_TOKENS = 1 << 16
 FUSED_SIZE = 64
 """The narrowest attention head that Metal's fused attention takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class PaddedLayout:
-    """The (B, L) grid that the rows are a flattening of."""
-
-    texts: int
-    length: int
-    lengths: mx.array  # (B,)
-    mask: mx.array | None  # (B, L), True on tokens; None when no text is padded
-    masks: dict[Attention, mx.array] = field(default_factory=dict[Attention, mx.array])
-    """What `attention` made of the mask, for the layers that follow."""
+PLAIN_LENGTH = 128
+"""The longest texts whose attention scores may be written to memory."""
 
 
 class MlxOps:
     """See `Ops`."""
 
     name: Literal["mlx"] = "mlx"
-    padded = True
+    grid = staticmethod(grid_shape)
 
     def __init__(self, dtype: Dtype | None = None) -> None:
+        for setting, value in SETTINGS.items():
+            os.environ.setdefault(setting, value)
         self.gpu = has_gpu()
         self.pad_heads = False
         """Whether attention heads are widened with zeros to FUSED_SIZE, which changes no result."""
+        self.plain = False
+        """Whether attention of short texts is three operations rather than MLX's fused one."""
         self.compile = False
         """Whether passes go through `mx.compile`."""
         mx.set_default_device(mx.gpu if self.gpu else mx.cpu)
-        mx.set_cache_limit(BUFFER_CACHE_BYTES)
-        self.device = _device_name(self.gpu)
+        self.device, self.max_batch_tokens = f"{platform.machine()} CPU", 512
+        if self.gpu:
+            self.device, memory = _gpu()
+            self.max_batch_tokens = min(memory // BYTES_A_TOKEN, MOST_TOKENS)
+            mx.set_cache_limit(memory // CACHE_SHARE)
         self.dtype: Dtype = dtype or ("float16" if self.gpu else "float32")
-        self.max_batch_tokens = 16384 if self.gpu else 512
         self._dtype: mx.Dtype = getattr(mx, self.dtype)
         # A second pass is queued while one runs, so that the GPU never waits for Python.
         self.pipelined = self.gpu and _can_wait_elsewhere()
@@ -67,13 +78,16 @@ class MlxOps:
 
     # --- loading -------------------------------------------------------------------------------
 
-    def array(self, value: NDArray[Any]) -> mx.array:
+    def array(self, value: NDArray[Any] | Quantized) -> Any:
+        if isinstance(value, Quantized):
+            scales, biases = self.array(value.scales), self.array(value.biases)
+            return replace(value, packed=mx.array(value.packed), scales=scales, biases=biases)
         return mx.array(value).astype(self._dtype)
 
     def float32(self, value: NDArray[Any]) -> mx.array:
         return mx.array(value).astype(mx.float32)
 
-    def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
+    def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
         return Linear(self.array(weight), None if bias is None else self.array(bias))
 
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
@@ -81,7 +95,8 @@ class MlxOps:
 
     def tune(self, encode: Callable[[], object]) -> None:
         if self.gpu:
-            self.pad_heads = self._faster("pad_heads", encode)
+            switch = "pad_heads" if mx.metal.is_available() else "plain"
+            setattr(self, switch, self._faster(switch, encode))
             self.compile = self._faster("compile", encode)
 
     def _faster(self, switch: str, encode: Callable[[], object]) -> bool:
@@ -94,25 +109,11 @@ class MlxOps:
 
     def compiled(self, function: Callable[[Ops, Batch], mx.array]) -> Callable[[Batch], mx.array]:
         @mx.compile
-        def masked(
-            ids: mx.array, positions: mx.array, lengths: mx.array, mask: mx.array
-        ) -> mx.array:
-            layout = PaddedLayout(mask.shape[0], mask.shape[1], lengths, mask)
-            return function(self, Batch(ids, positions, layout))
-
-        @mx.compile
-        def full(ids: mx.array, positions: mx.array, lengths: mx.array) -> mx.array:
-            texts = lengths.shape[0]
-            layout = PaddedLayout(texts, ids.shape[0] // texts, lengths, None)
-            return function(self, Batch(ids, positions, layout))
+        def fast(grid: mx.array) -> mx.array:
+            return function(self, lay_out(grid, self._dtype))
 
         def run(batch: Batch) -> mx.array:
-            if not self.compile:
-                return function(self, batch)
-            layout: PaddedLayout = batch.layout
-            if layout.mask is None:
-                return full(batch.ids, batch.positions, layout.lengths)
-            return masked(batch.ids, batch.positions, layout.lengths, layout.mask)
+            return fast(batch.layout.grid) if self.compile else function(self, batch)
 
         return run
 
@@ -124,19 +125,7 @@ class MlxOps:
     # --- batches -------------------------------------------------------------------------------
 
     def batch(self, texts: Sequence[TokenIds]) -> Batch:
-        lengths = np.array([len(text) for text in texts], dtype=np.int32)
-        length = int(-(-lengths.max() // LENGTH_STEP) * LENGTH_STEP)
-        ids = np.zeros((len(texts), length), dtype=np.int32)
-        for row, text in zip(ids, texts, strict=True):
-            row[: len(text)] = text
-        positions = np.arange(length, dtype=np.int32)
-        # A model may have no position for what is padding, so that gets 0.
-        positions = np.where(positions < lengths[:, None], positions, 0)
-        full = bool((lengths == length).all())
-        counts = mx.array(lengths)
-        mask = None if full else mx.arange(length) < counts[:, None]
-        layout = PaddedLayout(len(texts), length, counts, mask)
-        return Batch(mx.array(ids.reshape(-1)), mx.array(positions.reshape(-1)), layout)
+        return lay_out(mx.array(fill_grid(texts)), self._dtype)
 
     def to_numpy(self, value: mx.array) -> NDArray[np.float32]:
         return np.array(value, dtype=np.float32)
@@ -149,7 +138,10 @@ class MlxOps:
     def copy(self, x: mx.array) -> mx.array:
         return x
 
-    def embedding(self, table: mx.array, indices: mx.array) -> mx.array:
+    def embedding(self, table: mx.array | Quantized, indices: mx.array) -> mx.array:
+        if isinstance(table, Quantized):
+            parts = (part[indices] for part in (table.packed, table.scales, table.biases))
+            return mx.dequantize(*parts, group_size=table.group_size, bits=table.bits)
         return table[indices]
 
     def add(self, x: mx.array, y: mx.array) -> mx.array:
@@ -159,6 +151,17 @@ class MlxOps:
         return x * y
 
     def linear(self, x: mx.array, layer: Linear) -> mx.array:
+        weight = layer.weight
+        if isinstance(weight, Quantized):
+            out = mx.quantized_matmul(
+                x,
+                weight.packed,
+                scales=weight.scales,
+                biases=weight.biases,
+                group_size=weight.group_size,
+                bits=weight.bits,
+            )
+            return out if layer.bias is None else out + layer.bias
         if layer.bias is None:
             return x @ layer.weight.T
         return mx.addmm(layer.bias, x, layer.weight.T)
@@ -166,10 +169,17 @@ class MlxOps:
     def experts(self, x: mx.array, scores: mx.array, chosen: int, layer: Experts) -> mx.array:
         weights = mx.softmax(scores.astype(mx.float32), axis=-1)
         best = mx.argpartition(-weights, chosen - 1, axis=-1)[:, :chosen]
-        weights = mx.take_along_axis(weights, best, axis=-1)[..., None, None]
-        inner = self.gelu(mx.gather_mm(x[:, None, None], layer.up, rhs_indices=best))
-        out = mx.gather_mm(inner, layer.down, rhs_indices=best)  # (N, chosen, 1, D)
-        return (out * weights).sum(axis=(1, 2)).astype(x.dtype)
+        weights = mx.take_along_axis(weights, best, axis=-1)[..., None]  # (N, chosen, 1)
+        dtype = x.dtype if self.gpu else mx.float32  # all that MLX's CPU has a kernel for
+        up, down = layer.up.astype(dtype), layer.down.astype(dtype)
+        # Rows are put in the order of their experts, so that each expert's weights are read once.
+        best = best.reshape(-1)
+        order = mx.argsort(best)
+        rows = x[order // chosen][:, None].astype(dtype)  # (N * chosen, 1, D)
+        inner = self.gelu(mx.gather_mm(rows, up, None, best[order], sorted_indices=True))
+        out = mx.gather_mm(inner, down, None, best[order], sorted_indices=True)
+        out = out[mx.argsort(order)].reshape(-1, chosen, x.shape[1])
+        return (out * weights).sum(axis=1).astype(x.dtype)
 
     def layer_norm(self, x: mx.array, norm: Norm, eps: float) -> mx.array:
         return mx.fast.layer_norm(x, norm.weight, norm.bias, eps)
@@ -208,7 +218,8 @@ class MlxOps:
                 grid = mx.pad(grid, [(0, 0), (0, 0), (0, 0), (0, widen)])
             return grid.transpose(0, 2, 1, 3)
 
-        context = _attend(by_head(q), by_head(k), by_head(v), spec, layout)
+        how = attend_plainly if self.plain and layout.length <= PLAIN_LENGTH else attend
+        context = how(by_head(q), by_head(k), by_head(v), spec, layout)
         return context[..., :size].transpose(0, 2, 1, 3).reshape(-1, spec.heads * size)
 
     # --- one row per text, for pooling -----------------------------------------------------------
@@ -216,6 +227,14 @@ class MlxOps:
     def segment_mean(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
         tokens = _masked(hidden.astype(mx.float32), layout, 0.0)
         return tokens.sum(axis=1) / layout.lengths[:, None]
+
+    def segment_mean_sqrt(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
+        return self.segment_mean(hidden, layout) * mx.sqrt(layout.lengths[:, None])
+
+    def segment_weighted_mean(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
+        tokens = _masked(hidden.astype(mx.float32), layout, 0.0)
+        weights = mx.arange(1, layout.length + 1, dtype=mx.float32)[:, None]
+        return (tokens * weights).sum(axis=1) * 2 / (layout.lengths * (layout.lengths + 1))[:, None]
 
     def segment_max(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
         return _masked(hidden, layout, -float("inf")).max(axis=1)
@@ -225,6 +244,9 @@ class MlxOps:
 
     def segment_last(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
         return _grid(hidden, layout)[mx.arange(layout.texts), layout.lengths - 1]
+
+    def side_by_side(self, parts: Sequence[mx.array]) -> mx.array:
+        return mx.concatenate(list(parts), axis=1)
 
 
 def has_gpu() -> bool:
@@ -249,65 +271,17 @@ def _seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _attend(
-    q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
-) -> mx.array:
-    """Attention of (B, heads, L, size), as much at a time as its mask allows."""
-    length = layout.length
-    mask: mx.array | str | None
-    window = spec.window if spec.window is not None and spec.window < length - 1 else None
-    if window is None and spec.bias is None:
-        if spec.causal:
-            mask = "causal"  # padding lies behind all tokens, where none looks
-        else:  # (B, 1, 1, L): a query may look at every token of its own text, at no padding
-            mask = None if layout.mask is None else layout.mask[:, None, None, :]
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=spec.scale, mask=mask)
-    scores = length * length * (1 if spec.bias is None else layout.texts * spec.heads)
-    if scores <= BIASED_SCORES:
-        mask = layout.masks.get(spec)
-        if mask is None:
-            mask = layout.masks[spec] = _mask(spec, layout, 0, length)
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=spec.scale, mask=mask)
-    step = max(1, BIASED_SCORES * length // scores)
-    parts: list[mx.array] = []
-    for first in range(0, length, step):
-        last = min(first + step, length)
-        mask = _mask(spec, layout, first, last)
-        some = q[:, :, first:last]
-        parts.append(mx.fast.scaled_dot_product_attention(some, k, v, scale=spec.scale, mask=mask))
-    return mx.concatenate(parts, axis=2)
-
-
-def _mask(spec: Attention, layout: PaddedLayout, first: int, last: int) -> mx.array:
-    """What queries first..last-1 see, or what is added to scores: (B or 1, heads or 1, n, L)."""
-    distance = mx.arange(layout.length) - mx.arange(first, last)[:, None]  # (n, L)
-    seen = mx.ones_like(distance).astype(mx.bool_)
-    if spec.causal:
-        seen = distance <= 0
-    if spec.window is not None:
-        seen = seen & (mx.abs(distance) <= spec.window)
-    seen = seen[None, None]
-    if layout.mask is not None:
-        # Padding too must see something, itself, or it becomes NaN, which no mask holds back.
-        seen = (seen & layout.mask[:, None, None, :]) | (distance == 0)
-    if spec.bias is None:
-        return seen
-    furthest = (spec.bias.shape[1] - 1) // 2
-    bias = spec.bias[:, mx.clip(distance, -furthest, furthest) + furthest]
-    return mx.where(seen, bias, -float("inf"))
-
-
 def _grid(hidden: mx.array, layout: PaddedLayout) -> mx.array:
     return hidden.reshape(layout.texts, layout.length, -1)  # (B, L, D)
 
 
 def _masked(hidden: mx.array, layout: PaddedLayout, value: float) -> mx.array:
-    grid = _grid(hidden, layout)
-    return grid if layout.mask is None else mx.where(layout.mask[..., None], grid, value)
+    return mx.where(layout.mask[..., None], _grid(hidden, layout), value)
 
 
-def _device_name(gpu: bool) -> str:
-    if not gpu:
-        return f"{platform.machine()} CPU"
-    name = str(mx.device_info(mx.gpu).get("device_name", "GPU"))
-    return f"{name} ({'Metal' if mx.metal.is_available() else 'CUDA'})"
+def _gpu() -> tuple[str, int]:
+    """The GPU's name, for people, and its memory in bytes."""
+    info = mx.device_info(mx.gpu)
+    metal = mx.metal.is_available()
+    memory = info["memory_size" if metal else "total_memory"]
+    return f"{info['device_name']} ({'Metal' if metal else 'CUDA'})", int(memory)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from embedsvc.cards import Dtype
 from embedsvc.ops.attention import attend, pieces_of
 from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
+from embedsvc.packed_weights import Quantized, expand
 
 Floats = NDArray[np.float32]
 
@@ -44,7 +45,7 @@ class NumpyOps:
     name: Literal["native", "numpy"] = "numpy"
     dtype: Dtype = "float32"
     max_batch_tokens = 4096
-    padded = False
+    grid = None
     pipelined = False
 
     def __init__(self, cores: int | None = None) -> None:
@@ -57,15 +58,15 @@ class NumpyOps:
 
     # --- loading -------------------------------------------------------------------------------
 
-    def array(self, value: NDArray[Any]) -> Floats:
-        return np.ascontiguousarray(value, dtype=np.float32)
+    def array(self, value: NDArray[Any] | Quantized) -> Floats:
+        return np.ascontiguousarray(expand(value), dtype=np.float32)
 
     def float32(self, value: NDArray[Any]) -> Floats:
         return self.array(value)
 
-    def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
+    def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
         # (in, out): OpenBLAS multiplies by it up to twice as fast as by its transpose.
-        return Linear(self.array(weight.T), None if bias is None else self.array(bias))
+        return Linear(self.array(expand(weight).T), None if bias is None else self.array(bias))
 
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
         return Experts(self.array(up.swapaxes(1, 2)), self.array(down.swapaxes(1, 2)))
@@ -207,6 +208,18 @@ class NumpyOps:
         sums /= np.diff(layout.bounds)[:, None]
         return sums
 
+    def segment_mean_sqrt(self, hidden: Floats, layout: PackedLayout) -> Floats:
+        mean = self.segment_mean(hidden, layout)
+        mean *= np.sqrt(np.diff(layout.bounds).astype(np.float32))[:, None]
+        return mean
+
+    def segment_weighted_mean(self, hidden: Floats, layout: PackedLayout) -> Floats:
+        lengths = np.diff(layout.bounds)
+        weights = np.concatenate([np.arange(1, n + 1, dtype=np.float32) for n in lengths])
+        sums: Floats = np.add.reduceat(hidden * weights[:, None], layout.bounds[:-1], axis=0)
+        sums /= (lengths * (lengths + 1) / 2).astype(np.float32)[:, None]
+        return sums
+
     def segment_max(self, hidden: Floats, layout: PackedLayout) -> Floats:
         return np.maximum.reduceat(hidden, layout.bounds[:-1], axis=0)
 
@@ -215,6 +228,9 @@ class NumpyOps:
 
     def segment_last(self, hidden: Floats, layout: PackedLayout) -> Floats:
         return hidden[layout.bounds[1:] - 1]
+
+    def side_by_side(self, parts: Sequence[Floats]) -> Floats:
+        return np.concatenate(parts, axis=1)
 
 
 def usable_cores() -> int:

@@ -104,7 +104,7 @@ async def info(request: Request) -> Response:
         model_id=checkpoint.card.repo or name,
         model_sha=checkpoint.card.revision,
         model_dtype=engine.dtype,
-        model_type={"embedding": {"pooling": checkpoint.pooling}},
+        model_type={"embedding": {"pooling": " + ".join(checkpoint.pooling)}},
         max_concurrent_requests=settings.max_waiting_tokens,
         max_input_length=engine.tokenizer.max_tokens,
         max_batch_tokens=engine.max_batch_tokens,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.ops.base import Batch, Linear, Ops
+from embedsvc.ops.base import Batch, Experts, Linear, Ops
 from embedsvc.ops.native import library
 from embedsvc.ops.native.library import Kernels
 from embedsvc.ops.native.tape import (
@@ -23,9 +23,11 @@ from embedsvc.ops.native.tape import (
     NotOnTape,
     Program,
     Tape,
+    Value,
     Weight,
 )
 from embedsvc.ops.numpy import Floats, NumpyOps, PackedLayout
+from embedsvc.packed_weights import Quantized, expand
 
 
 class NativeOps(NumpyOps):
@@ -46,26 +48,47 @@ class NativeOps(NumpyOps):
             f"{platform.machine()} CPU, {self.slots} core{plural}, {self._kernels.name} kernels"
         )
 
-    def linear_layer(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> Linear:
-        outputs, inputs = weight.shape
-        width = self._kernels.panel
-        panels = _aligned(-(-outputs // width), inputs, width)
-        for number, panel in enumerate(panels):
-            columns = weight[number * width : (number + 1) * width]
-            panel[:, : len(columns)] = columns.T
+    def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
+        weight = expand(weight)
+        outputs = len(weight)
+        (panels,) = self._panels(weight[None])
         if bias is not None:
-            padded = np.zeros(len(panels) * width, dtype=np.float32)
+            padded = np.zeros(len(panels) * self._kernels.panel, dtype=np.float32)
             padded[:outputs] = bias
             bias = padded
         return Linear(Weight(panels, outputs), bias)
 
+    def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
+        return Experts(self._panels(up), self._panels(down))
+
+    def _panels(self, weights: NDArray[Any]) -> Floats:
+        """Weights (n, out, in) as (n, panels, in, columns of a panel)."""
+        count, outputs, inputs = weights.shape
+        width = self._kernels.panel
+        panels = _aligned(count, -(-outputs // width), inputs, width)
+        for weight, to in zip(weights, panels, strict=True):
+            for number, panel in enumerate(to):
+                columns = weight[number * width : (number + 1) * width]
+                panel[:, : len(columns)] = columns.T
+        return panels
+
     def linear(self, x: Floats, layer: Linear) -> Floats:
-        table = np.ascontiguousarray(x)
+        return self._once(lambda tape, given: tape.linear(given[0], layer), x)
 
-        def function(ops: Any, batch: Batch) -> Any:
-            return ops.linear(ops.embedding(table, batch.ids), layer)
+    def experts(self, x: Floats, scores: Floats, chosen: int, layer: Experts) -> Floats:
+        return self._once(
+            lambda tape, given: tape.experts(given[0], given[1], chosen, layer), x, scores
+        )
 
-        return self._run(_traced(function), self.batch([np.arange(len(x), dtype=np.int32)]))
+    def _once(self, operation: Callable[[Tape, list[Value]], Value], *inputs: Floats) -> Floats:
+        """One operation by itself; its inputs come in as rows of tables."""
+        tables = [np.ascontiguousarray(x) for x in inputs]
+
+        def function(tape: Tape, batch: Batch) -> Value:
+            return operation(tape, [tape.embedding(table, batch.ids) for table in tables])
+
+        rows = np.arange(len(inputs[0]), dtype=np.int32)
+        return self._run(_traced(function), self.batch([rows]))
 
     def compiled(self, function: Callable[[Ops, Batch], Floats]) -> Callable[[Batch], Floats]:
         lock = threading.Lock()

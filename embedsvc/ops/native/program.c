@@ -12,17 +12,17 @@
 static _Thread_local struct {
     float *memory;
     long floats;
-} kept[2];
+} kept[SCRATCHES];
 
-float *scratch(int slot, long floats) {
-    int shrink = kept[slot].floats > KEPT_FLOATS && floats <= KEPT_FLOATS;
-    if (floats > kept[slot].floats || shrink) {
-        free(kept[slot].memory);
+float *scratch(enum Scratch kind, long floats) {
+    int shrink = kept[kind].floats > KEPT_FLOATS && floats <= KEPT_FLOATS;
+    if (floats > kept[kind].floats || shrink) {
+        free(kept[kind].memory);
         size_t bytes = ((size_t)floats * sizeof(float) + 63) / 64 * 64;
-        kept[slot].memory = aligned_alloc(64, bytes);
-        kept[slot].floats = kept[slot].memory ? floats : 0;
+        kept[kind].memory = aligned_alloc(64, bytes);
+        kept[kind].floats = kept[kind].memory ? floats : 0;
     }
-    return kept[slot].memory;
+    return kept[kind].memory;
 }
 
 /* The kernels by number, the best first; NULL where this processor cannot run them. */
@@ -94,7 +94,7 @@ static void run_tape(const Run *run) {
 static int place(const Run *run, long count, long result, float *out) {
     long floats = 0;
     for (int pass = 0; pass < 2; pass++) {
-        float *base = pass ? scratch(1, floats) : NULL;
+        float *base = pass ? scratch(BUFFERS, floats) : NULL;
         if (pass && floats && !base) return 0;
         floats = 0;
         for (long b = 0; b < count; b++) {

@@ -14,8 +14,11 @@ enum Operation {
     RMS_NORM,
     ACTIVATION,
     ROPE,
+    EXPERTS,
     ATTENTION, /* from here on not row by row */
     POOL_MEAN,
+    POOL_MEAN_SQRT, /* the sum over the square root of the count */
+    POOL_WEIGHTED_MEAN, /* a row counts as much as its place, from 1 */
     POOL_MAX,
     POOL_FIRST,
     POOL_LAST,
@@ -37,11 +40,14 @@ typedef struct {
     int64_t inputs;     /* LINEAR: columns of x; ROPE: columns of a head that turn */
     int64_t by_position; /* EMBEDDING: rows are taken at the positions, not at the ids */
     int64_t activation;
-    const float *weight; /* LINEAR: in panels; EMBEDDING: the table; norms: (width,) */
-    const float *bias;   /* LINEAR: padded to whole panels; ATTENTION: (heads, 2 * reach - 1) */
+    const float *weight; /* LINEAR: in panels; EMBEDDING: the table; norms: (width,); EXPERTS: up, in
+                            panels, one expert after the other; ADD without y: (width,) */
+    const float *bias;   /* LINEAR: padded to whole panels; ATTENTION: (heads, 2 * reach - 1);
+                            EXPERTS: down, as up */
     int64_t heads, kv_heads, size; /* ATTENTION; ROPE, RMS_NORM: heads of x, and their size */
     int64_t causal, window;        /* window: -1 for none */
     int64_t reach;
+    int64_t experts, chosen;       /* EXPERTS; `inputs` is the columns between up and down */
     double scale;                  /* ATTENTION; norms: epsilon */
 } Instruction;
 
@@ -79,7 +85,8 @@ typedef struct {
 extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;
 
 /* Scratch of the calling thread, at least so many floats, aligned to 64 bytes; NULL if there is no
-   memory. `slot` tells apart two that are wanted at once. */
-float *scratch(int slot, long floats);
+   memory. There is one of each kind, which may be wanted at once. */
+enum Scratch { BUFFERS, ATTENTION_SCRATCH, EXPERTS_SCRATCH, SCRATCHES };
+float *scratch(enum Scratch kind, long floats);
 
 #endif

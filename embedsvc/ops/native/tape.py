@@ -4,17 +4,19 @@ The pass is traced once, with a `Tape` for its operations and `Value`s for its a
 a product and touches only its result (an activation, a residual) becomes part of the product.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.ops.base import Attention, Experts, Linear, Norm
+from embedsvc.ops.base import Attention, Experts, Linear, Norm, columns
 
 OPERATIONS: tuple[str, ...] = (
     *("embedding", "copy", "add", "multiply", "linear", "layer_norm", "rms_norm", "activation"),
-    *("rope", "attention", "pool_mean", "pool_max", "pool_first", "pool_last"),
+    *("rope", "experts", "attention", "pool_mean", "pool_mean_sqrt"),
+    *("pool_weighted_mean", "pool_max", "pool_first", "pool_last"),
 )
 ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu", "relu")
 TOKENS, CHUNK, TEXTS = range(3)
@@ -40,6 +42,8 @@ INSTRUCTION = np.dtype(
         ("causal", "i8"),
         ("window", "i8"),
         ("reach", "i8"),
+        ("experts", "i8"),
+        ("chosen", "i8"),
         ("scale", "f8"),
     ]
 )
@@ -128,7 +132,10 @@ class Tape:
         self._step("copy", out, x=x)
         return out
 
-    def add(self, x: Value, y: Value) -> Value:
+    def add(self, x: Value, y: Value | NDArray[np.float32]) -> Value:
+        if not isinstance(y, Value):
+            self._step("add", x, weight=self._address(y))
+            return x
         for product, other in ((x, y), (y, x)):
             step = self._open(product)
             if step and step.y is None and other.buffer != product.buffer:
@@ -188,7 +195,20 @@ class Tape:
         return x
 
     def experts(self, x: Value, scores: Value, chosen: int, layer: Experts) -> Value:
-        raise NotOnTape
+        out = self._buffer(x.width)
+        up, down = layer.up, layer.down
+        self._step(
+            "experts",
+            out,
+            x=x,
+            y=scores,
+            weight=self._address(up),
+            bias=self._address(down),
+            inputs=down.shape[2],
+            experts=len(up),
+            chosen=chosen,
+        )
+        return out
 
     def attention(self, q: Value, k: Value, v: Value, spec: Attention, layout: object) -> Value:
         out = self._buffer(q.width)
@@ -211,6 +231,19 @@ class Tape:
 
     def segment_mean(self, hidden: Value, layout: object) -> Value:
         return self._pool("pool_mean", hidden)
+
+    def segment_mean_sqrt(self, hidden: Value, layout: object) -> Value:
+        return self._pool("pool_mean_sqrt", hidden)
+
+    def segment_weighted_mean(self, hidden: Value, layout: object) -> Value:
+        return self._pool("pool_weighted_mean", hidden)
+
+    def side_by_side(self, parts: Sequence[Value]) -> Value:
+        widths = [part.width for part in parts]
+        out = self._buffer(sum(widths), per_text=self._per_text[parts[0].buffer])
+        for part, place in zip(parts, columns(out, *widths), strict=True):
+            self._step("copy", place, x=part)
+        return out
 
     def segment_max(self, hidden: Value, layout: object) -> Value:
         return self._pool("pool_max", hidden)

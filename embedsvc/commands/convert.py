@@ -1,0 +1,60 @@
+"""`embedsvc convert MODEL OUT`: the model in another precision, and what that costs."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.cards import Card, Dtype
+from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.commands.common import add_model, find_card, on_device
+from embedsvc.conversion import Precision, convert
+from embedsvc.encoder import load_encoder
+from embedsvc.ops.base import Ops
+from embedsvc.samples import TEXTS
+from embedsvc.tensors import BITS, GROUP_SIZES, weight_files
+from embedsvc.tokenizer import open_tokenizer
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_model(parser)
+    parser.add_argument("out", type=Path, help="folder to write, which is not there yet")
+    parser.add_argument("--dtype", choices=get_args(Dtype), help="of what is not quantised")
+    parser.add_argument("--bits", type=int, choices=BITS, help="quantise matrices to so many")
+    parser.add_argument(
+        "--group-size", type=int, choices=GROUP_SIZES, default=64, help="default: 64"
+    )
+
+
+def run(given: argparse.Namespace) -> int:
+    """Write the folder and print sizes and cosines. Raises `SetupError`."""
+    card = find_card(given.model, given.models)
+    original = open_checkpoint(card)
+    convert(original, given.out, Precision(given.dtype, given.bits, given.group_size))
+    converted = open_checkpoint(Card(id=card.id, path=given.out, dtype=card.dtype))
+    before = on_device(given.backend, card.dtype, lambda ops: _vectors(ops, original))
+    after = on_device(given.backend, card.dtype, lambda ops: _vectors(ops, converted))
+    cosines = np.einsum("nd,nd->n", before, after)
+    cosines /= np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+    print(
+        f"{given.out}: {_megabytes(converted):.1f} MB of weights, were {_megabytes(original):.1f}"
+    )
+    print(
+        f"cosine to the original, of {len(TEXTS)} texts: "
+        f"{cosines.mean():.6f} on average, {cosines.min():.6f} at worst"
+    )
+    print(f"a card for it: [models.\"{card.id}\"] with path = '{given.out.resolve()}'")
+    return 0
+
+
+def _vectors(ops: Ops, checkpoint: Checkpoint) -> NDArray[np.float64]:
+    ids = [text[: checkpoint.max_tokens] for text in open_tokenizer(checkpoint).encode(TEXTS)]
+    return load_encoder(ops, checkpoint).encode(ids).astype(np.float64)
+
+
+def _megabytes(checkpoint: Checkpoint) -> float:
+    files = weight_files(checkpoint.card.id, checkpoint.folder)
+    return sum(file.stat().st_size for file in files) / 1e6

@@ -1,0 +1,38 @@
+"""`embedsvc verify MODEL`: whether it computes what it should, here."""
+
+import argparse
+import sys
+
+from embedsvc.checkpoint import open_checkpoint
+from embedsvc.commands.common import add_model, find_card, on_device
+from embedsvc.ops.base import Ops
+from embedsvc.verification import Check, verify
+
+MARKS = {True: "ok", False: "WRONG", None: "-"}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_model(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print check after check, then the verdict; 1 if one failed. Raises `SetupError`."""
+    card = find_card(given.model, given.models)
+    checkpoint = open_checkpoint(card)
+    print(f"{card.id}: {checkpoint.root}")
+
+    def check_all(ops: Ops) -> list[Check]:
+        checks: list[Check] = []
+        for check in verify(ops, checkpoint):
+            print(f"  {MARKS[check.passed]:6} {check.name}: {check.found}", flush=True)
+            checks.append(check)
+        return checks
+
+    checks = on_device(given.backend, card.dtype, check_all)
+    if any(check.passed is False for check in checks):
+        print(f"{card.id} is WRONG on this machine", file=sys.stderr)
+        return 1
+    compared = all(check.passed for check in checks)
+    print(f"{card.id} is right" if compared else f"{card.id} is sound; nothing to compare it with")
+    return 0

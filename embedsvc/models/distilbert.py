@@ -1,0 +1,65 @@
+"""DistilBERT: BERT without token types, under other names (Sanh et al., 2019, arXiv:1910.01108)."""
+
+from typing import Literal
+
+import msgspec
+
+from embedsvc.models import bert
+from embedsvc.models.reader import Reader
+from embedsvc.ops.base import Attention, Ops
+from embedsvc.tensors import Tensors
+
+UNUSED = ("vocab_",)
+"""Tensors that checkpoints carry and the hidden states do not need."""
+EPS = 1e-12
+"""Of layer norms; no config says it."""
+
+
+class Config(msgspec.Struct, frozen=True):
+    """What the pass reads of config.json."""
+
+    vocab_size: int
+    dim: int
+    n_layers: int
+    n_heads: int
+    hidden_dim: int
+    max_position_embeddings: int
+    activation: Literal["gelu"]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings
+
+
+def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
+    """Weights on the device, from tensors under transformers' names."""
+    read = Reader(ops, tensors)
+    width, inner, heads = config.dim, config.hidden_dim, config.n_heads
+
+    def layer(name: str) -> bert.Layer:
+        of = f"{name}.attention"
+        return bert.Layer(
+            qkv=read.joined({f"{of}.{x}_lin": width for x in "qkv"}, width),
+            attention_out=read.linear(f"{of}.out_lin", width, width),
+            attention_norm=read.norm(f"{name}.sa_layer_norm", width),
+            up=read.linear(f"{name}.ffn.lin1", width, inner),
+            down=read.linear(f"{name}.ffn.lin2", inner, width),
+            norm=read.norm(f"{name}.output_layer_norm", width),
+        )
+
+    places = config.max_position_embeddings
+    weights = bert.Weights(
+        words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
+        positions=read.array("embeddings.position_embeddings.weight", places, width),
+        norm=read.norm("embeddings.LayerNorm", width),
+        attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
+        layers=tuple(layer(f"transformer.layer.{i}") for i in range(config.n_layers)),
+        width=width,
+        eps=EPS,
+    )
+    tensors.finish(UNUSED)
+    return weights
+
+
+forward = bert.forward

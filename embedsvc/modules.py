@@ -1,0 +1,185 @@
+"""The sentence-transformers modules of a checkpoint: what is done to hidden states, in order.
+
+`modules.json` lists them: a Transformer or a StaticEmbedding, a Pooling, and what follows it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+
+from embedsvc.cards import Pooling
+from embedsvc.files import Files
+
+Activation = Literal["Identity", "Tanh", "ReLU", "Sigmoid", "SiLU", "GELU"]
+
+BOOLEANS: dict[str, Pooling] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weighted_mean",
+    "pooling_mode_lasttoken": "last_token",
+}
+"""How a pooling is stated up to sentence-transformers 5, in the order of its concatenations."""
+
+NAMES: dict[str, Pooling] = {
+    "cls": "cls",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean": "weighted_mean",
+    "lasttoken": "last_token",
+}
+"""How it is stated from sentence-transformers 6 on, in one key `pooling_mode`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A linear layer on vectors; its weights are in a folder of its own."""
+
+    folder: Path
+    inputs: int
+    outputs: int
+    bias: bool
+    activation: Activation
+    residual: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """A layer norm of vectors; its weights are in a folder of its own."""
+
+    folder: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Normalize:
+    """Vectors brought to length 1."""
+
+
+Step = Dense | LayerNorm | Normalize
+
+
+@dataclass(frozen=True, slots=True)
+class Modules:
+    """What `modules.json` says."""
+
+    folder: Path
+    """Of the first module: weights, configuration and tokeniser."""
+    static: bool
+    """Whether that is a StaticEmbedding, which looks tokens up and adds no special ones."""
+    pooling: tuple[Pooling, ...]
+    """Empty if it is not said; several are set side by side."""
+    include_prompt: bool
+    """Whether tokens of the prompt are pooled too."""
+    steps: tuple[Step, ...]
+
+
+def read_modules(files: Files) -> Modules | None:
+    """The modules, or None where there is no list.
+
+    Raises `CheckpointError` that names a module we do not have, or one out of place.
+    """
+    listed = files.read_list("modules.json")
+    if listed is None:
+        return None
+    kinds = [_kind(files, module) for module in listed]
+    first = files.inside(_path(files, listed[0])) if listed else files
+    static = kinds[:1] == ["StaticEmbedding"]
+    if kinds[:1] != ["Transformer"] and not static:
+        raise files.error("modules.json", "the first module must be a Transformer")
+    pooling: tuple[Pooling, ...] = ("mean",) if static else ()
+    include_prompt = True
+    steps: list[Step] = []
+    for kind, module in zip(kinds[1:], listed[1:], strict=True):
+        inside = files.inside(_path(files, module))
+        if kind == "Pooling" and not pooling:
+            pooling, include_prompt = _pooling(inside)
+        elif kind == "Dropout":  # does nothing when embedding
+            pass
+        elif not pooling:
+            raise files.error("modules.json", f"module `{kind}` comes before the pooling")
+        elif kind == "Dense":
+            steps.append(_dense(inside))
+        elif kind == "LayerNorm":
+            steps.append(LayerNorm(inside.folder, _size(inside, "dimension")))
+        elif kind == "Normalize":
+            _of_vectors(inside)
+            steps.append(Normalize())
+        else:
+            raise files.error("modules.json", f"module `{kind}` comes twice")
+    return Modules(first.folder, static, pooling, include_prompt, tuple(steps))
+
+
+def _kind(files: Files, module: dict[str, Any]) -> str:
+    """The class of a module, by its last name: the ones before differ between versions."""
+    type_ = str(module.get("type"))
+    package, _, kind = type_.rpartition(".")
+    known = (
+        "Transformer", "StaticEmbedding", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout",
+    )  # fmt: skip
+    if kind not in known or package.partition(".")[0] != "sentence_transformers":
+        raise files.error("modules.json", f"module `{type_}` is not supported")
+    return kind
+
+
+def _path(files: Files, module: dict[str, Any]) -> str:
+    path = PurePosixPath(str(module.get("path", "")))
+    if path.is_absolute() or ".." in path.parts:
+        raise files.error("modules.json", f"path `{path}` leaves the folder")
+    return str(path)
+
+
+def _pooling(files: Files) -> tuple[tuple[Pooling, ...], bool]:
+    config = files.read("config.json")
+    if not config:
+        raise files.error("config.json", "does not say how to pool")
+    named: Any = config.get("pooling_mode")
+    if named is None:
+        unknown = {k for k, on in config.items() if k.startswith("pooling_mode_") and on}
+        unknown -= BOOLEANS.keys()
+        if unknown:
+            raise files.error("config.json", f"pooling `{min(unknown)}` is not supported")
+        # sentence-transformers takes the mean where none is switched on.
+        modes: list[Pooling] = [mode for key, mode in BOOLEANS.items() if config.get(key)]
+        modes = modes or ["mean"]
+    else:
+        names = [named] if isinstance(named, str) else [str(name) for name in named]
+        for name in names:
+            if name not in NAMES:
+                raise files.error("config.json", f"pooling `{name}` is not supported")
+        modes = [NAMES[name] for name in names]
+    return tuple(modes), bool(config.get("include_prompt", True))
+
+
+def _dense(files: Files) -> Dense:
+    config = _of_vectors(files)
+    stated = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    activation = stated.rpartition(".")[2]
+    if not stated.startswith("torch.nn.") or activation not in get_args(Activation):
+        raise files.error("config.json", f"activation `{stated}` is not supported")
+    return Dense(
+        files.folder,
+        _size(files, "in_features"),
+        _size(files, "out_features"),
+        bool(config.get("bias", True)),
+        activation,  # pyright: ignore[reportArgumentType] - checked above
+        bool(config.get("use_residual", False)),
+    )
+
+
+def _size(files: Files, key: str) -> int:
+    size = files.read("config.json").get(key)
+    if not isinstance(size, int) or size < 1:
+        raise files.error("config.json", f"`{key}` must be a size, not `{size}`")
+    return size
+
+
+def _of_vectors(files: Files) -> dict[str, Any]:
+    """A module's config.json, which must not have it work on other than the pooled vectors."""
+    config = files.read("config.json")
+    for key in ("module_input_name", "module_output_name"):
+        if config.get(key) not in (None, "sentence_embedding"):
+            raise files.error("config.json", f"`{key}` = `{config[key]}` is not supported")
+    return config

@@ -1,0 +1,67 @@
+"""Which backend runs: MLX where it has a GPU, else the processor; an error rather than a guess."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from embedsvc import device
+from embedsvc.device import Device, open_device
+from embedsvc.errors import CardsError
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a GPU's driver."""
+    monkeypatch.setattr(device, "_gpu_likely", lambda: True)
+
+
+def backend(opened: Device) -> str:
+    opened.close()
+    return opened.ops.name
+
+
+def test_without_a_driver_the_processor_computes_and_mlx_is_not_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device.sys, "platform", "linux")
+    monkeypatch.setattr(device, "_loads", lambda _: False)
+    monkeypatch.setitem(sys.modules, "embedsvc.ops.mlx", None)  # importing it is an error
+    assert backend(open_device("auto")) in ("native", "numpy")
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_with_a_gpu_mlx_runs(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    monkeypatch.setattr(device.sys, "platform", platform)
+    monkeypatch.setattr(device, "_loads", lambda library: library == "libcuda.so.1")
+    monkeypatch.setattr("embedsvc.ops.mlx.has_gpu", lambda: True)
+    monkeypatch.setattr("embedsvc.ops.mlx.MlxOps", lambda _: SimpleNamespace(name="mlx"))
+    assert backend(open_device("auto")) == "mlx"
+
+
+@pytest.mark.usefixtures("driver")
+def test_a_driver_without_a_gpu_for_mlx_is_told_and_the_processor_computes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("embedsvc.ops.mlx.has_gpu", lambda: False)
+    assert backend(open_device("auto")) in ("native", "numpy")
+    assert "MLX finds no GPU" in caplog.text
+
+
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize("choice", ["auto", "mlx"])
+def test_an_mlx_that_cannot_be_loaded_is_an_error_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, choice: device.BackendChoice
+) -> None:
+    monkeypatch.setitem(sys.modules, "embedsvc.ops.mlx", None)
+    with pytest.raises(CardsError, match=r"cannot be loaded: .*ops.mlx.*--backend numpy"):
+        open_device(choice)
+
+
+def test_a_library_is_loaded_or_not() -> None:
+    assert not device._loads("libno-such-driver.so.1")
+
+
+def test_numpy_runs_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "embedsvc.ops.mlx", None)
+    assert backend(open_device("numpy")) == "numpy"

@@ -1,0 +1,112 @@
+"""The cards that are shipped: what is known of the models, said in one place and checked here."""
+
+import re
+
+import pytest
+
+from embedsvc.cards import Card, read_cards
+from tests.conftest import ROOT
+from tests.models_table import BEGIN, END, licences, table
+
+CARDS = read_cards(ROOT / "models.toml")  # parses, and no name is there twice
+BGE = "Represent this sentence for searching relevant passages: "
+INSTRUCT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\n"
+PERMITTED = ("apache-2.0", "mit", "Gemma's terms of use")
+
+QUERY_DOCUMENT = {
+    "all-MiniLM-L6-v2": None,
+    "all-mpnet-base-v2": None,
+    "bge-small-en-v1.5": (BGE, ""),
+    "bge-base-en-v1.5": (BGE, ""),
+    "bge-large-en-v1.5": (BGE, ""),
+    "bge-m3": None,
+    "e5-small-v2": ("query: ", "passage: "),
+    "e5-base-v2": ("query: ", "passage: "),
+    "e5-large-v2": ("query: ", "passage: "),
+    "multilingual-e5-small": ("query: ", "passage: "),
+    "multilingual-e5-base": ("query: ", "passage: "),
+    "multilingual-e5-large": ("query: ", "passage: "),
+    "multilingual-e5-large-instruct": (f"{INSTRUCT}Query: ", ""),
+    "gte-base": None,
+    "mxbai-embed-large-v1": (BGE, ""),
+    "snowflake-arctic-embed-xs": (BGE, ""),
+    "snowflake-arctic-embed-s": (BGE, ""),
+    "snowflake-arctic-embed-m": (BGE, ""),
+    "snowflake-arctic-embed-m-v1.5": (BGE, ""),
+    "snowflake-arctic-embed-l": (BGE, ""),
+    "snowflake-arctic-embed-m-v2.0": ("query: ", ""),
+    "snowflake-arctic-embed-l-v2.0": ("query: ", ""),
+    "nomic-embed-text-v1": ("search_query: ", "search_document: "),
+    "nomic-embed-text-v1.5": ("search_query: ", "search_document: "),
+    "nomic-embed-text-v2-moe": ("search_query: ", "search_document: "),
+    "modernbert-embed-base": ("search_query: ", "search_document: "),
+    "embeddinggemma-300m": ("task: search result | query: ", "title: none | text: "),
+    "Qwen3-Embedding-0.6B": (f"{INSTRUCT}Query:", ""),  # no space at the end
+    "Qwen3-Embedding-4B": (f"{INSTRUCT}Query:", ""),
+    "Qwen3-Embedding-8B": (f"{INSTRUCT}Query:", ""),
+    "jina-embeddings-v2-base-en": None,
+    "static-retrieval-mrl-en-v1": None,
+    "potion-base-8M": None,
+}
+
+
+@pytest.mark.parametrize("name", QUERY_DOCUMENT)
+def test_prompts_are_those_of_the_models(name: str) -> None:
+    prompts = CARDS.by_id[name].prompts
+    known = QUERY_DOCUMENT[name]
+    found = prompts and (prompts["query"], prompts["document"])
+    assert found == known
+
+
+def test_pooling_is_stated_only_where_the_repository_does_not_say_it() -> None:
+    stated = {card.id: card.pooling for card in CARDS.by_id.values() if card.pooling}
+    assert stated == {"bge-m3": "cls"}
+
+
+def test_vectors_are_layer_normalised_before_they_are_cut_where_nomic_says_so() -> None:
+    assert [card.id for card in CARDS.by_id.values() if card.layer_norm] == [
+        "nomic-embed-text-v1.5"
+    ]
+
+
+def test_activations_that_exceed_float16_are_not_computed_in_it() -> None:
+    for card in CARDS.by_id.values():
+        if re.search("gemma|qwen", card.id.lower()):
+            assert card.dtype == "bfloat16", card.id
+
+
+@pytest.mark.parametrize("card", CARDS.by_id.values(), ids=lambda card: card.id)
+def test_a_card_says_where_its_model_comes_from(card: Card) -> None:
+    assert card.repo is not None
+    assert re.fullmatch(r"[\w.-]+/[\w.-]+", card.repo)
+    assert card.revision is None or re.fullmatch("[0-9a-f]{40}", card.revision)
+    assert any("/" in alias for alias in card.aliases), "the repository's own name is a name for it"
+    assert list(card.dimensions) == sorted(card.dimensions, reverse=True)
+
+
+def test_licences_permit_every_use() -> None:
+    assert licences().keys() == CARDS.by_id.keys()
+    for name, licence in licences().items():
+        assert licence.startswith(PERMITTED), name
+
+
+def test_names_that_clients_have_built_in_are_models() -> None:
+    for name in ("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"):
+        assert name in CARDS.by_name
+    for name in (
+        "nomic-embed-text",
+        "mxbai-embed-large",
+        "all-minilm",
+        "bge-m3",
+        "qwen3-embedding",
+    ):
+        assert name in CARDS.by_name, "as Ollama calls it"
+
+
+def test_only_the_model_that_is_installed_is_loaded_at_start() -> None:
+    assert [card.id for card in CARDS.by_id.values() if card.preload] == ["all-MiniLM-L6-v2"]
+
+
+def test_the_readme_lists_the_models() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.partition(BEGIN)[2].partition(END)[0] == table()

@@ -1,0 +1,124 @@
+"""`embedsvc verify`: a verdict that can be trusted, either way."""
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from embedsvc import verification
+from embedsvc.cards import Card
+from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.cli import main
+from embedsvc.encoder import Encoder
+from embedsvc.ops.base import TokenIds
+from embedsvc.ops.numpy import NumpyOps
+from embedsvc.samples import TEXTS
+from embedsvc.verification import Check, verify
+from tests.conftest import ROOT
+
+
+def checks(checkpoint: Checkpoint) -> dict[str, Check]:
+    return {check.name: check for check in verify(NumpyOps(), checkpoint)}
+
+
+def test_the_default_model_equals_the_recorded_numbers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["verify", "all-MiniLM-L6-v2", "--models", str(ROOT / "models.toml")]
+    assert main([*command, "--backend", "numpy"]) == 0
+    said = capsys.readouterr().out
+    assert "equals sentence-transformers: cosine 1.0000000" in said
+    assert said.endswith("all-MiniLM-L6-v2 is right\n")
+    assert said.count("\n  ok ") == 5
+
+
+def test_without_anything_to_compare_with_that_is_said(
+    tiny: Checkpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(tiny.root), "--backend", "numpy"]) == 0
+    said = capsys.readouterr().out
+    assert "no numbers of it are recorded for these weights" in said
+    assert "is sound; nothing to compare it with" in said
+
+
+def test_vectors_that_depend_on_the_batch_are_found(
+    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Encoder.encode
+
+    def leaking(self: Encoder, texts: list[TokenIds]) -> np.ndarray:
+        vectors = encode(self, texts)
+        return vectors + 0.1 * vectors.mean(axis=0) if len(texts) > 1 else vectors
+
+    monkeypatch.setattr(Encoder, "encode", leaking)
+    assert checks(tiny)["alone = in a batch"].passed is False
+
+
+def test_vectors_that_are_not_finite_are_found(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode = Encoder.encode
+
+    def failing(self: Encoder, texts: list[TokenIds]) -> np.ndarray:
+        if len(texts) == 1 and len(texts[0]) > 20:
+            raise verification.EmbeddingFailed("no finite vector")
+        return encode(self, texts)
+
+    monkeypatch.setattr(Encoder, "encode", failing)
+    assert main(["verify", str(tiny_folder), "--backend", "numpy"]) == 1
+    printed = capsys.readouterr()
+    assert "WRONG  finite: no finite vector" in printed.out
+    assert "is WRONG on this machine" in printed.err
+
+
+def with_sentence_transformers(monkeypatch: pytest.MonkeyPatch, vectors: np.ndarray) -> list[str]:
+    """An installed sentence-transformers that gives these vectors; what it was asked to load."""
+    asked: list[str] = []
+
+    class SentenceTransformer:
+        max_seq_length = 0
+
+        def __init__(self, folder: str, **_: object) -> None:
+            asked.append(folder)
+
+        def float(self) -> "SentenceTransformer":
+            return self
+
+        def encode(self, texts: list[str], **_: object) -> np.ndarray:
+            return vectors[[TEXTS.index(text) for text in texts]]
+
+    library = ModuleType("sentence_transformers")
+    library.SentenceTransformer = SentenceTransformer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sentence_transformers", library)
+    monkeypatch.setattr(
+        verification.importlib.util, "find_spec", lambda name: SimpleNamespace(name=name)
+    )
+    return asked
+
+
+def test_an_installed_sentence_transformers_has_the_last_word(
+    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from embedsvc.encoder import load_encoder
+    from embedsvc.tokenizer import Tokenizer
+
+    ids = Tokenizer("x", tiny.folder, 10**9).encode(TEXTS)
+    own = load_encoder(NumpyOps(), tiny).encode([text[:32] for text in ids])
+    asked = with_sentence_transformers(monkeypatch, own)
+    assert checks(tiny)["equals sentence-transformers"].passed
+    assert asked == [str(tiny.root)]
+    with_sentence_transformers(monkeypatch, np.roll(own, 1, axis=0))
+    assert checks(tiny)["equals sentence-transformers"].passed is False
+    with_sentence_transformers(monkeypatch, own[:, :4])
+    assert checks(tiny)["equals sentence-transformers"].passed is False
+    other = open_checkpoint(Card(id="x", path=tiny.root, pooling="cls"))
+    assert checks(other)["equals sentence-transformers"].passed is None
+
+
+def test_an_unknown_model_ends_with_the_code_of_a_wrong_setting(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["verify", "no-such-model", "--models", str(ROOT / "models.toml")]) == 3
+    assert "neither the name of a card nor a folder" in capsys.readouterr().err
