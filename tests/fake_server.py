@@ -1,4 +1,4 @@
-"""An embedding server whose vectors come from the texts' checksums, and whose moods are scripted."""
+"""An embedding server whose vectors come from checksums of the texts, and that does as told."""
 
 import base64
 import json
@@ -72,7 +72,12 @@ class FakeServer:
                 which = "input" if len(texts) == 1 else f"input[{number}]"
                 return status, headers, message.replace(b"INPUT", which.encode())
         rows = [
-            {"index": i, "embedding": base64.b64encode(vector_of(text).tobytes()).decode()}
+            {
+                "index": i,
+                "embedding": base64.b64encode(
+                    vector_of(sent.get("prompt", "") + text).tobytes()
+                ).decode(),
+            }
             for i, text in enumerate(texts)
         ]
         usage = {"prompt_tokens": 2 * len(texts)}

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -132,8 +131,8 @@ def test_parquet_finds_types_that_fit_all_rows(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def typed() -> Iterator[dict[str, Any]]:
-    yield {
+def typed() -> dict[str, Any]:
+    return {
         "id": pa.scalar(b"\x00\xff"),
         "text": "t",
         "when": pa.scalar(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), pa.timestamp("us", "UTC")),

@@ -23,8 +23,11 @@ def server() -> Iterator[FakeServer]:
         yield server
 
 
+PLAIN = How()
+
+
 def embed(
-    server: FakeServer, *texts: str, patience: float = 600.0, how: How = How()
+    server: FakeServer, *texts: str, patience: float = 600.0, how: How = PLAIN
 ) -> tuple[Any, list[float]]:
     """What is embedded, and the pauses that were made, in no time."""
     pauses: list[float] = []
@@ -155,5 +158,5 @@ def test_opening_a_server(server: FakeServer) -> None:
     assert server.keys == {"Bearer secret"}
     assert server.requests[-1]["model"] == "alias"
     for wrong in ("127.0.0.1:8000", "ftp://host/v1", "http:///v1"):
-        with pytest.raises(BulkError, match="--url must be like http://127.0.0.1:8000/v1"):
+        with pytest.raises(BulkError, match=r"--url must be like http://127.0.0.1:8000/v1"):
             asyncio.run(main(wrong))

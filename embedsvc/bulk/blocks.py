@@ -1,8 +1,8 @@
 """The rows of all inputs, in blocks that are embedded in one call each."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 
 from embedsvc.bulk.inputs import READERS
 from embedsvc.bulk.inputs.source import Source
@@ -35,7 +35,8 @@ class Blocks:
         """Of a block; may be changed while it runs, and is kept within bounds."""
         self._sources = sources
         self._digest = b""
-        self._items = chain.from_iterable(READERS[s.format](s, columns) for s in sources)
+        self._items = self._read()
+        self._columns = columns
 
     def pass_over(self, digest: bytes, count: int) -> None:
         """Read so many rows that are done. Raises `BulkError` if their digest is another."""
@@ -77,3 +78,11 @@ class Blocks:
         """End a read that waits, from another thread."""
         for source in self._sources:
             source.stop()
+
+    def close(self) -> None:
+        """Let go of the inputs, when nothing is read any more."""
+        self._items.close()
+
+    def _read(self) -> Generator[Item]:
+        for source in self._sources:
+            yield from READERS[source.format](source, self._columns)

@@ -1,6 +1,5 @@
 """One run of `embedsvc embed`, from the inputs to the finished output."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,8 +48,6 @@ class Summary(NamedTuple):
     after: Record
     totals: Totals
     """Of this run."""
-    seconds: float
-    """That it spent on embedding."""
 
 
 class Run:
@@ -83,6 +80,7 @@ class Run:
         if before.items:
             progress.say(f"going on after {before.items:,} rows that are done")
         blocks = Blocks(self._sources, plan.columns)
+        pipeline = Pipeline(embedder, plan.how)
         reporter = _Reporter(plan.strict, progress, blocks, before)
 
         def write(finished: Sequence[Finished]) -> None:
@@ -92,17 +90,14 @@ class Run:
                 last = records[-1] if records else partial.state
                 records.append(self._record(one, last))
             partial.append(records)
-            reporter.show(partial.state, finished[-1].block.read)
+            reporter.show(partial.state, finished[-1].block.read, pipeline.totals.seconds)
 
-        pipeline = Pipeline(embedder, plan.how)
         try:
-            await asyncio.to_thread(blocks.pass_over, before.digest, before.items)
-            progress.begin()
-            await pipeline.run(blocks, write)
+            await pipeline.run(blocks, before, write)
         finally:
-            blocks.stop()
+            blocks.close()
         about = msgspec.structs.replace(about, rows=partial.state.rows)
-        return Summary(about, before, partial.state, pipeline.totals, progress.seconds)
+        return Summary(about, before, partial.state, pipeline.totals)
 
     def finish(self, about: About) -> None:
         """Put together the output, and the file of rejects. Raises `BulkError`."""
@@ -180,8 +175,9 @@ class _Reporter:
             elif self._bad == SHOWN + 1:
                 self._progress.say("and more, which the file of rejects will have")
 
-    def show(self, state: Record, read: int) -> None:
+    def show(self, state: Record, read: int, seconds: float) -> None:
         """Tell how far it is."""
         total = self._blocks.total
         share = min(read / total, 1.0) if total else None
-        self._progress.update(state.items - self._before.items, state.rejected, share)
+        rows = state.items - self._before.items
+        self._progress.update(rows, state.rejected, share, seconds)

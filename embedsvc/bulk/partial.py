@@ -109,8 +109,8 @@ class Partial:
             yield record
 
     def close(self, *, keep: bool) -> None:
-        """Let go of the file, and delete it unless it is to be kept."""
-        if not keep:
+        """Let go of the file, and delete it unless it is to be kept and has any rows."""
+        if not keep or os.fstat(self._file.fileno()).st_size <= self._begins:
             self.path.unlink(missing_ok=True)
         self._file.close()
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from embedsvc.bulk.about import How
 from embedsvc.bulk.blocks import Block, Blocks
 from embedsvc.bulk.embedder import Embedder, probe
+from embedsvc.bulk.partial import Record
 from embedsvc.bulk.rows import Bad, Row, set_aside
 from embedsvc.errors import BulkError, EmbeddingFailed, RequestError
 from embedsvc.late_chunking import Chunk
@@ -44,8 +45,9 @@ class Finished(NamedTuple):
 
 @dataclass(slots=True)
 class Totals:
-    """Of everything that was embedded."""
+    """Of everything that was embedded, since the first row was read that was not done before."""
 
+    seconds: float = 0.0
     tokens: int = 0
     truncated: int = 0
     split: int = 0
@@ -60,21 +62,25 @@ class Pipeline:
         self._how = how
         self._gate = asyncio.Semaphore(embedder.calls)
 
-    async def run(self, blocks: Blocks, write: Callable[[list[Finished]], None]) -> None:
-        """Embed all blocks; reading them and `write` have a thread each.
+    async def run(
+        self, blocks: Blocks, after: Record, write: Callable[[list[Finished]], None]
+    ) -> None:
+        """Embed all blocks after a record; reading them and `write` have a thread each.
 
         Raises `BulkError` if they cannot be read, or the embedder cannot go on. By then `write` has
         had all blocks before that; those after it have to be embedded again. Raises what `write`
         raises.
         """
         loop = asyncio.get_running_loop()
-        began, characters = loop.time(), 0
+        characters = 0
         pending: deque[asyncio.Task[Finished]] = deque()
         reading: asyncio.Future[Block | None] | None = None
         unread: BulkError | None = None
         ended = False
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
             try:
+                await loop.run_in_executor(reader, blocks.pass_over, after.digest, after.items)
+                began = loop.time()
                 while pending or not ended:
                     if not ended and not reading and len(pending) < AHEAD * self._embedder.calls:
                         reading = loop.run_in_executor(reader, next, blocks, None)
@@ -88,7 +94,8 @@ class Pipeline:
                             ended = True
                     if finished := _take_finished(pending):
                         characters += sum(done.block.characters for done in finished)
-                        rate = characters / max(loop.time() - began, 1e-3)
+                        self.totals.seconds = max(loop.time() - began, 1e-3)
+                        rate = characters / self.totals.seconds
                         blocks.characters = round(rate * BLOCK_SECONDS)
                         await loop.run_in_executor(writer, write, finished)
             finally:

@@ -16,33 +16,24 @@ class Progress:
         self._stream = stream
         self._clock = clock
         self._terminal = stream.isatty()
-        self._began = self._shown = clock()
+        self._shown = clock()
         self._first: tuple[float, float] | None = None
         self._bar = ""
 
-    def begin(self) -> None:
-        """Count the time from now."""
-        self._began = self._shown = self._clock()
-
-    @property
-    def seconds(self) -> float:
-        """Since the beginning."""
-        return self._clock() - self._began
-
-    def update(self, rows: int, bad: int, share: float | None) -> None:
+    def update(self, rows: int, bad: int, share: float | None, seconds: float) -> None:
         """So many rows are done by this run, and that share of the input, where it is known."""
-        now = self._clock()
         if share is not None and self._first is None:
-            self._first = now, share  # what was done before this run took no time in it
+            self._first = seconds, share  # what was done before this run took no time in it
+        now = self._clock()
         if now - self._shown < (BAR_SECONDS if self._terminal else LINE_SECONDS):
             return
         self._shown = now
-        parts = [f"{rows:,} rows", f"{rows / max(now - self._began, 1e-9):,.0f}/s"]
+        parts = [f"{rows:,} rows", f"{rows / seconds:,.0f}/s"]
         if share is not None and self._first is not None:
             parts.insert(0, f"{share:4.0%}")
             gained = share - self._first[1]
             if gained > 0:
-                left = (now - self._first[0]) * (1 - share) / gained
+                left = (seconds - self._first[0]) * (1 - share) / gained
                 parts.append(f"{_clock_time(left)} left")
         if bad:
             parts.append(f"{bad:,} set aside")

@@ -31,7 +31,7 @@ set aside, in OUTPUT.rejects.jsonl.
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.epilog = EXAMPLES
+    parser.description = EXAMPLES
     option = parser.add_argument
     option("files", nargs="*", metavar="FILES", help="files and folders; none, or -: what is piped")
     option("--output", type=Path, required=True, help="a name in .parquet, .jsonl or .npy")
@@ -102,14 +102,15 @@ def _plan(given: argparse.Namespace) -> Plan:
 
 
 def _told(plan: Plan, summary: Summary) -> str:
-    about, before, after, totals, seconds = summary
+    about, before, after, totals = summary
     here = after.items - before.items
     dtype = "" if about.dtype == "float32" else f" in {about.dtype}"
     vectors = f"{about.rows:,} vectors of {about.dimensions} dimensions{dtype}"
+    seconds = totals.seconds or 1.0
     rates = f"{here / seconds:,.0f} rows/s, {totals.tokens / seconds:,.0f} tokens/s"
     lines = [
         f"{plan.output}: {vectors}, by {about.model}",
-        f"  {here:,} rows in {seconds:,.1f} s: {rates}",
+        f"  {here:,} rows in {totals.seconds:,.1f} s: {rates}",
     ]
     if before.items:
         lines.append(f"  {before.items:,} rows were done before")

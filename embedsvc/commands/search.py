@@ -27,7 +27,7 @@ examples:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.epilog = EXAMPLES
+    parser.description = EXAMPLES
     option = parser.add_argument
     option("index", type=Path, metavar="INDEX", help="what embedsvc embed wrote")
     option("query", help="a text")
@@ -82,8 +82,9 @@ async def _check(embedder: Embedder, given: argparse.Namespace, about: About) ->
     except BulkError as error:
         raise BulkError(f"{given.index} was made by `{about.model}`; {error}") from None
     if not about.is_by(sample):
-        another = "another model of that name" if embedder.model == about.model else embedder.model
-        raise BulkError(f"{given.index} was made by `{about.model}`, and this is {another}")
+        same = embedder.model == about.model
+        this = "another model of that name" if same else f"`{embedder.model}`"
+        raise BulkError(f"{given.index} was made by `{about.model}`, and this is {this}")
 
 
 def _json(hit: Hit) -> str:

@@ -24,7 +24,7 @@ WIDTH = 60
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.epilog = EXAMPLES
+    parser.description = EXAMPLES
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="two or more")
     parser.add_argument("--lines", type=Path, metavar="FILE", help="a file with one on each line")
     parser.add_argument("--json", action="store_true", help="one JSON object, for programs")

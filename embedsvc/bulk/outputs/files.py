@@ -1,6 +1,7 @@
 """Files that are there when they are whole, and the small ones beside an output."""
 
 import os
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +23,22 @@ def replacing(path: Path) -> Generator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+        _sync_names(path.parent)
     except OSError as error:
         raise BulkError(f"{path}: {error.strerror}") from None
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _sync_names(folder: Path) -> None:
+    """Have the folder on the disk too: what the file replaces may be needed no more."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def beside(path: Path, what: str) -> Path:
