@@ -13,13 +13,14 @@ LOCK := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-clients test-extras check lint format bench lock dist clean
+.PHONY: help serve test test-clients test-dist test-extras check lint format bench lock dist clean
 
 help:
 	@echo 'make serve   run the service on http://$(HOST):$(PORT) (set HOST and PORT to change that)'
 	@echo 'make test    run the tests'
 	@echo 'make test-extras  install mlx-embeddings beside .venv (1 GB) and test what uses it'
 	@echo 'make test-clients  run the service against real clients, which are installed (some 500 MB)'
+	@echo 'make test-dist  build what is shipped, install it elsewhere and serve (some minutes)'
 	@echo 'make check   run what a change must pass: format, lint, types, import floors, tests'
 	@echo 'make lint    the same without the tests'
 	@echo 'make format  format the code and fix what can be fixed'
@@ -41,6 +42,10 @@ test-extras: .venv/.extras
 test-clients: .venv/.clients
 	.venv/clients/bin/python -m pytest -c clients/pytest.ini --rootdir . clients $(ARGS)
 
+# It builds in a copy of the checkout, and installs into environments of its own.
+test-dist: .venv/.dev
+	$(BIN)/pytest tests/dist --timeout 900 $(ARGS)
+
 check: lint test
 
 lint: .venv/.dev
@@ -48,6 +53,7 @@ lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
@@ -65,6 +71,8 @@ lock: .venv/lock/bin/uv
 	$(LOCK) pyproject.toml --group build $(ARGS) --output-file requirements/runtime.txt
 	$(LOCK) pyproject.toml --group build --group test --group check --constraint requirements/runtime.txt \
 		$(ARGS) --output-file requirements/dev.txt
+	$(LOCK) pyproject.toml --extra cuda --group build --constraint requirements/runtime.txt \
+		$(ARGS) --output-file requirements/cuda13.txt
 	$(LOCK) pyproject.toml --group build --group test --group extras --constraint requirements/dev.txt \
 		$(ARGS) --output-file requirements/extras.txt
 	$(LOCK) --group pyproject.toml:clients $(ARGS) --output-file requirements/clients.txt

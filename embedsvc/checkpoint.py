@@ -157,13 +157,14 @@ def _max_tokens(files: Files, card: Card, config: dict[str, Any], *, static: boo
 
 def _positions(config: dict[str, Any]) -> int | None:
     """Tokens that the model has positions for."""
-    for key in ("max_position_embeddings", "n_positions"):
-        positions = config.get(key)
-        if isinstance(positions, int):
-            padding: int | None = config.get("pad_token_id")
-            first = 1 + (1 if padding is None else padding)
-            return positions - first if config["model_type"] in POSITIONS_FROM else positions
-    return None
+    if config.get("rotary_scaling_factor"):  # beyond these, vectors would depend on other texts
+        return config.get("max_trained_positions", 2048)
+    stated = [config.get(key) for key in ("max_position_embeddings", "n_positions")]
+    positions = max((n for n in stated if isinstance(n, int)), default=None)
+    if positions is None or config["model_type"] not in POSITIONS_FROM:
+        return positions
+    padding: int | None = config.get("pad_token_id")
+    return positions - (1 if padding is None else padding) - 1
 
 
 def _prompts(files: Files) -> Prompts:

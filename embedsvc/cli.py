@@ -14,9 +14,12 @@ import uvicorn
 from embedsvc import __version__
 from embedsvc.access import check_address
 from embedsvc.app import create_app
-from embedsvc.commands import bench, convert, embed, search, similarity, verify
+from embedsvc.commands import bench, convert, embed, search, service, similarity, verify
+from embedsvc.environment import read_environment
 from embedsvc.errors import AddressError, SetupError
+from embedsvc.logfile import log_to
 from embedsvc.loop import new_event_loop
+from embedsvc.notify import notify
 from embedsvc.registry import Registry
 from embedsvc.settings import Settings, read_settings
 
@@ -26,6 +29,7 @@ COMMANDS = {
     "similarity": similarity,
     "bench": bench,
     "convert": convert,
+    "service": service,
     "verify": verify,
 }
 
@@ -36,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.command in COMMANDS:
             return COMMANDS[given.command].run(given)
+        if given.environment_file is not None:
+            os.environ.update(read_environment(given.environment_file))
         settings = read_settings(vars(given), os.environ)
+        if settings.log_file is not None:
+            log_to(settings.log_file)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(serve(settings))
     except KeyboardInterrupt:  # before it served
@@ -66,6 +74,7 @@ async def serve(settings: Settings) -> None:
     with listener:
         async with app.router.lifespan_context(app):
             _announce(app.state.registry, listener, settings)
+            notify("READY=1")
             # Stopped by a signal, uvicorn sends it to us again, when it has done its work.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, _ignore)
@@ -141,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--cache-bytes", str, "memory for each model's finished vectors, 0 for none"),
         ("--cache-folder", str, "where vectors are kept across restarts (default: nowhere)"),
         ("--cache-folder-bytes", str, "size of each model's file there"),
+        ("--log-file", Path, "where to log (default: standard output and error)"),
         ("--shutdown-seconds", str, "how long to wait for requests in flight when stopping"),
     ):
         serve_parser.add_argument(flag, type=kind, help=text, metavar=flag[2:].upper())
@@ -150,12 +160,19 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="listen beyond this machine although there are no keys",
     )
+    serve_parser.add_argument(
+        "--environment-file",
+        type=Path,
+        help="file of NAME=value lines to set first",
+        metavar="FILE",
+    )
     for name, text in (
         ("embed", "write the vectors of files, folders or lines to a file"),
         ("search", "search what embed wrote"),
         ("similarity", "compare texts"),
         ("bench", "measure a running server, this one or any other"),
         ("convert", "write a model in another precision, and print what that costs"),
+        ("service", "have launchd or systemd keep a server running"),
         ("verify", "check that a model computes what it should on this machine"),
     ):
         command = commands.add_parser(

@@ -17,7 +17,8 @@ EmbedsvcError
     ├── CardsError        3    models.toml or a setting is wrong
     ├── CheckpointError   4    a model's files are missing, broken, or not what they should be
     ├── AddressError      5    the address or port cannot be had
-    └── BulkError         6    an input, an output or a server will not do for embedding files
+    ├── BulkError         6    an input, an output or a server will not do for embedding files
+    └── ServiceError      1    launchd or systemd did not do as told, or a file is in the way
 """
 
 from typing import Literal
@@ -194,3 +195,7 @@ class BulkError(SetupError):
     """Embedding files cannot begin or go on; the message names the file or the server."""
 
     exit_code = 6
+
+
+class ServiceError(SetupError):
+    """The service could not be installed, removed, started or stopped."""

@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where vectors are kept across restarts; left out, nowhere."""
     cache_folder_bytes: int = 1 << 30
     """Of each model's file in `cache_folder`."""
+    log_file: Path | None = None
+    """Where the server logs; it may be moved away at any time. Left out, to where it prints."""
     shutdown_seconds: float = 30.0
     """How long a stopping server waits for requests in flight."""
 

@@ -246,3 +246,22 @@ def test_a_model_that_is_computed_otherwise_is_refused(
     (tmp_path / "config.json").write_bytes(msgspec.json.encode(config))
     with pytest.raises(CheckpointError, match=said):
         load_encoder(NumpyOps(), open_checkpoint(Card(id="x", path=tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("config", "positions"),
+    [
+        ({"max_position_embeddings": 514, "model_type": "xlm-roberta", "pad_token_id": 1}, 512),
+        ({"max_position_embeddings": 512, "model_type": "bert"}, 512),
+        ({"max_position_embeddings": 2048, "n_positions": 8192, "model_type": "nomic_bert"}, 8192),
+        ({"n_positions": 8192, "rotary_scaling_factor": 2, "model_type": "nomic_bert"}, 2048),
+    ],
+)
+def test_a_text_may_be_as_long_as_the_model_has_positions(
+    tmp_path: Path, config: dict[str, object], positions: int
+) -> None:
+    write_bert(tmp_path)
+    write_json(tmp_path / "config.json", config)
+    write_json(tmp_path / "sentence_bert_config.json", {})
+    write_json(tmp_path / "tokenizer_config.json", {"model_max_length": 10**30})
+    assert open_checkpoint(Card(id="x", path=tmp_path)).max_tokens == positions

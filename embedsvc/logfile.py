@@ -1,0 +1,56 @@
+"""A log file that may be moved away while it is written to, as newsyslog and logrotate do."""
+
+import io
+import os
+import sys
+from pathlib import Path
+from threading import Lock
+
+from embedsvc.errors import CardsError
+
+
+class LogFile(io.TextIOBase):
+    """Appends to the file of that name, whichever it is by now."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = Lock()
+        self._descriptor = self._open()
+
+    def write(self, text: str) -> int:
+        data = text.encode("utf-8", errors="backslashreplace")
+        with self._lock:
+            if not self._there():
+                os.close(self._descriptor)
+                self._descriptor = self._open()
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def _there(self) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+
+def log_to(path: Path) -> None:
+    """Have all that is printed and logged from now on go to a file.
+
+    Raises `CardsError` if it cannot be written.
+    """
+    try:
+        sys.stdout = sys.stderr = LogFile(path)
+    except OSError as error:
+        raise CardsError(f"log_file {path}: {error.strerror}") from None

@@ -1,0 +1,61 @@
+"""What a manager keeps running, and how it fares."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+NAME = "embedsvc"
+DESCRIPTION = "embedsvc, an OpenAI-compatible embedding server"
+
+EXITS = {
+    2: "its command line is wrong",
+    3: "a setting or the cards file is wrong",
+    4: "a model cannot be loaded",
+    5: "its address and port are taken, or not of this machine",
+}
+"""Exit codes of `embedsvc serve`, in words."""
+HOPELESS = (2, 3, 4)
+"""Those that starting it again will not cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The server as a service; paths are absolute."""
+
+    command: tuple[str, ...]
+    environment: Path
+    """Its settings and keys, a line each, readable by the user alone."""
+    system: bool
+    """Whether it is of the whole machine rather than of one user."""
+    user: str | None
+    """Who runs it, system-wide; None: its manager makes a user up, or it is not system-wide."""
+    home: Path
+    """Of whoever installs it."""
+    port: int
+    stop_seconds: int
+    """How long it may take to finish what is in flight."""
+    writes: tuple[Path, ...] = ()
+    """Folders that its settings have it write to."""
+    root: Path = Path("/")
+    """Of the machine's own folders."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How the service fares."""
+
+    installed: bool
+    running: bool = False
+    pid: int | None = None
+    last_exit: int | None = None
+    """Exit code of the run before, if there was one."""
+
+    def in_words(self) -> str:
+        if not self.installed:
+            return "not installed"
+        last = ""
+        if self.last_exit:
+            why = EXITS.get(self.last_exit)
+            last = f"; it last ended with {self.last_exit}" + (f": {why}" if why else "")
+        if self.running:
+            return f"running, pid {self.pid}{last}"
+        return f"installed, not running{last}"

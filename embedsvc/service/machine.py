@@ -1,0 +1,159 @@
+"""What a manager does to this machine: write files, run commands. Nobody else's file is touched."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from embedsvc.errors import ServiceError
+
+MARKER = "Written by `embedsvc service install`"
+"""In every file that `Machine` writes; one without it is not ours."""
+SECRET = ("KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD")
+
+
+class Answer(NamedTuple):
+    """What a command left: its exit status, and all that it printed."""
+
+    status: int
+    text: str
+
+
+class Machine:
+    """Writes and runs."""
+
+    def ask(self, *command: str) -> Answer:
+        """Run a command that changes nothing. Raises `ServiceError` if there is no such command."""
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
+            )
+        except OSError as error:
+            raise ServiceError(f"{command[0]}: {error.strerror}") from None
+        return Answer(done.returncode, done.stdout.strip())
+
+    def do(self, *command: str, allowed: tuple[int, ...] = (0,)) -> Answer:
+        """Run a command. Raises `ServiceError` unless it ends with an allowed status."""
+        answer = self.ask(*command)
+        if answer.status not in allowed:
+            raise ServiceError(
+                f"`{shlex.join(command)}` ended with {answer.status}: {answer.text or 'no word'}"
+            )
+        return answer
+
+    def until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Whether the condition came true within so many seconds."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.25)
+        return True
+
+    def make_folder(self, folder: Path, owner: str | None = None) -> None:
+        """A folder, those above it, and if it is new its owner."""
+        if folder.is_dir():
+            return
+        _try(folder, lambda: folder.mkdir(mode=0o755, parents=True))
+        if owner is not None:
+            _try(folder, lambda: shutil.chown(folder, owner))
+
+    def write(self, path: Path, text: str, mode: int = 0o644, owner: str | None = None) -> None:
+        """Write a file of ours, at once and whole. Raises `ServiceError` if another's is there."""
+        _check_ours(path)
+        new = path.with_name(f".{path.name}.new")
+
+        def write() -> None:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            new.unlink(missing_ok=True)
+            # Never readable by others, not even while it is written.
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                os.fchmod(descriptor, mode)
+            if owner is not None:
+                shutil.chown(new, owner)
+            new.replace(path)
+
+        _try(path, write)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file of ours, if it is there. Raises `ServiceError` if it is another's."""
+        _check_ours(path)
+        _try(path, lambda: path.unlink(missing_ok=True))
+
+
+class DryRun(Machine):
+    """Only says what it would do."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def do(self, *command: str, allowed: tuple[int, ...] = (0,)) -> Answer:
+        self._say(f"run {shlex.join(command)}")
+        return Answer(allowed[0], "")
+
+    def until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        return True
+
+    def make_folder(self, folder: Path, owner: str | None = None) -> None:
+        if not folder.is_dir():
+            self._say(f"make folder {folder}{_of(owner)}")
+
+    def write(self, path: Path, text: str, mode: int = 0o644, owner: str | None = None) -> None:
+        _check_ours(path)
+        lines = "".join(f"    {_masked(line)}\n" for line in text.splitlines())
+        self._say(f"write {path}{_of(owner)}, mode {mode:04o}:\n{lines}")
+
+    def remove(self, path: Path) -> None:
+        _check_ours(path)
+        if path.exists():
+            self._say(f"remove {path}")
+
+
+def ours(path: Path) -> bool:
+    """Whether `Machine` wrote the file that is there."""
+    try:
+        return MARKER in path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def _check_ours(path: Path) -> None:
+    if (path.exists() or path.is_symlink()) and not ours(path):
+        raise ServiceError(
+            f"{path} was not written by embedsvc, or cannot be read; move it away first"
+        )
+
+
+def _try(path: Path, act: Callable[[], object]) -> None:
+    try:
+        act()
+    except PermissionError:
+        raise ServiceError(f"{path}: permission denied; with --system, run it as root") from None
+    except (OSError, LookupError) as error:
+        raise ServiceError(f"{path}: {error}") from None
+
+
+def secret(name: str) -> bool:
+    """Whether a variable or setting of that name is for nobody's eyes."""
+    return name.upper().rpartition("_")[2] in SECRET
+
+
+def _masked(line: str) -> str:
+    name, is_setting, _ = line.partition("=")
+    return f"{name}=(not shown)" if is_setting and secret(name) else line
+
+
+def _of(owner: str | None) -> str:
+    return f" of {owner}" if owner else ""
