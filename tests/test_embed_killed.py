@@ -1,6 +1,8 @@
 """`embedsvc embed` killed for good (kill -9) again and again, against a run that was let be."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,10 +35,13 @@ def folder(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     return tmp_path
 
 
-def start(output: str, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "embedsvc", "embed", "in.jsonl", *OPTIONS, *options]
+def start(output: str, *options: str, file: str = "in.jsonl") -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "embedsvc", "embed", file, *OPTIONS, *options]
     return subprocess.Popen(
-        [*command, "--output", output], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*command, "--output", output],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -47,14 +52,17 @@ def finish(process: subprocess.Popen[bytes]) -> str:
     return said.decode()
 
 
-def kill_at(process: subprocess.Popen[bytes], partial: Path, size: int) -> bool:
-    """Kill it when the partial output has so many bytes; false if it ended before."""
-    while process.poll() is None:
-        if partial.exists() and partial.stat().st_size >= size:
-            process.kill()
-            break
-    process.communicate()
-    return process.returncode == -9
+def size_of(path: Path) -> int:
+    """Bytes of a file, which may go away at any moment; -1 if it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
+
+
+def read_lines(name: str) -> list[Any]:
+    """The objects of a JSONL file."""
+    return [json.loads(line) for line in Path(name).read_text().splitlines()]
 
 
 def read_state(partial: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
@@ -68,36 +76,47 @@ def read_state(partial: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Rows without their vectors, and the vectors."""
-    if path.suffix == ".parquet":
-        table = pq.read_table(path)
-        vectors = np.stack(table["embedding"].to_numpy())
-        return table.drop_columns(["embedding"]).to_pylist(), vectors
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return rows, np.array([row.pop("embedding") for row in rows])
+    """Rows of a Parquet file without their vectors, and the vectors."""
+    table = pq.read_table(path)
+    return table.drop_columns(["embedding"]).to_pylist(), np.stack(table["embedding"].to_numpy())
 
 
-@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
-def test_the_output_of_a_run_that_was_killed_at_many_moments_is_that_of_one_that_was_not(
-    folder: Path, ending: str
+def feed(process: subprocess.Popen[bytes], lines: list[bytes]) -> None:
+    """Pipe some of the input in; more may follow."""
+    assert process.stdin
+    process.stdin.write(b"".join(lines))
+    process.stdin.flush()
+
+
+def test_the_output_of_a_run_that_was_killed_again_and_again_is_that_of_one_that_was_not(
+    folder: Path,
 ) -> None:
-    finish(start(f"whole.{ending}", "--backend", "numpy"))
-    whole, whole_vectors = read_rows(folder / f"whole.{ending}")
+    """It waits for more input when it is killed, so that it cannot have ended before."""
+    lines = (folder / "in.jsonl").read_bytes().splitlines(keepends=True)
+    finish(start("whole.parquet", "--backend", "numpy"))
+    whole, whole_vectors = read_rows(folder / "whole.parquet")
     assert len(whole) == ROWS - len(BAD)
-    partial = folder / f"out.{ending}.partial"
-    kills, size = 0, 0
-    while kill_at(start(f"out.{ending}", "--backend", "numpy"), partial, size):
-        kills += 1
-        size = partial.stat().st_size + 60_000 if partial.exists() else 1
-    assert kills >= 4
-    rows, vectors = read_rows(folder / f"out.{ending}")
+    partial = folder / "out.parquet.partial"
+    piped = ("--backend", "numpy", "--format", "jsonl")
+    size = 0
+    for count in (100, 800, 801, 1600, 2400):
+        process = start("out.parquet", *piped, file="-")
+        feed(process, lines[:count])
+        while size_of(partial) <= size and count != 801:  # 801 adds too little to be written
+            assert process.poll() is None
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        size = size_of(partial)
+    process = start("out.parquet", *piped, file="-")
+    feed(process, lines)
+    finish(process)
+    rows, vectors = read_rows(folder / "out.parquet")
     assert rows == whole
     np.testing.assert_allclose(vectors, whole_vectors, atol=1e-6)
-    rejects = [json.loads(line) for line in open(f"out.{ending}.rejects.jsonl")]
-    assert [bad["line"] for bad in rejects] == list(BAD)
+    assert [bad["line"] for bad in read_lines("out.parquet.rejects.jsonl")] == list(BAD)
     left = {path.name for path in folder.iterdir() if path.name.startswith(("out", "."))}
-    about = {f"out.{ending}.about.json"} if ending == "jsonl" else set()
-    assert left == {f"out.{ending}", f"out.{ending}.rejects.jsonl", *about}
+    assert left == {"out.parquet", "out.parquet.rejects.jsonl"}
 
 
 @pytest.fixture
@@ -134,24 +153,26 @@ def test_what_was_finished_is_not_asked_for_again(
     assert f"{done:,} rows were done before" in said
     assert len(fake.texts) == ROWS - done - sum(line > done for line in BAD)
     vectors = np.load("out.npy")
-    rows = [json.loads(line) for line in open("out.npy.rows.jsonl")]
+    rows = read_lines("out.npy.rows.jsonl")
     assert [row["n"] for row in rows] == [i for i in range(ROWS) if i + 1 not in BAD]
     np.testing.assert_array_equal(vectors, [vector_of(row["text"]) for row in rows])
 
 
 def test_killed_while_the_output_is_put_together(folder: Path, fake: FakeServer) -> None:
-    process = start("out.parquet", "--url", fake.url)
-    unfinished = folder / ".out.parquet.unfinished"
-    while not unfinished.exists():
+    held = folder / ".out.npy.unfinished"
+    os.mkfifo(held)  # nobody reads it, so whoever opens it to write stays there
+    process = start("out.npy", "--url", fake.url)
+    while size_of(folder / ".out.npy.rows.jsonl.unfinished") < 0:
         assert process.poll() is None
     process.kill()
     process.communicate()
-    assert not (folder / "out.parquet").exists()
+    held.unlink()
+    assert not (folder / "out.npy").exists()
     before = len(fake.texts)
-    said = finish(start("out.parquet", "--url", fake.url))
+    said = finish(start("out.npy", "--url", fake.url))
     assert f"{ROWS:,} rows were done before" in said
     assert len(fake.texts) == before
-    rows, vectors = read_rows(folder / "out.parquet")
-    np.testing.assert_array_equal(vectors, [vector_of(row["text"]) for row in rows])
+    rows = read_lines("out.npy.rows.jsonl")
+    np.testing.assert_array_equal(np.load("out.npy"), [vector_of(row["text"]) for row in rows])
     assert len(rows) == ROWS - len(BAD)
-    assert not unfinished.exists()
+    assert not list(folder.glob(".out*"))
