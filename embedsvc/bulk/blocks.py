@@ -2,17 +2,20 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import islice
 
 from embedsvc.bulk.inputs import READERS
 from embedsvc.bulk.inputs.source import Source
-from embedsvc.bulk.rows import Columns, Item, Row, digest_of
+from embedsvc.bulk.rows import Columns, Item, Row
 from embedsvc.errors import BulkError
 
 LEAST, MOST = 1 << 13, 1 << 18
 """Characters of a block, unless it is one row: the most bounds the memory."""
 ROW = 256
 """What a row counts beside its characters: of the shortest, a block has a thousand."""
+MOST_BYTES = 1 << 20
+"""Of a block with what is carried along, unless it is one row."""
 
 
 @dataclass(slots=True)
@@ -41,7 +44,7 @@ class Blocks:
     def pass_over(self, digest: bytes, count: int) -> None:
         """Read so many rows that are done. Raises `BulkError` if their digest is another."""
         for item in islice(self._items, count):
-            self._digest = digest_of(self._digest, item)
+            self._add(item)
             count -= 1
         if count or self._digest != digest:
             raise BulkError("the input has changed: rows that were embedded before are others now")
@@ -52,11 +55,12 @@ class Blocks:
     def __next__(self) -> Block:
         """Raises `BulkError` if an input cannot be read."""
         block = Block()
+        most, size = min(max(self.characters, LEAST), MOST), 0
         for item in self._items:
             block.items.append(item)
-            self._digest = digest_of(self._digest, item)
             block.characters += ROW + len(item.text if isinstance(item, Row) else item.row)
-            if block.characters >= min(max(self.characters, LEAST), MOST):
+            size += self._add(item)
+            if block.characters >= most or size >= MOST_BYTES:
                 break
         if not block.items:
             raise StopIteration
@@ -82,6 +86,12 @@ class Blocks:
     def close(self) -> None:
         """Let go of the inputs, when nothing is read any more."""
         self._items.close()
+
+    def _add(self, item: Item) -> int:
+        """Take it into the digest; its bytes, more or less."""
+        told = repr(item).encode()
+        self._digest = blake2b(self._digest + told, digest_size=16).digest()
+        return len(told)
 
     def _read(self) -> Generator[Item]:
         for source in self._sources:

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
@@ -70,11 +69,6 @@ class Columns(msgspec.Struct, frozen=True):
 def set_aside(row: Row, reason: str) -> Bad:
     """The row as one that could not be embedded."""
     return Bad(row.file, row.line, reason, to_json({"id": row.id, "text": row.text} | row.kept))
-
-
-def digest_of(before: bytes, item: Item) -> bytes:
-    """The digest of all rows up to this one, from that of those before it."""
-    return blake2b(before + repr(item).encode(), digest_size=16).digest()
 
 
 def to_json(value: object) -> bytes:

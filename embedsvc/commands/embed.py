@@ -31,6 +31,7 @@ set aside, in OUTPUT.rejects.jsonl.
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
+    parser.usage = "embedsvc embed [FILES ...] --output OUTPUT [options]"
     parser.description = EXAMPLES
     option = parser.add_argument
     option("files", nargs="*", metavar="FILES", help="files and folders; none, or -: what is piped")

@@ -27,10 +27,11 @@ examples:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
+    parser.usage = "embedsvc search INDEX QUERY [options]"
     parser.description = EXAMPLES
     option = parser.add_argument
     option("index", type=Path, metavar="INDEX", help="what embedsvc embed wrote")
-    option("query", help="a text")
+    option("query", metavar="QUERY", help="a text")
     option("-k", type=int, default=10, help="rows to show; default: 10")
     option("--prompt", help="before the query; needed if INDEX was made with --prompt")
     option("--json", action="store_true", help="a line of JSON for each row, for programs")

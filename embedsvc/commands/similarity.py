@@ -24,6 +24,7 @@ WIDTH = 60
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
+    parser.usage = "embedsvc similarity TEXT TEXT ... [options]"
     parser.description = EXAMPLES
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="two or more")
     parser.add_argument("--lines", type=Path, metavar="FILE", help="a file with one on each line")

@@ -18,7 +18,7 @@ from embedsvc.bulk.outputs.files import decode_about, replacing
 from embedsvc.bulk.rows import plain, to_json
 
 KEY = b"embedsvc"
-GROUP_BYTES = 64 << 20
+GROUP_BYTES = 32 << 20
 """Of a row group: what is in memory at a time, when it is written and when it is read."""
 ROWS = 4096
 """Vectors read back at a time."""
