@@ -1,6 +1,9 @@
 """`embedsvc embed`, `search` and `similarity` as they are typed."""
 
+import gzip
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +18,8 @@ from starlette.testclient import TestClient
 
 from embedsvc.cli import main
 from tests.checkpoints import write_bert
-from tests.conftest import serve
+from tests.conftest import ROOT, serve
+from tests.documents import ADDRESS
 from tests.fake_server import FakeServer, refusal, vector_of
 
 WORDS = "hello world a b c d e f"
@@ -233,6 +237,29 @@ def test_ctrl_c_keeps_what_is_done_also_while_a_pipe_is_silent(
     assert len(fake.texts) < before + 2000
     rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == [f"text {i}" for i in range(2000)]
+
+
+def test_the_examples_of_the_documentation_work(folder: Path, fake: FakeServer) -> None:
+    rows = [{"id": i, "body": text, "stars": i % 5} for i, text in enumerate(TEXTS)]
+    (folder / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "notes").mkdir()
+    (folder / "notes" / "one.md").write_text("hello world " * 40)
+    (folder / "log.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
+    (folder / "a.csv").write_text("title,year\nhello,1\n")
+    (folder / "b.csv.gz").write_bytes(gzip.compress(b"title\nworld\n"))
+    page = (ROOT / "docs" / "bulk.md").read_text()
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    script = script.replace(ADDRESS + "/v1", fake.url)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", script], env=os.environ | {"PATH": path}, capture_output=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+    for output, count in (("reviews", 64), ("titles", 2), ("served", 64)):
+        assert pq.read_table(f"{output}.parquet").num_rows == count
+    assert pq.read_table("titles.parquet")["id"].to_pylist() == ["a.csv:2", "b.csv.gz:2"]
+    assert len((folder / "notes.jsonl").read_text().splitlines()) == 1
+    assert np.load("log.npy").shape == (2, 16)
 
 
 def test_help_begins_with_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,8 +55,8 @@ class Source:
         """Its bytes, unpacked if the name ends in .gz. Raises `BulkError`."""
         try:
             with self._raw() as raw:
-                self.read = raw.tell
                 stream = cast("BinaryIO", io.BufferedReader(raw, BUFFER_BYTES))
+                self.read = stream.tell
                 if self.name.endswith(".gz"):
                     stream = cast("BinaryIO", gzip.GzipFile(fileobj=stream))
                 yield stream
