@@ -30,11 +30,13 @@ class Slow(Loader):
         super().__init__(device, settings)
         self.gate = asyncio.Event()
         self.gate.set()
+        self.called = asyncio.Event()
         self.loads: list[str] = []
         self.broken: set[str] = set()
 
     async def load(self, checkpoint: Checkpoint, told: Told) -> Engine:
         self.loads.append(checkpoint.card.id)
+        self.called.set()
         await self.gate.wait()
         if checkpoint.card.id in self.broken:
             raise CheckpointError(f"model `{checkpoint.card.id}` is broken")

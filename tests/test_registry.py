@@ -20,7 +20,8 @@ def test_however_many_ask_a_model_is_loaded_once(tmp_path: Path) -> None:
         async with keeping(tmp_path) as keeper:
             keeper.loader.gate.clear()
             asked = [asyncio.create_task(keeper.embed("a")) for _ in range(20)]
-            (instance,) = await started(keeper, "a")
+            await keeper.loader.called.wait()
+            (instance,) = keeper.instances()
             assert instance.users == 20
             keeper.loader.gate.set()
             vectors = await asyncio.gather(*asked)
@@ -30,16 +31,6 @@ def test_however_many_ask_a_model_is_loaded_once(tmp_path: Path) -> None:
             assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
 
     asyncio.run(main())
-
-
-async def started(keeper, *names: str):
-    """The instances of these models, when they load."""
-    found = [await keeper.appearance(keeper.named(name)) for name in names]
-    for instance in found:
-        await become(instance, "loading", "ready")
-    while len(keeper.loader.loads) < len(names):
-        await asyncio.sleep(0)
-    return found
 
 
 def test_a_request_waits_only_so_long_and_the_model_goes_on_loading(tmp_path: Path) -> None:
@@ -89,21 +80,20 @@ def test_a_failure_does_not_keep_what_was_read(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with keeping(tmp_path) as keeper:
-            weights = weakref.finalize(holder := np.zeros(1), lambda: None)
+            kept: list[weakref.finalize] = []
 
             async def fail(*_: object) -> None:
-                kept = holder
-                raise CheckpointError(f"broken after {kept.size}")
+                weights = np.zeros(1)
+                kept.append(weakref.finalize(weights, lambda: None))
+                raise CheckpointError("broken in the middle")
 
             keeper.loader.load = fail  # type: ignore[method-assign]
-            with pytest.raises(Unavailable, match="broken after 1"):
+            with pytest.raises(Unavailable, match="broken in the middle"):
                 await keeper.embed("a")
             (failed,) = keeper.instances()
             assert failed.error is not None
-            del holder, fail
-            del keeper.loader.load
             gc.collect()
-            assert not weights.alive
+            assert not kept[0].alive
 
     asyncio.run(main())
 
@@ -218,11 +208,10 @@ def test_an_idle_model_makes_room_before_a_busy_one(tmp_path: Path) -> None:
     size = write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path, max_memory=2 * size) as keeper:
-            async with keeper.use("a"):
-                await keeper.embed("b")  # used later, but idle
-                await keeper.embed("c")
-                assert keeper.states() == {"a": "ready", "c": "ready"}
+        async with keeping(tmp_path, max_memory=2 * size) as keeper, keeper.use("a"):
+            await keeper.embed("b")  # used later, but idle
+            await keeper.embed("c")
+            assert keeper.states() == {"a": "ready", "c": "ready"}
 
     asyncio.run(main())
 
@@ -301,7 +290,7 @@ def test_closing_answers_what_runs_and_refuses_what_waits(tmp_path: Path) -> Non
         async with keeping(tmp_path) as keeper:
             keeper.loader.gate.clear()
             asked = asyncio.create_task(keeper.embed("a"))
-            await started(keeper, "a")
+            await keeper.loader.called.wait()
             closing = asyncio.create_task(keeper.close())
             await asyncio.sleep(0)
             keeper.loader.gate.set()
