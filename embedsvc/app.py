@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from embedsvc.access import Access
 from embedsvc.answers import write_error
 from embedsvc.cards import find_cards, read_cards
 from embedsvc.device import open_device
@@ -68,9 +67,7 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
         lifespan=lifespan,
     )
     # All there is around the routes: Starlette's layer for bugs is left out, `Edge` sees to them.
-    app.middleware_stack = Edge(
-        ExceptionMiddleware(app.router, handlers), Access(settings), metrics, tell
-    )
+    app.middleware_stack = Edge(ExceptionMiddleware(app.router, handlers), settings, metrics, tell)
     app.router.redirect_slashes = False
     app.state.settings = settings
     app.state.metrics = metrics

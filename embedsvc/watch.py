@@ -62,6 +62,8 @@ class Watch:
         """Why there is no hope left, once there is none."""
         self.late: str | None = None
         """What takes suspiciously long, while it does."""
+        self.stopping = False
+        """Whether the server was told to stop."""
         self.busy_seconds = 0.0
         """How long the oldest piece of work has been on the device."""
         self._registry = registry
@@ -95,6 +97,8 @@ class Watch:
 
     async def trouble(self) -> str | None:
         """Why requests should not be sent here; None if they may."""
+        if self.stopping:
+            return "The server is shutting down."
         if self.over or self.late:
             return self.over or self.late
         missing = self._registry.missing()
