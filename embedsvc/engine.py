@@ -247,6 +247,7 @@ class Engine:
         if texts and sum(map(len, inputs)) <= SHORT:
             return tokenize(self.tokenizer, inputs, reading, of=len(inputs))
         loop = asyncio.get_running_loop()
+        self._batcher.check_room(len(inputs))  # before work is done for nothing
         read: list[Tokenized] = []
         for first in range(0, len(inputs), TEXTS):
             some = inputs[first : first + TEXTS]

@@ -65,11 +65,10 @@ async def _serve(settings: Settings, told: Log) -> None:
                     gauge("connections", "Open ones.", [], [([], server.connections)]),
                 ]
             )
+            for number in SIGNALS:  # until the process ends: uvicorn has them only while it serves
+                signal.signal(number, server.handle_exit)
             _announce(app.state.registry, listener, settings)
             notify("READY=1")
-            # Stopped by a signal, uvicorn sends it to us again, when it has done its work.
-            for number in SIGNALS:
-                signal.signal(number, _ignore)
             await server.serve(sockets=[listener])
             end = Timer(CLOSE_SECONDS, end_process)
             end.daemon = True
@@ -137,10 +136,6 @@ def _config(
         timeout_graceful_shutdown=int(settings.shutdown_seconds),
         ssl_context_factory=None if tls is None else lambda _config, _make: tls,
     )
-
-
-def _ignore(_number: int, _frame: object) -> None:
-    pass
 
 
 def _allow_open_files() -> None:
