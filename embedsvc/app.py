@@ -1,7 +1,7 @@
 """The application: what is opened when it starts, its routes, and how its errors look."""
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from embedsvc.cards import find_cards, read_cards
 from embedsvc.device import open_device
 from embedsvc.edge import Edge
 from embedsvc.errors import NoRoute, RequestError
-from embedsvc.metrics import Metrics
+from embedsvc.metrics import Metric, Metrics, gauge
 from embedsvc.record import Record, current
 from embedsvc.registry import Registry
 from embedsvc.routes import cohere, documents, exo, instances, ollama, openai, operations, tei
@@ -43,6 +43,7 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
             app.state.registry = metrics.registry = registry
             app.state.started = int(time.time())
             app.state.watch = watch = Watch(registry, hang_seconds=settings.hang_seconds)
+            metrics.read_also(lambda: _figures(watch))
             with watch.watching():
                 yield
         finally:
@@ -72,6 +73,17 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
     app.state.settings = settings
     app.state.metrics = metrics
     return app
+
+
+def _figures(watch: Watch) -> Iterator[Metric]:
+    yield gauge(
+        "device_busy_seconds",
+        "How long the oldest piece of work has been on the device.",
+        [],
+        [([], watch.busy_seconds)],
+    )
+    meaning = "1 while nothing is late, hangs or is broken."
+    yield gauge("well", meaning, [], [([], float(watch.well))])
 
 
 async def _refused(_request: Request, error: RequestError) -> Response:

@@ -82,6 +82,11 @@ class Watch:
         self._stop = threading.Event()
         self._own = threading.get_ident()
 
+    @property
+    def well(self) -> bool:
+        """Whether nothing is late, hangs or is broken, as far as is known."""
+        return not (self.over or self.late or self._broken)
+
     @contextmanager
     def watching(self) -> Generator[None]:
         """While it watches."""
