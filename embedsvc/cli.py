@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from embedsvc import __version__
-from embedsvc.commands import bench, convert, service, verify
+from embedsvc.commands import bench, convert, doctor, embed, search, service, similarity, verify
 from embedsvc.environment import read_environment
 from embedsvc.errors import SetupError
 from embedsvc.logfile import log_to
@@ -16,7 +16,16 @@ from embedsvc.loop import new_event_loop
 from embedsvc.server import serve
 from embedsvc.settings import Settings, read_settings
 
-COMMANDS = {"bench": bench, "convert": convert, "service": service, "verify": verify}
+COMMANDS = {
+    "embed": embed,
+    "search": search,
+    "similarity": similarity,
+    "bench": bench,
+    "convert": convert,
+    "doctor": doctor,
+    "service": service,
+    "verify": verify,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,10 +114,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
     )
     for name, text in (
+        ("embed", "write the vectors of files, folders or lines to a file"),
+        ("search", "search what embed wrote"),
+        ("similarity", "compare texts"),
         ("bench", "measure a running server, this one or any other"),
         ("convert", "write a model in another precision, and print what that costs"),
+        ("doctor", "say what is here, what is wrong with it, and what would help"),
         ("service", "have launchd or systemd keep a server running"),
         ("verify", "check that a model computes what it should on this machine"),
     ):
-        COMMANDS[name].add(commands.add_parser(name, help=text))
+        command = commands.add_parser(
+            name,
+            help=text,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        COMMANDS[name].add(command)
     return parser

@@ -136,9 +136,14 @@ def _native_ops(backend: BackendChoice) -> NumpyOps | None:
 
 
 def _gpu_likely() -> bool:
-    """Whether MLX is installed, and there is a Mac's GPU or NVIDIA's driver."""
+    """Whether it is worth importing MLX to ask it for a GPU."""
     if importlib.util.find_spec("mlx") is None:
         return False
+    return has_driver()
+
+
+def has_driver() -> bool:
+    """Whether there is a Mac's GPU or NVIDIA's driver."""
     return sys.platform == "darwin" or _loads("libcuda.so.1")
 
 

@@ -25,6 +25,7 @@ EmbedsvcError
     ├── DoesNotFit        4    a model is larger than the memory that models may take
     ├── Stopped           4    a model was unloaded before it was there
     ├── AddressError      5    the address or port cannot be had
+    ├── BulkError         6    an input, an output or a server will not do for embedding files
     └── ServiceError      1    launchd or systemd did not do as told, or a file is in the way
 """
 
@@ -283,6 +284,12 @@ class AddressError(SetupError):
     """The address cannot be listened on."""
 
     exit_code = 5
+
+
+class BulkError(SetupError):
+    """Embedding files cannot begin or go on; the message names the file or the server."""
+
+    exit_code = 6
 
 
 class ServiceError(SetupError):
