@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -69,7 +70,7 @@ async def _serve(settings: Settings, log: Log) -> None:
         lambda: [counter("log_lines_lost", "Lines not written.", [], [([], log.lost)])]
     )
     listener = _listen(settings)
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             app,
             lifespan="off",  # entered here, so that its errors are ours to word
@@ -90,6 +91,15 @@ async def _serve(settings: Settings, log: Log) -> None:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, _ignore)
             await server.serve(sockets=[listener])
+
+
+class Server(uvicorn.Server):
+    """Has the app end its streams before it waits for requests in flight."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.app
+        app.state.stopping.set()
+        await super().shutdown(sockets)
 
 
 def _ignore(_number: int, _frame: object) -> None:
