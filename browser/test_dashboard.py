@@ -214,7 +214,7 @@ def test_charts_show_what_clients_do(server: str, open_page: Opened) -> None:
     page.get_by_role("button", name="Pause").click()
     expect(page.locator("#when")).to_have_text("paused")
     page.get_by_role("button", name="Go on").click()
-    expect(page.locator("#when")).to_have_text("the last two minutes")
+    expect(page.locator("#when")).to_contain_text("seconds")
 
 
 def test_a_download_shows_how_far_it_is(server: str, open_page: Opened) -> None:
@@ -348,26 +348,25 @@ def test_it_can_be_read_by_everybody(
     check(page)
 
 
-@pytest.mark.parametrize(
-    ("name", "width", "dark", "view"),
-    [
-        ("dashboard", 1280, False, "Similarity"),
-        ("dashboard-dark", 1280, True, "Map"),
-        ("dashboard-phone", 390, False, "Search"),
-    ],
-)
-def test_pictures_for_the_documentation(
-    server: str, open_page: Opened, name: str, width: int, dark: bool, view: str
-) -> None:
-    page = open_page(server, width=width, dark=dark)
-    load(page)
-    for second in range(12):
-        for number in range(3 + second % 4):
-            some = [f"text {number} of {second}, {j} {name}" for j in range(1 + (number * 5) % 9)]
-            vectors(server, [*some, "asked for again and again"])
-        page.wait_for_timeout(700)
-    embed(page)
-    look(page, view)
-    page.locator("#view td, #results li, .map").first.wait_for()
-    IMAGES.mkdir(exist_ok=True)
-    page.screenshot(path=IMAGES / f"{name}.png", full_page=True)
+def test_pictures_for_the_documentation(open_page: Opened) -> None:
+    with serving(ROOT / "models.toml") as (server, _):
+        pages = {
+            "dashboard": (open_page(server), "Similarity"),
+            "dashboard-dark": (open_page(server, dark=True), "Map"),
+            "dashboard-phone": (open_page(server, width=390), "Search"),
+        }
+        for page, _ in pages.values():
+            load(page)
+        page, _ = pages["dashboard"]
+        for moment in range(45):
+            busy = 3 + round(4 * np.sin(moment / 7) ** 2) + moment % 2
+            for number in range(busy):
+                some = [f"text {moment}, {number}, {j}" for j in range(1 + (number * 5) % 9)]
+                vectors(server, [*some, *["asked for again and again"] * (busy // 2)])
+            page.wait_for_timeout(500)
+        IMAGES.mkdir(exist_ok=True)
+        for name, (page, view) in pages.items():
+            embed(page)
+            look(page, view)
+            page.locator("#view td, #results li, .map").first.wait_for()
+            page.screenshot(path=IMAGES / f"{name}.png", full_page=True)

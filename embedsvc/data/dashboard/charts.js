@@ -2,7 +2,7 @@
 
 import { draw, find, make } from "./dom.js";
 
-const SECONDS = 120, WIDTH = 240, HEIGHT = 56;
+const FEWEST = 30, SECONDS = 120, WIDTH = 240, HEIGHT = 56;
 const plain = (value) => value >= 100 ? Math.round(value).toLocaleString("en")
   : String(Number(value.toPrecision(2)));
 const time = (value) => value >= 1 ? `${plain(value)} s` : `${plain(1000 * value)} ms`;
@@ -31,6 +31,9 @@ export function addActivity(activity) {
 
 let shown = [];
 
+// The paper is as wide as what there is, after the first half minute.
+const span = () => Math.max(FEWEST, shown.length) - 1;
+
 function show(seconds) {
   shown = seconds;
   for (const chart of drawn) update(chart);
@@ -45,12 +48,12 @@ function newChart(spec) {
     role: "img", "aria-label": `${spec.title}: nothing yet` }, area, cursor, ...lines);
   const value = make("p", { className: "value" }), top = make("span", { className: "top" });
   const element = make("figure", {},
-    make("figcaption", {}, make("span", { textContent: spec.title }),
+    make("figcaption", {}, make("span", { textContent: spec.title }), " ",
       make("span", { className: "quiet", textContent: spec.unit })),
     value, make("div", { className: "plot" }, top, picture));
   picture.addEventListener("pointermove", (event) => {
     const box = picture.getBoundingClientRect();
-    pointed = Math.round((1 - (event.clientX - box.left) / box.width) * (SECONDS - 1));
+    pointed = Math.round((1 - (event.clientX - box.left) / box.width) * span());
     show(shown);
   });
   picture.addEventListener("pointerleave", () => {
@@ -66,7 +69,7 @@ function update({ spec, lines, area, cursor, picture, value, top }) {
   const most = spec.most ?? Math.max(spec.least, ...values);
   fields.forEach((field, i) => {
     const points = shown.map((each, at) => each[field] === null ? null : [
-      WIDTH * (1 - (shown.length - 1 - at) / (SECONDS - 1)),
+      WIDTH * (1 - (shown.length - 1 - at) / span()),
       HEIGHT - 2 - (HEIGHT - 4) * Math.min(each[field] / most, 1)]);
     lines[i].setAttribute("d", path(points));
     if (fields.length === 1) area.setAttribute("d", filled(points));
@@ -76,17 +79,20 @@ function update({ spec, lines, area, cursor, picture, value, top }) {
     make("span", { className: name && `of line-${i + 1}` }, ...(name ? [make("small",
       { textContent: name })] : []), words(spec, at?.[field]))));
   top.textContent = shown.length ? spec.format(most) : "";
-  const x = WIDTH * (1 - ago / (SECONDS - 1));
+  const x = WIDTH * (1 - ago / span());
   cursor.setAttribute("x1", x);
   cursor.setAttribute("x2", x);
   cursor.setAttribute("visibility", pointed === null ? "hidden" : "visible");
   find("when").textContent = pointed === null
-    ? (paused ? "paused" : "the last two minutes") : `${pointed} s ago`;
+    ? (paused ? "paused" : lately()) : `${pointed} s ago`;
   const said = Object.entries(spec.lines).map(([name, field]) =>
     `${name} ${words(spec, shown.at(-1)?.[field])}`.trim()).join(", ");
   picture.setAttribute("aria-label",
     `${spec.title}, ${spec.unit}: ${said} now, ${spec.format(most)} at the top`);
 }
+
+const lately = () =>
+  span() + 1 === SECONDS ? "the last two minutes" : `the last ${span() + 1} seconds`;
 
 const words = (spec, value) => value === null || value === undefined ? "–" : spec.format(value);
 

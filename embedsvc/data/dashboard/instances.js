@@ -95,10 +95,11 @@ function row(model) {
   const { id } = model;
   if (!rows.has(id)) rows.set(id, newRow(id));
   const parts = rows.get(id), instance = instances.get(id), state = stateOf(id);
+  const names = model.aliases.filter((name) => !name.endsWith(`/${id}`));
   const facts = [
     model.dimensions && `${model.dimensions} dimensions`,
     model.max_tokens && `${model.max_tokens.toLocaleString("en")} tokens`,
-    model.aliases.length && `also ${also(model.aliases)}`,
+    names.length && `also ${also(names)}`,
   ];
   set(parts.facts, facts.filter(Boolean).join(" · "));
   parts.element.dataset.state = state;

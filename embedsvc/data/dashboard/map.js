@@ -64,15 +64,20 @@ function mark(text, i, [x, y]) {
 // Words beside the points, where they hide no others.
 function label(picture, texts, places, width) {
   const taken = places.map(([x, y]) => [x - 10, y - 10, x + 10, y + 10]);
+  const isFree = ([a, b, c, d]) => a > 2 && c < width - 2 && b > 2 && d < HEIGHT - 2
+    && taken.every(([e, f, g, h]) => c < e || a > g || d < f || b > h);
   texts.forEach((text, i) => {
     const words = shorten(text, 30), [x, y] = places[i], long = 6.6 * words.length + 4;
-    const box = [x + 13, x - 13 - long].map((from) => [from, y - 8, from + long, y + 8])
-      .find(([a, b, c, d]) => a > 2 && c < width - 2
-        && taken.every(([e, f, g, h]) => c < e || a > g || d < f || b > h));
-    if (!box) return;
-    taken.push(box);
-    const right = box[0] > x;
-    picture.append(draw("text", { x: right ? x + 14 : x - 14, y, class: "words",
-      "text-anchor": right ? "start" : "end" }, words));
+    const beside = [["start", x + 14, y], ["end", x - 14, y], ["middle", x, y - 19],
+      ["middle", x, y + 19]];
+    for (const [anchor, at, middle] of beside) {
+      const left = at - long * { start: 0, middle: 0.5, end: 1 }[anchor];
+      const box = [left, middle - 8, left + long, middle + 8];
+      if (!isFree(box)) continue;
+      taken.push(box);
+      picture.append(draw("text", { x: at, y: middle, class: "words", "text-anchor": anchor },
+        words));
+      return;
+    }
   });
 }

@@ -59,7 +59,7 @@ function heatMap(texts, values, low, high) {
       cell.style.backgroundColor = background;
       cell.style.color = ink;
       cell.dataset.value = value;
-      const words = value.toFixed(2).replace(/^(-?)0\./, "$1.");
+      const words = value.toFixed(2).replace(/^-0.00$/, "0.00").replace(/^(-?)0\./, "$1.");
       cell.append(texts.length > SPACIOUS ? unseen(words) : words);
       return cell;
     })));
