@@ -35,6 +35,7 @@ from embedsvc.routes import (
     tei,
 )
 from embedsvc.settings import Settings
+from embedsvc.watch import Watch
 
 
 def create_app(settings: Settings, tell: Callable[[Record], None] | None = None) -> Starlette:
@@ -54,7 +55,9 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
             await registry.preload()
             app.state.registry = metrics.registry = registry
             app.state.started = int(time.time())
-            yield
+            app.state.watch = watch = Watch(registry, hang_seconds=settings.hang_seconds)
+            with watch.watching():
+                yield
         finally:
             await registry.close()
             device.close()

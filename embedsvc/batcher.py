@@ -59,6 +59,8 @@ class Batcher:
         """Of batches, from the line to their vectors."""
         self.batch_texts = Histogram(SIZES)
         self.batch_tokens = Histogram(SIZES)
+        self.succeeded = self.failed = -math.inf
+        """When a batch did so last."""
         self._pace = 1.0
         """Seconds that batches took lately, by those they were to take."""
 
@@ -144,6 +146,7 @@ class Batcher:
     def _count(self, batch: list[Entry], seconds: float) -> None:
         lengths = [len(entry.ids) for entry in batch]
         tokens = sum(lengths)
+        self.succeeded = self._clock()
         self.batches += 1
         self.texts += len(batch)
         self.tokens += tokens
@@ -156,6 +159,7 @@ class Batcher:
 
     async def _failed(self, batch: list[Entry], error: Exception) -> None:
         """Try the halves of a batch that failed, so that only the texts at fault fail."""
+        self.failed = self._clock()
         if len(batch) > 1:
             middle = len(batch) // 2
             await self._run(batch[:middle])

@@ -15,7 +15,7 @@ import uvicorn
 from embedsvc import __version__
 from embedsvc.access import check_address
 from embedsvc.app import create_app
-from embedsvc.commands import bench, convert, service, verify
+from embedsvc.commands import bench, convert, doctor, embed, search, service, similarity, verify
 from embedsvc.environment import read_environment
 from embedsvc.errors import AddressError, SetupError
 from embedsvc.logfile import log_to
@@ -26,7 +26,16 @@ from embedsvc.notify import notify
 from embedsvc.registry import Registry
 from embedsvc.settings import Settings, read_settings
 
-COMMANDS = {"bench": bench, "convert": convert, "service": service, "verify": verify}
+COMMANDS = {
+    "embed": embed,
+    "search": search,
+    "similarity": similarity,
+    "bench": bench,
+    "convert": convert,
+    "doctor": doctor,
+    "service": service,
+    "verify": verify,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -177,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--log-file", Path, "where to log (default: standard output and error)"),
         ("--log-level", str, f"debug, info, warning or error (default {defaults.log_level})"),
         ("--log-format", str, "human, json or auto: human on a terminal (default auto)"),
+        ("--hang-seconds", str, "how long overdue a pass may be before the server ends itself"),
         ("--shutdown-seconds", str, "how long to wait for requests in flight when stopping"),
     ):
         serve_parser.add_argument(flag, type=kind, help=text, metavar=flag[2:].upper())
@@ -199,10 +209,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
     )
     for name, text in (
+        ("embed", "write the vectors of files, folders or lines to a file"),
+        ("search", "search what embed wrote"),
+        ("similarity", "compare texts"),
         ("bench", "measure a running server, this one or any other"),
         ("convert", "write a model in another precision, and print what that costs"),
+        ("doctor", "say what is here, what is wrong with it, and what would help"),
         ("service", "have launchd or systemd keep a server running"),
         ("verify", "check that a model computes what it should on this machine"),
     ):
-        COMMANDS[name].add(commands.add_parser(name, help=text))
+        command = commands.add_parser(
+            name,
+            help=text,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        COMMANDS[name].add(command)
     return parser

@@ -5,8 +5,10 @@ import ctypes
 import importlib.util
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from embedsvc.cards import Dtype
@@ -17,7 +19,18 @@ from embedsvc.settings import BackendChoice
 from embedsvc.turns import InTurn, at_once
 
 T = TypeVar("T")
+LOAD_STEP_SECONDS = 60.0
+"""What one step of loading a model may well take: reading weights, compiling kernels."""
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """Something that runs on a thread of the device."""
+
+    thread: int
+    expected: float
+    """Seconds that it should take."""
 
 
 class Device:
@@ -33,19 +46,27 @@ class Device:
         self._waiting = ThreadPoolExecutor(2, thread_name_prefix="results")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._one_thread = one_thread
+        self._working: dict[int, Work] = {}  # by thread; each changes its own alone
         self.ops = self._threads.submit(make_ops, None).result()
 
     def dtype(self, wanted: Dtype | None) -> Dtype:
         """What a card that asks for this dtype is computed in: a CPU knows but one."""
         return (wanted if self._one_thread else None) or self.ops.dtype
 
-    async def run(self, function: Callable[[], T]) -> T:
-        """`function()` on the device, in turn with what else runs there."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+    @property
+    def working(self) -> list[Work]:
+        """What runs now; from any thread."""
+        return list(self._working.values())
 
-    async def wait(self, function: Callable[[], T]) -> T:
+    async def run(self, function: Callable[[], T], seconds: float = 0.0) -> T:
+        """`function()` on the device, in turn with what else runs there; it should take so long."""
+        work = self._noted(function, seconds)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def wait(self, function: Callable[[], T], seconds: float = 0.0) -> T:
         """`function()`, which waits for what the device was told to do, off the device."""
-        return await asyncio.get_running_loop().run_in_executor(self._waiting, function)
+        work = self._noted(function, seconds)
+        return await asyncio.get_running_loop().run_in_executor(self._waiting, work)
 
     async def load(self, function: Callable[[InTurn], T]) -> T:
         """`function(in_turn)` on a thread for loading, which batches do not wait for."""
@@ -53,14 +74,18 @@ class Device:
         return await asyncio.get_running_loop().run_in_executor(self._loading, function, in_turn)
 
     def _in_turn(self, work: Callable[[], T], /) -> T:
-        return self._threads.submit(work).result()
+        return self._threads.submit(self._noted(work, LOAD_STEP_SECONDS)).result()
 
-    async def answers(self, seconds: float) -> bool:
-        """Whether the device does something trivial within so many seconds."""
-        try:
-            return await asyncio.wait_for(self.run(lambda: True), seconds)
-        except TimeoutError:
-            return False
+    def _noted(self, function: Callable[[], T], seconds: float) -> Callable[[], T]:
+        def work() -> T:
+            thread = threading.get_ident()
+            self._working[thread] = Work(thread, seconds)
+            try:
+                return function()
+            finally:
+                del self._working[thread]
+
+        return work
 
     def close(self) -> None:
         """Let what runs finish, start nothing more."""
@@ -111,9 +136,14 @@ def _native_ops(backend: BackendChoice) -> NumpyOps | None:
 
 
 def _gpu_likely() -> bool:
-    """Whether MLX is installed, and there is a Mac's GPU or NVIDIA's driver."""
+    """Whether it is worth importing MLX to ask it for a GPU."""
     if importlib.util.find_spec("mlx") is None:
         return False
+    return has_driver()
+
+
+def has_driver() -> bool:
+    """Whether there is a Mac's GPU or NVIDIA's driver."""
     return sys.platform == "darwin" or _loads("libcuda.so.1")
 
 

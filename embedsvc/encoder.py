@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc import pooling
+from embedsvc.cards import Dtype
 from embedsvc.checkpoint import Checkpoint
 from embedsvc.cost import measure
 from embedsvc.errors import CheckpointError
@@ -132,9 +133,18 @@ def load_encoder(
 
     Raises `CheckpointError` that names what is missing, wrong or not supported.
     """
+    architecture, config = find_pass(checkpoint, ops.dtype)
+    return Encoder(ops, checkpoint, architecture, config, in_turn, taken)
+
+
+def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
+    """The architecture that computes a checkpoint in that dtype, and its config.
+
+    Raises `CheckpointError` if there is none, or the checkpoint is not as it takes them.
+    """
     model, kind = checkpoint.card.id, checkpoint.model_type
     architecture: Architecture | None = find_architecture(kind, checkpoint.config)
-    if ops.dtype == "float16" and kind in EXCEED_FLOAT16:
+    if dtype == "float16" and kind in EXCEED_FLOAT16:
         raise CheckpointError(
             f'model `{model}`: {kind} exceeds float16; give its card `dtype = "bfloat16"`'
         )
@@ -153,4 +163,4 @@ def load_encoder(
             f"model `{model}`: it takes {longest} tokens, not {checkpoint.max_tokens}; "
             f"give its card `max_tokens = {longest}`"
         )
-    return Encoder(ops, checkpoint, architecture, config, in_turn, taken)
+    return architecture, config

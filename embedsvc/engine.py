@@ -1,6 +1,7 @@
 """A loaded model: from inputs to vectors, by way of its cache and its waiting line."""
 
 import asyncio
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from embedsvc.cache import Cache
 from embedsvc.checkpoint import Checkpoint
 from embedsvc.device import Device
 from embedsvc.encoder import Encoder
-from embedsvc.errors import BadRequest, TooManyTokens
+from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
 from embedsvc.histogram import Histogram
 from embedsvc.inputs import PLAIN, Input, Reading, Tokenized, tokenize, tokenize_chunks
 from embedsvc.late_chunking import Chunk
@@ -30,6 +31,8 @@ from embedsvc.truncation import average
 
 TEXTS = 64
 """Texts tokenised at a time."""
+ALIKE = 0.98
+"""Cosine of what is computed twice, at least; in half precision it is not always the same."""
 SHORT = 500
 """Characters that are tokenised sooner than a thread could be asked to."""
 
@@ -77,17 +80,10 @@ class Engine:
         self._device = device
         self._max_request_tokens = settings.max_request_tokens
 
-        async def encode(texts: list[Text]) -> Iterable[NDArray[np.float32]]:
-            plain = [text for text in texts if not isinstance(text, SpannedText)]
-            if len(plain) < len(texts):
-                return await device.run(lambda: encoder.encode_spans(texts))
-            if device.ops.pipelined:
-                begun = await device.run(lambda: encoder.begin(plain))
-                return await device.wait(lambda: encoder.finish(begun))
-            return await device.run(lambda: encoder.encode(plain))
-
+        self._first_check: NDArray[np.float32] | None = None
+        self._checked = -math.inf
         self._batcher = Batcher(
-            encode,
+            self._encode,
             cost=encoder.cost,
             grid=device.ops.grid,
             slots=device.ops.slots,
@@ -95,6 +91,26 @@ class Engine:
             max_waiting_tokens=settings.max_waiting_tokens,
         )
         self._cache = Cache(self._batcher.embed, max_bytes=settings.cache_bytes, store=store)
+
+    async def check(self) -> None:
+        """Compute something tiny, past line and cache, and what it was at the first time.
+
+        Raises whatever goes wrong.
+        """
+        began = time.monotonic()
+        (vector,) = await self._encode([np.zeros(2, np.int32)])
+        if self._first_check is None:
+            self._first_check = vector
+        lengths = np.linalg.norm(vector) * np.linalg.norm(self._first_check)
+        if not float(vector @ self._first_check) > ALIKE * float(lengths):
+            raise EmbeddingFailed("it does not compute what it did before.")
+        self._checked = began
+
+    def well_within(self, seconds: float) -> bool:
+        """Whether it computed something in the last so many seconds, and has not failed since."""
+        line = self._batcher
+        last = max(line.succeeded, self._checked)
+        return last > line.failed and time.monotonic() - last < seconds
 
     async def embed(
         self,
@@ -211,6 +227,18 @@ class Engine:
         await self._cache.close()
         await self._device.run(self._encoder.close)
         await self._device.run(self._device.ops.release)
+
+    async def _encode(self, texts: list[Text]) -> Iterable[NDArray[np.float32]]:
+        device, encoder = self._device, self._encoder
+        longest = encoder.cost.start + encoder.cost.of(max(map(len, texts)))
+        seconds = max(longest, encoder.cost.batch)
+        plain = [text for text in texts if not isinstance(text, SpannedText)]
+        if len(plain) < len(texts):
+            return await device.run(lambda: encoder.encode_spans(texts), seconds)
+        if device.ops.pipelined:
+            begun = await device.run(lambda: encoder.begin(plain), seconds)
+            return await device.wait(lambda: encoder.finish(begun), seconds)
+        return await device.run(lambda: encoder.encode(plain), seconds)
 
     async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> Tokenized:
         """The inputs in tokens, some at a time: a long request lets short ones in between."""

@@ -21,12 +21,15 @@ EmbedsvcError
     ├── DoesNotFit        4    a model is larger than the memory that models may take
     ├── Stopped           4    a model was unloaded before it was there
     ├── AddressError      5    the address or port cannot be had
+    ├── BulkError         6    an input, an output or a server will not do for embedding files
     └── ServiceError      1    launchd or systemd did not do as told, or a file is in the way
 """
 
 import re
 from typing import Literal
 
+EXIT_HUNG = 6
+"""The command's exit code when something hangs, or a model is broken, and only a restart helps."""
 WORDS = re.compile("(?<=[a-z])(?=[A-Z])")
 ErrorType = Literal["invalid_request_error", "max_tokens_per_request", "tokens", "server_error"]
 
@@ -232,6 +235,12 @@ class AddressError(SetupError):
     """The address cannot be listened on."""
 
     exit_code = 5
+
+
+class BulkError(SetupError):
+    """Embedding files cannot begin or go on; the message names the file or the server."""
+
+    exit_code = 6
 
 
 class ServiceError(SetupError):

@@ -8,10 +8,10 @@ choose (a path) is written so that it stays within its line.
 import asyncio
 import logging
 import time
-from datetime import UTC, datetime
+from functools import lru_cache
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
 
@@ -24,6 +24,7 @@ MOST_WAITING = 20_000
 PROBES = frozenset({"/health", "/ready", "/metrics"})
 """Routes that are asked for all the time: told of at `debug`, unless they fail."""
 LONGEST_PATH = 200
+LEVELS = {getattr(logging, name.upper()): name for name in ("debug", "info", "warning", "error")}
 
 
 class Stream(Protocol):
@@ -92,21 +93,20 @@ class Log(logging.Handler):
 
     def _line(self, told: Record | logging.LogRecord) -> str:
         if isinstance(told, Record):
-            when = time.time() - time.perf_counter() + told.began + told.total
-            level = logging.getLevelName(level_of(told)).lower()
-            fields = {"time": timestamp(when), "level": level, "message": "request"}
-            fields |= fields_of(told)
-            return _json_line(fields) if self._json else f"{fields['time']} {words(level, told)}\n"
+            when = timestamp(time.time() - time.perf_counter() + told.began + told.total)
+            write = request_as_json if self._json else request_in_words
+            return write(told, when)
         level, message = told.levelname.lower(), told.getMessage()
         trace = logging.Formatter().formatException(told.exc_info) if told.exc_info else ""
         when = timestamp(told.created)
         if self._json:
             fields = {"time": when, "level": level, "logger": told.name, "message": message}
-            return _json_line(fields | ({"trace": trace} if trace else {}))
-        lines = "".join(f"\n  | {within_line(line)}" for line in trace.splitlines())
+            if trace:
+                fields["trace"] = trace
+            return orjson.dumps(fields).decode() + "\n"
         # What has several lines of its own begins none that could be taken for another entry.
-        said = "\n  | ".join(within_line(line) for line in message.split("\n"))
-        return f"{when} {level:<7} {said}{lines}\n"
+        lines = [*message.split("\n"), *trace.splitlines()]
+        return f"{when} {level:<7} " + "\n  | ".join(map(within_line, lines)) + "\n"
 
 
 def open_log(stream: Stream, *, json: bool, level: str) -> Log:
@@ -129,37 +129,47 @@ def level_of(request: Record) -> int:
     return logging.DEBUG if request.route in PROBES else logging.INFO
 
 
-def fields_of(request: Record) -> dict[str, Any]:
-    """What there is to say of a request; times in milliseconds."""
-    fields: dict[str, Any] = {
-        "id": request.id.decode("latin-1"),
-        "method": request.method,
-        "path": request.route or within_line(request.path[:LONGEST_PATH]),
-        "status": request.status,
-    }
+def request_as_json(request: Record, when: str) -> str:
+    """A request's line for programs; times in milliseconds."""
+    line = (
+        f'{{"time":"{when}","level":"{LEVELS[level_of(request)]}","message":"request",'
+        f'"id":"{request.id.decode("latin-1")}","method":{_quoted(request.method)},'
+        f'"path":{_quoted(_path(request))},"status":{request.status},'
+    )
     if request.refusal:
-        fields["refusal"] = request.refusal
+        line += f'"refusal":"{request.refusal}",'
     if request.model:
-        fields |= {"model": request.model, "texts": request.texts, "tokens": request.tokens}
-        for name in ("tokenize", "queue", "forward"):
-            fields[f"{name}_ms"] = round(getattr(request, name) * 1000, 3)
-    fields["total_ms"] = round(request.total * 1000, 3)
-    return fields
+        line += (
+            f'"model":{_quoted(request.model)},"texts":{request.texts},"tokens":{request.tokens},'
+            f'"tokenize_ms":{request.tokenize * 1000:.3f},"queue_ms":{request.queue * 1000:.3f},'
+            f'"forward_ms":{request.forward * 1000:.3f},'
+        )
+    return f'{line}"total_ms":{request.total * 1000:.3f}}}\n'
 
 
-def words(level: str, request: Record) -> str:
-    """The same for people."""
-    path = request.route or within_line(request.path[:LONGEST_PATH])
-    said = [f"{level:<7} {request.id.decode('latin-1')} {request.method} {path} {request.status}"]
+def request_in_words(request: Record, when: str) -> str:
+    """A request's line for people."""
+    line = (
+        f"{when} {LEVELS[level_of(request)]:<7} {request.id.decode('latin-1')} "
+        f"{within_line(request.method)} {_path(request)} {request.status} "
+    )
     if request.refusal:
-        said.append(request.refusal)
+        line += f"{request.refusal} "
     if request.model:
-        said += [
-            f"{request.model}: {request.texts} texts, {request.tokens} tokens,",
-            f"queue {request.queue * 1000:.1f} ms, forward {request.forward * 1000:.1f} ms,",
-        ]
-    said.append(f"in {request.total * 1000:.1f} ms")
-    return " ".join(said)
+        line += (
+            f"{request.model}: {request.texts} texts, {request.tokens} tokens, "
+            f"queue {request.queue * 1000:.1f} ms, forward {request.forward * 1000:.1f} ms, "
+        )
+    return f"{line}in {request.total * 1000:.1f} ms\n"
+
+
+def _path(request: Record) -> str:
+    return request.route or within_line(request.path[:LONGEST_PATH])
+
+
+@lru_cache(256)
+def _quoted(text: str) -> str:
+    return orjson.dumps(within_line(text)).decode()
 
 
 def within_line(text: str) -> str:
@@ -170,8 +180,11 @@ def within_line(text: str) -> str:
 
 
 def timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    """UTC, to the millisecond."""
+    whole = int(seconds)
+    return f"{_to_the_second(whole)}.{int((seconds - whole) * 1000):03}Z"
 
 
-def _json_line(fields: dict[str, Any]) -> str:
-    return orjson.dumps(fields, default=str).decode() + "\n"
+@lru_cache(2)
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

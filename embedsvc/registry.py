@@ -169,12 +169,10 @@ class Registry:
         """Load the cards that ask for it. Raises `SetupError`."""
         return [await self.start(card).loaded() for card in self._preloaded()]
 
-    async def ready(self) -> bool:
-        """Whether no preloaded model is missing through a failure, and the device answers."""
+    def missing(self) -> list[str]:
+        """Preloaded models that are on their way, or did not load."""
         waited_for = ("downloading", "loading", "failed")
-        if any(self.state(card) in waited_for for card in self._preloaded()):
-            return False
-        return await self.device.answers(seconds=2)
+        return [card.id for card in self._preloaded() if self.state(card) in waited_for]
 
     def engines(self) -> dict[str, Engine]:
         """The engines that are loaded, by the id of their card."""

@@ -64,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of what is logged, the least that is: requests are `info`, health checks `debug`."""
     log_format: Literal["auto", "human", "json"] = "auto"
     """`auto`: for people on a terminal, else JSON."""
+    hang_seconds: float = 60.0
+    """How long overdue something may be before it hangs, and the server ends to be restarted."""
     shutdown_seconds: float = 30.0
     """How long a stopping server waits for requests in flight."""
 

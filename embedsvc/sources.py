@@ -15,13 +15,19 @@ HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 HUB_NOT = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
 
 
-def find_checkpoint(card: Card, told: Told | None = None, stop: Event | None = None) -> Path:
-    """The folder with the card's files, downloaded if it must be.
+def find_checkpoint(
+    card: Card,
+    told: Told | None = None,
+    stop: Event | None = None,
+    *,
+    download: bool = True,
+) -> Path:
+    """The folder with the card's files, downloaded if it must be, and may be.
 
     Raises `CheckpointError` that names the card and every place looked at.
     """
     looked: list[str] = []
-    folder = _path(card, looked) or _package(card, looked) or _hub(card, looked)
+    folder = _path(card, looked) or _package(card, looked) or _hub(card, looked, download)
     if folder is None:
         raise CheckpointError(f"model `{card.id}`: no files; {'; '.join(looked)}")
     return folder
@@ -50,7 +56,7 @@ def _package(card: Card, looked: list[str]) -> Path | None:
     return None
 
 
-def _hub(card: Card, looked: list[str]) -> Path | None:
+def _hub(card: Card, looked: list[str], download: bool) -> Path | None:
     if card.repo is None:
         return None
     # Imported here: it takes longer to import than a small model takes to load.
@@ -66,6 +72,7 @@ def _hub(card: Card, looked: list[str]) -> Path | None:
                 revision=card.revision,
                 allow_patterns=HUB_FILES,
                 ignore_patterns=HUB_NOT,
+                local_files_only=not download,
             )
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -171,22 +171,6 @@ def test_a_model_that_gives_nan_is_a_500_for_its_text_alone(
     assert embed(client, input=["hello", "a b"]).status_code == 200
 
 
-def test_a_device_that_does_not_answer_is_not_ready(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def hangs(_: object) -> None:
-        await asyncio.sleep(60)
-
-    device = client.app.state.registry.device  # type: ignore[attr-defined]
-    answers = type(device).answers
-    monkeypatch.setattr(type(device), "run", lambda self, function: hangs(function))
-    monkeypatch.setattr(type(device), "answers", lambda self, seconds: answers(self, 0.01))
-    answer = client.get("/ready")
-    assert answer.status_code == 503
-    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
-    assert client.get("/health").status_code == 200
-
-
 def test_two_passes_may_be_in_flight_on_mlx(
     cards_file: Path, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,16 @@ from starlette.testclient import TestClient
 
 from embedsvc.app import create_app
 from embedsvc.encoder import Encoder
-from embedsvc.logs import MOST_WAITING, Log, level_of, open_log, within_line, words
+from embedsvc.logs import (
+    MOST_WAITING,
+    Log,
+    level_of,
+    open_log,
+    request_as_json,
+    request_in_words,
+    timestamp,
+    within_line,
+)
 from embedsvc.record import Record
 from embedsvc.settings import Settings
 
@@ -140,9 +149,16 @@ def test_no_path_or_request_id_can_forge_a_line(cards_file: Path, json: bool) ->
 
 @given(st.text())
 def test_whatever_a_path_is_its_line_is_one_and_printable(path: str) -> None:
-    request = Record(0.0, b"id", "GET", path)
-    assert words("info", request).isprintable()
+    request = Record(0.0, b"id", path, path)
+    for write in (request_as_json, request_in_words):
+        assert write(request, "now").removesuffix("\n").isprintable()
     assert within_line(path).isprintable()
+    assert orjson.loads(request_as_json(request, "now"))["method"] == within_line(path)
+
+
+def test_times_are_in_utc_to_the_millisecond() -> None:
+    assert timestamp(1e9) == "2001-09-09T01:46:40.000Z"
+    assert timestamp(1e9 + 0.9999) == "2001-09-09T01:46:40.999Z"
 
 
 def test_a_bug_is_logged_with_its_trace_and_no_line_of_it_can_pass_for_another(

@@ -24,9 +24,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def find_card(model: str, cards: Path | None) -> Card:
-    """The card of that id or alias, or one for the folder of that name. Raises `CardsError`."""
+def find_card(model: str | None, cards: Path | None) -> Card:
+    """The card of that id or alias, by default the first, or one for the folder of that name.
+
+    Raises `CardsError`.
+    """
     by_name = read_cards(find_cards(cards)).by_name
+    if model is None:
+        return next(iter(by_name.values()))
     if model in by_name:
         return by_name[model]
     folder = Path(model).expanduser()

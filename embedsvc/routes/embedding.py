@@ -5,19 +5,14 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from starlette.requests import Request
 
-from embedsvc import matryoshka
-from embedsvc.cards import Card
-from embedsvc.engine import Embedded, Engine
+from embedsvc.engine import Embedded
 from embedsvc.errors import ClientGone
-from embedsvc.inputs import Reading
-from embedsvc.prompts import choose
 from embedsvc.record import current
 from embedsvc.registry import Registry
 from embedsvc.requests import EmbeddingRequest
+from embedsvc.vectors import vectors_of
 
 T = TypeVar("T")
 
@@ -27,7 +22,6 @@ class Answer:
     """Vectors as they were asked for, and what the answer's headers say of them."""
 
     embedded: Embedded
-    vectors: NDArray[np.float32]
     headers: list[tuple[bytes, bytes]]
 
 
@@ -42,34 +36,15 @@ async def embed(request: Request, wanted: EmbeddingRequest) -> Answer:
 async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
     registry: Registry = request.app.state.registry
     card, prompt = registry.card(wanted.model)
-    async with registry.use(wanted.model) as engine:
-        return await _embed_with(engine, request, wanted, card, prompt)
-
-
-async def _embed_with(
-    engine: Engine, request: Request, wanted: EmbeddingRequest, card: Card, prompt: str | None
-) -> Answer:
     record = current.get()
     if record is not None:
         record.model = card.id
-    if wanted.dimensions is not None:
-        matryoshka.check(wanted.dimensions, engine.dimensions, card.dimensions)
-    reading = Reading(
-        choose(engine.checkpoint.prompts, wanted, prompt),
-        wanted.truncate or card.truncate,
-        card.token_ids,
-    )
     control = request.headers.get("cache-control", "").lower()
     caching = {"read_cache": "no-cache" not in control, "write_cache": "no-store" not in control}
-    if wanted.chunks is None:
-        embedded = await engine.embed(wanted.inputs, reading, **caching)
-    else:
-        embedded = await engine.embed_chunks(wanted.inputs, reading, wanted.chunks, **caching)
+    async with registry.use(wanted.model) as engine:
+        embedded = await vectors_of(engine, card, prompt, wanted, **caching)
     if record is not None:
         record.texts, record.tokens = len(wanted.inputs), embedded.tokens
-    vectors = embedded.vectors
-    if wanted.dimensions is not None:
-        vectors = matryoshka.cut(vectors, wanted.dimensions, layer_norm=card.layer_norm)
     headers = [
         (b"openai-model", card.id.encode("ascii", "replace")),
         (b"x-embedsvc-fingerprint", engine.fingerprint.encode()),
@@ -78,7 +53,7 @@ async def _embed_with(
         headers.append((b"x-embedsvc-truncated", b"%d" % embedded.truncated))
     if embedded.split:
         headers.append((b"x-embedsvc-split", b"%d" % embedded.split))
-    return Answer(embedded, vectors, headers)
+    return Answer(embedded, headers)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

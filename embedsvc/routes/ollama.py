@@ -125,7 +125,7 @@ async def create_embeddings(request: Request) -> Response:
     answer = await embed(request, wanted)
     body = {
         "model": sent.model,
-        "embeddings": answer.vectors,
+        "embeddings": answer.embedded.vectors,
         "total_duration": round((time.perf_counter() - began) * 1e9),
         "load_duration": 0,
         "prompt_eval_count": answer.embedded.tokens,
@@ -142,7 +142,7 @@ async def create_embedding(request: Request) -> Response:
             return JsonResponse(msgspec.json.encode(OldAnswer([])))
     wanted = EmbeddingRequest(model=model, inputs=[sent.prompt], truncate="end")
     answer = await embed(request, wanted)
-    body = {"embedding": answer.vectors[0]}
+    body = {"embedding": answer.embedded.vectors[0]}
     return JsonResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
 
 

@@ -39,18 +39,18 @@ async def create_embeddings(request: Request) -> Response:
     answer = await embed(request, wanted)
     chunks = _chunk_rows(answer.embedded.chunks)
     rows: list[bytes] = []
-    for first in range(0, len(answer.vectors), ROWS):
+    for first in range(0, len(answer.embedded.vectors), ROWS):
         some = slice(first, first + ROWS)
         rows.append(
             write_rows(
-                answer.vectors[some],
+                answer.embedded.vectors[some],
                 first=first,
                 encoding_format=wanted.encoding_format,
                 dtypes=wanted.dtypes,
                 chunks=chunks and chunks[some],
             )
         )
-        if first + ROWS < len(answer.vectors):
+        if first + ROWS < len(answer.embedded.vectors):
             await asyncio.sleep(0)  # let others have a turn
     written = write_embeddings(rows, model=wanted.model, tokens=answer.embedded.tokens)
     return JsonResponse(written, answer.headers)

@@ -83,7 +83,7 @@ async def create_embeddings(request: Request) -> Response:
         truncate=None if sent.truncate is None else (side if sent.truncate else "error"),
     )
     answer = await embed(request, wanted)
-    body = orjson.dumps(answer.vectors, option=orjson.OPT_SERIALIZE_NUMPY)
+    body = orjson.dumps(answer.embedded.vectors, option=orjson.OPT_SERIALIZE_NUMPY)
     return JsonResponse(body, answer.headers)
 
 

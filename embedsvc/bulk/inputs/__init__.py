@@ -1,0 +1,16 @@
+"""What rows are read from: a module for each format, with `read(source, columns)`."""
+
+from collections.abc import Callable, Iterator
+
+from embedsvc.bulk.inputs import delimited, folder, jsonl, lines, parquet
+from embedsvc.bulk.inputs.source import Format, Source
+from embedsvc.bulk.rows import Columns, Item
+
+READERS: dict[Format, Callable[[Source, Columns], Iterator[Item]]] = {
+    "jsonl": jsonl.read,
+    "csv": delimited.read,
+    "tsv": delimited.read,
+    "parquet": parquet.read,
+    "lines": lines.read,
+    "folder": folder.read,
+}

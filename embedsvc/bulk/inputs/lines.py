@@ -1,0 +1,53 @@
+"""Text, a row on each line. Also the lines of formats that have some."""
+
+from collections.abc import Iterator
+
+from embedsvc.bulk.inputs.source import Source
+from embedsvc.bulk.rows import Bad, Columns, Item, Row, to_json
+from embedsvc.errors import BulkError
+
+MAX_LINE_BYTES = 16 << 20
+"""A longer line is a bad row, so that no line takes up the memory."""
+TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MiB"
+
+
+def read(source: Source, columns: Columns) -> Iterator[Item]:
+    """Rows with their number as id. Blank lines are passed over."""
+    refuse_columns(source, columns)
+    for number, line in lines_of(source):
+        if line is None:
+            yield Bad(source.name, number, TOO_LONG, b"null")
+            continue
+        try:
+            text = line.decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            yield not_utf8(source, number, line)
+            continue
+        if text.strip():
+            yield Row(source.name, number, source.number(number), text, {})
+
+
+def lines_of(source: Source) -> Iterator[tuple[int, bytes | None]]:
+    """The number and the bytes of each line; no bytes if it is too long."""
+    with source.open() as stream:
+        number = 0
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) <= MAX_LINE_BYTES:
+                yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                continue
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(MAX_LINE_BYTES)
+            yield number, None
+
+
+def not_utf8(source: Source, number: int, line: bytes) -> Bad:
+    """The bad row of bytes that are no text."""
+    return Bad(source.name, number, "not UTF-8", to_json(line.decode(errors="replace")))
+
+
+def refuse_columns(source: Source, columns: Columns) -> None:
+    """Raises `BulkError` if columns are wanted of an input that has none."""
+    for name in columns.names:
+        if name != Columns().text:
+            raise BulkError(f"{source.name}: has no columns, and so no `{name}`")

@@ -1,0 +1,183 @@
+"""One run of `embedsvc embed`, from the inputs to the finished output."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from embedsvc.bulk.about import About, How, fingerprint_of
+from embedsvc.bulk.blocks import Blocks
+from embedsvc.bulk.dtypes import Stored, store
+from embedsvc.bulk.embedder import Embedder, probe
+from embedsvc.bulk.inputs.source import Format, find_sources
+from embedsvc.bulk.outputs import output_for
+from embedsvc.bulk.outputs.files import beside, replacing
+from embedsvc.bulk.partial import Job, Partial, Record
+from embedsvc.bulk.pipeline import Embedding, Finished, Pipeline, Totals
+from embedsvc.bulk.progress import Progress
+from embedsvc.bulk.rows import Bad, Columns
+from embedsvc.errors import BulkError
+
+SHOWN = 10
+"""Bad rows that are shown as they are met; the file of them has all."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done."""
+
+    inputs: tuple[str, ...]
+    output: Path
+    format: Format | None = None
+    delimiter: str | None = None
+    columns: Columns = Columns()
+    how: How = How()
+    dtype: Stored = "float32"
+    strict: bool = False
+    """Whether the first bad row ends the run."""
+    overwrite: bool = False
+
+
+class Summary(NamedTuple):
+    """What was done, by this run and those it went on from."""
+
+    about: About
+    before: Record
+    """State when this run began."""
+    after: Record
+    totals: Totals
+    """Of this run."""
+
+
+class Run:
+    """A run that goes on where the last one ended. To be used in `with`."""
+
+    def __init__(self, plan: Plan, progress: Progress) -> None:
+        """Raises `BulkError` if there is something in the way, before a model is loaded."""
+        self._plan = plan
+        self._progress = progress
+        self._sources = find_sources(plan.inputs, plan.format, plan.delimiter)
+        self._output = output_for(plan.output)
+        partial = beside(plan.output, "partial")
+        if plan.output.exists() and not plan.overwrite and not partial.exists():
+            raise BulkError(f"{plan.output} is there already: say --overwrite to replace it")
+        self._partial = Partial(partial)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._partial.close(keep=kind is not None)
+
+    async def embed(self, embedder: Embedder) -> Summary:
+        """Embed what is still to be embedded. Raises `BulkError`."""
+        plan, partial, progress = self._plan, self._partial, self._progress
+        sample = await probe(embedder, plan.how)
+        about = About(embedder.model, fingerprint_of(sample), len(sample), plan.dtype, plan.how)
+        partial.begin(Job(plan.inputs, plan.format, plan.delimiter, plan.columns, about))
+        before = partial.state
+        if before.items:
+            progress.say(f"going on after {before.items:,} rows that are done")
+        blocks = Blocks(self._sources, plan.columns)
+        pipeline = Pipeline(embedder, plan.how)
+        reporter = _Reporter(plan.strict, progress, blocks, before)
+
+        def write(finished: Sequence[Finished]) -> None:
+            records: list[Record] = []
+            for one in finished:
+                reporter.check(one.results)
+                last = records[-1] if records else partial.state
+                records.append(self._record(one, last))
+            partial.append(records)
+            reporter.show(partial.state, finished[-1].block.read, pipeline.totals.seconds)
+
+        try:
+            await pipeline.run(blocks, before, write)
+        finally:
+            blocks.close()
+        about = msgspec.structs.replace(about, rows=partial.state.rows)
+        return Summary(about, before, partial.state, pipeline.totals)
+
+    def finish(self, about: About) -> None:
+        """Put together the output, and the file of rejects. Raises `BulkError`."""
+        self._output.finish(self._plan.output, self._data, about)
+        rejects = beside(self._plan.output, "rejects.jsonl")
+        if not self._partial.state.rejected:
+            rejects.unlink(missing_ok=True)
+            return
+        with replacing(rejects) as file:
+            for record in self._partial.records():
+                for bad in record.bad:
+                    told = bad._asdict() | {"row": msgspec.Raw(bad.row)}
+                    file.write(msgspec.json.encode(told) + b"\n")
+
+    def _record(self, finished: Finished, last: Record) -> Record:
+        results = finished.results
+        rows, vectors = _rows(results)
+        bad = tuple(result for result in results if isinstance(result, Bad))
+        return Record(
+            items=last.items + len(results),
+            digest=finished.block.digest,
+            rows=last.rows + len(rows),
+            rejected=last.rejected + len(bad),
+            bad=bad,
+            data=self._output.encode(rows, store(vectors, self._plan.dtype)) if rows else b"",
+        )
+
+    def _data(self) -> Iterator[bytes]:
+        rows = 0
+        for record in self._partial.records():
+            rows = record.rows
+            if record.data:
+                yield record.data
+        if rows != self._partial.state.rows:
+            raise BulkError(f"{self._partial.path}: damaged on disk; delete it to begin anew")
+
+
+def _rows(results: Sequence[Embedding | Bad]) -> tuple[list[dict[str, Any]], Any]:
+    """The output's rows, and their vectors (n, D)."""
+    rows: list[dict[str, Any]] = []
+    done = [result for result in results if isinstance(result, Embedding)]
+    for row, _, chunks in done:
+        whole = {"id": row.id, "text": row.text} | row.kept
+        if chunks is None:
+            rows.append(whole)
+            continue
+        for number, chunk in enumerate(chunks):
+            where = {"chunk": number, "start": chunk.start, "end": chunk.end}
+            rows.append(whole | {"text": row.text[chunk.start : chunk.end]} | where)
+    vectors = np.concatenate([one.vectors for one in done]) if done else None
+    return rows, vectors
+
+
+class _Reporter:
+    """Tells of bad rows and of progress."""
+
+    def __init__(self, strict: bool, progress: Progress, blocks: Blocks, before: Record) -> None:
+        self._strict = strict
+        self._progress = progress
+        self._blocks = blocks
+        self._before = before
+        self._bad = 0
+
+    def check(self, results: Sequence[Embedding | Bad]) -> None:
+        """Tell of bad rows. Raises `BulkError` if there are not to be any."""
+        for result in results:
+            if not isinstance(result, Bad):
+                continue
+            said = f"{result.file}:{result.line}: {result.reason}"
+            if self._strict:
+                raise BulkError(said)
+            self._bad += 1
+            if self._bad <= SHOWN:
+                self._progress.say(said)
+            elif self._bad == SHOWN + 1:
+                self._progress.say("and more, which the file of rejects will have")
+
+    def show(self, state: Record, read: int, seconds: float) -> None:
+        """Tell how far it is."""
+        total = self._blocks.total
+        share = min(read / total, 1.0) if total else None
+        rows = state.items - self._before.items
+        self._progress.update(rows, state.rejected, share, seconds)

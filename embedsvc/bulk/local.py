@@ -1,0 +1,59 @@
+"""A model in this process, embedding as the server would: same engine, same vectors."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from embedsvc.bulk.about import How
+from embedsvc.cards import Card, Cards, find_cards
+from embedsvc.device import open_device
+from embedsvc.engine import Embedded
+from embedsvc.errors import BulkError, Unavailable
+from embedsvc.registry import Registry
+from embedsvc.settings import Settings
+from embedsvc.vectors import vectors_of
+
+UNLIMITED = 1 << 60
+"""Tokens: what waits is bounded by whoever calls, not refused."""
+
+
+class Local:
+    """A loaded model; see `Embedder`."""
+
+    calls = 4  # one waits while another is finished, on either core or in either pass
+
+    def __init__(self, registry: Registry, model: str) -> None:
+        self.model = model
+        self._registry = registry
+
+    async def embed(self, texts: Sequence[str], how: How) -> Embedded:
+        wanted = how.request(self.model, list(texts))
+        try:
+            card, prompt = self._registry.card(wanted.model)
+            async with self._registry.use(wanted.model) as engine:
+                return await vectors_of(engine, card, prompt, wanted)
+        except Unavailable as error:
+            raise BulkError(str(error)) from None
+
+
+@asynccontextmanager
+async def open_local(card: Card, settings: Settings) -> AsyncGenerator[Local, None]:
+    """The card's model, loaded. Raises `SetupError`."""
+    card = msgspec.structs.replace(card, preload=True, pin=True)
+    settings = msgspec.structs.replace(
+        settings,
+        cache_bytes=0,  # texts that are equal and in flight are still embedded once
+        cache_folder=None,
+        max_request_tokens=UNLIMITED,
+        max_waiting_tokens=UNLIMITED,
+    )
+    device = open_device(settings.backend)
+    cards = Cards(find_cards(settings.models), {card.id: card}, {card.id: card})
+    registry = Registry(cards, device, settings)
+    try:
+        await registry.preload()
+        yield Local(registry, card.id)
+    finally:
+        await registry.close()
+        device.close()

@@ -1,0 +1,71 @@
+"""How far a run is: on a terminal as a bar, elsewhere as a line now and then."""
+
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+BAR = 24
+BAR_SECONDS = 0.1
+LINE_SECONDS = 30.0
+
+
+class Progress:
+    """Writes to a stream; called from one thread at a time."""
+
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._terminal = stream.isatty()
+        self._shown = clock()
+        self._first: tuple[float, float] | None = None
+        self._bar = ""
+
+    def update(self, rows: int, bad: int, share: float | None, seconds: float) -> None:
+        """So many rows are done by this run, and that share of the input, where it is known."""
+        if share is not None and self._first is None:
+            self._first = seconds, share  # what was done before this run took no time in it
+        now = self._clock()
+        if now - self._shown < (BAR_SECONDS if self._terminal else LINE_SECONDS):
+            return
+        self._shown = now
+        parts = [f"{rows:,} rows", f"{rows / seconds:,.0f}/s"]
+        if share is not None and self._first is not None:
+            parts.insert(0, f"{share:4.0%}")
+            gained = share - self._first[1]
+            if gained > 0:
+                left = (seconds - self._first[0]) * (1 - share) / gained
+                parts.append(f"{_clock_time(left)} left")
+        if bad:
+            parts.append(f"{bad:,} set aside")
+        text = "  ".join(parts)
+        if not self._terminal:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+            return
+        if share is not None:
+            full = round(share * BAR)
+            text = f"[{'#' * full}{'.' * (BAR - full)}] {text}"
+        self._draw(text)
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        bar = self._bar
+        self._draw("")
+        self._stream.write(line + "\n")
+        self._draw(bar)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._draw("")
+
+    def _draw(self, bar: str) -> None:
+        if self._bar or bar:
+            self._stream.write(f"\r\x1b[K{bar}")
+        self._stream.flush()
+        self._bar = bar
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,111 @@
+"""Rows, on their way from an input to the output, and those that are set aside."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+OWN = ("id", "text", "chunk", "start", "end", "embedding")
+"""Columns of every output, which columns that are carried along cannot be called."""
+
+NO_COLUMN = "no column"
+"""How the reason begins of a row that lacks one."""
+
+
+class Row(NamedTuple):
+    """A row with a text to embed."""
+
+    file: str
+    line: int
+    """Its first line, from 1; where there are no lines, its number among the rows."""
+    id: Any
+    text: str
+    kept: dict[str, Any]
+
+
+class Bad(NamedTuple):
+    """A row that cannot be embedded."""
+
+    file: str
+    line: int
+    reason: str
+    row: bytes
+    """What was read, as JSON."""
+
+
+Item = Row | Bad
+
+
+class Columns(msgspec.Struct, frozen=True):
+    """Which columns of an input make a row."""
+
+    text: str = "text"
+    id: str | None = None
+    keep: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, each once."""
+        return list(dict.fromkeys([self.text, *([self.id] if self.id else []), *self.keep]))
+
+    def row(self, file: str, line: int, record: Mapping[str, Any], number: int | str) -> Item:
+        """The row in a record; `number` is its id where no column is.
+
+        A bad one where the text or the id is missing, or the text is none; what is to be carried
+        along and is not there is null.
+        """
+        for name in (self.text, self.id):
+            if name is not None and name not in record:
+                there = ", ".join(record) or "none"
+                return Bad(file, line, f"{NO_COLUMN} `{name}`; there are: {there}", to_json(record))
+        wrong = _wrong(record[self.text])
+        if wrong:
+            return Bad(file, line, f"`{self.text}` {wrong}", to_json(record))
+        kept = {name: record.get(name) for name in self.keep}
+        return Row(file, line, record[self.id] if self.id else number, record[self.text], kept)
+
+
+def set_aside(row: Row, reason: str) -> Bad:
+    """The row as one that could not be embedded."""
+    return Bad(row.file, row.line, reason, to_json({"id": row.id, "text": row.text} | row.kept))
+
+
+def to_json(value: object) -> bytes:
+    """JSON, with what it has no type for as text."""
+    return msgspec.json.encode(value, enc_hook=plain)
+
+
+def plain(value: Any) -> Any:
+    """A value of Parquet as Python's own."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    try:
+        return value.as_py()
+    except AttributeError:
+        return str(value)
+    except ValueError:  # nanoseconds, which Python's types do not have
+        return value.cast("string").as_py()
+
+
+def _wrong(text: object) -> str | None:
+    match text:
+        case None:
+            return "is null"
+        case "":
+            return "is empty"
+        case str():
+            return None
+        case bool():
+            kind = "a boolean"
+        case int() | float():
+            kind = "a number"
+        case list():
+            kind = "a list"
+        case dict():
+            kind = "an object"
+        case bytes():
+            kind = "bytes"
+        case _:
+            kind = type(text).__name__
+    return f"is {kind}, not text"

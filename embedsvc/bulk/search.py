@@ -1,0 +1,42 @@
+"""The rows of an output that are nearest to a vector."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.bulk.dtypes import load
+from embedsvc.bulk.outputs.index import Index
+
+
+class Hit(NamedTuple):
+    """A row, and the cosine of its vector and the query's."""
+
+    score: float
+    row: dict[str, Any]
+
+
+def search(index: Index, query: NDArray[np.float32], k: int) -> list[Hit]:
+    """The k best rows, the first in the output first where they are equal.
+
+    The output is read once from one end to the other, a block at a time.
+    """
+    query = query / np.float32(np.linalg.norm(query))
+    scores, numbers = np.empty(0, np.float32), np.empty(0, np.int64)
+    first = 0
+    for block in _loaded(index):
+        cosines = block @ query / np.maximum(np.linalg.norm(block, axis=1), 1e-30)
+        scores = np.concatenate([scores, cosines])
+        numbers = np.concatenate([numbers, np.arange(first, first + len(block))])
+        best = np.argsort(-scores, kind="stable")[:k]
+        scores, numbers = scores[best], numbers[best]
+        first += len(block)
+    rows = index.rows(numbers.tolist())
+    return [Hit(score, row) for score, row in zip(scores.tolist(), rows, strict=True)]
+
+
+def _loaded(index: Index) -> Iterator[NDArray[np.float32]]:
+    about = index.about
+    for block in index.blocks():
+        yield load(block, about.dtype, about.dimensions)

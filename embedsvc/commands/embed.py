@@ -1,0 +1,125 @@
+"""`embedsvc embed`: the texts of files as vectors in a file."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from embedsvc.bulk.about import How
+from embedsvc.bulk.dtypes import STORED
+from embedsvc.bulk.inputs.source import FORMATS
+from embedsvc.bulk.job import Plan, Run, Summary
+from embedsvc.bulk.outputs.files import beside
+from embedsvc.bulk.progress import Progress
+from embedsvc.bulk.rows import OWN, Columns
+from embedsvc.cards import Truncate
+from embedsvc.commands.source import add_source, add_vectors, open_source, run_loop
+from embedsvc.errors import CardsError
+from embedsvc.requests import Chunking
+
+EXAMPLES = """\
+examples:
+  embedsvc embed reviews.jsonl --column body --id-column id --output reviews.parquet
+  embedsvc embed notes/ --truncate chunk --output notes.jsonl
+  zcat log.txt.gz | embedsvc embed --format lines --output log.npy
+  embedsvc embed big.parquet --url http://127.0.0.1:8000/v1 --output out.parquet
+
+A run that was interrupted goes on when it is started again. It ends with 0, or with 1 if rows were
+set aside, in OUTPUT.rejects.jsonl.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.usage = "embedsvc embed [FILES ...] --output OUTPUT [options]"
+    parser.description = EXAMPLES
+    option = parser.add_argument
+    option("files", nargs="*", metavar="FILES", help="files and folders; none, or -: what is piped")
+    option("--output", type=Path, required=True, help="a name in .parquet, .jsonl or .npy")
+    option("--overwrite", action="store_true", help="replace OUTPUT if it is there")
+    option("--format", choices=FORMATS, help="of FILES whose names do not tell")
+    option("--delimiter", help="between the cells of a CSV; default: a comma")
+    option("--column", default=Columns().text, help="with the texts; default: text")
+    option("--id-column", metavar="COLUMN", help="kept as id; default: the line's number")
+    option("--keep", default="", metavar="COLUMNS", help="others to carry along: title,url")
+    option("--strict", action="store_true", help="end at the first row that will not do")
+    add_source(parser)
+    option = add_vectors(parser).add_argument
+    option("--dtype", choices=STORED, default="float32", help="default: float32")
+    option("--truncate", choices=get_args(Truncate), help="texts that are too long; default: error")
+    option("--chunking", type=read_chunking, metavar="TOKENS[:OVERLAP]", help="late chunking")
+
+
+def read_chunking(value: str) -> Chunking:
+    """A size and an overlap, as 64:8. Raises `ValueError`."""
+    size, _, overlap = value.partition(":")
+    return Chunking(int(size), int(overlap or 0))
+
+
+def run(given: argparse.Namespace) -> int:
+    """Embed and print what was done; 1 if rows were set aside. Raises `SetupError`."""
+    plan = _plan(given)
+    progress = Progress(sys.stderr)
+
+    async def embed(run: Run) -> Summary:
+        async with open_source(given) as embedder:
+            return await run.embed(embedder)
+
+    try:
+        with Run(plan, progress) as run:
+            summary = run_loop(embed(run))
+            progress.close()
+            run.finish(summary.about)
+    except KeyboardInterrupt:
+        progress.close()
+        kept = beside(plan.output, "partial")
+        if kept.exists():
+            print(f"interrupted; what is done is in {kept}: start again to go on", file=sys.stderr)
+        raise
+    finally:
+        progress.close()
+    print(_told(plan, summary))
+    return 1 if summary.after.rejected else 0
+
+
+def _plan(given: argparse.Namespace) -> Plan:
+    keep = tuple(name for name in given.keep.split(",") if name)
+    for name in keep:
+        if name in OWN:
+            raise CardsError(f"--keep {name}: the output has a column of that name")
+    if given.delimiter is not None and len(given.delimiter) != 1:
+        raise CardsError(f"--delimiter must be one character, not {given.delimiter!r}")
+    return Plan(
+        inputs=tuple(given.files) or ("-",),
+        output=given.output,
+        format=given.format,
+        delimiter=given.delimiter,
+        columns=Columns(given.column, given.id_column, keep),
+        how=How(given.input_type, given.prompt, given.truncate, given.dimensions, given.chunking),
+        dtype=given.dtype,
+        strict=given.strict,
+        overwrite=given.overwrite,
+    )
+
+
+def _told(plan: Plan, summary: Summary) -> str:
+    about, before, after, totals = summary
+    here = after.items - before.items
+    dtype = "" if about.dtype == "float32" else f" in {about.dtype}"
+    vectors = f"{about.rows:,} vectors of {about.dimensions} dimensions{dtype}"
+    seconds = totals.seconds or 1.0
+    rates = f"{here / seconds:,.0f} rows/s, {totals.tokens / seconds:,.0f} tokens/s"
+    lines = [
+        f"{plan.output}: {vectors}, by {about.model}",
+        f"  {here:,} rows in {totals.seconds:,.1f} s: {rates}",
+    ]
+    if before.items:
+        lines.append(f"  {before.items:,} rows were done before")
+    if totals.truncated:
+        lines.append(f"  {totals.truncated:,} texts were cut")
+    if totals.split:
+        lines.append(f"  {totals.split:,} texts were embedded in parts")
+    if after.rejected:
+        rejects = beside(plan.output, "rejects.jsonl")
+        lines.append(f"  {after.rejected:,} rows were set aside, in {rejects}")
+    return "\n".join(lines)

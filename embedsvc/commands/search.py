@@ -1,0 +1,102 @@
+"""`embedsvc search`: the rows of an output that are nearest to a query."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.bulk.about import About, How
+from embedsvc.bulk.embedder import Embedder, probe
+from embedsvc.bulk.outputs import output_for
+from embedsvc.bulk.rows import plain, to_json
+from embedsvc.bulk.search import Hit, search
+from embedsvc.commands.source import add_source, open_source, run_loop
+from embedsvc.errors import BulkError, CardsError, RequestError
+from embedsvc.prompts import SAME
+
+EXAMPLES = """\
+examples:
+  embedsvc search reviews.parquet "arrived broken"
+  embedsvc search notes.jsonl "what did we decide about backups?" -k 3 --json
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.usage = "embedsvc search INDEX QUERY [options]"
+    parser.description = EXAMPLES
+    option = parser.add_argument
+    option("index", type=Path, metavar="INDEX", help="what embedsvc embed wrote")
+    option("query", metavar="QUERY", help="a text")
+    option("-k", type=int, default=10, help="rows to show; default: 10")
+    option("--prompt", help="before the query; needed if INDEX was made with --prompt")
+    option("--json", action="store_true", help="a line of JSON for each row, for programs")
+    add_source(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print the best rows. Raises `SetupError`."""
+    if given.k < 1:
+        raise CardsError(f"-k must be at least 1, not {given.k}")
+    if not given.index.exists():
+        raise BulkError(f"{given.index} is not there")
+    index = output_for(given.index).open(given.index)
+    how = _how(index.about, given)
+
+    async def embed() -> NDArray[np.float32]:
+        async with open_source(given, index.about.model) as embedder:
+            await _check(embedder, given, index.about)
+            return (await embedder.embed([given.query], how)).vectors[0]
+
+    try:
+        query = run_loop(embed())
+    except RequestError as error:
+        raise BulkError(f"the query: {error}") from None
+    for hit in search(index, query, given.k):
+        print(_json(hit) if given.json else _line(hit))
+    return 0
+
+
+def _how(about: About, given: argparse.Namespace) -> How:
+    """How the query is to be embedded: as one, if the rows were embedded as documents."""
+    if given.prompt is not None:
+        return msgspec.structs.replace(about.how.of_one_vector(), prompt=given.prompt)
+    if about.how.prompt is not None:
+        raise BulkError(
+            f"{given.index} was made with --prompt {about.how.prompt!r}: "
+            "say the --prompt of queries, which may be the same, or empty"
+        )
+    kind = about.how.input_type
+    if kind is not None and "document" in SAME.get(kind, ()):
+        kind = "query"
+    return msgspec.structs.replace(about.how.of_one_vector(), input_type=kind)
+
+
+async def _check(embedder: Embedder, given: argparse.Namespace, about: About) -> None:
+    """Raises `BulkError` if the model is not the one that made the index."""
+    try:
+        sample = await probe(embedder, about.how)
+    except BulkError as error:
+        raise BulkError(f"{given.index} was made by `{about.model}`; {error}") from None
+    if not about.is_by(sample):
+        same = embedder.model == about.model
+        this = "another model of that name" if same else f"`{embedder.model}`"
+        raise BulkError(f"{given.index} was made by `{about.model}`, and this is {this}")
+
+
+def _json(hit: Hit) -> str:
+    return to_json({"score": round(hit.score, 6)} | hit.row).decode()
+
+
+def _line(hit: Hit) -> str:
+    identity, text = hit.row["id"], hit.row["text"]
+    said = " ".join(str(plain(text)).split())
+    line = f"{hit.score:7.4f}  {plain(identity)}  {said}"
+    if not sys.stdout.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    return line if len(line) <= width else f"{line[: width - 1]}…"

@@ -1,0 +1,73 @@
+"""`embedsvc similarity`: how alike texts are to a model."""
+
+import argparse
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.bulk.about import How
+from embedsvc.commands.source import add_source, add_vectors, open_source, run_loop
+from embedsvc.errors import BulkError, RequestError
+
+EXAMPLES = """\
+examples:
+  embedsvc similarity "a cat on a mat" "a kitten on a rug" "interest rates rose"
+  embedsvc similarity --lines titles.txt --json
+"""
+TEXTS = 64
+"""Of one request."""
+WIDTH = 60
+"""Characters of a text that are shown."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.usage = "embedsvc similarity TEXT TEXT ... [options]"
+    parser.description = EXAMPLES
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="two or more")
+    parser.add_argument("--lines", type=Path, metavar="FILE", help="a file with one on each line")
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    add_source(parser)
+    add_vectors(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print the matrix of cosines. Raises `SetupError`."""
+    texts: list[str] = [*given.texts, *(_lines(given.lines) if given.lines else [])]
+    if len(texts) < 2 or not all(texts):
+        raise BulkError("similarity needs two texts or more, and none of them empty")
+    how = How(given.input_type, given.prompt, dimensions=given.dimensions)
+
+    async def embed() -> tuple[str, NDArray[np.float32]]:
+        async with open_source(given) as embedder:
+            parts = [
+                (await embedder.embed(texts[first : first + TEXTS], how)).vectors
+                for first in range(0, len(texts), TEXTS)
+            ]
+            return embedder.model, np.concatenate(parts)
+
+    try:
+        model, vectors = run_loop(embed())
+    except RequestError as error:
+        raise BulkError(str(error)) from None
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = (vectors @ vectors.T).astype(float).round(6)
+    if given.json:
+        told = {"model": model, "texts": texts, "cosines": cosines.tolist()}
+        print(msgspec.json.encode(told).decode())
+        return 0
+    print("".join(f"{number:>7}" for number in range(1, len(texts) + 1)))
+    for number, (text, row) in enumerate(zip(texts, cosines, strict=True), 1):
+        said = text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+        print("".join(f"{cosine:7.3f}" for cosine in row) + f"  {number} {said}")
+    return 0
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BulkError(f"{file}: {error}") from None
+    return [line for line in lines if line.strip()]

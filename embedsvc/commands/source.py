@@ -1,0 +1,81 @@
+"""What commands that embed texts share: where the vectors come from."""
+
+import argparse
+import asyncio
+import os
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from embedsvc.bulk.embedder import Embedder
+from embedsvc.bulk.local import open_local
+from embedsvc.bulk.remote import open_remote
+from embedsvc.commands.common import find_card
+from embedsvc.errors import CardsError
+from embedsvc.loop import new_event_loop
+from embedsvc.prompts import SAME
+from embedsvc.settings import BackendChoice, read_settings
+
+CALLS = 4
+LOCAL = ("models", "backend")
+"""Settings of the server that are options here, and may come from the environment."""
+Group = argparse._ArgumentGroup  # pyright: ignore[reportPrivateUsage] - it has no other name
+T = TypeVar("T")
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The options that say which model, and where it runs."""
+    group = parser.add_argument_group("the model")
+    option = group.add_argument
+    option(
+        "--model", metavar="M", help="id or alias of a card, or a folder; default: the first card"
+    )
+    option("--models", type=Path, metavar="FILE", help="cards file")
+    option("--backend", choices=get_args(BackendChoice), help="default: auto")
+    option(
+        "--url", help="a running server, like http://127.0.0.1:8000/v1, in place of this process"
+    )
+    option("--api-key", metavar="KEY", help="if it wants one; default: $OPENAI_API_KEY")
+    option(
+        "--parallel",
+        type=int,
+        default=CALLS,
+        metavar="N",
+        help=f"requests in flight to it; default: {CALLS}",
+    )
+
+
+def add_vectors(parser: argparse.ArgumentParser) -> Group:
+    """The options that say what is asked of the model; the group, for more of them."""
+    group = parser.add_argument_group("the vectors")
+    group.add_argument("--input-type", metavar="TYPE", help="query, document: the model's prompt")
+    group.add_argument("--prompt", help="a text to put before each text, instead")
+    group.add_argument("--dimensions", type=int, help="fewer, of a Matryoshka model")
+    return group
+
+
+def open_source(
+    given: argparse.Namespace, model: str | None = None
+) -> AbstractAsyncContextManager[Embedder]:
+    """What embeds, `model` where the command line names none. Raises `SetupError`."""
+    model = given.model or model
+    kind = (model or "").rpartition(":")[2]
+    if kind in SAME:
+        raise CardsError(f"`{model}`: say the prompt by --input-type {kind}")
+    if given.url:
+        if given.parallel < 1:
+            raise CardsError(f"--parallel must be at least 1, not {given.parallel}")
+        key = given.api_key or os.environ.get("OPENAI_API_KEY") or "none"
+        return open_remote(given.url, key, model, given.parallel)
+    settings = read_settings({name: getattr(given, name) for name in LOCAL}, os.environ)
+    card = find_card(model, settings.models)
+    if kind := card.prompt_aliases.get(model or ""):
+        raise CardsError(f"`{model}`: is `{card.id}`, say the prompt by --input-type {kind}")
+    return open_local(card, settings)
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run to the end, on the event loop that the server has."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(main)

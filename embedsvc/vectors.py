@@ -1,0 +1,41 @@
+"""From a request to its vectors, whoever asks: a route, or a command in this process."""
+
+from dataclasses import replace
+
+from embedsvc import matryoshka
+from embedsvc.cards import Card
+from embedsvc.engine import Embedded, Engine
+from embedsvc.inputs import Reading
+from embedsvc.prompts import choose
+from embedsvc.requests import EmbeddingRequest
+
+
+async def vectors_of(
+    engine: Engine,
+    card: Card,
+    prompt: str | None,
+    wanted: EmbeddingRequest,
+    *,
+    read_cache: bool = True,
+    write_cache: bool = True,
+) -> Embedded:
+    """The vectors, of the size wanted; `prompt` is the one named with the model, if any.
+
+    Raises `RequestError`.
+    """
+    if wanted.dimensions is not None:
+        matryoshka.check(wanted.dimensions, engine.dimensions, card.dimensions)
+    reading = Reading(
+        choose(engine.checkpoint.prompts, wanted, prompt),
+        wanted.truncate or card.truncate,
+        card.token_ids,
+    )
+    caching = {"read_cache": read_cache, "write_cache": write_cache}
+    if wanted.chunks is None:
+        embedded = await engine.embed(wanted.inputs, reading, **caching)
+    else:
+        embedded = await engine.embed_chunks(wanted.inputs, reading, wanted.chunks, **caching)
+    if wanted.dimensions is not None:
+        cut = matryoshka.cut(embedded.vectors, wanted.dimensions, layer_norm=card.layer_norm)
+        embedded = replace(embedded, vectors=cut)
+    return embedded

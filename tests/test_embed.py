@@ -1,0 +1,404 @@
+"""`embedsvc embed`, `search` and `similarity` as they are typed."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from starlette.testclient import TestClient
+
+from embedsvc.cli import main
+from tests.checkpoints import write_bert
+from tests.conftest import ROOT, serve
+from tests.documents import ADDRESS
+from tests.fake_server import FakeServer, refusal, vector_of
+
+WORDS = "hello world a b c d e f"
+TEXTS = [f"{word} {other}" for word in WORDS.split() for other in WORDS.split()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with a cards file and `in.jsonl`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.toml").write_text(
+        f"""
+        [models.tiny]
+        path = '{tiny_folder}'
+        aliases = ["alias"]
+        prompts = {{query = "a b ", document = "c d "}}
+        prompt_aliases = {{tiny-query = "query"}}
+        dimensions = [8]
+        [models.other]
+        path = '{write_bert(tmp_path / "other", intermediate_size=48)}'
+        """
+    )
+    rows = [{"key": f"k{i}", "body": text, "n": i} for i, text in enumerate(TEXTS)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def embed(*arguments: str) -> int:
+    return main(["embed", "in.jsonl", "--column", "body", "--backend", "numpy", *arguments])
+
+
+@pytest.fixture
+def served(folder: Path) -> Iterator[TestClient]:
+    with serve(models=folder / "models.toml") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        ((), {}),
+        (("--input-type", "document"), {"input_type": "document"}),
+        (("--prompt", "hello "), {"prompt": "hello "}),
+        (("--dimensions", "8"), {"dimensions": 8}),
+        (("--model", "alias", "--truncate", "end"), {"truncate": "end"}),
+        (("--truncate", "chunk"), {"truncate": "chunk"}),
+        (("--model", "other"), {"model": "other"}),
+    ],
+)
+def test_vectors_are_those_of_the_server(
+    served: TestClient, options: tuple[str, ...], fields: dict[str, Any], folder: Path
+) -> None:
+    texts = [*TEXTS, "hello world " * 30] if "truncate" in fields else TEXTS
+    (folder / "in.jsonl").write_text("".join(json.dumps({"body": t}) + "\n" for t in texts))
+    assert embed("--output", "out.npy", *options) == 0
+    body = {"model": "tiny", "input": texts} | fields
+    answer = served.post("/v1/embeddings", json=body).json()
+    expected = np.array([row["embedding"] for row in answer["data"]], np.float32)
+    np.testing.assert_allclose(np.load("out.npy"), expected, atol=1e-6)
+
+
+def test_late_chunks_are_those_of_the_server(served: TestClient) -> None:
+    assert embed("--output", "out.parquet", "--chunking", "2:1") == 0
+    body = {"model": "tiny", "input": TEXTS, "chunking": {"size": 2, "overlap": 1}}
+    rows = served.post("/v1/embeddings", json=body).json()["data"]
+    table = pq.read_table("out.parquet")
+    expected = np.array([row["embedding"] for row in rows], np.float32)
+    np.testing.assert_allclose(np.stack(table["embedding"].to_numpy()), expected, atol=1e-6)
+    assert table["start"].to_pylist() == [row["chunk"]["start"] for row in rows]
+    assert table["id"].to_pylist() == [row["chunk"]["input"] + 1 for row in rows]
+
+
+def test_what_is_kept_and_what_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--id-column", "key", "--keep", "n", "--output", "out.parquet")
+    assert embed(*options, "--dtype", "float16") == 0
+    table = pq.read_table("out.parquet")
+    assert table.column_names == ["id", "text", "n", "embedding"]
+    assert table.select(["id", "text", "n"]).to_pylist()[9] == {
+        "id": "k9",
+        "text": "world world",
+        "n": 9,
+    }
+    said, errors = capsys.readouterr()
+    assert said.startswith("out.parquet: 64 vectors of 16 dimensions in float16, by tiny\n")
+    assert "64 rows in" in said
+    assert errors == ""
+    assert [path.name for path in sorted(folder.iterdir())] == [
+        "in.jsonl",
+        "models.toml",
+        "other",
+        "out.parquet",
+    ]
+
+
+def test_rows_set_aside_are_told_in_the_exit_code(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (folder / "in.jsonl").open("a") as file:
+        file.write("oops\n" + json.dumps({"body": "hello " * 99}) + "\n" + "{}\n" * 20)
+    assert embed("--output", "out.jsonl") == 1
+    said, errors = capsys.readouterr()
+    assert said.endswith("  22 rows were set aside, in out.jsonl.rejects.jsonl\n")
+    lines = errors.splitlines()
+    assert lines[0].startswith("in.jsonl:65: not JSON")
+    assert "in.jsonl:66: Invalid 'input': maximum context length is 32 tokens" in lines[1]
+    assert lines[10:] == ["and more, which the file of rejects will have"]
+    assert len((folder / "out.jsonl.rejects.jsonl").read_text().splitlines()) == 22
+    assert embed("--output", "again.jsonl", "--strict") == 6
+    assert "embedsvc: in.jsonl:65: not JSON" in capsys.readouterr().err
+    assert not (folder / "again.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--output", "out.csv"), 6, "an output's name ends in .parquet, .jsonl, .npy"),
+        (("--output", "no/out.npy"), 6, "no/out.npy.partial: No such file or directory"),
+        (("--output", "o.npy", "--column", "text"), 6, "no column `text`; there are: key, body, n"),
+        (("--output", "o.npy", "--model", "x"), 3, "`x` is neither the name of a card nor"),
+        (("--output", "o.npy", "--model", "tiny:query"), 3, "by --input-type query"),
+        (("--output", "o.npy", "--model", "tiny-query"), 3, "by --input-type query"),
+        (("--output", "o.npy", "--dimensions", "9"), 6, "Invalid value for 'dimensions' = 9"),
+        (("--output", "o.npy", "--input-type", "x"), 6, "Invalid value for 'input_type' = x"),
+        (("--output", "o.npy", "--keep", "id"), 3, "the output has a column of that name"),
+        (("--output", "o.npy", "--delimiter", "ab"), 3, "--delimiter must be one character"),
+        (("--output", "o.npy", "--url", "x"), 6, "--url must be like http://"),
+        (("--output", "o.npy", "--url", "http://x", "--parallel", "0"), 3, "at least 1"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_leaves_nothing_behind(
+    folder: Path,
+    arguments: tuple[str, ...],
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert embed(*arguments) == code
+    assert said in capsys.readouterr().err
+    assert [path.name for path in sorted(folder.iterdir())] == ["in.jsonl", "models.toml", "other"]
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
+
+
+def test_a_server_does_it_in_place_of_this_process(folder: Path, fake: FakeServer) -> None:
+    fake.script += [refusal(429, "busy", Retry_After="0"), None, refusal(503, "", Retry_After="0")]
+    assert embed("--url", fake.url, "--api-key", "k", "--output", "out.npy") == 0
+    np.testing.assert_array_equal(np.load("out.npy"), [vector_of(text) for text in TEXTS])
+    assert fake.keys == {"Bearer k"}
+    assert {request["model"] for request in fake.requests} == {"fake"}
+    lines = (folder / "out.npy.rows.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines][:2] == [
+        {"id": 1, "text": TEXTS[0]},
+        {"id": 2, "text": TEXTS[1]},
+    ]
+
+
+def test_texts_that_a_server_refuses_are_set_aside(folder: Path, fake: FakeServer) -> None:
+    texts = {"a b": refusal(400, "Invalid 'INPUT': no"), "c d": refusal(500, "oh")}
+    fake.refuse = texts.get  # type: ignore[assignment]
+    assert embed("--url", fake.url, "--output", "out.npy") == 1
+    rejects = [
+        json.loads(line) for line in (folder / "out.npy.rejects.jsonl").read_text().splitlines()
+    ]
+    assert [(bad["row"]["text"], bad["reason"]) for bad in rejects] == [
+        ("a b", "Invalid 'input': no"),
+        ("c d", "oh"),
+    ]
+    assert np.load("out.npy").shape == (62, 8)
+
+
+def run(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "embedsvc", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=50)
+
+
+def test_lines_are_piped_in(folder: Path, fake: FakeServer) -> None:
+    options = ("embed", "--format", "lines", "--url", fake.url, "--output", "out.jsonl")
+    done = run(*options, stdin=b"one\n\ntwo\n")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["text"]) for row in rows] == [(1, "one"), (3, "two")]
+
+
+def test_ctrl_c_keeps_what_is_done_also_while_a_pipe_is_silent(
+    folder: Path, fake: FakeServer
+) -> None:
+    lines = "".join(f"text {i}\n" for i in range(2000)).encode()
+    options = ("embed", "-", "--format", "lines", "--url", fake.url, "--output", "out.jsonl")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "embedsvc", *options],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write(lines[:10_000])
+        process.stdin.flush()
+        partial = folder / "out.jsonl.partial"
+        while not partial.exists() or partial.stat().st_size < 5000:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)  # it waits for more lines, which do not come
+        assert process.wait(timeout=20) == 130
+        said = process.stderr.read().decode()
+        process.stdin.close()
+    assert said == ("interrupted; what is done is in out.jsonl.partial: start again to go on\n")
+    before = len(fake.texts)
+    done = run(*options, stdin=lines)
+    assert done.returncode == 0, done.stderr
+    assert b"going on after" in done.stderr
+    assert len(fake.texts) < before + 2000
+    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == [f"text {i}" for i in range(2000)]
+
+
+def test_the_examples_of_the_documentation_work(folder: Path, fake: FakeServer) -> None:
+    rows = [{"id": i, "body": text, "stars": i % 5} for i, text in enumerate(TEXTS)]
+    (folder / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "notes").mkdir()
+    (folder / "notes" / "one.md").write_text("hello world " * 40)
+    (folder / "log.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
+    (folder / "a.csv").write_text("title,year\nhello,1\n")
+    (folder / "b.csv.gz").write_bytes(gzip.compress(b"title\nworld\n"))
+    page = (ROOT / "docs" / "bulk.md").read_text()
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    script = script.replace(ADDRESS + "/v1", fake.url)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", script], env=os.environ | {"PATH": path}, capture_output=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+    for output, count in (("reviews", 64), ("titles", 2), ("served", 64)):
+        assert pq.read_table(f"{output}.parquet").num_rows == count
+    assert pq.read_table("titles.parquet")["id"].to_pylist() == ["a.csv:2", "b.csv.gz:2"]
+    assert len((folder / "notes.jsonl").read_text().splitlines()) == 1
+    assert np.load("log.npy").shape == (2, 16)
+
+
+def test_help_begins_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("embed", "search", "similarity"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        said = capsys.readouterr().out
+        assert said.index("examples:") < said.index("options:")
+        assert f"  embedsvc {command} " in said
+
+
+Search = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def search(capsys: pytest.CaptureFixture[str]) -> Search:
+    def search(*arguments: str) -> list[dict[str, Any]]:
+        capsys.readouterr()
+        assert main(["search", *arguments, "--json"]) == 0
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return search
+
+
+@pytest.mark.parametrize("output", ["out.parquet", "out.jsonl", "out.npy"])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_text_finds_itself(
+    folder: Path, search: Search, fake: FakeServer, output: str, dtype: str
+) -> None:
+    options = ("--dtype", dtype, "--id-column", "key", "--keep", "n", "--url", fake.url)
+    assert embed("--output", output, *options) == 0
+    hits = search(output, "b c", "-k", "3", "--url", fake.url)
+    assert len(hits) == 3
+    assert hits[0] == {"score": hits[0]["score"], "id": "k28", "text": "b c", "n": 28}
+    assert hits[0]["score"] > 0.999
+    assert hits[0]["score"] >= hits[1]["score"] >= hits[2]["score"]
+
+
+def test_documents_are_searched_with_the_prompt_of_queries(
+    served: TestClient, search: Search
+) -> None:
+    assert embed("--output", "out.npy", "--input-type", "document") == 0
+    body = {"model": "tiny:query", "input": "b c"}
+    query = np.array(served.post("/v1/embeddings", json=body).json()["data"][0]["embedding"])
+    scores = np.load("out.npy") @ query
+    hits = search("out.npy", "b c", "-k", "64")
+    assert [hit["score"] for hit in hits] == pytest.approx(sorted(scores, reverse=True), abs=1e-5)
+    assert embed("--output", "plain.npy") == 0
+    assert search("plain.npy", "b c")[0]["score"] == pytest.approx(1, abs=1e-5)
+
+
+def test_an_index_with_a_prompt_of_its_own_wants_one_for_the_query(
+    folder: Path, search: Search, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--url", fake.url)
+    assert embed("--output", "out.npy", "--prompt", "e f ", *options) == 0
+    assert main(["search", "out.npy", "b c", *options]) == 6
+    assert "was made with --prompt 'e f '" in capsys.readouterr().err
+    assert search("out.npy", "b c", "--prompt", "e f ", *options)[0]["score"] > 0.999
+    assert search("out.npy", "e f b c", "--prompt", "", *options)[0]["score"] > 0.999
+    assert search("out.npy", "b c", "--prompt", "", *options)[0]["score"] < 0.999
+
+
+def test_another_model_is_refused_with_both_names(
+    folder: Path, search: Search, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embed("--output", "out.npy") == 0
+    assert main(["search", "out.npy", "b c", "--model", "other"]) == 6
+    assert "out.npy was made by `tiny`, and this is `other`" in capsys.readouterr().err
+    assert main(["search", "out.npy", "b c", "--url", fake.url]) == 6
+    assert "out.npy was made by `tiny`, and this is `fake`" in capsys.readouterr().err
+    assert search("out.npy", "b c", "--model", "alias")[0]["score"] > 0.999
+    cards = folder / "models.toml"
+    text = cards.read_text()
+    cards.write_text(
+        text.replace("models.tiny", "models.was").replace("models.other", "models.tiny")
+    )
+    assert main(["search", "out.npy", "b c"]) == 6
+    said = capsys.readouterr().err
+    assert "out.npy was made by `tiny`, and this is another model of that name" in said
+
+
+def test_hits_for_people(
+    folder: Path, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embed("--output", "out.npy", "--id-column", "key", "--url", fake.url) == 0
+    capsys.readouterr()
+    assert main(["search", "out.npy", "b c", "-k", "2", "--url", fake.url]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == " 1.0000  k28  b c"
+    assert second.startswith(" 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("none.npy", "x"), 6, "none.npy is not there"),
+        (("models.toml", "x"), 6, "an output's name ends in"),
+        (("out.npy", "x", "-k", "0"), 3, "-k must be at least 1"),
+        (("out.npy", "hello " * 99), 6, "the query: Invalid 'input': maximum context length"),
+    ],
+)
+def test_searches_that_cannot_be(
+    folder: Path,
+    arguments: tuple[str, ...],
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert embed("--output", "out.npy") == 0
+    assert main(["search", *arguments]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_similarity(served: TestClient, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["hello world", "a b c", "hello"]
+    capsys.readouterr()
+    assert main(["similarity", *texts, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    answer = served.post("/v1/embeddings", json={"model": "tiny", "input": texts}).json()
+    vectors = np.array([row["embedding"] for row in answer["data"]])
+    assert (told["model"], told["texts"]) == ("tiny", texts)
+    np.testing.assert_allclose(told["cosines"], vectors @ vectors.T, atol=2e-6)
+    assert main(["similarity", *texts]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["1", "2", "3"]
+    assert lines[1].startswith("  1.000")
+    assert lines[3].endswith("  1.000  3 hello")
+
+
+def test_similarity_of_the_lines_of_a_file(
+    folder: Path, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "lines.txt").write_text("".join(f"text {i}\n\n" for i in range(100)))
+    options = ["--lines", "lines.txt", "--url", fake.url, "--input-type", "query", "--json"]
+    assert main(["similarity", *options]) == 0
+    told = json.loads(capsys.readouterr().out)
+    vectors = np.array([vector_of(f"text {i}") for i in range(100)])
+    np.testing.assert_allclose(told["cosines"], vectors @ vectors.T, atol=2e-6)
+    assert {request["input_type"] for request in fake.requests} == {"query"}
+    for wrong in (["one"], ["one", ""], ["--lines", "none.txt"]):
+        assert main(["similarity", *wrong]) == 6
