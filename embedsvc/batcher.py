@@ -92,8 +92,10 @@ class Batcher:
             raise
         record = current.get()
         if record is not None and job.started is not None:
+            now = self._clock()
             record.queue += job.started - arrived
-            record.forward += self._clock() - job.started
+            record.forward += now - job.started
+            record.queued = time.perf_counter() - (now - arrived)
         rows = bytearray().join([vector for vector in job.vectors if vector is not None])
         return np.frombuffer(rows, np.float32).reshape(len(texts), -1)  # faster than np.stack
 

@@ -64,6 +64,7 @@ class Edge:
             path = scope["path"] = SLASHES.sub("/", path).rstrip("/") or "/"
         added = self._answer_headers(headers)
         record = Record(began, added[0][1], scope["method"], path)
+        record.traceparent = headers.get(b"traceparent")
         current.set(record)
 
         def send_with_headers(message: Message) -> Awaitable[None]:

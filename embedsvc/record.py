@@ -19,13 +19,16 @@ class Record:
         "model",
         "path",
         "queue",
+        "queued",
         "refusal",
         "route",
         "status",
         "texts",
         "tokenize",
+        "tokenized",
         "tokens",
         "total",
+        "traceparent",
     )
 
     def __init__(self, began: float, identity: bytes, method: str, path: str) -> None:
@@ -41,15 +44,20 @@ class Record:
         """Of the answer; 0: none was sent."""
         self.refusal = ""
         """What sort of error the answer is, if it is one."""
+        self.traceparent: bytes | None = None
+        """The caller's span, if he traces."""
         self.body = 0
         """Bytes of it that were read."""
         self.model = ""
         self.texts = 0
         self.tokens = 0
-        self.tokenize = 0.0
+        self.tokenize = self.tokenized = 0.0
+        """How long that took, and when it was done, by `time.perf_counter`."""
         self.queue = 0.0
         """From when its texts were to be computed until the first of them was; 0 where it found
         them computed, or being computed for others."""
+        self.queued = 0.0
+        """When they were, by `time.perf_counter`."""
         self.forward = 0.0
         """From then until the last of them had been."""
         self.total = 0.0
