@@ -1,5 +1,6 @@
 """The application: what is opened when it starts, its routes, and how its errors look."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,18 @@ from embedsvc.errors import NoRoute, RequestError
 from embedsvc.metrics import Metric, Metrics, gauge
 from embedsvc.record import Record, current
 from embedsvc.registry import Registry
-from embedsvc.routes import cohere, documents, exo, instances, ollama, openai, operations, tei
+from embedsvc.routes import (
+    activity,
+    cohere,
+    dashboard,
+    documents,
+    exo,
+    instances,
+    ollama,
+    openai,
+    operations,
+    tei,
+)
 from embedsvc.settings import Settings
 from embedsvc.watch import Watch
 
@@ -62,6 +74,8 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
             *cohere.routes,
             *instances.routes,
             *exo.routes,
+            *activity.routes,
+            *dashboard.routes,
             *documents.routes,
             *operations.routes,
         ],
@@ -72,6 +86,7 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
     app.router.redirect_slashes = False
     app.state.settings = settings
     app.state.metrics = metrics
+    app.state.stopping = asyncio.Event()  # for answers that would never end
     return app
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from itertools import count
 from typing import Any
 
-from embedsvc.access import Access
+from embedsvc.access import DASHBOARD, Access
 from embedsvc.answers import write_error
 from embedsvc.errors import BodyTooLarge, RequestError
 from embedsvc.metrics import Metrics
@@ -63,6 +63,8 @@ class Edge:
         path: str = scope["path"]
         if path[-1:] == "/" or "//" in path:
             path = scope["path"] = SLASHES.sub("/", path).rstrip("/") or "/"
+        if path == "/" and _is_browser(scope["method"], headers):
+            path = scope["path"] = DASHBOARD
         added = self._answer_headers(headers)
         record = Record(began, added[0][1], scope["method"], path)
         if b"traceparent" in headers:
@@ -122,6 +124,11 @@ class Edge:
                 (b"vary", b"Origin"),
             ]
         return added
+
+
+def _is_browser(method: str, headers: dict[bytes, bytes]) -> bool:
+    """Whether a person wants to see a page; Ollama's clients ask `/` whether the server runs."""
+    return method in ("GET", "HEAD") and b"text/html" in headers.get(b"accept", b"")
 
 
 async def _preflight(headers: dict[bytes, bytes], refused: RequestError | None, send: Send) -> None:

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Timer
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -115,6 +116,11 @@ class Server(uvicorn.Server):
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.app
+        app.state.stopping.set()  # streams end, so that what is in flight does
+        await super().shutdown(sockets)
 
 
 def _config(
