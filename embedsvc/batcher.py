@@ -155,8 +155,10 @@ class Batcher:
 
     def _finish(self, job: Job) -> None:
         if job.record is not None and job.started is not None:
+            now = self._clock()
             job.record.queue += job.started - job.arrived
-            job.record.forward += self._clock() - job.started
+            job.record.forward += now - job.started
+            job.record.queued = time.perf_counter() - (now - job.arrived)
         rows = bytearray().join([vector for vector in job.vectors if vector is not None])
         vectors = np.frombuffer(rows, np.float32)  # faster than np.stack
         job.done.set_result(vectors.reshape(len(job.vectors), -1))

@@ -272,11 +272,11 @@ class Engine:
         )
 
     def _tokenized(self, began: float) -> None:
-        seconds = time.perf_counter() - began
-        self.tokenize_seconds.observe(seconds)
+        now = time.perf_counter()
+        self.tokenize_seconds.observe(now - began)
         record = current.get()
         if record is not None:
-            record.tokenize = seconds
+            record.tokenize, record.tokenized = now - began, now
 
     def _check_tokens(self, tokens: int) -> None:
         if tokens > self._max_request_tokens:
