@@ -139,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--port", str, f"port to listen on, 0 for any (default {defaults.port})"),
         ("--models", Path, "cards file (default: ./models.toml, the user's, the packaged one)"),
         ("--backend", str, "auto, mlx or numpy (default auto: mlx where there is a GPU)"),
+        ("--cores", str, "cores to compute on, on a CPU (default: all)"),
         ("--api-keys-file", Path, "file of keys, one a line (or EMBEDSVC_API_KEYS=key,key)"),
         ("--allowed-hosts", str, "names, beside this machine's, to answer to without keys"),
         ("--cors-origins", str, "origins whose web pages may call, * for all"),
