@@ -64,16 +64,6 @@ def write_embeddings(rows: Iterable[bytes], *, model: str, tokens: int) -> bytes
     )
 
 
-def write_models(names: Iterable[str], created: int) -> bytes:
-    """The list of models; `created` in seconds since 1970."""
-    return orjson.dumps({"object": "list", "data": [_model(name, created) for name in names]})
-
-
-def write_model(name: str, created: int) -> bytes:
-    """One model."""
-    return orjson.dumps(_model(name, created))
-
-
 def write_error(error: RequestError) -> bytes:
     """The body of a refusal."""
     return orjson.dumps(
@@ -86,7 +76,3 @@ def write_error(error: RequestError) -> bytes:
             }
         }
     )
-
-
-def _model(name: str, created: int) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": created, "owned_by": "embedsvc"}

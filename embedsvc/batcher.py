@@ -1,134 +1,28 @@
-"""The waiting line of one model, and the batches made from it.
+"""What takes requests into the waiting line of one model, and runs batches made from it.
 
 There is no timer: a text that finds the device free goes at once, and texts that arrive while
-batches run share the next one. The line knows token counts, not models and not HTTP.
+batches run share the next one. It knows token counts, not models and not HTTP.
 """
 
 import asyncio
 import logging
 import math
 import time
-from bisect import insort
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cost import Cost
 from embedsvc.errors import EmbeddingFailed, Overloaded, RequestError, Unavailable
+from embedsvc.histogram import SIZES, Histogram
+from embedsvc.line import Entry, Grid, Job, Line
+from embedsvc.record import current
 from embedsvc.tokens import Text
-
-WINDOW = 1024
-"""Entries at the head of the line that a batch is chosen from."""
 
 Encode = Callable[[list[Text]], Awaitable[Iterable[NDArray[np.float32]]]]
 """A vector (D,) of each text, or of a text with k spans (k, D)."""
-Grid = Callable[[int, int], tuple[int, int]]
-"""See `Ops.grid`."""
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """The texts of one request."""
-
-    vectors: list[bytes | None]  # float32, (D,) each
-    missing: int
-    done: asyncio.Future[None]
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One text in the line."""
-
-    ids: Text
-    due: float
-    """When it would be served if its job had the device to itself: the line's order. So a long
-    job's last texts stand behind a short job that comes later, and nothing waits for ever."""
-    job: Job
-    index: int
-
-
-@dataclass(slots=True)
-class Line:
-    """Entries by `due`."""
-
-    cost: Cost
-    grid: Grid | None
-    """What a pass is padded to, if it is: how many texts of what length it computes."""
-    entries: list[Entry] = field(default_factory=list[Entry])
-    tokens: int = 0
-    seconds: float = 0.0
-    """Of work, without what each pass takes to start."""
-
-    def add(self, entry: Entry) -> None:
-        insort(self.entries, entry, key=attrgetter("due"))
-        self.tokens += len(entry.ids)
-        self.seconds += self.cost.of(len(entry.ids))
-
-    def drop(self, job: Job) -> None:
-        """Take out what is left of a job."""
-        self._take([entry for entry in self.entries if entry.job is job], len(self.entries))
-
-    def next_batch(self, max_seconds: float, max_tokens: int) -> list[Entry]:
-        """Take out the first entry and, of those behind it, the nearest in length.
-
-        The batch is work for `max_seconds` and has `max_tokens`, padding included, unless the first
-        entry alone is more; a text is padded, or makes others be padded, only where that costs less
-        than a pass of its own.
-        """
-        window = self.entries[:WINDOW]
-        length = len(window[0].ids)
-        window.sort(key=lambda entry: abs(len(entry.ids) - length))  # stable: ties stay in order
-        batch = [window[0]]
-        longest, seconds = length, self._alone(length)
-        for entry in window[1:]:
-            count, widest = len(batch) + 1, max(longest, len(entry.ids))
-            own, tokens = self._alone(len(entry.ids)), widest * count
-            total = seconds + own
-            if self.grid is not None:
-                texts, length = self.grid(count, widest)
-                total, tokens = count * self.cost.of(length), texts * length
-            if total > max_seconds or tokens > max_tokens:
-                break
-            if total - seconds > own + self.cost.start:
-                continue
-            batch.append(entry)
-            longest, seconds = widest, total
-        batch = batch[: self._filled(len(batch), longest)]
-        self._take(batch, WINDOW)
-        return batch
-
-    def _alone(self, length: int) -> float:
-        """Seconds that a text adds to a pass where others are no longer."""
-        return self.cost.of(length if self.grid is None else self.grid(1, length)[1])
-
-    def _filled(self, count: int, longest: int) -> int:
-        """How many of so many texts to take: fewer where filling up costs more than a pass."""
-        if self.grid is None:
-            return count
-        texts, length = self.grid(count, longest)
-        if (texts - count) * self.cost.of(length) <= self.cost.start:
-            return count
-        return next(n for n in range(count, 0, -1) if self.grid(n, longest)[0] == n)
-
-    def padding(self, lengths: Sequence[int]) -> int:
-        """Tokens that a batch of such texts computes beside theirs."""
-        if self.grid is None:
-            return 0
-        texts, length = self.grid(len(lengths), max(lengths))
-        return texts * length - sum(lengths)
-
-    def _take(self, taken: list[Entry], among: int) -> None:
-        """Take out entries that are among so many first."""
-        gone = set(map(id, taken))
-        self.entries[:among] = [e for e in self.entries[:among] if id(e) not in gone]
-        self.tokens -= sum(len(entry.ids) for entry in taken)
-        self.seconds -= sum(self.cost.of(len(entry.ids)) for entry in taken)
-        if not self.entries:
-            self.seconds = 0.0  # and not what rounding left
 
 
 class Batcher:
@@ -159,6 +53,16 @@ class Batcher:
         self.tokens = 0
         self.padding = 0
         """Tokens computed beside those of texts."""
+        self.queue_seconds = Histogram()
+        """Of requests, until the first of their texts went to the device."""
+        self.forward_seconds = Histogram()
+        """Of batches, from the line to their vectors."""
+        self.batch_texts = Histogram(SIZES)
+        self.batch_tokens = Histogram(SIZES)
+        self.succeeded = self.failed = -math.inf
+        """When a batch did so last."""
+        self._pace = 1.0
+        """Seconds that batches took lately, by those they were to take."""
 
     @property
     def waiting_tokens(self) -> int:
@@ -172,13 +76,10 @@ class Batcher:
         """
         if self._closed:
             raise Unavailable("The server is shutting down.")
-        tokens = sum(map(len, texts))
-        if self._line.tokens and self._line.tokens + tokens > self._max_waiting_tokens:
-            wait = math.ceil(self._line.seconds / self._slots)
-            raise Overloaded(self._line.tokens, self._max_waiting_tokens, min(max(wait, 1), 59))
+        self.check_room(sum(map(len, texts)))
         loop = asyncio.get_running_loop()
-        job = Job([None] * len(texts), len(texts), loop.create_future())
-        due = self._clock()
+        due = arrived = self._clock()
+        job = Job([None] * len(texts), len(texts), loop.create_future(), arrived)
         for index, ids in enumerate(texts):
             self._line.add(Entry(ids, due, job, index))
             due += self._cost.of(len(ids))
@@ -189,8 +90,18 @@ class Batcher:
         except asyncio.CancelledError:
             self._line.drop(job)
             raise
+        record = current.get()
+        if record is not None and job.started is not None:
+            record.queue += job.started - arrived
+            record.forward += self._clock() - job.started
         rows = bytearray().join([vector for vector in job.vectors if vector is not None])
         return np.frombuffer(rows, np.float32).reshape(len(texts), -1)  # faster than np.stack
+
+    def check_room(self, tokens: int) -> None:
+        """Raises `Overloaded` where so many more do not fit in the line; if it is empty, all do."""
+        if self._line.tokens and self._line.tokens + tokens > self._max_waiting_tokens:
+            wait = math.ceil(self._line.seconds * self._pace / self._slots)
+            raise Overloaded(self._line.tokens, self._max_waiting_tokens, min(max(wait, 1), 59))
 
     async def close(self) -> None:
         """Refuse what waits and what comes; return when what runs has finished."""
@@ -217,12 +128,17 @@ class Batcher:
         self._start_batches()
 
     async def _run(self, batch: list[Entry]) -> None:
+        began = self._clock()
+        for entry in batch:
+            if entry.job.started is None:
+                entry.job.started = began
+                self.queue_seconds.observe(began - entry.job.arrived)
         try:
             vectors = await self._encode([entry.ids for entry in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, only this batch fails
             await self._failed(batch, error)
             return
-        self._count(batch)
+        self._count(batch, self._clock() - began)
         for entry, vector in zip(batch, vectors, strict=True):
             job = entry.job
             job.vectors[entry.index] = vector.tobytes()
@@ -230,15 +146,23 @@ class Batcher:
             if not job.missing and not job.done.done():
                 job.done.set_result(None)
 
-    def _count(self, batch: list[Entry]) -> None:
+    def _count(self, batch: list[Entry], seconds: float) -> None:
         lengths = [len(entry.ids) for entry in batch]
+        tokens = sum(lengths)
+        self.succeeded = self._clock()
         self.batches += 1
         self.texts += len(batch)
-        self.tokens += sum(lengths)
+        self.tokens += tokens
         self.padding += self._line.padding(lengths)
+        self.forward_seconds.observe(seconds)
+        self.batch_texts.observe(len(batch))
+        self.batch_tokens.observe(tokens)
+        expected = self._cost.start + sum(map(self._cost.of, lengths))
+        self._pace += (seconds / expected - self._pace) / 8
 
     async def _failed(self, batch: list[Entry], error: Exception) -> None:
         """Try the halves of a batch that failed, so that only the texts at fault fail."""
+        self.failed = self._clock()
         if len(batch) > 1:
             middle = len(batch) // 2
             await self._run(batch[:middle])

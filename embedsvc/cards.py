@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from embedsvc.errors import CardsError
+from embedsvc.errors import CardsError, ModelNotFound
 
 Pooling = Literal["mean", "cls", "last_token", "max", "mean_sqrt_len", "weighted_mean"]
+REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 Dtype = Literal["float32", "float16", "bfloat16"]
 Prompts = dict[str, str]
 """Texts put before an input when a client asks for them by name; spaces at the end matter."""
@@ -56,6 +57,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Of model.safetensors."""
     preload: bool = False
     """Whether the server loads it before it answers anything."""
+    pin: bool = False
+    """Whether it is never unloaded to make room, nor for want of requests."""
+    keep_alive: float | None = None
+    """Seconds without requests after which it is unloaded: 0 at once, -1 never; left out, as the
+    server is set."""
 
     def __post_init__(self) -> None:
         if not (self.path or self.package or self.repo):
@@ -130,6 +136,18 @@ def find_cards(given: Path | None, environ: Mapping[str, str] = os.environ) -> P
         if place.is_file():
             return place
     raise CardsError(f"no cards file; looked at {', '.join(str(place) for place in places)}")
+
+
+def ad_hoc_card(model: str, root: Path) -> Card:
+    """A card for a model that has none: a folder in `root`, if it begins with "./" or "/", else a
+    repository. Raises `ModelNotFound` for anything else, folders elsewhere included."""
+    if model.startswith(("./", "/")):
+        folder = (root / model).resolve()  # which also follows links
+        if folder.is_relative_to(root.resolve()) and folder.is_dir():
+            return Card(id=model, path=folder)
+    elif REPOSITORY.fullmatch(model) and ".." not in model:
+        return Card(id=model, repo=model)
+    raise ModelNotFound(model)
 
 
 def _card(file: Path, name: str, table: Any) -> Card:

@@ -1,6 +1,7 @@
 """A checkpoint: a folder with weights, and what its files say of how to make vectors with them."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,9 @@ class Checkpoint:
         parts.append(repr((self.pooling, self.normalize, sorted(self.prompts.items()))))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
-    def tensors(self) -> Tensors:
-        """The weights, to be taken one by one."""
-        return Tensors(self.card.id, self.folder)
+    def tensors(self, taken: Callable[[int], None] | None = None) -> Tensors:
+        """The weights, to be taken one by one; `taken` is told the bytes of each."""
+        return Tensors(self.card.id, self.folder, taken)
 
 
 def open_checkpoint(card: Card) -> Checkpoint:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.turns import InTurn, at_once
+
 TokenIds = NDArray[np.int32]
 
 
@@ -38,7 +40,10 @@ class Cost:
 
 
 def measure(
-    encode: Callable[[Sequence[TokenIds]], object], max_tokens: int, max_batch_tokens: int
+    encode: Callable[[Sequence[TokenIds]], object],
+    max_tokens: int,
+    max_batch_tokens: int,
+    in_turn: InTurn = at_once,
 ) -> Cost:
     """The cost of `encode`, from passes that take a fraction of a second together.
 
@@ -50,7 +55,7 @@ def measure(
 
     def grow(texts: int, length: int) -> None:
         shapes.append((texts, length))
-        taken.append(_seconds(encode, texts, length))
+        taken.append(_seconds(encode, texts, length, in_turn))
         if taken[-1] <= 2 * taken[0] and 4 * texts * length <= max_batch_tokens:
             grow(4 * texts, length)
 
@@ -65,14 +70,20 @@ def measure(
     return Cost(start, token, pair)
 
 
-def _seconds(encode: Callable[[Sequence[TokenIds]], object], texts: int, length: int) -> float:
+def _seconds(
+    encode: Callable[[Sequence[TokenIds]], object], texts: int, length: int, in_turn: InTurn
+) -> float:
     """What such a pass takes, at best: the first ones also prepare the device for its shape."""
     batch = [np.zeros(length, dtype=np.int32)] * texts
+
+    def once() -> float:
+        began = time.perf_counter()
+        encode(batch)
+        return time.perf_counter() - began
+
     taken: list[float] = []
     for most in (1.0, 0.5, 0.02, 0.02, 0.02):  # seconds spent so far that allow one more
         if sum(taken) > most:
             break
-        began = time.perf_counter()
-        encode(batch)
-        taken.append(time.perf_counter() - began)
+        taken.append(in_turn(once))
     return min(taken)

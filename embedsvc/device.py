@@ -5,8 +5,10 @@ import ctypes
 import importlib.util
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from embedsvc.cards import Dtype
@@ -14,38 +16,80 @@ from embedsvc.errors import CardsError
 from embedsvc.ops.base import Ops
 from embedsvc.ops.numpy import NumpyOps
 from embedsvc.settings import BackendChoice
+from embedsvc.turns import InTurn, at_once
 
 T = TypeVar("T")
+LOAD_STEP_SECONDS = 60.0
+"""What one step of loading a model may well take: reading weights, compiling kernels."""
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """Something that runs on a thread of the device."""
+
+    thread: int
+    expected: float
+    """Seconds that it should take."""
 
 
 class Device:
     """Threads that compute, and the operations they compute with."""
 
-    def __init__(self, make_ops: Callable[[Dtype | None], Ops], workers: int) -> None:
+    def __init__(
+        self, make_ops: Callable[[Dtype | None], Ops], workers: int, *, one_thread: bool = False
+    ) -> None:
+        """`one_thread`: all that touches the device has to run on its thread, loading included."""
         self.make_ops = make_ops
         """Operations in a dtype (None: the backend's own); to be called on the device."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="device")
         self._waiting = ThreadPoolExecutor(2, thread_name_prefix="results")
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._one_thread = one_thread
+        self._working: dict[int, Work] = {}  # by thread; each changes its own alone
         self.ops = self._threads.submit(make_ops, None).result()
 
-    async def run(self, function: Callable[[], T]) -> T:
-        """`function()` on the device, in turn with what else runs there."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+    def dtype(self, wanted: Dtype | None) -> Dtype:
+        """What a card that asks for this dtype is computed in: a CPU knows but one."""
+        return (wanted if self._one_thread else None) or self.ops.dtype
 
-    async def wait(self, function: Callable[[], T]) -> T:
+    @property
+    def working(self) -> list[Work]:
+        """What runs now; from any thread."""
+        return list(self._working.values())
+
+    async def run(self, function: Callable[[], T], seconds: float = 0.0) -> T:
+        """`function()` on the device, in turn with what else runs there; it should take so long."""
+        work = self._noted(function, seconds)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def wait(self, function: Callable[[], T], seconds: float = 0.0) -> T:
         """`function()`, which waits for what the device was told to do, off the device."""
-        return await asyncio.get_running_loop().run_in_executor(self._waiting, function)
+        work = self._noted(function, seconds)
+        return await asyncio.get_running_loop().run_in_executor(self._waiting, work)
 
-    async def answers(self, seconds: float) -> bool:
-        """Whether the device does something trivial within so many seconds."""
-        try:
-            return await asyncio.wait_for(self.run(lambda: True), seconds)
-        except TimeoutError:
-            return False
+    async def load(self, function: Callable[[InTurn], T]) -> T:
+        """`function(in_turn)` on a thread for loading, which batches do not wait for."""
+        in_turn = self._in_turn if self._one_thread else at_once
+        return await asyncio.get_running_loop().run_in_executor(self._loading, function, in_turn)
+
+    def _in_turn(self, work: Callable[[], T], /) -> T:
+        return self._threads.submit(self._noted(work, LOAD_STEP_SECONDS)).result()
+
+    def _noted(self, function: Callable[[], T], seconds: float) -> Callable[[], T]:
+        def work() -> T:
+            thread = threading.get_ident()
+            self._working[thread] = Work(thread, seconds)
+            try:
+                return function()
+            finally:
+                del self._working[thread]
+
+        return work
 
     def close(self) -> None:
         """Let what runs finish, start nothing more."""
+        self._loading.shutdown(cancel_futures=True)
         self._threads.shutdown(cancel_futures=True)
         self._waiting.shutdown()
 
@@ -66,7 +110,7 @@ def open_device(backend: BackendChoice, cores: int | None = None) -> Device:
                 "NVIDIA, `pip install mlx` on a Mac; `--backend numpy` does without"
             ) from None
         if backend == "mlx" or has_gpu():
-            return Device(MlxOps, workers=1)
+            return Device(MlxOps, workers=1, one_thread=True)
         log.warning("MLX finds no GPU, though there is a driver for one; computing without")
     ops = _native_ops(backend, cores) or NumpyOps(cores)
     return Device(lambda _: ops, workers=ops.slots)
@@ -92,9 +136,14 @@ def _native_ops(backend: BackendChoice, cores: int | None) -> NumpyOps | None:
 
 
 def _gpu_likely() -> bool:
-    """Whether MLX is installed, and there is a Mac's GPU or NVIDIA's driver."""
+    """Whether it is worth importing MLX to ask it for a GPU."""
     if importlib.util.find_spec("mlx") is None:
         return False
+    return has_driver()
+
+
+def has_driver() -> bool:
+    """Whether there is a Mac's GPU or NVIDIA's driver."""
     return sys.platform == "darwin" or _loads("libcuda.so.1")
 
 

@@ -12,9 +12,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from itertools import count
 from typing import Any
 
-from embedsvc.access import Access
+from embedsvc.access import DASHBOARD, Access
 from embedsvc.answers import write_error
-from embedsvc.errors import RequestError
+from embedsvc.errors import BodyTooLarge, RequestError
+from embedsvc.metrics import Metrics
+from embedsvc.record import Record, current
+from embedsvc.settings import Settings
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -38,9 +41,15 @@ log = logging.getLogger(__name__)
 class Edge:
     """ASGI middleware around everything; one object for a server's life."""
 
-    def __init__(self, app: App, access: Access) -> None:
+    def __init__(
+        self, app: App, settings: Settings, metrics: Metrics, tell: Callable[[Record], None] | None
+    ) -> None:
+        """`tell` is told of every request that is over."""
         self._app = app
-        self._access = access
+        self._access = Access(settings)
+        self._metrics = metrics
+        self._tell = tell
+        self._max_body_bytes = settings.max_body_bytes
         self._prefix = b"req_" + os.urandom(10).hex().encode()
         self._numbers = count()
 
@@ -53,35 +62,51 @@ class Edge:
         path: str = scope["path"]
         if path[-1:] == "/" or "//" in path:
             path = scope["path"] = SLASHES.sub("/", path).rstrip("/") or "/"
+        if path == "/" and _is_browser(scope["method"], headers):
+            path = scope["path"] = DASHBOARD
         added = self._answer_headers(headers)
-        answered = False
+        record = Record(began, added[0][1], scope["method"], path)
+        current.set(record)
 
         def send_with_headers(message: Message) -> Awaitable[None]:
-            nonlocal answered
             if message["type"] == "http.response.start":
-                answered = True
+                record.status = message["status"]
                 spent = b"%d" % ((time.perf_counter() - began) * 1000)
                 message["headers"] += [*added, (b"openai-processing-ms", spent)]
             return send(message)
 
-        refused = self._access.refusal(path, headers)
-        if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
-            await _preflight(headers, refused, send_with_headers)
-        elif refused is not None:
-            await _refuse(refused, send_with_headers)
-        else:
-            try:
+        try:
+            refused = self._access.refusal(path, headers) or self._too_large(headers)
+            if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+                await _preflight(headers, refused, send_with_headers)
+            elif refused is not None:
+                record.refusal = refused.reason
+                await _refuse(refused, send_with_headers)
+            else:
                 await self._app(scope, receive, send_with_headers)
-            except Exception:  # a bug; what can go wrong is a RequestError and answered as one
-                if answered:
-                    raise
-                identity = added[0][1].decode("latin-1")
-                log.exception("%s %s failed, request %s", scope["method"], path, identity)
-                failed = RequestError(
-                    "The server had an error while processing your request. Its log says more, "
-                    "under this answer's x-request-id."
-                )
-                await _refuse(failed, send_with_headers)
+        except Exception:  # a bug; what can go wrong is a RequestError and answered as one
+            if record.status:
+                raise
+            identity = record.id.decode("latin-1")
+            log.exception("%s %s failed, request %s", scope["method"], path, identity)
+            failed = RequestError(
+                "The server had an error while processing your request. Its log says more, "
+                "under this answer's x-request-id."
+            )
+            record.refusal = "bug"
+            await _refuse(failed, send_with_headers)
+        finally:
+            record.total = time.perf_counter() - began
+            self._metrics.count(record)
+            if self._tell is not None:
+                self._tell(record)
+
+    def _too_large(self, headers: dict[bytes, bytes]) -> RequestError | None:
+        """What to say of a body that is announced as too large."""
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self._max_body_bytes:
+            return BodyTooLarge(self._max_body_bytes)
+        return None
 
     def _answer_headers(self, headers: dict[bytes, bytes]) -> HeaderList:
         identity = headers.get(b"x-request-id")
@@ -96,6 +121,11 @@ class Edge:
                 (b"vary", b"Origin"),
             ]
         return added
+
+
+def _is_browser(method: str, headers: dict[bytes, bytes]) -> bool:
+    """Whether a person wants to see a page; Ollama's clients ask `/` whether the server runs."""
+    return method in ("GET", "HEAD") and b"text/html" in headers.get(b"accept", b"")
 
 
 async def _preflight(headers: dict[bytes, bytes], refused: RequestError | None, send: Send) -> None:

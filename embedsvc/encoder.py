@@ -1,13 +1,14 @@
 """A checkpoint in memory: token ids in, vectors out."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc import pooling
+from embedsvc.cards import Dtype
 from embedsvc.checkpoint import Checkpoint
 from embedsvc.cost import measure
 from embedsvc.errors import CheckpointError
@@ -21,6 +22,7 @@ from embedsvc.models import (
 )
 from embedsvc.ops.base import Array, Batch, Ops, TokenIds
 from embedsvc.tokens import SpannedText, Text
+from embedsvc.turns import InTurn, Stepwise, at_once
 
 
 class Begun(NamedTuple):
@@ -34,11 +36,23 @@ class Encoder:
     """Runs on the device's thread (MLX) or on several at once (NumPy)."""
 
     def __init__(
-        self, ops: Ops, checkpoint: Checkpoint, architecture: Architecture, config: Any
+        self,
+        ops: Ops,
+        checkpoint: Checkpoint,
+        architecture: Architecture,
+        config: Any,
+        in_turn: InTurn,
+        taken: Callable[[int], None] | None,
     ) -> None:
         self._ops = ops
         self._checkpoint = checkpoint
-        weights = architecture.prepare(ops, checkpoint.tensors(), config)
+        tensors = checkpoint.tensors(taken)
+        if in_turn is at_once:
+            weights = architecture.prepare(ops, tensors, config)
+        elif architecture is fallback:
+            weights = in_turn(lambda: architecture.prepare(ops, tensors, config))
+        else:
+            weights = architecture.prepare(cast(Ops, Stepwise(ops, in_turn)), tensors, config)
         self._steps = pooling.load_steps(checkpoint.card.id, checkpoint.steps)
 
         def forward(ops: Ops, batch: Batch) -> Array:
@@ -52,10 +66,11 @@ class Encoder:
         self.backend = ops.name
         self.dtype = ops.dtype
         # Passes now: errors show at load, and the first request does not pay for first use.
-        self.dimensions = self.encode([np.zeros(2, dtype=np.int32)]).shape[1]
+        first = in_turn(lambda: self.encode([np.zeros(2, dtype=np.int32)]))
+        self.dimensions = first.shape[1]
         typical = [np.zeros(min(n, checkpoint.max_tokens), dtype=np.int32) for n in range(32, 64)]
-        ops.tune(lambda: self.encode(typical))
-        self.cost = measure(self.encode, checkpoint.max_tokens, ops.max_batch_tokens)
+        ops.tune(lambda: self.encode(typical), in_turn)
+        self.cost = measure(self.encode, checkpoint.max_tokens, ops.max_batch_tokens, in_turn)
 
     def encode(self, texts: Sequence[TokenIds]) -> NDArray[np.float32]:
         """Vectors (B, D), in the order of the texts.
@@ -94,6 +109,10 @@ class Encoder:
         vectors[begun.order] = rows
         return vectors
 
+    def close(self) -> None:
+        """Let go of the weights; on the device. It encodes nothing from then on."""
+        del self._forward, self._hidden
+
     def _finished(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
         """Pooled rows after the modules that follow pooling."""
         for step in self._steps:
@@ -101,14 +120,31 @@ class Encoder:
         return pooling.finish(pooled, normalize=self._checkpoint.normalize)
 
 
-def load_encoder(ops: Ops, checkpoint: Checkpoint) -> Encoder:
+def load_encoder(
+    ops: Ops,
+    checkpoint: Checkpoint,
+    in_turn: InTurn = at_once,
+    taken: Callable[[int], None] | None = None,
+) -> Encoder:
     """The checkpoint on the device, tried with one small batch.
+
+    What has to be done on the device is done `in_turn`, step by step; `taken` is told the bytes of
+    each tensor that was read.
 
     Raises `CheckpointError` that names what is missing, wrong or not supported.
     """
+    architecture, config = find_pass(checkpoint, ops.dtype)
+    return Encoder(ops, checkpoint, architecture, config, in_turn, taken)
+
+
+def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
+    """The architecture that computes a checkpoint in that dtype, and its config.
+
+    Raises `CheckpointError` if there is none, or the checkpoint is not as it takes them.
+    """
     model, kind = checkpoint.card.id, checkpoint.model_type
     architecture: Architecture | None = find_architecture(kind, checkpoint.config)
-    if ops.dtype == "float16" and kind in EXCEED_FLOAT16:
+    if dtype == "float16" and kind in EXCEED_FLOAT16:
         raise CheckpointError(
             f'model `{model}`: {kind} exceeds float16; give its card `dtype = "bfloat16"`'
         )
@@ -127,4 +163,4 @@ def load_encoder(ops: Ops, checkpoint: Checkpoint) -> Encoder:
             f"model `{model}`: it takes {longest} tokens, not {checkpoint.max_tokens}; "
             f"give its card `max_tokens = {longest}`"
         )
-    return Encoder(ops, checkpoint, architecture, config)
+    return architecture, config

@@ -7,22 +7,34 @@ EmbedsvcError
 │   ├── Unauthorized      401  the server has keys, and none of them was sent
 │   ├── Forbidden         403  a foreign web page, or another host's name, on a server without keys
 │   ├── ModelNotFound     404  no card has this name
+│   ├── InstanceNotFound  404  no instance has this id
 │   ├── NoRoute      404, 405  nothing answers at this path, or not to this method
 │   ├── BodyTooLarge      413  the request's body has too many bytes
+│   ├── TimedOut          408  the client took too long over its request
+│   ├── HeadTooLarge      431  the request's line and headers have too many bytes
 │   ├── ClientGone        499  the client hung up before the answer
 │   ├── Overloaded        429  the waiting line is full; Retry-After says when to come back
+│   ├── TooManyBytes      429  the bodies of all requests in flight are too large together
 │   ├── EmbeddingFailed   500  the model failed on this input
+│   ├── TooManyConnections 503  as many clients are connected as may be
 │   └── Unavailable       503  the server is shutting down, or the model cannot be loaded
+│       └── Loading       503  the model is not there yet; Retry-After says when to come back
 └── SetupError            the command ends with `exit_code`
     ├── CardsError        3    models.toml or a setting is wrong
     ├── CheckpointError   4    a model's files are missing, broken, or not what they should be
+    ├── DoesNotFit        4    a model is larger than the memory that models may take
+    ├── Stopped           4    a model was unloaded before it was there
     ├── AddressError      5    the address or port cannot be had
     ├── BulkError         6    an input, an output or a server will not do for embedding files
     └── ServiceError      1    launchd or systemd did not do as told, or a file is in the way
 """
 
+import re
 from typing import Literal
 
+EXIT_HUNG = 6
+"""The command's exit code when something hangs, or a model is broken, and only a restart helps."""
+WORDS = re.compile("(?<=[a-z])(?=[A-Z])")
 ErrorType = Literal["invalid_request_error", "max_tokens_per_request", "tokens", "server_error"]
 
 
@@ -42,6 +54,11 @@ class RequestError(EmbedsvcError):
         self.message = message
         self.param = param
         self.headers: dict[str, str] = {}
+
+    @property
+    def reason(self) -> str:
+        """What sort of error it is, for metrics: `model_not_found`."""
+        return WORDS.sub("_", type(self).__name__).lower()
 
 
 class BadRequest(RequestError):
@@ -119,6 +136,51 @@ class BodyTooLarge(RequestError):
         super().__init__(f"The body of your request is too large: the limit is {limit} bytes.")
 
 
+class TimedOut(RequestError):
+    """The client took too long over the head or the body of its request."""
+
+    status = 408
+    type = "invalid_request_error"
+
+    def __init__(self, part: str, seconds: float) -> None:
+        super().__init__(f"The {part} of your request was not here after {seconds:.0f} seconds.")
+
+
+class HeadTooLarge(RequestError):
+    """More bytes before the body than the server reads."""
+
+    status = 431
+    type = "invalid_request_error"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The headers of your request are too large: the limit is {limit} bytes.")
+
+
+class TooManyBytes(RequestError):
+    """What is being read and answered for all clients takes the memory there is for it."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"Rate limit reached: requests in flight have {limit} bytes. Please try again in 1s."
+        )
+        self.headers["Retry-After"] = "1"
+
+
+class TooManyConnections(RequestError):
+    """As many clients are connected as may be."""
+
+    status = 503
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"{limit} clients are connected, and no more may be. Please try again in 1s."
+        )
+        self.headers["Retry-After"] = "1"
+
+
 class ClientGone(RequestError):
     """The client hung up. Nobody reads the answer; the number is nginx's."""
 
@@ -139,6 +201,17 @@ class ModelNotFound(RequestError):
         super().__init__(
             f"The model `{model}` does not exist or you do not have access to it.", param=param
         )
+
+
+class InstanceNotFound(RequestError):
+    """No instance has that id."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "instance_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no instance `{name}`.")
 
 
 class Overloaded(RequestError):
@@ -167,6 +240,16 @@ class Unavailable(RequestError):
     status = 503
 
 
+class Loading(Unavailable):
+    """The model is on its way and took longer than a request waits."""
+
+    def __init__(self, model: str, state: str, progress: tuple[int, int]) -> None:
+        done, total = progress
+        percent = f" ({100 * done // total} %)" if total else ""
+        super().__init__(f"The model `{model}` is {state}{percent}. Please try again in 5s.")
+        self.headers["Retry-After"] = "5"
+
+
 class SetupError(EmbedsvcError):
     """An error that ends the command: one line, and an exit code of its own."""
 
@@ -181,6 +264,18 @@ class CardsError(SetupError):
 
 class CheckpointError(SetupError):
     """A model's files are missing, broken, or do not fit the card."""
+
+    exit_code = 4
+
+
+class DoesNotFit(SetupError):
+    """A model needs more memory than models may take; the message has both numbers."""
+
+    exit_code = 4
+
+
+class Stopped(SetupError):
+    """A model was unloaded while it was on its way."""
 
     exit_code = 4
 

@@ -1,235 +1,61 @@
-"""The models that are loaded: an engine for each card in use."""
+"""The keeper of instances: cards by name, and for each card in use the model that is loaded."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from tempfile import TemporaryFile
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
 
-import numpy as np
-from numpy.typing import NDArray
-from tokenizers import Encoding
+import msgspec
 
-from embedsvc.batcher import Batcher
-from embedsvc.cache import Cache
-from embedsvc.cards import Card, Cards, Prompts
-from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.cards import Card, Cards, Prompts, ad_hoc_card
+from embedsvc.checkpoint import Checkpoint
 from embedsvc.device import Device
-from embedsvc.encoder import Encoder, load_encoder
+from embedsvc.engine import Engine
 from embedsvc.errors import (
-    BadRequest,
-    CardsError,
+    InstanceNotFound,
+    Loading,
     ModelNotFound,
     SetupError,
-    TooManyTokens,
+    Stopped,
     Unavailable,
 )
-from embedsvc.inputs import PLAIN, Input, Reading, Tokenized, tokenize, tokenize_chunks
-from embedsvc.late_chunking import Chunk
+from embedsvc.instances import Instance, State
+from embedsvc.loading import Loader
+from embedsvc.memory import SHARE, Memory, weights_size
 from embedsvc.prompts import split_name
-from embedsvc.requests import Chunking, Offsets
 from embedsvc.settings import Settings
-from embedsvc.store import Store
-from embedsvc.tokenizer import Tokenizer, open_tokenizer
-from embedsvc.tokens import SpannedText, Text
-from embedsvc.truncation import average
 
-TEXTS = 64
-"""Texts tokenised at a time."""
-SHORT = 500
-"""Characters that are tokenised sooner than a thread could be asked to."""
+IDLE_SECONDS = 30.0
+"""After so long without requests, buffers kept for the next are given back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """The answer to one request."""
+class Description(msgspec.Struct, frozen=True):
+    """What is known of a model once it has been loaded."""
 
-    vectors: NDArray[np.float32]  # (n, D)
-    tokens: int
-    """Of all texts, special tokens included."""
-    truncated: int = 0
-    """Inputs that were cut."""
-    split: int = 0
-    """Inputs whose vectors are averages of their parts'."""
-    chunks: list[list[Chunk]] | None = None
-    """With late chunking, the chunks of each input; `vectors` has a row for each chunk."""
-
-
-class Engine:
-    """A loaded model: its tokeniser, its encoder, the line in front of it, and its cache."""
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        tokenizer: Tokenizer,
-        encoder: Encoder,
-        device: Device,
-        threads: ThreadPoolExecutor,
-        settings: Settings,
-        store: Store | None,
-    ) -> None:
-        self.checkpoint = checkpoint
-        self.tokenizer = tokenizer
-        self.dimensions = encoder.dimensions
-        self.dtype = encoder.dtype
-        self.max_batch_tokens = settings.max_batch_tokens or device.ops.max_batch_tokens
-        self.truncated = self.split = 0
-        self._threads = threads
-        self._max_request_tokens = settings.max_request_tokens
-
-        async def encode(texts: list[Text]) -> Iterable[NDArray[np.float32]]:
-            plain = [text for text in texts if not isinstance(text, SpannedText)]
-            if len(plain) < len(texts):
-                return await device.run(lambda: encoder.encode_spans(texts))
-            if device.ops.pipelined:
-                begun = await device.run(lambda: encoder.begin(plain))
-                return await device.wait(lambda: encoder.finish(begun))
-            return await device.run(lambda: encoder.encode(plain))
-
-        self._batcher = Batcher(
-            encode,
-            cost=encoder.cost,
-            grid=device.ops.grid,
-            slots=device.ops.slots,
-            max_batch_tokens=self.max_batch_tokens,
-            max_waiting_tokens=settings.max_waiting_tokens,
-        )
-        self._cache = Cache(self._batcher.embed, max_bytes=settings.cache_bytes, store=store)
-
-    async def embed(
-        self,
-        inputs: Sequence[Input],
-        reading: Reading = PLAIN,
-        *,
-        read_cache: bool = True,
-        write_cache: bool = True,
-    ) -> Embedded:
-        """Vectors of the inputs, one or more. Raises `RequestError`."""
-        read = await self._tokenize(inputs, reading)
-        lengths = list(map(len, read.texts))
-        self._check_tokens(sum(lengths))
-        vectors = await self._cache.embed(read.texts, read=read_cache, write=write_cache)
-        split = sum(parts > 1 for parts in read.parts)
-        if split:
-            normalize = self.checkpoint.normalize
-            vectors = average(vectors, lengths, read.parts, normalize=normalize)
-        self.truncated += read.cut
-        self.split += split
-        return Embedded(vectors, sum(lengths), read.cut, split)
-
-    async def embed_chunks(
-        self,
-        inputs: Sequence[Input],
-        reading: Reading,
-        wanted: Chunking | Sequence[Sequence[Offsets]],
-        *,
-        read_cache: bool = True,
-        write_cache: bool = True,
-    ) -> Embedded:
-        """Vectors of the chunks of each input, by late chunking. Raises `RequestError`."""
-        if self.checkpoint.pooling != ("mean",):
-            raise BadRequest(
-                "Late chunking needs a model with mean pooling, "
-                f"and this one's is {' + '.join(self.checkpoint.pooling)}."
-            )
-        loop = asyncio.get_running_loop()
-        texts: list[SpannedText] = []
-        chunks: list[list[Chunk]] = []
-        for index, value in enumerate(inputs):
-            each = wanted if isinstance(wanted, Chunking) else wanted[index]
-            spanned = partial(tokenize_chunks, index=index, of=len(inputs))
-            text, told = await loop.run_in_executor(
-                self._threads, spanned, self.tokenizer, value, reading, each
-            )
-            texts.append(text)
-            chunks.append(told)
-        tokens = sum(map(len, texts))
-        self._check_tokens(tokens)
-        # Their answers have many lengths, so each is a call of its own; batches are shared.
-        calls = [
-            asyncio.ensure_future(self._cache.embed([text], read=read_cache, write=write_cache))
-            for text in texts
-        ]
-        try:
-            found = await asyncio.gather(*calls)
-        finally:
-            for call in calls:
-                call.cancel()
-        rows = [vectors.reshape(-1, self.dimensions) for vectors in found]
-        return Embedded(np.concatenate(rows), tokens, chunks=chunks)
-
-    async def explain(self, texts: Sequence[str], *, special: bool) -> list[Encoding]:
-        """The tokens of texts, as the tokeniser's library gives them."""
-        loop = asyncio.get_running_loop()
-        explain = partial(self.tokenizer.explain, texts, special=special)
-        return await loop.run_in_executor(self._threads, explain)
-
-    def counts(self) -> Iterator[tuple[str, str, float]]:
-        """Name, meaning and value of everything counted."""
-        line = self._batcher
-        computed = line.tokens + line.padding
-        yield "batches_total", "Forward passes.", line.batches
-        yield "texts_total", "Texts computed.", line.texts
-        yield "tokens_total", "Tokens of the texts computed.", line.tokens
-        yield "waiting_tokens", "Tokens in the waiting line.", line.waiting_tokens
-        yield (
-            "padding_ratio",
-            "Share of the tokens computed that was padding.",
-            line.padding / computed if computed else 0.0,
-        )
-        yield "truncated_total", "Inputs of which something was left out.", self.truncated
-        yield "split_total", "Inputs that were embedded in parts.", self.split
-        cache = self._cache
-        yield "cache_hits_total", "Texts answered from memory.", cache.hits
-        yield "cache_disk_hits_total", "Texts answered from disk.", cache.disk_hits
-        yield "cache_joined_total", "Texts that shared another's computation.", cache.joined
-        yield "cache_misses_total", "Texts that had to be computed.", cache.misses
-        yield "cache_evictions_total", "Vectors forgotten for want of room.", cache.memory.evictions
-        yield "cache_bytes", "Memory of the vectors remembered.", cache.memory.bytes
-        yield "cache_entries", "Vectors remembered.", cache.memory.entries
-
-    async def close(self) -> None:
-        await self._batcher.close()
-        await self._cache.close()
-
-    async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> Tokenized:
-        """The inputs in tokens, some at a time: a long request lets short ones in between."""
-        # Ids are decoded with a table that is read when first needed, and not on the event loop.
-        texts = len(inputs) < TEXTS and isinstance(inputs[0], str)
-        if texts and sum(map(len, inputs)) <= SHORT:
-            return tokenize(self.tokenizer, inputs, reading, of=len(inputs))
-        loop = asyncio.get_running_loop()
-        read: list[Tokenized] = []
-        for first in range(0, len(inputs), TEXTS):
-            some = inputs[first : first + TEXTS]
-            work = partial(tokenize, self.tokenizer, some, reading, first=first, of=len(inputs))
-            read.append(await loop.run_in_executor(self._threads, work))
-        if len(read) == 1:
-            return read[0]
-        return Tokenized(
-            [text for part in read for text in part.texts],
-            [count for part in read for count in part.parts],
-            sum(part.cut for part in read),
-        )
-
-    def _check_tokens(self, tokens: int) -> None:
-        if tokens > self._max_request_tokens:
-            raise TooManyTokens(tokens, self._max_request_tokens)
+    dimensions: int
+    max_tokens: int
+    architecture: str
+    pooling: str
+    prompts: Prompts
+    fingerprint: str
 
 
 class Registry:
-    """Cards by name, engines by card; a card's engine is loaded once, when first asked for."""
+    """Cards by name, instances by card; an instance is loaded once, however many ask for it."""
 
     def __init__(self, cards: Cards, device: Device, settings: Settings) -> None:
         self.cards = cards
         self.device = device
+        self.memory = Memory(settings.max_memory or int(device.ops.memory * SHARE))
         self._settings = settings
-        # Work that is not the device's and must not hold the event loop. Apart, because a download
-        # takes minutes.
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
-        self._files = ThreadPoolExecutor(1, thread_name_prefix="files")
-        self._engines: dict[str, asyncio.Task[Engine]] = {}
+        self._loader = Loader(device, settings)
+        self._instances: dict[str, Instance] = {}  # by card id: the one that takes users
+        self._unloading: set[Instance] = set()
+        self._known: dict[str, Description] = {}
+        self._room = asyncio.Lock()
+        self._appeared = asyncio.Event()  # another one for each new instance
+        self._closed = False
+        self._uses = self._tidied = 0
+        self._tidying = asyncio.create_task(self._tidy())
 
     def card(self, name: str) -> tuple[Card, str | None]:
         """The card with that id or alias, and the prompt that the name names, if any.
@@ -247,86 +73,189 @@ class Registry:
         prompted = [f"{card.id}:{prompt}" for card in cards for prompt in self._prompts(card)]
         return [*self.cards.by_name, *prompted]
 
-    async def engine(self, name: str) -> Engine:
-        """The engine of the card with that id or alias, loaded if need be.
+    def state(self, card: Card) -> State:
+        """What state a card's model is in."""
+        instance = self._instances.get(card.id)
+        return instance.state if instance else "unloaded"
 
-        Raises `ModelNotFound`, or `Unavailable` with the reason if it does not load.
+    def description(self, card: Card) -> Description | None:
+        """What is known of a model, loaded now or before."""
+        return self._known.get(card.id)
+
+    @asynccontextmanager
+    async def use(self, name: str) -> AsyncGenerator[Engine]:
+        """The engine of the card with that id or alias, loaded if need be; it stays meanwhile.
+
+        Raises `ModelNotFound`; `Unavailable` with the reason if it does not load, `Loading` if that
+        takes longer than requests wait.
         """
         card, _ = self.card(name)
-        try:
-            return await self._loaded(card)
-        except SetupError as error:
-            raise Unavailable(str(error)) from None
+        instance = self.start(card)
+        with instance.user():
+            engine = instance.engine
+            if engine is None:
+                engine = await self._wait(instance)
+            self._uses += 1
+            yield engine
+
+    def start(
+        self, card: Card, *, keep_alive: float | None = None, pin: bool | None = None
+    ) -> Instance:
+        """The card's instance, which begins to load if there is none; with these settings if given,
+        else with the card's or the server's."""
+        if self._closed:
+            raise Unavailable("The server is shutting down.")
+        instance = self._instances.get(card.id)
+        if instance is not None and instance.closing and not instance.over:
+            self._unloading.add(instance)
+        if instance is None or instance.closing or instance.over:
+            default = self._settings.keep_alive if card.keep_alive is None else card.keep_alive
+            instance = self._instances[card.id] = Instance(
+                card,
+                self._loader,
+                keep_alive=default if keep_alive is None else keep_alive,
+                pinned=card.pin if pin is None else pin,
+                find_room=self._find_room,
+                changed=self._changed,
+            )
+            self._appeared.set()
+            self._appeared = asyncio.Event()
+        else:
+            if pin is not None:
+                instance.pinned = pin
+            if keep_alive is not None:
+                instance.set_keep_alive(keep_alive)
+        return instance
+
+    def find_card(self, model: str) -> Card:
+        """The card with that name, or where the server allows it a new one: of a repository, or of
+        a folder (it begins with "./" or "/") in the cards file's own. Raises `ModelNotFound`."""
+        card = self.cards.by_name.get(model)
+        if card is None:
+            if not self._settings.allow_ad_hoc:
+                raise ModelNotFound(model)
+            card = ad_hoc_card(model, self.cards.file.parent)
+            by_id, by_name = self.cards.by_id | {model: card}, self.cards.by_name | {model: card}
+            self.cards = Cards(self.cards.file, by_id, by_name)
+        return card
+
+    def instances(self) -> list[Instance]:
+        """Those that are there, failed ones too until they are tried again."""
+        return [*self._instances.values(), *self._unloading]
+
+    def instance(self, name: str) -> Instance:
+        """The instance with that id. Raises `InstanceNotFound`."""
+        for instance in self.instances():
+            if instance.id == name:
+                return instance
+        raise InstanceNotFound(name)
+
+    async def appearance(self, card: Card) -> Instance:
+        """The card's instance, when there is one."""
+        while card.id not in self._instances:
+            appeared = self._appeared
+            await appeared.wait()
+        return self._instances[card.id]
+
+    def unload(self, instance: Instance) -> "asyncio.Task[None]":
+        """Close an instance; the task ends when its memory is given back."""
+        if self._instances.get(instance.card.id) is instance:
+            del self._instances[instance.card.id]
+            if not instance.over:
+                self._unloading.add(instance)
+        return instance.close()
 
     async def preload(self) -> list[Engine]:
         """Load the cards that ask for it. Raises `SetupError`."""
-        return [await self._loaded(card) for card in self._preloaded()]
+        return [await self.start(card).loaded() for card in self._preloaded()]
 
-    async def ready(self) -> bool:
-        """Whether every preloaded model is there and the device answers."""
-        tasks = [self._engines.get(card.id) for card in self._preloaded()]
-        loaded = all(task and task.done() and not task.exception() for task in tasks)
-        return loaded and await self.device.answers(seconds=2)
+    def missing(self) -> list[str]:
+        """Preloaded models that are on their way, or did not load."""
+        waited_for = ("downloading", "loading", "failed")
+        return [card.id for card in self._preloaded() if self.state(card) in waited_for]
 
     def engines(self) -> dict[str, Engine]:
         """The engines that are loaded, by the id of their card."""
-        return {
-            name: task.result()
-            for name, task in self._engines.items()
-            if task.done() and not task.cancelled() and not task.exception()
-        }
+        found = {each.card.id: each.engine for each in self._instances.values()}
+        return {name: engine for name, engine in found.items() if engine is not None}
 
     async def close(self) -> None:
-        for engine in self.engines().values():
-            await engine.close()
-        for task in self._engines.values():
-            task.cancel()
-        self._tokenizing.shutdown(cancel_futures=True)
-        self._files.shutdown(cancel_futures=True)
+        """Refuse what waits, finish what runs."""
+        self._closed = True
+        self._tidying.cancel()
+        await asyncio.gather(*(instance.abandon() for instance in self.instances()))
+        self._loader.close()
+
+    async def _wait(self, instance: Instance) -> Engine:
+        try:
+            return await asyncio.wait_for(instance.loaded(), self._settings.load_wait_seconds)
+        except TimeoutError:
+            raise Loading(instance.card.id, instance.state, instance.progress) from None
+        except SetupError as error:
+            raise Unavailable(str(error)) from None
+
+    async def _find_room(self, instance: Instance, checkpoint: Checkpoint) -> None:
+        """Take memory for an instance, and unload others for it; those who wait take turns."""
+        dtype = self.device.dtype(checkpoint.card.dtype)
+        size = weights_size(checkpoint, dtype, packed=self.device.ops.name == "mlx")
+        async with self._room:
+            while not self.memory.fits(size):
+                others = [each for each in self.instances() if each is not instance and each.size]
+                kept = sum(each.size for each in others if each.pinned and not each.closing)
+                self.memory.check(instance.card.id, size, kept)
+                await asyncio.wait([self.unload(_next_to_go(others))])
+                if self._closed or (instance.closing and not instance.users):
+                    raise Stopped(f"model `{instance.card.id}` was unloaded before it was ready")
+            instance.size = size
+            self.memory.take(instance, size)
+
+    def _changed(self, instance: Instance) -> None:
+        card, engine = instance.card, instance.engine
+        if instance.state == "ready" and engine is not None:
+            self._known[card.id] = _describe(engine)
+        elif instance.over:
+            self.memory.give_back(instance)
+            instance.size = 0
+            self._unloading.discard(instance)
+            if instance.state == "unloaded" and self._instances.get(card.id) is instance:
+                del self._instances[card.id]
+
+    async def _tidy(self) -> None:
+        """Give back what is kept for the next request, when none has come for a while."""
+        seen = 0
+        while True:
+            await asyncio.sleep(IDLE_SECONDS)
+            if self._uses == seen > self._tidied:
+                self._tidied = seen
+                await self.device.run(self.device.ops.release)
+            seen = self._uses
 
     def _prompts(self, card: Card) -> Prompts:
-        """The prompts known so far: a model that is not loaded may have more in its files."""
-        engine = self.engines().get(card.id)
-        return engine.checkpoint.prompts if engine else card.prompts or {}
+        """The prompts known so far: a model that was never loaded may have more in its files."""
+        known = self._known.get(card.id)
+        return known.prompts if known else card.prompts or {}
 
     def _preloaded(self) -> list[Card]:
         return [card for card in self.cards.by_id.values() if card.preload]
 
-    async def _loaded(self, card: Card) -> Engine:
-        task = self._engines.get(card.id)
-        if task is None or (task.done() and task.exception()):  # failed before: try again
-            task = self._engines[card.id] = asyncio.create_task(self._load(card))
-        return await asyncio.shield(task)  # others may be waiting for it too
 
-    async def _load(self, card: Card) -> Engine:
-        loop = asyncio.get_running_loop()
-        checkpoint = await loop.run_in_executor(self._files, open_checkpoint, card)
-        tokenizer = await loop.run_in_executor(self._files, open_tokenizer, checkpoint)
+def _describe(engine: Engine) -> Description:
+    checkpoint = engine.checkpoint
+    return Description(
+        dimensions=engine.dimensions,
+        max_tokens=checkpoint.max_tokens,
+        architecture=checkpoint.model_type,
+        pooling="+".join(checkpoint.pooling),
+        prompts=checkpoint.prompts,
+        fingerprint=engine.fingerprint,
+    )
 
-        def load() -> Encoder:
-            return load_encoder(self.device.make_ops(card.dtype), checkpoint)
 
-        encoder = await self.device.run(load)
-        store = await self._store(checkpoint, encoder)
-        return Engine(
-            checkpoint, tokenizer, encoder, self.device, self._tokenizing, self._settings, store
-        )
-
-    async def _store(self, checkpoint: Checkpoint, encoder: Encoder) -> Store | None:
-        """The model's vectors on disk, if they are to be kept there."""
-        folder = self._settings.cache_folder
-        if folder is None:
-            return None
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            TemporaryFile(dir=folder).close()  # whether it can be written
-        except OSError as error:
-            raise CardsError(f"cache_folder {folder}: {error.strerror}") from None
-        digest = partial(checkpoint.fingerprint, encoder.dtype)
-        loop = asyncio.get_running_loop()
-        return Store(
-            folder,
-            await loop.run_in_executor(self._files, digest),
-            dimensions=encoder.dimensions,
-            max_bytes=self._settings.cache_folder_bytes,
-        )
+def _next_to_go(instances: Iterable[Instance]) -> Instance:
+    """One that is going already, else the idle one that was used least lately, else a busy one: it
+    goes when its requests are answered, or a model in constant use would keep others out for ever.
+    """
+    return min(
+        (each for each in instances if each.closing or not each.pinned),
+        key=lambda each: (not each.closing, each.users > 0, each.state != "ready", each.last_used),
+    )

@@ -84,6 +84,15 @@ class Model(msgspec.Struct):
     object: Literal["model"]
     created: int
     owned_by: str
+    root: str
+    """The id that this is, or is another name for."""
+    state: str
+    dimensions: int | None
+    max_tokens: int | None
+    architecture: str | None
+    pooling: str | None
+    prompts: dict[str, str]
+    fingerprint: str | None
 
 
 class ModelList(msgspec.Struct):

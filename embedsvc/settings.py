@@ -8,6 +8,9 @@ import msgspec
 
 from embedsvc.errors import CardsError
 
+LEAST = {"port": 0, "cache_bytes": 0, "keep_alive": -1, "load_wait_seconds": 0, "drain_seconds": 0}
+"""The least values of numbers; of the others 1."""
+LogLevel = Literal["debug", "info", "warning", "error"]
 BackendChoice = Literal["auto", "mlx", "native", "numpy"]
 
 
@@ -34,6 +37,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     it; "*" is any."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call; left out, those of `allowed_hosts`, or with keys all."""
+    max_memory: int | None = None
+    """Bytes that the weights of loaded models may take; left out, 0.7 of the device's memory."""
+    keep_alive: float = -1.0
+    """Seconds without requests after which a model is unloaded, where its card does not say: 0 at
+    once, -1 never."""
+    load_wait_seconds: float = 60.0
+    """How long a request waits for its model to load before it is answered 503."""
+    allow_ad_hoc: bool = False
+    """Whether clients may load models without a card: repositories, folders by the cards file."""
     max_inputs: int = 2048
     """Inputs of one request."""
     max_request_tokens: int = 300_000
@@ -50,13 +62,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of each model's file in `cache_folder`."""
     log_file: Path | None = None
     """Where the server logs; it may be moved away at any time. Left out, to where it prints."""
+    log_level: LogLevel = "info"
+    """Of what is logged, the least that is: requests are `info`, health checks `debug`."""
+    log_format: Literal["auto", "human", "json"] = "auto"
+    """`auto`: for people on a terminal, else JSON."""
+    uds: Path | None = None
+    """The path of a unix socket to listen at, instead of an address."""
+    tls_cert: Path | None = None
+    """A certificate, and those that vouch for it, in PEM; with it the server speaks TLS alone."""
+    tls_key: Path | None = None
+    """Its key, where it is not in the same file."""
+    max_connections: int = 1000
+    """Clients that may be connected; those beyond are answered 503."""
+    max_head_bytes: int = 32 << 10
+    """Bytes of a request's line and headers."""
+    read_seconds: float = 30.0
+    """How long a client may take over a request's head, or keep the server waiting for the rest of
+    a body, or for its reading an answer."""
+    drain_seconds: float = 0.0
+    """How long a server that is told to stop takes requests, `/ready` being red, before it does."""
+    hang_seconds: float = 60.0
+    """How long overdue something may be before it hangs, and the server ends to be restarted."""
     shutdown_seconds: float = 30.0
     """How long a stopping server waits for requests in flight."""
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(Settings):
             value: object = getattr(self, field.name)
-            least = 0 if field.name in ("port", "cache_bytes") else 1
+            least = LEAST.get(field.name, 1)
             if isinstance(value, int | float) and field.type is not bool and value < least:
                 raise ValueError(f"{field.name} must be at least {least}, not {value}")
         if self.port > 65535:

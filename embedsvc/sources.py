@@ -2,22 +2,32 @@
 
 import hashlib
 import importlib.util
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from threading import Event
 
 from embedsvc.cards import Card
 from embedsvc.errors import CheckpointError
 
+Told = Callable[[int, int], None]
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 HUB_NOT = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
 
 
-def find_checkpoint(card: Card) -> Path:
-    """The folder with the card's files, downloaded if it must be.
+def find_checkpoint(
+    card: Card,
+    told: Told | None = None,
+    stop: Event | None = None,
+    *,
+    download: bool = True,
+) -> Path:
+    """The folder with the card's files, downloaded if it must be, and may be.
 
     Raises `CheckpointError` that names the card and every place looked at.
     """
     looked: list[str] = []
-    folder = _path(card, looked) or _package(card, looked) or _hub(card, looked)
+    folder = _path(card, looked) or _package(card, looked) or _hub(card, looked, download)
     if folder is None:
         raise CheckpointError(f"model `{card.id}`: no files; {'; '.join(looked)}")
     return folder
@@ -46,7 +56,7 @@ def _package(card: Card, looked: list[str]) -> Path | None:
     return None
 
 
-def _hub(card: Card, looked: list[str]) -> Path | None:
+def _hub(card: Card, looked: list[str], download: bool) -> Path | None:
     if card.repo is None:
         return None
     # Imported here: it takes longer to import than a small model takes to load.
@@ -62,6 +72,7 @@ def _hub(card: Card, looked: list[str]) -> Path | None:
                 revision=card.revision,
                 allow_patterns=HUB_FILES,
                 ignore_patterns=HUB_NOT,
+                local_files_only=not download,
             )
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -71,6 +82,12 @@ def _hub(card: Card, looked: list[str]) -> Path | None:
 
 
 def sha256(file: Path) -> str:
-    """The file's digest in hexadecimal."""
+    """The file's digest in hexadecimal; computed anew only if the file has changed."""
+    status = file.stat()
+    return _sha256(file, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _sha256(file: Path, _inode: int, _size: int, _modified: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,12 +61,20 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     offset: int  # in the file
 
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
+
 
 class Tensors:
     """The tensors in a folder; taking one out twice, or leaving one in, is an error."""
 
-    def __init__(self, model: str, folder: Path) -> None:
+    def __init__(
+        self, model: str, folder: Path, taken: Callable[[int], None] | None = None
+    ) -> None:
+        """`taken` is told the bytes of each tensor that is taken."""
         self._model = model
+        self._taken = taken
         self.folder = folder
         self._left: dict[str, Entry] = {}
         entries = [e for file in weight_files(model, folder) for e in _entries(model, file)]
@@ -126,6 +135,8 @@ class Tensors:
         value: NDArray[Any] = np.fromfile(
             entry.file, DTYPES[entry.dtype], count, offset=entry.offset
         ).reshape(entry.shape)
+        if self._taken is not None:
+            self._taken(value.nbytes)
         if entry.dtype == "BF16":
             return (value.astype(np.uint32) << 16).view(np.float32)
         return value

@@ -3,22 +3,26 @@
 from dataclasses import replace
 
 from embedsvc import matryoshka
+from embedsvc.cards import Card
+from embedsvc.engine import Embedded, Engine
 from embedsvc.inputs import Reading
 from embedsvc.prompts import choose
-from embedsvc.registry import Embedded, Registry
 from embedsvc.requests import EmbeddingRequest
 
 
 async def vectors_of(
-    registry: Registry,
+    engine: Engine,
+    card: Card,
+    prompt: str | None,
     wanted: EmbeddingRequest,
     *,
     read_cache: bool = True,
     write_cache: bool = True,
-) -> tuple[str, Embedded]:
-    """The id of the model's card, and the vectors, of the size wanted. Raises `RequestError`."""
-    card, prompt = registry.card(wanted.model)
-    engine = await registry.engine(wanted.model)
+) -> Embedded:
+    """The vectors, of the size wanted; `prompt` is the one named with the model, if any.
+
+    Raises `RequestError`.
+    """
     if wanted.dimensions is not None:
         matryoshka.check(wanted.dimensions, engine.dimensions, card.dimensions)
     reading = Reading(
@@ -34,4 +38,4 @@ async def vectors_of(
     if wanted.dimensions is not None:
         cut = matryoshka.cut(embedded.vectors, wanted.dimensions, layer_norm=card.layer_norm)
         embedded = replace(embedded, vectors=cut)
-    return card.id, embedded
+    return embedded

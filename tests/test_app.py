@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from embedsvc.app import create_app
 from embedsvc.cards import Dtype
 from embedsvc.encoder import Encoder
+from embedsvc.engine import Engine
 from embedsvc.errors import CardsError, CheckpointError
 from embedsvc.registry import Registry
 from embedsvc.settings import Settings
@@ -170,22 +171,6 @@ def test_a_model_that_gives_nan_is_a_500_for_its_text_alone(
     assert embed(client, input=["hello", "a b"]).status_code == 200
 
 
-def test_a_device_that_does_not_answer_is_not_ready(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def hangs(_: object) -> None:
-        await asyncio.sleep(60)
-
-    device = client.app.state.registry.device  # type: ignore[attr-defined]
-    answers = type(device).answers
-    monkeypatch.setattr(type(device), "run", lambda self, function: hangs(function))
-    monkeypatch.setattr(type(device), "answers", lambda self, seconds: answers(self, 0.01))
-    answer = client.get("/ready")
-    assert answer.status_code == 503
-    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
-    assert client.get("/health").status_code == 200
-
-
 def test_two_passes_may_be_in_flight_on_mlx(
     cards_file: Path, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,25 +196,30 @@ def test_two_passes_may_be_in_flight_on_mlx(
 def test_a_card_that_is_not_preloaded_is_loaded_once_when_first_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import embedsvc.registry as registry_module
+    import embedsvc.loading as loading_module
 
     write_bert(tmp_path / "tiny")
     (tmp_path / "models.toml").write_text("[models.lazy]\npath = 'tiny'\n")
     opened: list[str] = []
-    whole = registry_module.open_checkpoint
+    whole = loading_module.open_checkpoint
 
     def counted(card):
         opened.append(card.id)
         return whole(card)
 
-    monkeypatch.setattr(registry_module, "open_checkpoint", counted)
+    monkeypatch.setattr(loading_module, "open_checkpoint", counted)
     app = create_app(Settings(models=tmp_path / "models.toml", backend="numpy"))
 
     async def ask() -> None:
         async with app.router.lifespan_context(app):
             assert opened == []
             registry: Registry = app.state.registry
-            engines = await asyncio.gather(*(registry.engine("lazy") for _ in range(5)))
+
+            async def use() -> Engine:
+                async with registry.use("lazy") as engine:
+                    return engine
+
+            engines = await asyncio.gather(*(use() for _ in range(5)))
             assert opened == ["lazy"]
             assert len(set(map(id, engines))) == 1
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from embedsvc.batcher import Batcher, Entry, Grid, Job, Line
+from embedsvc.batcher import Batcher
 from embedsvc.cost import Cost
 from embedsvc.errors import BadRequest, EmbeddingFailed, Overloaded, Unavailable
+from embedsvc.line import Entry, Grid, Job, Line
 from embedsvc.ops.base import TokenIds
 
 BAD = 666
@@ -354,12 +355,53 @@ def test_free_slots_share_what_waits_if_it_is_enough_for_both() -> None:
 def test_dropping_a_job_leaves_the_others() -> None:
     async def scenario(_: Device) -> None:
         future = asyncio.get_running_loop().create_future()
-        jobs = [Job([None], 1, future), Job([None], 1, future)]
+        jobs = [Job([None], 1, future, 0.0), Job([None], 1, future, 0.0)]
         line = Line(COST, None)
         for i in range(6):
             line.add(Entry(text(2, i), float(i), jobs[i % 2], 0))
         line.drop(jobs[0])
         assert [entry.ids[0] for entry in line.entries] == [1, 3, 5]
         assert line.tokens == 6
+
+    run(scenario)
+
+
+def test_who_is_sent_away_is_told_how_long_the_line_takes_at_the_pace_of_late() -> None:
+    """The machine has become four times slower than it was when the model was loaded."""
+
+    async def scenario(device: Device) -> None:
+        now = 0.0
+
+        async def encode(texts: list[TokenIds]) -> NDArray[np.float32]:
+            nonlocal now
+            vectors = await device.encode(texts)
+            now += 4 * (cost.start + sum(cost.of(len(ids)) for ids in texts))
+            return vectors
+
+        cost = Cost(start=1.0, token=0.01, pair=1e-9)
+        line = Batcher(
+            encode,
+            cost=cost,
+            grid=exact,
+            slots=1,
+            max_batch_tokens=100,
+            max_waiting_tokens=500,
+            clock=lambda: now,
+        )
+        device.gate.set()
+        for _ in range(64):
+            await line.embed([text(100)])
+        device.gate.clear()
+        waiting = [asyncio.create_task(line.embed([text(100)]))]
+        await turns()
+        waiting += [asyncio.create_task(line.embed([text(100)])) for _ in range(5)]
+        await turns()
+        with pytest.raises(Overloaded) as caught:
+            await line.embed([text(100)])
+        assert caught.value.headers["Retry-After"] in ("20", "21")  # 5 texts of a second, by four
+        device.gate.set()
+        await asyncio.gather(*waiting)
+        assert line.queue_seconds.count == line.forward_seconds.count == 70
+        assert line.forward_seconds.mean == pytest.approx(8, rel=1e-3)
 
     run(scenario)

@@ -19,9 +19,9 @@ from embedsvc.bulk.outputs.files import beside
 from embedsvc.bulk.partial import HEAD, MAGIC
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import Columns
+from embedsvc.engine import Embedded
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
 from embedsvc.late_chunking import Chunk
-from embedsvc.registry import Embedded
 from embedsvc.requests import Chunking
 from tests.fake_server import vector_of
 

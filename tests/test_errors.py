@@ -16,7 +16,12 @@ from embedsvc.settings import Settings
 from tests.conftest import serve
 
 LONG = "a " * 31  # 33 tokens with [CLS] and [SEP]; the limit is 32
-PATHS = {"{id:path}": "none", "{model:path}": "org/tiny"}
+PATHS = {
+    "{id}": "none",
+    "{id:path}": "none",
+    "{id:uuid}": "00000000-0000-4000-8000-000000000000",
+    "{model:path}": "org/tiny",
+}
 NOT_JSON = "We could not parse the JSON body of your request."
 
 
@@ -260,7 +265,7 @@ def test_a_model_that_fails_is_a_500(client: TestClient, monkeypatch: pytest.Mon
 def test_a_full_line_is_a_429_with_retry_after(cards_file: Path) -> None:
     with serve(models=cards_file, max_waiting_tokens=1) as client:
         registry = client.app.state.registry  # type: ignore[attr-defined]
-        line = next(iter(registry._engines.values())).result()._batcher._line
+        line = next(iter(registry.engines().values()))._batcher._line
         line.tokens = 10  # as if others waited
         answer = client.post("/v1/embeddings", json={"model": "embed", "input": "a"})
         line.tokens = 0
@@ -280,8 +285,11 @@ def test_a_model_that_does_not_load_is_a_503_with_the_reason(tmp_path: Path) -> 
         shaped(client.get("/info"), 503, "no folder")
 
 
-@pytest.mark.parametrize(("method", "path"), [e for e in ALL if e[1] not in ("/health", "/ready")])
-def test_without_a_key_every_route_but_health_is_a_401(
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [e for e in ALL if e[1] not in ("/health", "/ready") and not e[1].startswith("/dashboard")],
+)
+def test_without_a_key_every_route_but_health_and_the_dashboards_files_is_a_401(
     cards_file: Path, method: str, path: str
 ) -> None:
     app = create_app(Settings(models=cards_file, api_keys=("sk-right-key-123456",)))

@@ -15,6 +15,7 @@ from embedsvc.encoder import load_encoder
 from embedsvc.ops.base import Attention, Norm, Ops, columns, rope_table
 from embedsvc.ops.mlx import MlxOps
 from embedsvc.ops.numpy import ROWS
+from embedsvc.turns import at_once
 from tests.unpadded import unpadded
 
 RANDOM = np.random.default_rng(3)
@@ -267,7 +268,7 @@ def test_a_switch_is_kept_only_where_it_is_faster(
     monkeypatch.setattr("embedsvc.ops.mlx.time", SimpleNamespace(perf_counter=lambda: now))
     monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
     ops.gpu = True
-    ops.tune(encode)
+    ops.tune(encode, at_once)
     assert (ops.pad_heads, ops.plain, ops.compile) == (
         tried == "pad_heads",
         tried == "plain",

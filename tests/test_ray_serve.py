@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from embedsvc.errors import CardsError, Unavailable
+from embedsvc.errors import CardsError
 from embedsvc.ray_serve import Replica, build
 from embedsvc.settings import Settings
 
@@ -20,10 +20,10 @@ def test_a_replica_is_healthy_while_ready_is_answered(
         async with app.router.lifespan_context(app):
             await replica.check_health()
 
-            async def ready() -> bool:
-                raise Unavailable("the device does not answer")
+            async def trouble() -> str:
+                return "the device does not answer"
 
-            monkeypatch.setattr(app.state.registry, "ready", ready)
+            monkeypatch.setattr(app.state.watch, "trouble", trouble)
             with pytest.raises(httpx2.HTTPStatusError, match="503"):
                 await replica.check_health()
 

@@ -9,7 +9,13 @@ from embedsvc.cli import _parser
 from embedsvc.errors import CardsError
 from embedsvc.settings import Settings, read_settings
 
-VALUES = {"backend": "numpy", "insecure": "true"}
+VALUES = {
+    "backend": "numpy",
+    "insecure": "true",
+    "allow_ad_hoc": "true",
+    "log_level": "debug",
+    "log_format": "json",
+}
 
 
 def test_every_setting_is_an_environment_variable_and_all_but_the_keys_an_option() -> None:

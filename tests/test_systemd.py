@@ -171,8 +171,10 @@ def test_a_service_is_installed_kept_and_removed(own_systemd: OwnSystemd, port: 
     # Killed, it comes back by itself.
     first = own_systemd.show("MainPID")
     os.kill(int(first), signal.SIGKILL)
-    own_systemd.run("sh", "-c", f"until systemctl --user is-active -q {UNIT}; do sleep 0.2; done")
-    assert own_systemd.show("MainPID") not in (first, "0")
+    pid = f"systemctl --user show --value --property=MainPID {UNIT}"
+    active = f"systemctl --user is-active -q {UNIT}"
+    changed = f'case "$({pid})" in 0|{first}) false;; *) {active};; esac'
+    own_systemd.run("sh", "-c", f"until {changed}; do sleep 0.2; done")
     assert probe("127.0.0.1", port).who == "ready"
 
     # Stopped, it ends well and stays away.

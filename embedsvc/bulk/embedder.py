@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.bulk.about import PROBE, How
+from embedsvc.engine import Embedded
 from embedsvc.errors import BulkError, RequestError
-from embedsvc.registry import Embedded
 
 
 class Embedder(Protocol):

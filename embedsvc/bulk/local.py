@@ -8,8 +8,9 @@ import msgspec
 from embedsvc.bulk.about import How
 from embedsvc.cards import Card, Cards, find_cards
 from embedsvc.device import open_device
+from embedsvc.engine import Embedded
 from embedsvc.errors import BulkError, Unavailable
-from embedsvc.registry import Embedded, Registry
+from embedsvc.registry import Registry
 from embedsvc.settings import Settings
 from embedsvc.vectors import vectors_of
 
@@ -29,16 +30,17 @@ class Local:
     async def embed(self, texts: Sequence[str], how: How) -> Embedded:
         wanted = how.request(self.model, list(texts))
         try:
-            _, embedded = await vectors_of(self._registry, wanted)
+            card, prompt = self._registry.card(wanted.model)
+            async with self._registry.use(wanted.model) as engine:
+                return await vectors_of(engine, card, prompt, wanted)
         except Unavailable as error:
             raise BulkError(str(error)) from None
-        return embedded
 
 
 @asynccontextmanager
 async def open_local(card: Card, settings: Settings) -> AsyncGenerator[Local, None]:
     """The card's model, loaded. Raises `SetupError`."""
-    card = msgspec.structs.replace(card, preload=True)
+    card = msgspec.structs.replace(card, preload=True, pin=True)
     settings = msgspec.structs.replace(
         settings,
         cache_bytes=0,  # texts that are equal and in flight are still embedded once

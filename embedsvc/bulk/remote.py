@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.bulk.about import How
+from embedsvc.engine import Embedded
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
 from embedsvc.late_chunking import Chunk
-from embedsvc.registry import Embedded
 from embedsvc.schema import ChunkRow
 
 AGAIN = (408, 409, 425, 429, 502, 503, 504)

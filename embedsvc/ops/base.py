@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
+from embedsvc.ops.memory import MemoryUse
 from embedsvc.packed_weights import Quantized
+from embedsvc.turns import InTurn
 
 T = TypeVar("T")
 Array = Any  # numpy.ndarray or mlx.core.array, never mixed
@@ -104,6 +106,15 @@ class Ops(Protocol):
         ...
 
     @property
+    def memory(self) -> int:
+        """Bytes of memory that the device has."""
+        ...
+
+    def memory_use(self) -> MemoryUse:
+        """Memory in use on the device now; may be called on any thread."""
+        ...
+
+    @property
     def grid(self) -> Callable[[int, int], tuple[int, int]] | None:
         """How many texts, of what length, are computed for so many, the longest of that length.
 
@@ -134,8 +145,12 @@ class Ops(Protocol):
         """Experts from weights `up` (E, inner, D) and `down` (E, D, inner)."""
         ...
 
-    def tune(self, encode: Callable[[], object]) -> None:
+    def tune(self, encode: Callable[[], object], in_turn: InTurn) -> None:
         """Try on a typical pass what is faster on some hardware only, and keep what is here."""
+        ...
+
+    def release(self) -> None:
+        """Return memory that was freed, and kept for more of the same."""
         ...
 
     def compiled(self, function: Callable[["Ops", Batch], Array]) -> Callable[[Batch], Array]:

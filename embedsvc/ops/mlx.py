@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
 from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
+from embedsvc.ops.memory import MemoryUse, machine_memory, return_freed_memory
 from embedsvc.ops.padded import (
     PaddedLayout,
     attend,
@@ -30,6 +31,7 @@ from embedsvc.ops.padded import (
     lay_out,
 )
 from embedsvc.packed_weights import Quantized
+from embedsvc.turns import InTurn
 
 SETTINGS = {
     "MLX_ENABLE_TF32": "0",  # or float32 products have the precision of float16
@@ -66,10 +68,12 @@ class MlxOps:
         """Whether passes go through `mx.compile`."""
         mx.set_default_device(mx.gpu if self.gpu else mx.cpu)
         self.device, self.max_batch_tokens = f"{platform.machine()} CPU", 512
+        self.memory = machine_memory()
         if self.gpu:
             self.device, memory = _gpu()
             self.max_batch_tokens = min(memory // BYTES_A_TOKEN, MOST_TOKENS)
             mx.set_cache_limit(memory // CACHE_SHARE)
+            self.memory = memory
         self.dtype: Dtype = dtype or ("float16" if self.gpu else "float32")
         self._dtype: mx.Dtype = getattr(mx, self.dtype)
         # A second pass is queued while one runs, so that the GPU never waits for Python.
@@ -82,7 +86,9 @@ class MlxOps:
         if isinstance(value, Quantized):
             scales, biases = self.array(value.scales), self.array(value.biases)
             return replace(value, packed=mx.array(value.packed), scales=scales, biases=biases)
-        return mx.array(value).astype(self._dtype)
+        converted = mx.array(value).astype(self._dtype)
+        mx.eval(converted)  # now, or the first pass would have to do it for all weights
+        return converted
 
     def float32(self, value: NDArray[Any]) -> mx.array:
         return mx.array(value).astype(mx.float32)
@@ -93,19 +99,26 @@ class MlxOps:
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
         return Experts(self.array(up).swapaxes(1, 2), self.array(down).swapaxes(1, 2))
 
-    def tune(self, encode: Callable[[], object]) -> None:
+    def tune(self, encode: Callable[[], object], in_turn: InTurn) -> None:
         if self.gpu:
             switch = "pad_heads" if mx.metal.is_available() else "plain"
-            setattr(self, switch, self._faster(switch, encode))
-            self.compile = self._faster("compile", encode)
+            setattr(self, switch, self._faster(switch, encode, in_turn))
+            self.compile = self._faster("compile", encode, in_turn)
 
-    def _faster(self, switch: str, encode: Callable[[], object]) -> bool:
+    def _faster(self, switch: str, encode: Callable[[], object], in_turn: InTurn) -> bool:
         taken: dict[bool, float] = {}
         for value in (False, True):
             setattr(self, switch, value)
-            encode()  # compiles kernels
-            taken[value] = min(_seconds(encode) for _ in range(5))
+            in_turn(encode)  # compiles kernels
+            taken[value] = min(in_turn(lambda: _seconds(encode)) for _ in range(5))
         return taken[True] < 0.97 * taken[False]
+
+    def memory_use(self) -> MemoryUse:
+        return MemoryUse(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
+
+    def release(self) -> None:
+        mx.clear_cache()
+        return_freed_memory()
 
     def compiled(self, function: Callable[[Ops, Batch], mx.array]) -> Callable[[Batch], mx.array]:
         @mx.compile

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from embedsvc.cards import Dtype
 from embedsvc.ops.attention import attend, pieces_of
 from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
+from embedsvc.ops.memory import MemoryUse, machine_memory, process_memory, return_freed_memory
 from embedsvc.packed_weights import Quantized, expand
+from embedsvc.turns import InTurn
 
 Floats = NDArray[np.float32]
 
@@ -54,6 +56,7 @@ class NumpyOps:
         self.device = (
             f"{platform.machine()} CPU, {self.slots} core{plural}{_one_thread_a_product()}"
         )
+        self.memory = machine_memory()
         _keep_freed_memory()
 
     # --- loading -------------------------------------------------------------------------------
@@ -71,8 +74,14 @@ class NumpyOps:
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
         return Experts(self.array(up.swapaxes(1, 2)), self.array(down.swapaxes(1, 2)))
 
-    def tune(self, encode: Callable[[], object]) -> None:
+    def tune(self, encode: Callable[[], object], in_turn: InTurn) -> None:
         pass
+
+    def memory_use(self) -> MemoryUse:
+        return process_memory()
+
+    def release(self) -> None:
+        return_freed_memory()
 
     def compiled(self, function: Callable[[Ops, Batch], Floats]) -> Callable[[Batch], Floats]:
         return partial(function, self)

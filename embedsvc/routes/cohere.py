@@ -80,7 +80,7 @@ async def create_embeddings(request: Request) -> Response:
     for kind in sent.embedding_types or ["float"]:
         dtype: Dtype = "float" if kind == "base64" else kind
         form = "base64" if kind == "base64" else "float"
-        embeddings[kind] = list(write_values(answer.vectors, dtype, form))
+        embeddings[kind] = list(write_values(answer.embedded.vectors, dtype, form))
     body = {
         "id": str(uuid4()),
         "embeddings": embeddings,

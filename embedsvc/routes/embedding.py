@@ -5,12 +5,12 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from starlette.requests import Request
 
+from embedsvc.engine import Embedded
 from embedsvc.errors import ClientGone
-from embedsvc.registry import Embedded, Registry
+from embedsvc.record import current
+from embedsvc.registry import Registry
 from embedsvc.requests import EmbeddingRequest
 from embedsvc.vectors import vectors_of
 
@@ -22,7 +22,6 @@ class Answer:
     """Vectors as they were asked for, and what the answer's headers say of them."""
 
     embedded: Embedded
-    vectors: NDArray[np.float32]
     headers: list[tuple[bytes, bytes]]
 
 
@@ -36,15 +35,25 @@ async def embed(request: Request, wanted: EmbeddingRequest) -> Answer:
 
 async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
     registry: Registry = request.app.state.registry
+    card, prompt = registry.card(wanted.model)
+    record = current.get()
+    if record is not None:
+        record.model = card.id
     control = request.headers.get("cache-control", "").lower()
     caching = {"read_cache": "no-cache" not in control, "write_cache": "no-store" not in control}
-    model, embedded = await vectors_of(registry, wanted, **caching)
-    headers = [(b"openai-model", model.encode("ascii", "replace"))]
+    async with registry.use(wanted.model) as engine:
+        embedded = await vectors_of(engine, card, prompt, wanted, **caching)
+    if record is not None:
+        record.texts, record.tokens = len(wanted.inputs), embedded.tokens
+    headers = [
+        (b"openai-model", card.id.encode("ascii", "replace")),
+        (b"x-embedsvc-fingerprint", engine.fingerprint.encode()),
+    ]
     if embedded.truncated:
         headers.append((b"x-embedsvc-truncated", b"%d" % embedded.truncated))
     if embedded.split:
         headers.append((b"x-embedsvc-split", b"%d" % embedded.split))
-    return Answer(embedded, embedded.vectors, headers)
+    return Answer(embedded, headers)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

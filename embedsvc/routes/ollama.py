@@ -96,7 +96,8 @@ class Version(msgspec.Struct):
 
 async def root(_request: Request) -> Response:
     """`GET /`: the words by which Ollama's clients know that somebody is there."""
-    return PlainTextResponse("Ollama is running")
+    # To browsers it is the dashboard.
+    return PlainTextResponse("Ollama is running", headers={"vary": "accept"})
 
 
 async def version(_request: Request) -> Response:
@@ -110,8 +111,8 @@ async def create_embeddings(request: Request) -> Response:
     sent = await read_body(request, EmbedBody)
     inputs = [sent.input] if isinstance(sent.input, str) else sent.input or []
     if inputs in ([], [""]):  # a client's way to have the model loaded
-        await _registry(request).engine(_known(request, sent.model))
-        return JsonResponse(msgspec.json.encode(EmbedAnswer(sent.model, [])))
+        async with _registry(request).use(_known(request, sent.model)):
+            return JsonResponse(msgspec.json.encode(EmbedAnswer(sent.model, [])))
     most: int = request.app.state.settings.max_inputs
     if len(inputs) > most:
         raise BadRequest(f"Invalid 'input': array length must be {most} or less.")
@@ -124,7 +125,7 @@ async def create_embeddings(request: Request) -> Response:
     answer = await embed(request, wanted)
     body = {
         "model": sent.model,
-        "embeddings": answer.vectors,
+        "embeddings": answer.embedded.vectors,
         "total_duration": round((time.perf_counter() - began) * 1e9),
         "load_duration": 0,
         "prompt_eval_count": answer.embedded.tokens,
@@ -137,11 +138,11 @@ async def create_embedding(request: Request) -> Response:
     sent = await read_body(request, OldBody)
     model = _known(request, sent.model)
     if not sent.prompt:
-        await _registry(request).engine(model)
-        return JsonResponse(msgspec.json.encode(OldAnswer([])))
+        async with _registry(request).use(model):
+            return JsonResponse(msgspec.json.encode(OldAnswer([])))
     wanted = EmbeddingRequest(model=model, inputs=[sent.prompt], truncate="end")
     answer = await embed(request, wanted)
-    body = {"embedding": answer.vectors[0]}
+    body = {"embedding": answer.embedded.vectors[0]}
     return JsonResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
 
 
@@ -171,21 +172,21 @@ async def show(request: Request) -> Response:
     registry = _registry(request)
     name = _known(request, name)
     card, _ = registry.card(name)
-    engine = await registry.engine(name)
-    family = engine.checkpoint.model_type
-    shown = Shown(
-        modelfile="",
-        parameters="",
-        template="",
-        details=_details(request, card),
-        model_info={
-            "general.architecture": family,
-            f"{family}.context_length": engine.tokenizer.max_tokens,
-            f"{family}.embedding_length": engine.dimensions,
-        },
-        capabilities=["embedding"],
-        modified_at=_when(request),
-    )
+    async with registry.use(name) as engine:
+        family = engine.checkpoint.model_type
+        shown = Shown(
+            modelfile="",
+            parameters="",
+            template="",
+            details=_details(request, card),
+            model_info={
+                "general.architecture": family,
+                f"{family}.context_length": engine.tokenizer.max_tokens,
+                f"{family}.embedding_length": engine.dimensions,
+            },
+            capabilities=["embedding"],
+            modified_at=_when(request),
+        )
     return JsonResponse(msgspec.json.encode(shown))
 
 

@@ -5,10 +5,11 @@ Azure's clients name the model in the path, and some base URLs lack the /v1.
 
 import asyncio
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from embedsvc.answers import write_embeddings, write_model, write_models, write_rows
+from embedsvc.answers import write_embeddings, write_rows
 from embedsvc.errors import ModelNotFound
 from embedsvc.late_chunking import Chunk
 from embedsvc.registry import Registry
@@ -38,18 +39,18 @@ async def create_embeddings(request: Request) -> Response:
     answer = await embed(request, wanted)
     chunks = _chunk_rows(answer.embedded.chunks)
     rows: list[bytes] = []
-    for first in range(0, len(answer.vectors), ROWS):
+    for first in range(0, len(answer.embedded.vectors), ROWS):
         some = slice(first, first + ROWS)
         rows.append(
             write_rows(
-                answer.vectors[some],
+                answer.embedded.vectors[some],
                 first=first,
                 encoding_format=wanted.encoding_format,
                 dtypes=wanted.dtypes,
                 chunks=chunks and chunks[some],
             )
         )
-        if first + ROWS < len(answer.vectors):
+        if first + ROWS < len(answer.embedded.vectors):
             await asyncio.sleep(0)  # let others have a turn
     written = write_embeddings(rows, model=wanted.model, tokens=answer.embedded.tokens)
     return JsonResponse(written, answer.headers)
@@ -58,18 +59,18 @@ async def create_embeddings(request: Request) -> Response:
 async def list_models(request: Request) -> Response:
     """`GET /v1/models`: every id, alias and id with a prompt, since clients pick from this list."""
     registry: Registry = request.app.state.registry
-    return JsonResponse(write_models(registry.names(), request.app.state.started))
+    models = [_model(request, name) for name in registry.names()]
+    return JsonResponse(msgspec.json.encode(ModelList("list", models)))
 
 
 async def get_model(request: Request) -> Response:
     """`GET /v1/models/{id}`: one model, whose id may hold slashes."""
-    registry: Registry = request.app.state.registry
     name: str = request.path_params["id"]
     try:
-        registry.card(name)
+        model = _model(request, name)
     except ModelNotFound:
         raise ModelNotFound(name, param="model") from None
-    return JsonResponse(write_model(name, request.app.state.started))
+    return JsonResponse(msgspec.json.encode(model))
 
 
 def _at(base: str) -> list[Endpoint]:
@@ -91,6 +92,28 @@ routes = [
     _embeddings("/openai/deployments/{model:path}/embeddings"),
     _embeddings("/v1/engines/{model:path}/embeddings"),
 ]
+
+
+def _model(request: Request, name: str) -> Model:
+    """What is not in a model's card is known once it has been loaded."""
+    registry: Registry = request.app.state.registry
+    card, _ = registry.card(name)
+    known = registry.description(card)
+    stated = card.pooling if isinstance(card.pooling, str) else None
+    return Model(
+        id=name,
+        object="model",
+        created=request.app.state.started,
+        owned_by="embedsvc",
+        root=card.id,
+        state=registry.state(card),
+        dimensions=known.dimensions if known else None,
+        max_tokens=known.max_tokens if known else card.max_tokens,
+        architecture=known.architecture if known else None,
+        pooling=known.pooling if known else stated,
+        prompts=known.prompts if known else card.prompts or {},
+        fingerprint=known.fingerprint if known else None,
+    )
 
 
 def _chunk_rows(chunks: list[list[Chunk]] | None) -> list[ChunkRow] | None:

@@ -4,28 +4,32 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from embedsvc.errors import Unavailable
-from embedsvc.metrics import write_metrics
-from embedsvc.registry import Registry
+from embedsvc.metrics import Metrics
 from embedsvc.routes.endpoint import Endpoint
+from embedsvc.watch import Watch
 
 
-async def health(_request: Request) -> Response:
-    """`GET /health`: the process lives and its event loop turns."""
+async def health(request: Request) -> Response:
+    """`GET /health`: the process lives, and nothing in it hangs for good."""
+    watch: Watch = request.app.state.watch
+    if watch.over:
+        raise Unavailable(watch.over)
     return JSONResponse({"status": "ok"})
 
 
 async def ready(request: Request) -> Response:
-    """`GET /ready`: the preloaded models are there and the device answers."""
-    registry: Registry = request.app.state.registry
-    if not await registry.ready():
-        raise Unavailable("The model is not loaded or the device does not answer.")
+    """`GET /ready`: the preloaded models are there, and those that are loaded compute."""
+    watch: Watch = request.app.state.watch
+    trouble = await watch.trouble()
+    if trouble:
+        raise Unavailable(trouble)
     return JSONResponse({"status": "ready"})
 
 
 async def metrics(request: Request) -> Response:
     """`GET /metrics`: what has been counted, for Prometheus."""
-    body = write_metrics(request.app.state.registry)
-    return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+    found: Metrics = request.app.state.metrics
+    return Response(found.write(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 routes = [

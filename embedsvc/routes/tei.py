@@ -1,8 +1,10 @@
 """The routes of Hugging Face's text-embeddings-inference, whose server has one model.
 
-Here that is the first card of the cards file.
+Here that is the first card of the cards file. Of our own, `/tokenize` takes `model` too.
 """
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -13,9 +15,10 @@ from starlette.responses import Response
 from tokenizers import Encoding
 
 from embedsvc import __version__
+from embedsvc.engine import Engine
 from embedsvc.errors import BadRequest
 from embedsvc.prompts import choose
-from embedsvc.registry import Engine, Registry
+from embedsvc.registry import Registry
 from embedsvc.requests import EmbeddingRequest, read_inputs
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
@@ -39,6 +42,7 @@ class TokenizeBody(msgspec.Struct):
     inputs: Texts
     add_special_tokens: bool = True
     prompt_name: str | None = None
+    model: Annotated[str | None, Meta(description="Another than the first.")] = None
 
 
 class Token(msgspec.Struct):
@@ -67,9 +71,9 @@ class Info(msgspec.Struct):
 async def create_embeddings(request: Request) -> Response:
     """`POST /embed`: vectors of texts."""
     sent = await read_body(request, EmbedBody)
-    name, engine = await _model(request)
-    if sent.normalize is False and engine.checkpoint.normalize:
-        raise BadRequest("Invalid 'normalize': this model's vectors have length 1.")
+    async with _model(request) as (name, engine):
+        if sent.normalize is False and engine.checkpoint.normalize:
+            raise BadRequest("Invalid 'normalize': this model's vectors have length 1.")
     side = "start" if (sent.truncation_direction or "").lower() == "left" else "end"
     wanted = EmbeddingRequest(
         model=name,
@@ -79,41 +83,41 @@ async def create_embeddings(request: Request) -> Response:
         truncate=None if sent.truncate is None else (side if sent.truncate else "error"),
     )
     answer = await embed(request, wanted)
-    body = orjson.dumps(answer.vectors, option=orjson.OPT_SERIALIZE_NUMPY)
+    body = orjson.dumps(answer.embedded.vectors, option=orjson.OPT_SERIALIZE_NUMPY)
     return JsonResponse(body, answer.headers)
 
 
 async def tokenize(request: Request) -> Response:
     """`POST /tokenize`: the model's tokens of texts."""
     sent = await read_body(request, TokenizeBody)
-    name, engine = await _model(request)
     texts = _texts(request, sent.inputs)
-    wanted = EmbeddingRequest(model=name, inputs=texts, prompt_name=sent.prompt_name)
-    prompt = choose(engine.checkpoint.prompts, wanted, None)
-    texts = [prompt + text for text in texts]
-    explained = await engine.explain(texts, special=sent.add_special_tokens)
+    async with _model(request, sent.model) as (name, engine):
+        wanted = EmbeddingRequest(model=name, inputs=texts, prompt_name=sent.prompt_name)
+        prompt = choose(engine.checkpoint.prompts, wanted, None)
+        texts = [prompt + text for text in texts]
+        explained = await engine.explain(texts, special=sent.add_special_tokens)
     answer = [_tokens(text, encoding) for text, encoding in zip(texts, explained, strict=True)]
     return JsonResponse(msgspec.json.encode(answer))
 
 
 async def info(request: Request) -> Response:
     """`GET /info`: the model and the limits."""
-    name, engine = await _model(request)
-    checkpoint, settings = engine.checkpoint, request.app.state.settings
-    told = Info(
-        model_id=checkpoint.card.repo or name,
-        model_sha=checkpoint.card.revision,
-        model_dtype=engine.dtype,
-        model_type={"embedding": {"pooling": " + ".join(checkpoint.pooling)}},
-        max_concurrent_requests=settings.max_waiting_tokens,
-        max_input_length=engine.tokenizer.max_tokens,
-        max_batch_tokens=engine.max_batch_tokens,
-        max_batch_requests=None,
-        max_client_batch_size=settings.max_inputs,
-        auto_truncate=checkpoint.card.truncate != "error",
-        tokenization_workers=1,
-        version=__version__,
-    )
+    async with _model(request) as (name, engine):
+        checkpoint, settings = engine.checkpoint, request.app.state.settings
+        told = Info(
+            model_id=checkpoint.card.repo or name,
+            model_sha=checkpoint.card.revision,
+            model_dtype=engine.dtype,
+            model_type={"embedding": {"pooling": " + ".join(checkpoint.pooling)}},
+            max_concurrent_requests=settings.max_waiting_tokens,
+            max_input_length=engine.tokenizer.max_tokens,
+            max_batch_tokens=engine.max_batch_tokens,
+            max_batch_requests=None,
+            max_client_batch_size=settings.max_inputs,
+            auto_truncate=checkpoint.card.truncate != "error",
+            tokenization_workers=1,
+            version=__version__,
+        )
     return JsonResponse(msgspec.json.encode(told))
 
 
@@ -135,10 +139,12 @@ def _tokens(text: str, encoding: Encoding) -> list[Token]:
     return tokens
 
 
-async def _model(request: Request) -> tuple[str, Engine]:
+@asynccontextmanager
+async def _model(request: Request, name: str | None = None) -> AsyncGenerator[tuple[str, Engine]]:
     registry: Registry = request.app.state.registry
-    name = next(iter(registry.cards.by_id))
-    return name, await registry.engine(name)
+    name = name or next(iter(registry.cards.by_id))
+    async with registry.use(name) as engine:
+        yield name, engine
 
 
 def _texts(request: Request, inputs: str | list[str]) -> list[str]:

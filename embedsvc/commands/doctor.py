@@ -1,0 +1,64 @@
+"""`embedsvc doctor`: what is here, what is wrong with it, and what would help."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from typing import get_args
+
+from embedsvc.diagnosis.computing import backend, memory, versions
+from embedsvc.diagnosis.finding import Finding, ok, wrong
+from embedsvc.diagnosis.models import models
+from embedsvc.diagnosis.surroundings import address, folders, service
+from embedsvc.environment import read_environment
+from embedsvc.errors import CardsError
+from embedsvc.service.here import environment_file
+from embedsvc.settings import BackendChoice, Settings, read_settings
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.description = "Looks, and changes nothing. The exit code is 1 if something is wrong."
+    parser.add_argument("--models", help="cards file", metavar="FILE")
+    parser.add_argument("--backend", help=", ".join(get_args(BackendChoice)))
+    parser.add_argument("--host", help="address that the server listens on")
+    parser.add_argument("--port", help="port that it listens on")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print what is found, as it is found; 1 if something is wrong."""
+    bad = 0
+    for finding in diagnose(given):
+        print(f"{finding.mark:6} {finding.what}: {finding.seen}", flush=True)
+        if finding.hint:
+            print(f"{'':6} -> {finding.hint}")
+        bad += finding.mark == "WRONG"
+    print(f"\n{bad} wrong" if bad else "\nall is well")
+    return 1 if bad else 0
+
+
+def diagnose(given: argparse.Namespace) -> Iterator[Finding]:
+    """Everything that is looked at."""
+    yield from versions()
+    settings = Settings()
+    try:
+        environ, sources = _environment()
+        settings = read_settings(vars(given), environ)
+        yield ok("settings", f"from {' and '.join(sources)}")
+    except CardsError as error:
+        yield wrong("settings", error, "what follows is by the defaults")
+    yield from backend(settings.backend)
+    yield from memory()
+    yield from models(settings.models)
+    yield from folders(settings)
+    yield from address(settings)
+    yield from service(system=False)
+    yield from service(system=True)
+
+
+def _environment() -> tuple[dict[str, str], list[str]]:
+    """This environment, over that of an installed service; and where that is from."""
+    for system in (False, True):
+        file = environment_file(system=system)
+        if os.access(file, os.R_OK):
+            return read_environment(file) | os.environ, ["this environment", str(file)]
+    return dict(os.environ), ["this environment"]

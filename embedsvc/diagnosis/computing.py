@@ -1,0 +1,102 @@
+"""What computes: versions, the backend and why it is that one, memory."""
+
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from embedsvc import __version__
+from embedsvc.device import has_driver, open_device
+from embedsvc.diagnosis.finding import Finding, note, ok, wrong
+from embedsvc.errors import CardsError
+from embedsvc.ops.native import library
+from embedsvc.settings import BackendChoice
+
+PACKAGES = ("numpy", "tokenizers", "safetensors", "huggingface-hub", "uvicorn", "mlx")
+COMPILER = "apt-get install gcc libc6-dev, or xcode-select --install; then install embedsvc again"
+
+
+def versions() -> Iterator[Finding]:
+    """Of embedsvc, Python, the machine, and the packages that matter to vectors."""
+    yield ok("embedsvc", f"{__version__}, in {Path(__file__).parent.parent}")
+    python = f"{platform.python_version()}, {sys.executable}"
+    yield ok(
+        "Python", f"{python}, on {platform.system()} {platform.release()} {platform.machine()}"
+    )
+    yield ok("packages", ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
+
+
+def backend(choice: BackendChoice) -> Iterator[Finding]:
+    """The backend that a server would take, and why."""
+    try:
+        device = open_device(choice)
+    except CardsError as error:
+        yield wrong("backend", error)
+        return
+    ops = device.ops
+    device.close()
+    chosen = "asked for" if choice != "auto" else _why(ops.name)
+    yield ok("backend", f"{ops.name}, {ops.dtype}, on {ops.device}; {chosen}")
+    if choice == "auto" and ops.name == "numpy":
+        yield note("kernels", "not built: NumPy computes, at about half the speed", COMPILER)
+    if choice == "auto" and ops.name != "mlx" and has_driver() and not _mlx():
+        yield note(
+            "GPU", "there is a driver for one, but no MLX", "pip install 'embedsvc[cuda]' uses it"
+        )
+
+
+def memory() -> Iterator[Finding]:
+    """The machine's, and a container's share of it."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    seen = f"{_gib(page * os.sysconf('SC_PHYS_PAGES'))} GiB"
+    if "SC_AVPHYS_PAGES" in os.sysconf_names:
+        seen += f", {_gib(_available() or page * os.sysconf('SC_AVPHYS_PAGES'))} of them available"
+    limit = _cgroup_limit()
+    yield ok("memory", seen + (f"; limited to {_gib(limit)} GiB here" if limit else ""))
+
+
+def _why(name: str) -> str:
+    if name == "mlx":
+        return "MLX finds a GPU"
+    if not has_driver():
+        gpu = "no driver for a GPU"
+    else:
+        gpu = "MLX finds no GPU" if _mlx() else "MLX is not installed"
+    built = "kernels in C are built" if library.built() else "no kernels in C are built"
+    return f"{gpu}, {built}"
+
+
+def _mlx() -> bool:
+    return importlib.util.find_spec("mlx") is not None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _available() -> int | None:
+    """Bytes, as Linux counts those that it could free."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kib = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(kib[0]) * 1024 if kib else None
+
+
+def _cgroup_limit() -> int | None:
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return None
+    return int(limit) if limit.isdigit() else None
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f}"

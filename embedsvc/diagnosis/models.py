@@ -1,0 +1,57 @@
+"""The cards, and the files of each. Nothing is downloaded, and no weights are loaded."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from embedsvc.cards import Card, Dtype, find_cards, read_cards
+from embedsvc.checkpoint import open_checkpoint
+from embedsvc.diagnosis.finding import Finding, note, ok, wrong
+from embedsvc.encoder import find_pass
+from embedsvc.errors import CardsError, CheckpointError
+from embedsvc.sources import find_checkpoint
+from embedsvc.tensors import weight_files
+from embedsvc.tokenizer import open_tokenizer
+
+
+def models(file: Path | None) -> Iterator[Finding]:
+    """The cards file that a server would take, and each of its cards."""
+    try:
+        cards = read_cards(find_cards(file))
+    except CardsError as error:
+        yield wrong("cards", error, 'README.md, "Add a model", says what a card may hold')
+        return
+    yield ok("cards", f"{len(cards.by_id)} in {cards.file.absolute()}")
+    absent: list[str] = []
+    for card in cards.by_id.values():
+        try:
+            folder = find_checkpoint(card, download=False)
+        except CheckpointError as error:
+            if card.repo is None:
+                yield wrong(card.id, error, "correct its `path` or `package`, or give it a `repo`")
+            elif card.preload:
+                yield note(card.id, "not here; downloaded when the server starts")
+            else:
+                absent.append(card.id)
+            continue
+        yield _checkpoint(card, folder)
+    if absent:
+        seen = f"{len(absent)}, each when it is first asked for: {', '.join(absent)}"
+        yield note("to download", seen)
+
+
+def _checkpoint(card: Card, folder: Path) -> Finding:
+    """Whether the files there are all, right, and of a kind that can be computed."""
+    here = msgspec.structs.replace(card, path=folder)
+    dtype: Dtype = card.dtype or "float32"
+    try:
+        checkpoint = open_checkpoint(here)
+        find_pass(checkpoint, dtype)
+        open_tokenizer(checkpoint)
+        checkpoint.tensors()
+        weights = sum(file.stat().st_size for file in weight_files(card.id, checkpoint.folder))
+    except CheckpointError as error:
+        hint = "remove the folder, and it is downloaded again" if card.repo else ""
+        return wrong(card.id, error, hint)
+    return ok(card.id, f"{checkpoint.model_type}, {weights / 1e6:.0f} MB of weights, in {folder}")

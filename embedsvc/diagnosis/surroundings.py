@@ -1,0 +1,108 @@
+"""What is around the server: its folders, its address, the service that keeps it."""
+
+import os
+import shutil
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from embedsvc.access import check_address
+from embedsvc.diagnosis.finding import Finding, note, ok, wrong
+from embedsvc.errors import CardsError, ServiceError
+from embedsvc.probe import probe
+from embedsvc.service.here import environment_file, manager
+from embedsvc.service.job import HOPELESS, Job
+from embedsvc.service.machine import Machine
+from embedsvc.settings import Settings
+
+SCARCE = 1 << 30
+"""Bytes of disk below which a download is likely to fail."""
+
+
+def folders(settings: Settings) -> Iterator[Finding]:
+    """Those it writes to: downloads, vectors, the log."""
+    from huggingface_hub.constants import HF_HUB_CACHE  # takes long to import
+
+    yield _folder("downloads", Path(HF_HUB_CACHE))
+    if settings.cache_folder is not None:
+        yield _folder("cache folder", settings.cache_folder)
+    if settings.log_file is not None:
+        yield _folder("log folder", settings.log_file.parent)
+
+
+def address(settings: Settings) -> Iterator[Finding]:
+    """Whether it can be listened on, or who does already."""
+    host, port = settings.host, settings.port
+    where = f"{host}:{port}"
+    try:
+        family, kind, _, _, resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        check_address(str(resolved[0]), settings)
+    except (OSError, CardsError) as error:
+        yield wrong("address", f"{where}: {error}")
+        return
+    found = probe(host, port)
+    if found.who in ("ready", "not ready"):
+        yield ok("address", f"embedsvc answers at {where}: {found.said}")
+        return
+    if found.who == "other":
+        yield wrong("address", f"something else listens at {where}: {found.said}", _listener(port))
+        return
+    with socket.socket(family, kind) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(resolved)
+        except OSError as error:
+            hint = "ports below 1024 are root's" if isinstance(error, PermissionError) else ""
+            yield wrong("address", f"{where} cannot be had: {error.strerror}", hint)
+            return
+    yield ok("address", f"{where} is free")
+
+
+def service(*, system: bool) -> Iterator[Finding]:
+    """The service of the user, or of the whole machine: whether it fares well."""
+    what = "system service" if system else "service"
+    file = environment_file(system=system)
+    job = Job((), file, system, None, Path.home(), port=0, stop_seconds=0)
+    try:
+        kept = manager(Machine(), job)
+        state = kept.state()
+    except ServiceError as error:
+        yield note(what, str(error))
+        return
+    if not state.installed:
+        yield ok(what, "not installed")
+        return
+    seen = f"{state.in_words()}; {kept.name}, {kept.file}"
+    option = " --system" if system else ""
+    if state.running or not state.last_exit:
+        yield ok(what, seen)
+    else:
+        wants = "what is said here of settings and models may be why; then " * (
+            state.last_exit in HOPELESS
+        )
+        yield wrong(what, seen, f"{wants}`embedsvc service logs{option}`")
+    if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077:
+        yield wrong(what, f"others may read {file}, where keys are", f"chmod 600 {file}")
+
+
+def _folder(what: str, folder: Path) -> Finding:
+    """It, or the folder that it would be made in, can be written to, and has room."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        return wrong(what, f"{place} is not a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        return wrong(what, f"{folder} cannot be written", "chown it, or name another")
+    free = shutil.disk_usage(place).free
+    seen = f"{folder}, {free / 2**30:.1f} GiB free" + ("" if folder.exists() else ", not made yet")
+    if free < SCARCE:
+        return wrong(what, seen, "make room")
+    return ok(what, seen)
+
+
+def _listener(port: int) -> str:
+    command = f"ss -ltnp 'sport = :{port}'" if sys.platform == "linux" else f"lsof -i tcp:{port}"
+    return f"`{command}` says who; or take another port with --port"

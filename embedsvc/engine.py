@@ -1,0 +1,277 @@
+"""A loaded model: from inputs to vectors, by way of its cache and its waiting line."""
+
+import asyncio
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding
+
+from embedsvc.batcher import Batcher
+from embedsvc.cache import Cache
+from embedsvc.checkpoint import Checkpoint
+from embedsvc.device import Device
+from embedsvc.encoder import Encoder
+from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
+from embedsvc.histogram import Histogram
+from embedsvc.inputs import PLAIN, Input, Reading, Tokenized, tokenize, tokenize_chunks
+from embedsvc.late_chunking import Chunk
+from embedsvc.record import current
+from embedsvc.requests import Chunking, Offsets
+from embedsvc.settings import Settings
+from embedsvc.store import Store
+from embedsvc.tokenizer import Tokenizer
+from embedsvc.tokens import SpannedText, Text
+from embedsvc.truncation import average
+
+TEXTS = 64
+"""Texts tokenised at a time."""
+ALIKE = 0.98
+"""Cosine of what is computed twice, at least; in half precision it is not always the same."""
+SHORT = 500
+"""Characters that are tokenised sooner than a thread could be asked to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The answer to one request."""
+
+    vectors: NDArray[np.float32]  # (n, D)
+    tokens: int
+    """Of all texts, special tokens included."""
+    truncated: int = 0
+    """Inputs that were cut."""
+    split: int = 0
+    """Inputs whose vectors are averages of their parts'."""
+    chunks: list[list[Chunk]] | None = None
+    """With late chunking, the chunks of each input; `vectors` has a row for each chunk."""
+
+
+class Engine:
+    """A loaded model: its tokeniser, its encoder, the line in front of it, and its cache."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        tokenizer: Tokenizer,
+        encoder: Encoder,
+        device: Device,
+        threads: ThreadPoolExecutor,
+        settings: Settings,
+        store: Store | None,
+        fingerprint: str,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.tokenizer = tokenizer
+        self.dimensions = encoder.dimensions
+        self.dtype = encoder.dtype
+        self.fingerprint = fingerprint
+        """Vectors of two models with the same one may be compared."""
+        self.max_batch_tokens = settings.max_batch_tokens or device.ops.max_batch_tokens
+        self.truncated = self.split = 0
+        self.tokenize_seconds = Histogram()
+        self._threads = threads
+        self._encoder = encoder
+        self._device = device
+        self._max_request_tokens = settings.max_request_tokens
+
+        self._first_check: NDArray[np.float32] | None = None
+        self._checked = -math.inf
+        self._batcher = Batcher(
+            self._encode,
+            cost=encoder.cost,
+            grid=device.ops.grid,
+            slots=device.ops.slots,
+            max_batch_tokens=self.max_batch_tokens,
+            max_waiting_tokens=settings.max_waiting_tokens,
+        )
+        self._cache = Cache(self._batcher.embed, max_bytes=settings.cache_bytes, store=store)
+
+    async def check(self) -> None:
+        """Compute something tiny, past line and cache, and what it was at the first time.
+
+        Raises whatever goes wrong.
+        """
+        began = time.monotonic()
+        (vector,) = await self._encode([np.zeros(2, np.int32)])
+        if self._first_check is None:
+            self._first_check = vector
+        lengths = np.linalg.norm(vector) * np.linalg.norm(self._first_check)
+        if not float(vector @ self._first_check) > ALIKE * float(lengths):
+            raise EmbeddingFailed("it does not compute what it did before.")
+        self._checked = began
+
+    def well_within(self, seconds: float) -> bool:
+        """Whether it computed something in the last so many seconds, and has not failed since."""
+        line = self._batcher
+        last = max(line.succeeded, self._checked)
+        return last > line.failed and time.monotonic() - last < seconds
+
+    async def embed(
+        self,
+        inputs: Sequence[Input],
+        reading: Reading = PLAIN,
+        *,
+        read_cache: bool = True,
+        write_cache: bool = True,
+    ) -> Embedded:
+        """Vectors of the inputs, one or more. Raises `RequestError`."""
+        began = time.perf_counter()
+        read = await self._tokenize(inputs, reading)
+        self._tokenized(began)
+        lengths = list(map(len, read.texts))
+        self._check_tokens(sum(lengths))
+        vectors = await self._cache.embed(read.texts, read=read_cache, write=write_cache)
+        split = sum(parts > 1 for parts in read.parts)
+        if split:
+            normalize = self.checkpoint.normalize
+            vectors = average(vectors, lengths, read.parts, normalize=normalize)
+        self.truncated += read.cut
+        self.split += split
+        return Embedded(vectors, sum(lengths), read.cut, split)
+
+    async def embed_chunks(
+        self,
+        inputs: Sequence[Input],
+        reading: Reading,
+        wanted: Chunking | Sequence[Sequence[Offsets]],
+        *,
+        read_cache: bool = True,
+        write_cache: bool = True,
+    ) -> Embedded:
+        """Vectors of the chunks of each input, by late chunking. Raises `RequestError`."""
+        if self.checkpoint.pooling != ("mean",):
+            raise BadRequest(
+                "Late chunking needs a model with mean pooling, "
+                f"and this one's is {' + '.join(self.checkpoint.pooling)}."
+            )
+        loop = asyncio.get_running_loop()
+        began = time.perf_counter()
+        texts: list[SpannedText] = []
+        chunks: list[list[Chunk]] = []
+        for index, value in enumerate(inputs):
+            each = wanted if isinstance(wanted, Chunking) else wanted[index]
+            spanned = partial(tokenize_chunks, index=index, of=len(inputs))
+            text, told = await loop.run_in_executor(
+                self._threads, spanned, self.tokenizer, value, reading, each
+            )
+            texts.append(text)
+            chunks.append(told)
+        self._tokenized(began)
+        tokens = sum(map(len, texts))
+        self._check_tokens(tokens)
+        # Their answers have many lengths, so each is a call of its own; batches are shared.
+        calls = [
+            asyncio.ensure_future(self._cache.embed([text], read=read_cache, write=write_cache))
+            for text in texts
+        ]
+        try:
+            found = await asyncio.gather(*calls)
+        finally:
+            for call in calls:
+                call.cancel()
+        rows = [vectors.reshape(-1, self.dimensions) for vectors in found]
+        return Embedded(np.concatenate(rows), tokens, chunks=chunks)
+
+    async def explain(self, texts: Sequence[str], *, special: bool) -> list[Encoding]:
+        """The tokens of texts, as the tokeniser's library gives them."""
+        loop = asyncio.get_running_loop()
+        explain = partial(self.tokenizer.explain, texts, special=special)
+        return await loop.run_in_executor(self._threads, explain)
+
+    def counts(self) -> Iterator[tuple[str, str, float]]:
+        """Name, meaning and value of everything counted."""
+        line = self._batcher
+        computed = line.tokens + line.padding
+        yield "batches_total", "Forward passes.", line.batches
+        yield "texts_total", "Texts computed.", line.texts
+        yield "tokens_total", "Tokens of the texts computed.", line.tokens
+        yield "waiting_tokens", "Tokens in the waiting line.", line.waiting_tokens
+        yield (
+            "padding_ratio",
+            "Share of the tokens computed that was padding.",
+            line.padding / computed if computed else 0.0,
+        )
+        yield "truncated_total", "Inputs of which something was left out.", self.truncated
+        yield "split_total", "Inputs that were embedded in parts.", self.split
+        cache = self._cache
+        yield "cache_hits_total", "Texts answered from memory.", cache.hits
+        yield "cache_disk_hits_total", "Texts answered from disk.", cache.disk_hits
+        yield "cache_joined_total", "Texts that shared another's computation.", cache.joined
+        yield "cache_misses_total", "Texts that had to be computed.", cache.misses
+        yield "cache_evictions_total", "Vectors forgotten for want of room.", cache.memory.evictions
+        store = cache.store
+        yield "cache_disk_dropped_total", "Too many to be written.", store.dropped if store else 0
+        failures = store.table.errors if store else 0
+        yield "cache_disk_failures_total", "Reads and writes that the disk refused.", failures
+        yield "cache_bytes", "Memory of the vectors remembered.", cache.memory.bytes
+        yield "cache_entries", "Vectors remembered.", cache.memory.entries
+
+    def histograms(self) -> Iterator[tuple[str, str, Histogram]]:
+        """Name, meaning and values of everything measured."""
+        line = self._batcher
+        yield "tokenize_seconds", "From a request's inputs to its tokens.", self.tokenize_seconds
+        yield "queue_seconds", "Requests waiting for the device.", line.queue_seconds
+        yield "forward_seconds", "Batches, from the line to their vectors.", line.forward_seconds
+        yield "batch_texts", "Texts of a batch.", line.batch_texts
+        yield "batch_tokens", "Tokens of a batch, without padding.", line.batch_tokens
+
+    async def refuse(self) -> None:
+        """Refuse what waits, finish what runs."""
+        await self._batcher.close()
+
+    async def close(self) -> None:
+        """Refuse what waits, finish what runs, and give the memory back."""
+        await self._batcher.close()
+        await self._cache.close()
+        await self._device.run(self._encoder.close)
+        await self._device.run(self._device.ops.release)
+
+    async def _encode(self, texts: list[Text]) -> Iterable[NDArray[np.float32]]:
+        device, encoder = self._device, self._encoder
+        longest = encoder.cost.start + encoder.cost.of(max(map(len, texts)))
+        seconds = max(longest, encoder.cost.batch)
+        plain = [text for text in texts if not isinstance(text, SpannedText)]
+        if len(plain) < len(texts):
+            return await device.run(lambda: encoder.encode_spans(texts), seconds)
+        if device.ops.pipelined:
+            begun = await device.run(lambda: encoder.begin(plain), seconds)
+            return await device.wait(lambda: encoder.finish(begun), seconds)
+        return await device.run(lambda: encoder.encode(plain), seconds)
+
+    async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> Tokenized:
+        """The inputs in tokens, some at a time: a long request lets short ones in between."""
+        # Ids are decoded with a table that is read when first needed, and not on the event loop.
+        texts = len(inputs) < TEXTS and isinstance(inputs[0], str)
+        if texts and sum(map(len, inputs)) <= SHORT:
+            return tokenize(self.tokenizer, inputs, reading, of=len(inputs))
+        loop = asyncio.get_running_loop()
+        self._batcher.check_room(len(inputs))  # before work is done for nothing
+        read: list[Tokenized] = []
+        for first in range(0, len(inputs), TEXTS):
+            some = inputs[first : first + TEXTS]
+            work = partial(tokenize, self.tokenizer, some, reading, first=first, of=len(inputs))
+            read.append(await loop.run_in_executor(self._threads, work))
+        if len(read) == 1:
+            return read[0]
+        return Tokenized(
+            [text for part in read for text in part.texts],
+            [count for part in read for count in part.parts],
+            sum(part.cut for part in read),
+        )
+
+    def _tokenized(self, began: float) -> None:
+        seconds = time.perf_counter() - began
+        self.tokenize_seconds.observe(seconds)
+        record = current.get()
+        if record is not None:
+            record.tokenize = seconds
+
+    def _check_tokens(self, tokens: int) -> None:
+        if tokens > self._max_request_tokens:
+            raise TooManyTokens(tokens, self._max_request_tokens)

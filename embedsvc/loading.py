@@ -1,0 +1,103 @@
+"""From a card to an engine: files, weights, tokeniser, cache; on threads of its own."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
+from threading import Event
+from typing import TypeVar
+
+from embedsvc.cards import Card
+from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.device import Device
+from embedsvc.encoder import Encoder, load_encoder
+from embedsvc.engine import Engine
+from embedsvc.errors import CardsError
+from embedsvc.settings import Settings
+from embedsvc.sources import find_checkpoint
+from embedsvc.store import Store
+from embedsvc.tokenizer import open_tokenizer
+from embedsvc.turns import InTurn
+
+T = TypeVar("T")
+Told = Callable[[int, int], None]
+"""Told the bytes done, and those there are to do; from any thread."""
+
+
+class Loader:
+    """Loads on one device; its methods may be called for several models at once."""
+
+    def __init__(self, device: Device, settings: Settings) -> None:
+        self.device = device
+        self._settings = settings
+        # Downloads take minutes, so they are apart from what is done with files that are here.
+        self._downloads = ThreadPoolExecutor(2, thread_name_prefix="download")
+        self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+
+    async def fetch(self, card: Card, told: Told, stop: Event) -> Checkpoint:
+        """The card's files, downloaded if they are not here, and read but for the weights.
+
+        Raises `CheckpointError`, also once `stop` is set.
+        """
+        await self._on(self._downloads, partial(find_checkpoint, card, told, stop))
+        return await self._on(self._files, partial(open_checkpoint, card))
+
+    async def load(self, checkpoint: Checkpoint, told: Told) -> Engine:
+        """The checkpoint's engine. Raises `SetupError`."""
+        tokenizer = await self._on(self._files, partial(open_tokenizer, checkpoint))
+        entries = checkpoint.tensors().entries().values()
+        total, done = sum(entry.nbytes for entry in entries), 0
+
+        def taken(size: int) -> None:
+            nonlocal done
+            done += size
+            told(done, total)
+
+        def load(in_turn: InTurn) -> Encoder:
+            ops = in_turn(lambda: self.device.make_ops(checkpoint.card.dtype))
+            return load_encoder(ops, checkpoint, in_turn, taken)
+
+        dtype = self.device.dtype(checkpoint.card.dtype)
+        encoder, fingerprint = await asyncio.gather(
+            self.device.load(load),
+            self._on(self._files, partial(checkpoint.fingerprint, dtype)),
+        )
+        store = await self._on(self._files, partial(self._store, fingerprint, encoder.dimensions))
+        return Engine(
+            checkpoint,
+            tokenizer,
+            encoder,
+            self.device,
+            self._tokenizing,
+            self._settings,
+            store,
+            fingerprint,
+        )
+
+    def close(self) -> None:
+        """Start nothing more; return when what runs has ended."""
+        for threads in (self._downloads, self._files, self._tokenizing):
+            threads.shutdown(cancel_futures=True)
+
+    async def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+    def _store(self, fingerprint: str, dimensions: int) -> Store | None:
+        """The model's vectors on disk, if they are to be kept there."""
+        folder = self._settings.cache_folder
+        if folder is None:
+            return None
+        _make(folder)
+        most = self._settings.cache_folder_bytes
+        return Store(folder, fingerprint, dimensions=dimensions, max_bytes=most)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()  # whether it can be written
+    except OSError as error:
+        raise CardsError(f"cache_folder {folder}: {error.strerror}") from None

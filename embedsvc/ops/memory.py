@@ -1,0 +1,49 @@
+"""The machine's memory: how much there is, and giving back what was freed."""
+
+import ctypes
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+PAGES = Path("/proc/self/statm")
+
+
+class MemoryUse(NamedTuple):
+    """Bytes."""
+
+    active: int
+    cache: int
+    """Freed, and kept for reuse."""
+    peak: int
+    """The most that was active."""
+
+
+def machine_memory() -> int:
+    """Bytes that this process may use, which in a container is less than the machine has."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = CGROUP_LIMIT.read_text(encoding="ascii").strip()
+    except OSError:
+        return memory
+    return min(memory, int(limit)) if limit.isdecimal() else memory
+
+
+def process_memory() -> MemoryUse:
+    """What the process has of the machine's memory; where the system does not tell, the peak."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak *= 1 if sys.platform == "darwin" else 1024
+    try:
+        pages = int(PAGES.read_text(encoding="ascii").split()[1])
+    except OSError:
+        return MemoryUse(peak, 0, peak)
+    return MemoryUse(pages * os.sysconf("SC_PAGE_SIZE"), 0, peak)
+
+
+def return_freed_memory() -> None:
+    """Have glibc, which keeps what was freed, return it to the system. Others do so themselves."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,169 @@
+"""Instances as exo's clients know them.
+
+exo answers commands before they are done; its instances span machines, here there is one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from embedsvc.cards import Card
+from embedsvc.errors import BadRequest, SetupError
+from embedsvc.instances import Instance
+from embedsvc.registry import Registry
+from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
+from embedsvc.routes.events import Events
+
+MOST_SECONDS = 300.0
+RUNNER = {
+    "downloading": "RunnerIdle",
+    "loading": "RunnerLoading",
+    "ready": "RunnerReady",
+    "unloading": "RunnerShuttingDown",
+    "unloaded": "RunnerShutdown",
+    "failed": "RunnerFailed",
+}
+"""exo's names for states."""
+
+
+class PlaceBody(msgspec.Struct):
+    """How it is spread over machines (`sharding`, `min_nodes`, ...) means nothing here."""
+
+    model_id: str
+
+
+class CreateBody(msgspec.Struct):
+    """`instance` as exo's previews give it; some clients send `model_id` in it, or alone."""
+
+    instance: dict[str, Any] | None = None
+    model_id: str | None = None
+
+
+class Command(msgspec.Struct):
+    """What was told to be done, and is under way."""
+
+    message: str
+    command_id: str
+    instance_id: str
+    model_card: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+async def create_instance(request: Request) -> Response:
+    """`POST /instance`: load a model."""
+    sent = await read_body(request, CreateBody)
+    model = sent.model_id or _model_in(sent.instance or {})
+    if model is None:
+        raise BadRequest("Invalid 'instance': it names no model.")
+    return _place(request, model)
+
+
+async def place_instance(request: Request) -> Response:
+    """`POST /place_instance`: load a model."""
+    return _place(request, (await read_body(request, PlaceBody)).model_id)
+
+
+async def get_instance(request: Request) -> Response:
+    """`GET /instance/{id}`: an instance."""
+    return JsonResponse(orjson.dumps(_tell(_named(request))))
+
+
+async def delete_instance(request: Request) -> Response:
+    """`DELETE /instance/{id}`: unload a model."""
+    instance = _named(request)
+    _registry(request).unload(instance)
+    return _commanded(instance)
+
+
+async def await_instance(request: Request) -> Response:
+    """`GET /instance/await`: one event, when a model is ready or has not become so in time."""
+    model = request.query_params.get("model_id")
+    if not model:
+        raise BadRequest("Missing required parameter: 'model_id'.")
+    try:
+        seconds = float(request.query_params.get("timeout_seconds", "0"))
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MOST_SECONDS:
+        raise BadRequest(f"Invalid 'timeout_seconds': 0 to {MOST_SECONDS:g}, 0 is no limit.")
+    registry = _registry(request)
+    return Events(request, _ready(registry, registry.card(model)[0], seconds))
+
+
+async def state(request: Request) -> Response:
+    """`GET /state`: all instances, and the state of each."""
+    instances = _registry(request).instances()
+    told = {
+        "instances": {each.id: _tell(each) for each in instances},
+        "runners": {each.id: {RUNNER[each.state]: _failure(each)} for each in instances},
+    }
+    return JsonResponse(orjson.dumps(told))
+
+
+routes = [
+    Endpoint("POST", "/instance", create_instance, body=CreateBody, answer=Command),
+    Endpoint("POST", "/place_instance", place_instance, body=PlaceBody, answer=Command),
+    Endpoint("GET", "/instance/await", await_instance, answer="text/event-stream"),
+    Endpoint("GET", "/instance/{id:uuid}", get_instance, answer=dict[str, Any]),
+    Endpoint("DELETE", "/instance/{id:uuid}", delete_instance, answer=Command),
+    Endpoint("GET", "/state", state, answer=dict[str, Any]),
+]
+
+
+def _model_in(instance: dict[str, Any]) -> str | None:
+    """The model of an instance: {"MlxRingInstance": {"shardAssignments": {"modelId": ...}}}."""
+    for key in ("model_id", "modelId"):
+        if isinstance(instance.get(key), str):
+            return instance[key]
+    inside: list[dict[str, Any]] = [each for each in instance.values() if isinstance(each, dict)]
+    return next((model for each in inside if (model := _model_in(each))), None)
+
+
+def _place(request: Request, model: str) -> Response:
+    registry = _registry(request)
+    card = registry.find_card(model)
+    return _commanded(registry.start(card), card)
+
+
+def _commanded(instance: Instance, card: Card | None = None) -> Response:
+    command = Command("Command received.", str(uuid4()), instance.id)
+    if card is not None:
+        command.model_card = {"model_id": card.id}
+    return JsonResponse(msgspec.json.encode(command))
+
+
+async def _ready(registry: Registry, card: Card, seconds: float) -> AsyncIterator[bytes]:
+    try:
+        async with asyncio.timeout(seconds or None):
+            instance = await registry.appearance(card)
+            await instance.loaded()
+        message = {"type": "ready", "instance": _tell(instance)}
+    except TimeoutError:
+        said = f"No instance of {card.id} was ready within {seconds:g} seconds."
+        message = {"type": "timeout", "message": said}
+    except SetupError as error:
+        message = {"type": "timeout", "message": str(error)}
+    yield orjson.dumps(message)
+
+
+def _tell(instance: Instance) -> dict[str, Any]:
+    assigned: dict[str, Any] = {"modelId": instance.card.id, "runnerToShard": {}}
+    inside = {"instanceId": instance.id, "shardAssignments": assigned}
+    return {"MlxRingInstance": inside}
+
+
+def _failure(instance: Instance) -> dict[str, str]:
+    return {"errorMessage": str(instance.error)} if instance.error else {}
+
+
+def _named(request: Request) -> Instance:
+    return _registry(request).instance(str(request.path_params["id"]))
+
+
+def _registry(request: Request) -> Registry:
+    return request.app.state.registry

@@ -1,0 +1,133 @@
+"""Instances: models that are loaded, are to be, or are to be no longer."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from embedsvc.instances import Instance, State
+from embedsvc.registry import Registry
+from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
+from embedsvc.routes.events import Events
+
+
+class CreateBody(msgspec.Struct):
+    """What it does not say is as the model's card or the server says."""
+
+    model: Annotated[str, Meta(min_length=1, description="A model; see --allow-ad-hoc for others.")]
+    keep_alive: (
+        Annotated[float, Meta(ge=-1, description="Seconds without requests; -1 is for ever.")]
+        | None
+    ) = None
+    pin: Annotated[bool | None, Meta(description="Whether it is only unloaded by request.")] = None
+
+
+class Progress(msgspec.Struct):
+    """Bytes of a download, or of the weights that are read."""
+
+    done: int
+    total: int
+
+
+class InstanceAnswer(msgspec.Struct):
+    id: str
+    object: Literal["instance"]
+    model: str
+    state: State
+    error: str | None
+    progress: Progress
+    memory_bytes: int
+    users: int
+    pinned: bool
+    keep_alive: float
+
+
+class InstanceList(msgspec.Struct):
+    object: Literal["list"]
+    data: list[InstanceAnswer]
+    memory_bytes: int
+    max_memory_bytes: int
+
+
+async def create_instance(request: Request) -> Response:
+    """`POST /v1/instances`: begin to load a model, if it is not loaded; answers at once."""
+    sent = await read_body(request, CreateBody)
+    registry = _registry(request)
+    card = registry.find_card(sent.model)
+    return _answer(registry.start(card, keep_alive=sent.keep_alive, pin=sent.pin))
+
+
+async def list_instances(request: Request) -> Response:
+    """`GET /v1/instances`: all that are there, and the memory they take."""
+    return JsonResponse(msgspec.json.encode(tell_all(_registry(request))))
+
+
+async def get_instance(request: Request) -> Response:
+    """`GET /v1/instances/{id}`: one."""
+    return _answer(_named(request))
+
+
+async def delete_instance(request: Request) -> Response:
+    """`DELETE /v1/instances/{id}`: unload it, once requests in flight are answered."""
+    instance = _named(request)
+    _registry(request).unload(instance)
+    return _answer(instance)
+
+
+async def watch_instance(request: Request) -> Response:
+    """`GET /v1/instances/{id}/events`: what becomes of it, as server-sent events."""
+    return Events(request, _until_settled(_named(request)))
+
+
+routes = [
+    Endpoint("POST", "/v1/instances", create_instance, body=CreateBody, answer=InstanceAnswer),
+    Endpoint("GET", "/v1/instances", list_instances, answer=InstanceList),
+    Endpoint("GET", "/v1/instances/{id}/events", watch_instance, answer="text/event-stream"),
+    Endpoint("GET", "/v1/instances/{id}", get_instance, answer=InstanceAnswer),
+    Endpoint("DELETE", "/v1/instances/{id}", delete_instance, answer=InstanceAnswer),
+]
+
+
+def tell(instance: Instance) -> InstanceAnswer:
+    """An instance, for clients."""
+    return InstanceAnswer(
+        id=instance.id,
+        object="instance",
+        model=instance.card.id,
+        state=instance.state,
+        error=str(instance.error) if instance.error else None,
+        progress=Progress(*instance.progress),
+        memory_bytes=instance.size,
+        users=instance.users,
+        pinned=instance.pinned,
+        keep_alive=instance.keep_alive,
+    )
+
+
+def tell_all(registry: Registry) -> InstanceList:
+    """All instances, for clients."""
+    told = [tell(instance) for instance in registry.instances()]
+    return InstanceList("list", told, registry.memory.used, registry.memory.limit)
+
+
+async def _until_settled(instance: Instance) -> AsyncIterator[bytes]:
+    """The instance at every change, until it is ready, or is gone if it is going."""
+    async for now in instance.changes():
+        yield msgspec.json.encode(tell(now))
+        if now.state == "ready" and not now.closing:
+            return
+
+
+def _answer(instance: Instance) -> Response:
+    return JsonResponse(msgspec.json.encode(tell(instance)))
+
+
+def _named(request: Request) -> Instance:
+    return _registry(request).instance(request.path_params["id"])
+
+
+def _registry(request: Request) -> Registry:
+    return request.app.state.registry
