@@ -21,7 +21,7 @@ help:
 	@echo 'make test-extras  install mlx-embeddings and Ray beside .venv (1.5 GB) and test what uses them'
 	@echo 'make test-clients  run the service against real clients, which are installed (some 500 MB)'
 	@echo 'make test-dashboard  use the dashboard in Chromium, which has to be there (some 150 MB more)'
-	@echo 'make test-dist  build what is shipped, install it elsewhere and serve (some minutes)'
+	@echo 'make test-dist  build what is shipped, install it elsewhere and serve (some minutes; needs nginx)'
 	@echo 'make check   run what a change must pass: format, lint, types, import floors, tests'
 	@echo 'make lint    the same without the tests'
 	@echo 'make format  format the code and fix what can be fixed'
