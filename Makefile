@@ -13,14 +13,15 @@ LOCK := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-clients test-dist test-extras check lint format bench lock dist clean
+.PHONY: help serve test test-clients test-dashboard test-dist test-extras check lint format bench lock dist clean
 
 help:
 	@echo 'make serve   run the service on http://$(HOST):$(PORT) (set HOST and PORT to change that)'
 	@echo 'make test    run the tests'
-	@echo 'make test-extras  install mlx-embeddings beside .venv (1 GB) and test what uses it'
+	@echo 'make test-extras  install mlx-embeddings and Ray beside .venv (1.5 GB) and test what uses them'
 	@echo 'make test-clients  run the service against real clients, which are installed (some 500 MB)'
-	@echo 'make test-dist  build what is shipped, install it elsewhere and serve (some minutes)'
+	@echo 'make test-dashboard  use the dashboard in Chromium, which has to be there (some 150 MB more)'
+	@echo 'make test-dist  build what is shipped, install it elsewhere and serve (some minutes; needs nginx)'
 	@echo 'make check   run what a change must pass: format, lint, types, import floors, tests'
 	@echo 'make lint    the same without the tests'
 	@echo 'make format  format the code and fix what can be fixed'
@@ -41,6 +42,10 @@ test-extras: .venv/.extras
 # Warnings are the clients' own affair there, so it has a configuration of its own.
 test-clients: .venv/.clients
 	.venv/clients/bin/python -m pytest -c clients/pytest.ini --rootdir . clients $(ARGS)
+
+# With Debian's Chromium or an installed Chrome: it fails where there is none. Draws docs/images.
+test-dashboard: .venv/.browser
+	.venv/browser/bin/python -m pytest -c browser/pytest.ini --rootdir . browser $(ARGS)
 
 # It builds in a copy of the checkout, and installs into environments of its own.
 test-dist: .venv/.dev
@@ -76,6 +81,7 @@ lock: .venv/lock/bin/uv
 	$(LOCK) pyproject.toml --group build --group test --group extras --constraint requirements/dev.txt \
 		$(ARGS) --output-file requirements/extras.txt
 	$(LOCK) --group pyproject.toml:clients $(ARGS) --output-file requirements/clients.txt
+	$(LOCK) --group pyproject.toml:browser $(ARGS) --output-file requirements/browser.txt
 
 clean:
 	rm -rf .venv dist clients/node/node_modules .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -105,7 +111,7 @@ KERNELS := hatch_build.py $(wildcard embedsvc/ops/native/*.[ch] embedsvc/ops/nat
 	@touch $@
 
 .venv/.extras: .venv/pyvenv.cfg pyproject.toml requirements/extras.txt
-	@echo 'Installing mlx-embeddings and what it needs (some 1 GB) into .venv/extras'
+	@echo 'Installing mlx-embeddings, Ray and what they need (some 1.5 GB) into .venv/extras'
 	@$(BIN)/python -m venv .venv/extras
 	@.venv/extras/bin/python -m pip --disable-pip-version-check --quiet install \
 		--require-hashes -r requirements/extras.txt
@@ -119,6 +125,13 @@ KERNELS := hatch_build.py $(wildcard embedsvc/ops/native/*.[ch] embedsvc/ops/nat
 	@$(BIN)/python -m venv --clear .venv/clients
 	@.venv/clients/bin/python -m pip --disable-pip-version-check --quiet install \
 		--no-deps --require-hashes -r requirements/clients.txt
+	@touch $@
+
+.venv/.browser: .venv/.runtime requirements/browser.txt
+	@echo 'Installing Playwright and axe into .venv/browser'
+	@$(BIN)/python -m venv --clear .venv/browser
+	@.venv/browser/bin/python -m pip --disable-pip-version-check --quiet install \
+		--no-deps --require-hashes -r requirements/browser.txt
 	@touch $@
 
 .venv/lock/bin/uv: | .venv/pyvenv.cfg

@@ -16,6 +16,9 @@ from embedsvc.settings import Settings
 
 OPEN = frozenset({"/health", "/ready"})
 """Paths that whoever watches the server may always ask for."""
+DASHBOARD = "/dashboard"
+"""The dashboard's page; its files are below. They are the same on every server and tell nothing of
+this one, so they need no key: the page asks for it."""
 Headers = Mapping[bytes, bytes]
 
 
@@ -39,7 +42,8 @@ class Access:
         if path in OPEN:
             return None
         if self._keys:
-            return self._without_key(headers)
+            page = path == DASHBOARD or path.startswith(f"{DASHBOARD}/")
+            return None if page else self._without_key(headers)
         host = headers.get(b"host", b"")
         if host not in self._known_hosts:
             name = _hostname(f"//{host.decode('latin-1')}")

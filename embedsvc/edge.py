@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from itertools import count
 from typing import Any
 
-from embedsvc.access import Access
+from embedsvc.access import DASHBOARD, Access
 from embedsvc.answers import write_error
-from embedsvc.errors import RequestError
+from embedsvc.errors import BodyTooLarge, RequestError
 from embedsvc.metrics import Metrics
 from embedsvc.record import Record, current
+from embedsvc.settings import Settings
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -41,13 +42,15 @@ class Edge:
     """ASGI middleware around everything; one object for a server's life."""
 
     def __init__(
-        self, app: App, access: Access, metrics: Metrics, tell: Callable[[Record], None] | None
+        self, app: App, settings: Settings, metrics: Metrics, tell: Callable[[Record], None] | None
     ) -> None:
         """`tell` is told of every request that is over."""
         self._app = app
-        self._access = access
+        self._access = Access(settings)
         self._metrics = metrics
         self._tell = tell
+        self._max_body_bytes = settings.max_body_bytes
+        self._digits = len(str(settings.max_body_bytes))
         self._prefix = b"req_" + os.urandom(10).hex().encode()
         self._numbers = count()
 
@@ -60,8 +63,12 @@ class Edge:
         path: str = scope["path"]
         if path[-1:] == "/" or "//" in path:
             path = scope["path"] = SLASHES.sub("/", path).rstrip("/") or "/"
+        if path == "/" and _is_browser(scope["method"], headers):
+            path = scope["path"] = DASHBOARD
         added = self._answer_headers(headers)
         record = Record(began, added[0][1], scope["method"], path)
+        if b"traceparent" in headers:
+            record.traceparent = headers[b"traceparent"]
         current.set(record)
 
         def send_with_headers(message: Message) -> Awaitable[None]:
@@ -72,7 +79,7 @@ class Edge:
             return send(message)
 
         try:
-            refused = self._access.refusal(path, headers)
+            refused = self._access.refusal(path, headers) or self._too_large(headers)
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 await _preflight(headers, refused, send_with_headers)
             elif refused is not None:
@@ -97,6 +104,13 @@ class Edge:
             if self._tell is not None:
                 self._tell(record)
 
+    def _too_large(self, headers: dict[bytes, bytes]) -> RequestError | None:
+        """What to say of a body that is announced as too large."""
+        length = headers.get(b"content-length", b"")
+        if len(length) >= self._digits and length.isdigit() and int(length) > self._max_body_bytes:
+            return BodyTooLarge(self._max_body_bytes)
+        return None
+
     def _answer_headers(self, headers: dict[bytes, bytes]) -> HeaderList:
         identity = headers.get(b"x-request-id")
         if identity is None or not SANE_ID.fullmatch(identity):
@@ -110,6 +124,11 @@ class Edge:
                 (b"vary", b"Origin"),
             ]
         return added
+
+
+def _is_browser(method: str, headers: dict[bytes, bytes]) -> bool:
+    """Whether a person wants to see a page; Ollama's clients ask `/` whether the server runs."""
+    return method in ("GET", "HEAD") and b"text/html" in headers.get(b"accept", b"")
 
 
 async def _preflight(headers: dict[bytes, bytes], refused: RequestError | None, send: Send) -> None:

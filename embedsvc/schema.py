@@ -84,6 +84,8 @@ class Model(msgspec.Struct):
     object: Literal["model"]
     created: int
     owned_by: str
+    root: str
+    """The id that this is, or is another name for."""
     state: str
     dimensions: int | None
     max_tokens: int | None

@@ -4,18 +4,22 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from embedsvc.errors import BadRequest, BodyTooLarge
+from embedsvc.errors import BadRequest, BodyTooLarge, ClientGone, TooManyBytes
+from embedsvc.metrics import Metrics
 from embedsvc.record import current
 from embedsvc.schema import not_json
 from embedsvc.settings import Settings
 
 T = TypeVar("T")
 JSON = (b"content-type", b"application/json")
+BODIES = 2
+"""Times the longest body: what the bodies of all requests in flight may have together."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -31,6 +35,8 @@ class Endpoint(Route):
     ) -> None:
         super().__init__(path, handler, methods=[method])
         self.method = method
+        self.allowed = self.methods or set[str]()
+        self.handler = handler
         self.summary = (handler.__doc__ or "").partition(": ")[2].strip()
         self.body = body
         self.answer = answer
@@ -39,19 +45,33 @@ class Endpoint(Route):
         record = current.get()
         if record is not None:
             record.route = self.path
-        await super().handle(scope, receive, send)
+        if scope["method"] not in self.allowed:
+            raise HTTPException(405)
+        # Without Starlette's detours: `ExceptionMiddleware` around it all sees to errors.
+        response = await self.handler(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body. Raises `BodyTooLarge`, before it is all here."""
+    """The body. Raises `BodyTooLarge` or `TooManyBytes` before it is all here; `ClientGone`."""
     settings: Settings = request.app.state.settings
+    metrics: Metrics = request.app.state.metrics
+    record = current.get()
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > settings.max_body_bytes:
-            raise BodyTooLarge(settings.max_body_bytes)
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > settings.max_body_bytes:
+                raise BodyTooLarge(settings.max_body_bytes)
+            if record is not None:
+                record.body = size
+                metrics.body_bytes += len(chunk)
+                if metrics.body_bytes > BODIES * settings.max_body_bytes:
+                    raise TooManyBytes(BODIES * settings.max_body_bytes)
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise ClientGone from None
     return b"".join(chunks)
 
 

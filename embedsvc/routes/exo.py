@@ -92,7 +92,7 @@ async def await_instance(request: Request) -> Response:
     if not 0 <= seconds <= MOST_SECONDS:
         raise BadRequest(f"Invalid 'timeout_seconds': 0 to {MOST_SECONDS:g}, 0 is no limit.")
     registry = _registry(request)
-    return Events(_ready(registry, registry.card(model)[0], seconds))
+    return Events(request, _ready(registry, registry.card(model)[0], seconds))
 
 
 async def state(request: Request) -> Response:

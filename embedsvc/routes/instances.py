@@ -62,14 +62,7 @@ async def create_instance(request: Request) -> Response:
 
 async def list_instances(request: Request) -> Response:
     """`GET /v1/instances`: all that are there, and the memory they take."""
-    registry = _registry(request)
-    told = InstanceList(
-        "list",
-        [tell(instance) for instance in registry.instances()],
-        registry.memory.used,
-        registry.memory.limit,
-    )
-    return JsonResponse(msgspec.json.encode(told))
+    return JsonResponse(msgspec.json.encode(tell_all(_registry(request))))
 
 
 async def get_instance(request: Request) -> Response:
@@ -86,7 +79,7 @@ async def delete_instance(request: Request) -> Response:
 
 async def watch_instance(request: Request) -> Response:
     """`GET /v1/instances/{id}/events`: what becomes of it, as server-sent events."""
-    return Events(_until_settled(_named(request)))
+    return Events(request, _until_settled(_named(request)))
 
 
 routes = [
@@ -112,6 +105,12 @@ def tell(instance: Instance) -> InstanceAnswer:
         pinned=instance.pinned,
         keep_alive=instance.keep_alive,
     )
+
+
+def tell_all(registry: Registry) -> InstanceList:
+    """All instances, for clients."""
+    told = [tell(instance) for instance in registry.instances()]
+    return InstanceList("list", told, registry.memory.used, registry.memory.limit)
 
 
 async def _until_settled(instance: Instance) -> AsyncIterator[bytes]:

@@ -96,7 +96,8 @@ class Version(msgspec.Struct):
 
 async def root(_request: Request) -> Response:
     """`GET /`: the words by which Ollama's clients know that somebody is there."""
-    return PlainTextResponse("Ollama is running")
+    # To browsers it is the dashboard.
+    return PlainTextResponse("Ollama is running", headers={"vary": "accept"})
 
 
 async def version(_request: Request) -> Response:

@@ -105,6 +105,7 @@ def _model(request: Request, name: str) -> Model:
         object="model",
         created=request.app.state.started,
         owned_by="embedsvc",
+        root=card.id,
         state=registry.state(card),
         dimensions=known.dimensions if known else None,
         max_tokens=known.max_tokens if known else card.max_tokens,

@@ -1,6 +1,6 @@
 """The routes of Hugging Face's text-embeddings-inference, whose server has one model.
 
-Here that is the first card of the cards file.
+Here that is the first card of the cards file. Of our own, `/tokenize` takes `model` too.
 """
 
 from collections.abc import AsyncGenerator
@@ -42,6 +42,7 @@ class TokenizeBody(msgspec.Struct):
     inputs: Texts
     add_special_tokens: bool = True
     prompt_name: str | None = None
+    model: Annotated[str | None, Meta(description="Another than the first.")] = None
 
 
 class Token(msgspec.Struct):
@@ -90,7 +91,7 @@ async def tokenize(request: Request) -> Response:
     """`POST /tokenize`: the model's tokens of texts."""
     sent = await read_body(request, TokenizeBody)
     texts = _texts(request, sent.inputs)
-    async with _model(request) as (name, engine):
+    async with _model(request, sent.model) as (name, engine):
         wanted = EmbeddingRequest(model=name, inputs=texts, prompt_name=sent.prompt_name)
         prompt = choose(engine.checkpoint.prompts, wanted, None)
         texts = [prompt + text for text in texts]
@@ -139,9 +140,9 @@ def _tokens(text: str, encoding: Encoding) -> list[Token]:
 
 
 @asynccontextmanager
-async def _model(request: Request) -> AsyncGenerator[tuple[str, Engine]]:
+async def _model(request: Request, name: str | None = None) -> AsyncGenerator[tuple[str, Engine]]:
     registry: Registry = request.app.state.registry
-    name = next(iter(registry.cards.by_id))
+    name = name or next(iter(registry.cards.by_id))
     async with registry.use(name) as engine:
         yield name, engine
 
