@@ -16,6 +16,18 @@ import msgspec
 from embedsvc.errors import CardsError, ModelNotFound
 
 Pooling = Literal["mean", "cls", "last_token", "max", "mean_sqrt_len", "weighted_mean"]
+NOT_LOADED = (
+    "aliases",
+    "prompt_aliases",
+    "dimensions",
+    "layer_norm",
+    "token_ids",
+    "truncate",
+    "preload",
+    "pin",
+    "keep_alive",
+)
+"""What of a card is looked up when it is needed; all else, when its model is loaded."""
 REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 Dtype = Literal["float32", "float16", "bfloat16"]
 Prompts = dict[str, str]
@@ -78,6 +90,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError("`sha256` must be 64 lower-case hexadecimal digits")
 
+    def loads_like(self, other: "Card") -> bool:
+        """Whether a model that was loaded for one of them will do for the other."""
+        unimportant = {name: getattr(self, name) for name in NOT_LOADED}
+        return msgspec.structs.replace(other, **unimportant) == self
+
 
 class Cards(msgspec.Struct, frozen=True):
     """The cards of one file."""
@@ -86,6 +103,13 @@ class Cards(msgspec.Struct, frozen=True):
     by_id: dict[str, Card]
     by_name: dict[str, Card]
     """By id and by alias, in the file's order."""
+    ad_hoc: dict[str, Card] = {}
+    """Those of them that are not in the file, by id."""
+
+    def with_ad_hoc(self, card: Card) -> "Cards":
+        """These, and one that clients asked for."""
+        one = {card.id: card}
+        return Cards(self.file, self.by_id | one, self.by_name | one, self.ad_hoc | one)
 
 
 def read_cards(file: Path) -> Cards:

@@ -26,6 +26,7 @@ EmbedsvcError
     ├── Stopped           4    a model was unloaded before it was there
     ├── AddressError      5    the address or port cannot be had
     ├── BulkError         6    an input, an output or a server will not do for embedding files
+    ├── ServerError       1    a running server cannot be reached, or refuses
     └── ServiceError      1    launchd or systemd did not do as told, or a file is in the way
 """
 
@@ -290,6 +291,10 @@ class BulkError(SetupError):
     """Embedding files cannot begin or go on; the message names the file or the server."""
 
     exit_code = 6
+
+
+class ServerError(SetupError):
+    """A running server was asked for something, and it did not do it; the message says why."""
 
 
 class ServiceError(SetupError):

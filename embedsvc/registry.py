@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
-import msgspec
-
 from embedsvc.cards import Card, Cards, Prompts, ad_hoc_card
 from embedsvc.checkpoint import Checkpoint
+from embedsvc.description import Description, describe
 from embedsvc.device import Device
 from embedsvc.engine import Engine
 from embedsvc.errors import (
@@ -26,17 +25,6 @@ from embedsvc.settings import Settings
 
 IDLE_SECONDS = 30.0
 """After so long without requests, buffers kept for the next are given back."""
-
-
-class Description(msgspec.Struct, frozen=True):
-    """What is known of a model once it has been loaded."""
-
-    dimensions: int
-    max_tokens: int
-    architecture: str
-    pooling: str
-    prompts: Prompts
-    fingerprint: str
 
 
 class Registry:
@@ -109,11 +97,10 @@ class Registry:
         if instance is not None and instance.closing and not instance.over:
             self._unloading.add(instance)
         if instance is None or instance.closing or instance.over:
-            default = self._settings.keep_alive if card.keep_alive is None else card.keep_alive
             instance = self._instances[card.id] = Instance(
                 card,
                 self._loader,
-                keep_alive=default if keep_alive is None else keep_alive,
+                keep_alive=self._keep_alive(card) if keep_alive is None else keep_alive,
                 pinned=card.pin if pin is None else pin,
                 find_room=self._find_room,
                 changed=self._changed,
@@ -135,9 +122,32 @@ class Registry:
             if not self._settings.allow_ad_hoc:
                 raise ModelNotFound(model)
             card = ad_hoc_card(model, self.cards.file.parent)
-            by_id, by_name = self.cards.by_id | {model: card}, self.cards.by_name | {model: card}
-            self.cards = Cards(self.cards.file, by_id, by_name)
+            self.cards = self.cards.with_ad_hoc(card)
         return card
+
+    def replace(self, old: Card, new: Card | None) -> None:
+        """Have a card's instance be as its new card says, or go if there is none.
+
+        If it has to be loaded anew, those that use it are answered first; others wait for the new.
+        """
+        instance = self._instances.get(old.id)
+        if new is None or not new.loads_like(old):
+            self._known.pop(old.id, None)
+            if instance is not None:
+                again = new is not None and not instance.over
+                self.unload(instance)
+                if new is not None and again:
+                    self.start(new)
+        elif instance is not None:
+            instance.card = new
+            if new.pin != old.pin:
+                instance.pinned = new.pin
+            if new.keep_alive != old.keep_alive:
+                instance.set_keep_alive(self._keep_alive(new))
+
+    def start_preloaded(self) -> list[Instance]:
+        """The instances of the cards that ask to be loaded before they are used."""
+        return [self.start(card) for card in self.cards.by_id.values() if card.preload]
 
     def instances(self) -> list[Instance]:
         """Those that are there, failed ones too until they are tried again."""
@@ -167,12 +177,13 @@ class Registry:
 
     async def preload(self) -> list[Engine]:
         """Load the cards that ask for it. Raises `SetupError`."""
-        return [await self.start(card).loaded() for card in self._preloaded()]
+        return [await instance.loaded() for instance in self.start_preloaded()]
 
     def missing(self) -> list[str]:
         """Preloaded models that are on their way, or did not load."""
         waited_for = ("downloading", "loading", "failed")
-        return [card.id for card in self._preloaded() if self.state(card) in waited_for]
+        cards = [card for card in self.cards.by_id.values() if card.preload]
+        return [card.id for card in cards if self.state(card) in waited_for]
 
     def engines(self) -> dict[str, Engine]:
         """The engines that are loaded, by the id of their card."""
@@ -212,7 +223,7 @@ class Registry:
     def _changed(self, instance: Instance) -> None:
         card, engine = instance.card, instance.engine
         if instance.state == "ready" and engine is not None:
-            self._known[card.id] = _describe(engine)
+            self._known[card.id] = describe(engine)
         elif instance.over:
             self.memory.give_back(instance)
             instance.size = 0
@@ -235,20 +246,8 @@ class Registry:
         known = self._known.get(card.id)
         return known.prompts if known else card.prompts or {}
 
-    def _preloaded(self) -> list[Card]:
-        return [card for card in self.cards.by_id.values() if card.preload]
-
-
-def _describe(engine: Engine) -> Description:
-    checkpoint = engine.checkpoint
-    return Description(
-        dimensions=engine.dimensions,
-        max_tokens=checkpoint.max_tokens,
-        architecture=checkpoint.model_type,
-        pooling="+".join(checkpoint.pooling),
-        prompts=checkpoint.prompts,
-        fingerprint=engine.fingerprint,
-    )
+    def _keep_alive(self, card: Card) -> float:
+        return self._settings.keep_alive if card.keep_alive is None else card.keep_alive
 
 
 def _next_to_go(instances: Iterable[Instance]) -> Instance:

@@ -1,5 +1,6 @@
 """Running the server: the socket, uvicorn within our limits, signals, and the end."""
 
+import asyncio
 import errno
 import logging
 import os
@@ -28,6 +29,7 @@ from embedsvc.metrics import Metrics, counter, gauge
 from embedsvc.notify import notify
 from embedsvc.record import Record
 from embedsvc.registry import Registry
+from embedsvc.reloading import reload
 from embedsvc.settings import Settings
 from embedsvc.watch import Watch, end_process
 
@@ -65,6 +67,7 @@ async def _serve(settings: Settings, told: Log) -> None:
             )
             for number in SIGNALS:  # until the process ends: uvicorn has them only while it serves
                 signal.signal(number, server.handle_exit)
+            _reload_on_hangup(app.state.registry, server)
             _announce(app.state.registry, listener, settings)
             notify("READY=1")
             await server.serve(sockets=[listener])
@@ -121,6 +124,24 @@ class Server(uvicorn.Server):
         app: Any = self.config.app
         app.state.stopping.set()  # streams end, so that what is in flight does
         await super().shutdown(sockets)
+
+
+def _reload_on_hangup(registry: Registry, server: Server) -> None:
+    """SIGHUP has the cards read anew; from a terminal that was closed, it ends the server."""
+    terminal = sys.stdin.isatty()
+
+    def hung_up() -> None:
+        if terminal and not sys.stdin.isatty():
+            server.handle_exit(signal.SIGHUP, None)
+            return
+        try:
+            changes = reload(registry)
+        except CardsError as error:
+            log.error("the cards stay as they were: %s", error)
+        else:
+            log.warning("the cards were read anew: %s", changes)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
 
 
 def _config(

@@ -76,7 +76,8 @@ async def become(instance: Instance, *states: State) -> None:
 
 def write_cards(folder: Path, names: Sequence[str] = "abc", **about: str) -> int:
     """A cards file of tiny models, with these lines in their cards; the bytes each takes."""
-    write_bert(folder / "tiny")
+    if not (folder / "tiny").exists():
+        write_bert(folder / "tiny")
     cards = [f"[models.{name}]\npath = 'tiny'\n" + about.get(name, "") + "\n" for name in names]
     (folder / "models.toml").write_text("".join(cards))
     checkpoint = open_checkpoint(Card(id="tiny", path=folder / "tiny"))

@@ -37,7 +37,7 @@ def url(path: str) -> str:
 
 
 ALL = [(route.method, url(route.path)) for route in endpoints()]
-POSTS = [path for method, path in ALL if method == "POST"]
+POSTS = [url(route.path) for route in endpoints() if route.body is not None]
 EMBEDDINGS = [path for path in POSTS if path.endswith("/embeddings") and "/api/" not in path]
 NAMED = [path for path in EMBEDDINGS if "org/tiny" in path]  # the path names the model
 

@@ -8,8 +8,10 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from embedsvc.errors import BadRequest, CardsError
 from embedsvc.instances import Instance, State
 from embedsvc.registry import Registry
+from embedsvc.reloading import Changes, reload
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.routes.events import Events
 
@@ -61,8 +63,14 @@ async def create_instance(request: Request) -> Response:
 
 
 async def list_instances(request: Request) -> Response:
-    """`GET /v1/instances`: all that are there, and the memory they take."""
-    return JsonResponse(msgspec.json.encode(tell_all(_registry(request))))
+    """`GET /v1/instances`: all, or those of one `model`, and the memory all take."""
+    registry = _registry(request)
+    told = tell_all(registry)
+    model = request.query_params.get("model")
+    if model is not None:
+        card, _ = registry.card(model)
+        told.data = [instance for instance in told.data if instance.model == card.id]
+    return JsonResponse(msgspec.json.encode(told))
 
 
 async def get_instance(request: Request) -> Response:
@@ -77,6 +85,15 @@ async def delete_instance(request: Request) -> Response:
     return _answer(instance)
 
 
+async def reload_cards(request: Request) -> Response:
+    """`POST /v1/reload`: go by what the cards file says now."""
+    try:
+        changes = reload(_registry(request))
+    except CardsError as error:
+        raise BadRequest(f"{error}. Nothing has changed.") from None
+    return JsonResponse(msgspec.json.encode(changes))
+
+
 async def watch_instance(request: Request) -> Response:
     """`GET /v1/instances/{id}/events`: what becomes of it, as server-sent events."""
     return Events(request, _until_settled(_named(request)))
@@ -88,6 +105,7 @@ routes = [
     Endpoint("GET", "/v1/instances/{id}/events", watch_instance, answer="text/event-stream"),
     Endpoint("GET", "/v1/instances/{id}", get_instance, answer=InstanceAnswer),
     Endpoint("DELETE", "/v1/instances/{id}", delete_instance, answer=InstanceAnswer),
+    Endpoint("POST", "/v1/reload", reload_cards, answer=Changes),
 ]
 
 

@@ -1,0 +1,43 @@
+"""`embedsvc ps`: the models that a running server has loaded."""
+
+import argparse
+from typing import Any
+
+from embedsvc.commands.server import add_server, server_of
+from embedsvc.commands.table import write_table
+from embedsvc.memory import in_words
+
+HEADINGS = ("model", "state", "memory", "requests", "kept", "id")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_server(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print a line for each. Raises `ServerError`."""
+    told = server_of(given).ask("GET", "/v1/instances")
+    write_table(HEADINGS, [_row(instance) for instance in told["data"]])
+    return 0
+
+
+def _row(instance: dict[str, Any]) -> tuple[str, ...]:
+    seconds = instance["keep_alive"]
+    kept = "while used" if seconds == 0 else f"{seconds:g} s unused"
+    if instance["pinned"] or seconds < 0:
+        kept = "pinned" if instance["pinned"] else "for ever"
+    return (
+        instance["model"],
+        f"{instance['state']}{_share(**instance['progress'])}"
+        if instance["state"] in ("downloading", "loading")
+        else instance["state"],
+        in_words(instance["memory_bytes"]),
+        str(instance["users"]),
+        kept,
+        instance["id"],
+    )
+
+
+def _share(done: int, total: int) -> str:
+    return f" {100 * done // total} %" if total else ""

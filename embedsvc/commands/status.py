@@ -1,0 +1,30 @@
+"""`embedsvc status`: whether a running server is well, and what it has loaded."""
+
+import argparse
+
+from embedsvc.commands.server import add_server, server_of
+from embedsvc.errors import ServerError
+from embedsvc.memory import in_words
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_server(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print a few lines; 1 if it is not ready. Raises `ServerError` if there is none."""
+    server = server_of(given)
+    told = server.ask("GET", "/v1/instances")
+    models = server.ask("GET", "/v1/models")["data"]
+    trouble = ""
+    try:
+        server.ask("GET", "/ready")
+    except ServerError as error:
+        trouble = str(error)
+    loaded = [each["model"] for each in told["data"] if each["state"] == "ready"]
+    memory, most = in_words(told["memory_bytes"]), in_words(told["max_memory_bytes"])
+    print(f"{server.url}: {f'not ready: {trouble}' if trouble else 'ready'}")
+    print(f"loaded: {', '.join(loaded) or 'nothing'}; {len(models)} names to ask for")
+    print(f"memory: {memory} of {most}")
+    return 1 if trouble else 0

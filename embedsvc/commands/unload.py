@@ -1,0 +1,25 @@
+"""`embedsvc unload MODEL`: have a running server unload a model."""
+
+import argparse
+from urllib.parse import quote
+
+from embedsvc.commands.server import add_server, server_of
+from embedsvc.errors import ServerError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("model", help="id or alias")
+    add_server(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Return when it is told to; requests in flight are still answered. Raises `ServerError`."""
+    server = server_of(given)
+    found = server.ask("GET", f"/v1/instances?model={quote(given.model)}")["data"]
+    if not found:
+        raise ServerError(f"`{given.model}` is not loaded")
+    for instance in found:
+        server.ask("DELETE", f"/v1/instances/{instance['id']}")
+    print(f"{found[0]['model']}: unloaded once its requests are answered")
+    return 0

@@ -1,0 +1,94 @@
+"""Commands on a running server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from embedsvc.cli import main
+from tests.keeper import write_cards
+from tests.test_server import serving
+
+KEY = "sk-right-key-123456"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("commands")
+    write_cards(folder, a="aliases = ['first']")
+    (folder / "keys").write_text(KEY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    options = ("--backend", "numpy", "--api-keys-file", str(folder / "keys"))
+    with serving(*options, cards=folder / "models.toml") as (url, _):
+        yield url
+
+
+@pytest.fixture
+def run(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def run(*words: str, code: int = 0) -> list[str]:
+        assert main([*words, "--url", url]) == code
+        told = capsys.readouterr()
+        return (told.err if code and not told.out else told.out).splitlines()
+
+    return run
+
+
+def test_a_model_is_loaded_listed_and_unloaded(run) -> None:
+    assert run("load", "first", "--keep-alive", "60") == ["a: ready, 25.3 kB"]
+    heading, line = run("ps")
+    assert heading.split() == ["model", "state", "memory", "requests", "kept", "id"]
+    assert line.split()[:-1] == ["a", "ready", "25.3", "kB", "0", "60", "s", "unused"]
+    run("load", "b", "--pin")
+    assert any(line.startswith("b ") and "pinned" in line for line in run("ps"))
+    ready, loaded, memory = run("status")
+    assert ready.endswith(": ready")
+    assert loaded == "loaded: a, b; 4 names to ask for"
+    assert memory.startswith("memory: 50.6 kB of ")
+    for name in ("first", "b"):
+        assert "unloaded once" in run("unload", name)[0]
+    (said,) = run("unload", "first", code=1)
+    assert said == "embedsvc: `first` is not loaded"
+
+
+def test_a_model_that_does_not_load_says_why(run, folder: Path) -> None:
+    weights = folder / "tiny" / "model.safetensors"
+    kept = weights.rename(folder / "kept")
+    try:
+        (said,) = run("load", "c", code=1)
+        assert "model.safetensors is missing" in said
+    finally:
+        kept.rename(weights)
+    (said,) = run("load", "none", code=1)
+    assert "The model `none` does not exist" in said
+
+
+def test_reload_tells_what_changed_or_what_is_wrong(run, folder: Path) -> None:
+    file = folder / "models.toml"
+    before = file.read_text()
+    assert run("reload") == ["nothing has changed"]
+    file.write_text(before + "[models.d]\npath = 'tiny'\n")
+    assert run("reload") == ["added: d"]
+    file.write_text("nonsense")
+    (said,) = run("reload", code=1)
+    assert "not a TOML file" in said
+    file.write_text(before)
+    assert run("reload") == ["removed: d"]
+
+
+def test_a_server_that_is_not_there_or_refuses_is_said(
+    run, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    for words in (("ps",), ("status",), ("reload",), ("load", "a"), ("unload", "a")):
+        (said,) = run(*words, code=1)
+        assert "You didn't provide an API key" in said
+        assert main([*words, "--url", "http://127.0.0.1:9/v1"]) == 1
+        assert "embedsvc: no server at http://127.0.0.1:9" in capsys.readouterr().err
+    assert run("ps", "--api-key", KEY)
+    assert main(["ps", "--url", f"{url}/v1", "--api-key", KEY]) == 0
