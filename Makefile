@@ -18,10 +18,10 @@ LOCK := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 
 help:
 	@echo 'make serve   run the service on http://$(HOST):$(PORT) (set HOST and PORT to change that)'
 	@echo 'make test    run the tests'
-	@echo 'make test-extras  install mlx-embeddings beside .venv (1 GB) and test what uses it'
+	@echo 'make test-extras  install mlx-embeddings and Ray beside .venv (1.5 GB) and test what uses them'
 	@echo 'make test-clients  run the service against real clients, which are installed (some 500 MB)'
 	@echo 'make test-dashboard  use the dashboard in Chromium, which has to be there (some 150 MB more)'
-	@echo 'make test-dist  build what is shipped, install it elsewhere and serve (some minutes)'
+	@echo 'make test-dist  build what is shipped, install it elsewhere and serve (some minutes; needs nginx)'
 	@echo 'make check   run what a change must pass: format, lint, types, import floors, tests'
 	@echo 'make lint    the same without the tests'
 	@echo 'make format  format the code and fix what can be fixed'
@@ -111,7 +111,7 @@ KERNELS := hatch_build.py $(wildcard embedsvc/ops/native/*.[ch] embedsvc/ops/nat
 	@touch $@
 
 .venv/.extras: .venv/pyvenv.cfg pyproject.toml requirements/extras.txt
-	@echo 'Installing mlx-embeddings and what it needs (some 1 GB) into .venv/extras'
+	@echo 'Installing mlx-embeddings, Ray and what they need (some 1.5 GB) into .venv/extras'
 	@$(BIN)/python -m venv .venv/extras
 	@.venv/extras/bin/python -m pip --disable-pip-version-check --quiet install \
 		--require-hashes -r requirements/extras.txt

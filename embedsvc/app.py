@@ -48,7 +48,7 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         cards = read_cards(find_cards(settings.models))
-        device = open_device(settings.backend)
+        device = open_device(settings.backend, settings.cores)
         registry = Registry(cards, device, settings)
         try:
             await registry.preload()

@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--port", str, f"port to listen on, 0 for any (default {defaults.port})"),
         ("--models", Path, "cards file (default: ./models.toml, the user's, the packaged one)"),
         ("--backend", str, "auto, mlx or numpy (default auto: mlx where there is a GPU)"),
+        ("--cores", str, "cores to compute on, on a CPU (default: all)"),
         ("--max-memory", str, "bytes that loaded models may take (default: 0.7 of the device's)"),
         ("--keep-alive", str, "seconds without requests before a model is unloaded (-1: never)"),
         ("--load-wait-seconds", str, "how long a request waits for its model to load"),

@@ -58,10 +58,10 @@ class Device:
         """What runs now; from any thread."""
         return list(self._working.values())
 
-    async def run(self, function: Callable[[], T], seconds: float = 0.0) -> T:
+    def run(self, function: Callable[[], T], seconds: float = 0.0) -> asyncio.Future[T]:
         """`function()` on the device, in turn with what else runs there; it should take so long."""
         work = self._noted(function, seconds)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def wait(self, function: Callable[[], T], seconds: float = 0.0) -> T:
         """`function()`, which waits for what the device was told to do, off the device."""
@@ -94,9 +94,9 @@ class Device:
         self._waiting.shutdown()
 
 
-def open_device(backend: BackendChoice) -> Device:
+def open_device(backend: BackendChoice, cores: int | None = None) -> Device:
     """The device of a backend; `auto` is MLX where it has a GPU, else the kernels in C if they were
-    built, else NumPy.
+    built, else NumPy. `cores` is how many of a CPU's to use, None for all.
 
     Raises `CardsError` if a backend is asked for that is not there, or MLX is there for a GPU and
     cannot be loaded.
@@ -112,11 +112,11 @@ def open_device(backend: BackendChoice) -> Device:
         if backend == "mlx" or has_gpu():
             return Device(MlxOps, workers=1, one_thread=True)
         log.warning("MLX finds no GPU, though there is a driver for one; computing without")
-    ops = _native_ops(backend) or NumpyOps()
+    ops = _native_ops(backend, cores) or NumpyOps(cores)
     return Device(lambda _: ops, workers=ops.slots)
 
 
-def _native_ops(backend: BackendChoice) -> NumpyOps | None:
+def _native_ops(backend: BackendChoice, cores: int | None) -> NumpyOps | None:
     """The kernels in C, if they are wanted and there."""
     if backend == "numpy":
         return None
@@ -124,7 +124,7 @@ def _native_ops(backend: BackendChoice) -> NumpyOps | None:
 
     if library.built():
         try:
-            return NativeOps()
+            return NativeOps(cores)
         except OSError as error:
             raise CardsError(f"backend `native`: {error}") from None
     if backend == "native":

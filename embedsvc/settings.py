@@ -21,6 +21,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8000
     models: Path | None = None
     backend: BackendChoice = "auto"
+    cores: int | None = None
+    """Cores to compute on, where that is a CPU; left out, all that the process may use."""
     max_batch_tokens: int | None = None
     """Tokens in one forward pass; left out, the backend's own figure."""
     api_keys: tuple[str, ...] = ()

@@ -48,7 +48,7 @@ async def open_local(card: Card, settings: Settings) -> AsyncGenerator[Local, No
         max_request_tokens=UNLIMITED,
         max_waiting_tokens=UNLIMITED,
     )
-    device = open_device(settings.backend)
+    device = open_device(settings.backend, settings.cores)
     cards = Cards(find_cards(settings.models), {card.id: card}, {card.id: card})
     registry = Registry(cards, device, settings)
     try:

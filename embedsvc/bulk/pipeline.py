@@ -89,7 +89,7 @@ class Pipeline:
                         block, unread = _result(reading)
                         reading = None
                         if block:
-                            pending.append(loop.create_task(self._finish(block)))
+                            pending.append(loop.create_task(self.finish(block)))
                         else:
                             ended = True
                     if finished := _take_finished(pending):
@@ -106,15 +106,19 @@ class Pipeline:
         if unread is not None:
             raise unread
 
-    async def _finish(self, block: Block) -> Finished:
+    async def finish(self, block: Block) -> Finished:
+        """What becomes of a block's rows. Raises `BulkError` if the embedder cannot go on."""
         rows = [item for item in block.items if isinstance(item, Row)]
         embedded = iter(await self._embed(rows) if rows else [])
         return Finished(
             block, [next(embedded) if isinstance(item, Row) else item for item in block.items]
         )
 
-    async def _embed(self, rows: Sequence[Row]) -> list[Embedding | Bad]:
-        """Embed rows, and if they are refused, fewer of them, until those at fault are known."""
+    async def _embed(self, rows: Sequence[Row], *, last: bool = False) -> list[Embedding | Bad]:
+        """Embed rows, and if they are refused, fewer of them, until those at fault are known.
+
+        A single row that the embedder failed on is tried once more: that is the `last` time.
+        """
         try:
             async with self._gate:
                 done = await self._embedder.embed([row.text for row in rows], self._how)
@@ -124,8 +128,9 @@ class Pipeline:
                 for part in _parts(rows, str(error)):
                     results += await self._embed(part)
                 return results
-            if isinstance(error, EmbeddingFailed):
+            if isinstance(error, EmbeddingFailed) and not last:
                 await probe(self._embedder, self._how)  # if this fails too, it is not the row
+                return await self._embed(rows, last=True)
             return [set_aside(rows[0], str(error))]
         self.totals.tokens += done.tokens
         self.totals.truncated += done.truncated

@@ -1,0 +1,88 @@
+"""The server's own app in replicas on several machines or devices, kept by Ray Serve.
+
+serve run embedsvc.ray_serve:build num_gpus=1 max_replicas=8 models=/shared/models.toml
+"""
+
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import httpx2
+import msgspec
+from starlette.applications import Starlette
+
+from embedsvc.app import create_app
+from embedsvc.errors import CardsError
+from embedsvc.settings import Settings, read_settings
+
+ONGOING = 256
+"""Requests that a replica is given at a time: batches are made of those that wait."""
+HEALTH_SECONDS = 5.0
+"""Between looks at a replica's health, and twice that for its answer."""
+
+
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
+    """How many replicas there are, and what each has for itself."""
+
+    min_replicas: int = 1
+    max_replicas: int = 1
+    target_ongoing_requests: float = 32.0
+    """Of a replica; beyond it there is another, while there are fewer than `max_replicas`."""
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+
+
+class Replica:
+    """One app on one device, in a process of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = create_app(settings)
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        return self._app
+
+    async def check_health(self) -> None:
+        """Ask `/ready`. Serve does this now and then, and replaces a replica where it raises."""
+        transport = httpx2.ASGITransport(self._app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            (await client.get("/ready")).raise_for_status()
+
+
+def application(settings: Settings, scale: Scale) -> Any:
+    """What `ray.serve.run` runs. A replica that is stopped first answers what it has."""
+    serve = import_module("ray.serve")
+    cores = settings.cores or max(1, int(scale.num_cpus))
+    deployment = serve.deployment(
+        serve.ingress()(Replica),
+        name="embedsvc",
+        ray_actor_options={"num_cpus": scale.num_cpus, "num_gpus": scale.num_gpus},
+        autoscaling_config={
+            "min_replicas": scale.min_replicas,
+            "max_replicas": scale.max_replicas,
+            "target_ongoing_requests": scale.target_ongoing_requests,
+        },
+        max_ongoing_requests=ONGOING,
+        health_check_period_s=HEALTH_SECONDS,
+        health_check_timeout_s=2 * HEALTH_SECONDS,
+        graceful_shutdown_timeout_s=settings.shutdown_seconds,
+    )
+    return deployment.bind(msgspec.structs.replace(settings, cores=cores))
+
+
+def build(arguments: Mapping[str, Any]) -> Any:
+    """The application, from what `serve run` or a config file of Serve's gives: names and values of
+    `Scale` and of the server's settings. Raises `CardsError`.
+    """
+    known = {field.name for field in msgspec.structs.fields(Scale)}
+    named = {field.name for field in msgspec.structs.fields(Settings)}
+    for name in arguments:
+        if name not in known | named:
+            raise CardsError(f"{name}: there is {', '.join(sorted(known | named))}")
+    scale = {name: value for name, value in arguments.items() if name in known}
+    try:
+        converted = msgspec.convert(scale, Scale, strict=False)
+    except msgspec.ValidationError as error:
+        raise CardsError(str(error)) from None
+    rest = {name: value for name, value in arguments.items() if name not in known}
+    return application(read_settings(rest, os.environ), converted)
