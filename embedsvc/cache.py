@@ -25,7 +25,8 @@ ENTRY_BYTES = 256
 
 Compute = Callable[[list[Text]], Awaitable[NDArray[np.float32]]]
 Vectors = dict[bytes, bytes]  # by key: float32, little-endian, (D,)
-Flying = asyncio.Future[NDArray[np.float32] | None]  # what was computed (n, D), if anything was
+# To what was computed (n, D), if anything was.
+Flying = asyncio.Future[NDArray[np.float32] | None] | asyncio.Future[NDArray[np.float32]]
 
 
 class Memory:
