@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.server import free_port
+
 MODEL = "all-MiniLM-L6-v2"
 READ_SECONDS = 5
 TOLERANCE = 2e-5
@@ -40,8 +42,8 @@ class Unanswered(Exception):
 class Connection:
     """One that is kept, and opened again when it was lost."""
 
-    def __init__(self, soak: "Soak") -> None:
-        self._soak = soak
+    def __init__(self, port: int) -> None:
+        self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(
@@ -49,7 +51,7 @@ class Connection:
     ) -> tuple[int, bytes]:
         try:
             if self._streams is None:
-                self._streams = await asyncio.open_connection("127.0.0.1", self._soak.port)
+                self._streams = await asyncio.open_connection("127.0.0.1", self._port)
             reader, writer = self._streams
             head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}"
             writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
@@ -81,7 +83,7 @@ class Soak:
         self.rng = random.Random(seed)
         self.options = options
         self.log = log
-        self.port = _free_port()
+        self.port = free_port()
         self.process: asyncio.subprocess.Process | None = None
         self.up = False
         self.over = False
@@ -134,7 +136,7 @@ class Soak:
             )
         for _ in range(600):
             with suppress(Unanswered):
-                if (await Connection(self).ask("GET", "/ready"))[0] == 200:
+                if (await Connection(self.port).ask("GET", "/ready"))[0] == 200:
                     break
             await asyncio.sleep(0.1)
         else:
@@ -157,7 +159,7 @@ class Soak:
             self.faults.append(f"it ended with {code}")
 
     async def _embed_alone(self) -> np.ndarray:
-        connection = Connection(self)
+        connection = Connection(self.port)
         rows: list[list[float]] = []
         for text in self.texts:
             body = json.dumps({"model": MODEL, "input": text}).encode()
@@ -188,7 +190,7 @@ class Soak:
         self.answers[role.__name__.strip("_"), what] += 1
 
     async def _good(self) -> None:
-        connection = Connection(self)
+        connection = Connection(self.port)
         try:
             for _ in range(50):
                 if self.over:
@@ -311,7 +313,7 @@ class Soak:
         began = time.monotonic()
 
         async def one() -> None:
-            connection = Connection(self)
+            connection = Connection(self.port)
             try:
                 await self._ask_and_compare(connection, self._flooding, 32)
             finally:
@@ -335,7 +337,7 @@ class Soak:
         with suppress(OSError):
             pages = int((folder / "statm").read_text().split()[1])
             life.append((time.monotonic(), pages * 4096, len(list((folder / "fd").iterdir()))))
-        status, answer = await Connection(self).ask(
+        status, answer = await Connection(self.port).ask(
             "GET", "/ready", headers="Connection: close\r\n"
         )
         self._count(self._sampling, f"ready {status}")
@@ -372,12 +374,6 @@ def _post(body: bytes, headers: str = "") -> bytes:
     head = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n{headers}"
     length = "" if "Transfer-Encoding" in headers else f"Content-Length: {len(body)}\r\n"
     return f"{head}{length}\r\n".encode() + body
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,8 @@ from embedsvc.line import Entry, Grid, Job, Line
 from embedsvc.record import current
 from embedsvc.tokens import Text
 
-Encode = Callable[[list[Text]], Awaitable[Iterable[NDArray[np.float32]]]]
+Vectors = Iterable[NDArray[np.float32]]
+Encode = Callable[[list[Text]], Awaitable[Vectors]]
 """A vector (D,) of each text, or of a text with k spans (k, D)."""
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,9 @@ class Batcher:
         self._max_waiting_tokens = max_waiting_tokens
         self._clock = clock
         self._line = Line(cost, grid)
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Future[Vectors]] = set()
+        self._halves: list[list[Entry]] = []
+        """Of batches that failed, to be tried by themselves; the next one last."""
         self._closed = False
         self.batches = 0
         self.texts = 0
@@ -69,33 +73,33 @@ class Batcher:
         return self._line.tokens
 
     async def embed(self, texts: Sequence[Text]) -> NDArray[np.float32]:
-        """Vectors (n, D) of n texts, in their order.
+        """What `submit` promises. Cancelled, it gives up its place in the line."""
+        return await self.submit(texts)
 
-        Cancelled, it gives up its place in the line. Raises `Overloaded` where the line is full,
-        `Unavailable` when closing, `EmbeddingFailed` if the model fails on one of the texts.
+    def submit(self, texts: Sequence[Text]) -> asyncio.Future[NDArray[np.float32]]:
+        """Vectors (n, D) of n texts, in their order; cancelled, they give up their place in the line.
+
+        Its exceptions: `Overloaded` where the line is full, `Unavailable` when closing,
+        `EmbeddingFailed` if the model fails on one of the texts.
         """
-        if self._closed:
-            raise Unavailable("The server is shutting down.")
-        self.check_room(sum(map(len, texts)))
         loop = asyncio.get_running_loop()
+        done: asyncio.Future[NDArray[np.float32]] = loop.create_future()
+        try:
+            if self._closed:
+                raise Unavailable("The server is shutting down.")
+            self.check_room(sum(map(len, texts)))
+        except RequestError as error:
+            done.set_exception(error)
+            return done
         due = arrived = self._clock()
-        job = Job([None] * len(texts), len(texts), loop.create_future(), arrived)
+        job = Job([None] * len(texts), len(texts), done, arrived, current.get())
         for index, ids in enumerate(texts):
             self._line.add(Entry(ids, due, job, index))
             due += self._cost.of(len(ids))
+        done.add_done_callback(partial(self._left, job))
         # Not now: whoever else arrives in this turn of the event loop shares the batch.
         loop.call_soon(self._start_batches)
-        try:
-            await job.done
-        except asyncio.CancelledError:
-            self._line.drop(job)
-            raise
-        record = current.get()
-        if record is not None and job.started is not None:
-            record.queue += job.started - arrived
-            record.forward += self._clock() - job.started
-        rows = bytearray().join([vector for vector in job.vectors if vector is not None])
-        return np.frombuffer(rows, np.float32).reshape(len(texts), -1)  # faster than np.stack
+        return done
 
     def check_room(self, tokens: int) -> None:
         """Raises `Overloaded` where so many more do not fit in the line; if it is empty, all do."""
@@ -109,42 +113,59 @@ class Batcher:
         for entry in self._line.entries:
             _fail(entry.job, Unavailable("The server is shutting down."))
         self._line.entries = []
-        if self._running:
+        while self._running:
             await asyncio.wait(self._running)
 
     def _start_batches(self) -> None:
-        while self._line.entries and (free := self._slots - len(self._running)):
-            # Free slots share what waits, if that is enough to be worth a pass each.
-            share = max(self._cost.share, 1.01 * self._line.seconds / free)  # 1.01: rounding
-            seconds = min(self._cost.batch, share)
-            batch = self._line.next_batch(seconds, self._max_batch_tokens)
-            task = asyncio.create_task(self._run(batch))
-            self._running.add(task)
-            task.add_done_callback(self._finished)
+        while (self._halves or self._line.entries) and (free := self._slots - len(self._running)):
+            if self._halves:
+                batch = self._halves.pop()
+            else:
+                # Free slots share what waits, if that is enough to be worth a pass each.
+                share = max(self._cost.share, 1.01 * self._line.seconds / free)  # 1.01: rounding
+                seconds = min(self._cost.batch, share)
+                batch = self._line.next_batch(seconds, self._max_batch_tokens)
+            began = self._clock()
+            for entry in batch:
+                if entry.job.started is None:
+                    entry.job.started = began
+                    self.queue_seconds.observe(began - entry.job.arrived)
+            running = asyncio.ensure_future(self._encode([entry.ids for entry in batch]))
+            self._running.add(running)
+            running.add_done_callback(partial(self._encoded, batch, began))
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        task.result()  # what `_run` did not expect is a bug: let the loop report it
+    def _encoded(self, batch: list[Entry], began: float, ended: asyncio.Future[Vectors]) -> None:
+        self._running.discard(ended)
+        error = Unavailable("The computation was stopped.") if ended.cancelled() else None
+        error = error or ended.exception()
+        vectors = [] if error else list(ended.result())
+        if not error and len(vectors) != len(batch):
+            error = EmbeddingFailed(f"There were {len(vectors)} vectors of {len(batch)} texts.")
+        if error is None:
+            self._count(batch, self._clock() - began)
+            for entry, vector in zip(batch, vectors, strict=True):
+                job = entry.job
+                job.vectors[entry.index] = vector.tobytes()
+                job.missing -= 1
+                if not job.missing and not job.done.done():
+                    self._finish(job)
+        else:
+            self._failed(batch, error)
         self._start_batches()
 
-    async def _run(self, batch: list[Entry]) -> None:
-        began = self._clock()
-        for entry in batch:
-            if entry.job.started is None:
-                entry.job.started = began
-                self.queue_seconds.observe(began - entry.job.arrived)
-        try:
-            vectors = await self._encode([entry.ids for entry in batch])
-        except Exception as error:  # noqa: BLE001 - whatever it is, only this batch fails
-            await self._failed(batch, error)
-            return
-        self._count(batch, self._clock() - began)
-        for entry, vector in zip(batch, vectors, strict=True):
-            job = entry.job
-            job.vectors[entry.index] = vector.tobytes()
-            job.missing -= 1
-            if not job.missing and not job.done.done():
-                job.done.set_result(None)
+    def _finish(self, job: Job) -> None:
+        if job.record is not None and job.started is not None:
+            now = self._clock()
+            job.record.queue += job.started - job.arrived
+            job.record.forward += now - job.started
+            job.record.queued = time.perf_counter() - (now - job.arrived)
+        rows = bytearray().join([vector for vector in job.vectors if vector is not None])
+        vectors = np.frombuffer(rows, np.float32)  # faster than np.stack
+        job.done.set_result(vectors.reshape(len(job.vectors), -1))
+
+    def _left(self, job: Job, done: asyncio.Future[NDArray[np.float32]]) -> None:
+        if done.cancelled():
+            self._line.drop(job)
 
     def _count(self, batch: list[Entry], seconds: float) -> None:
         lengths = [len(entry.ids) for entry in batch]
@@ -160,13 +181,12 @@ class Batcher:
         expected = self._cost.start + sum(map(self._cost.of, lengths))
         self._pace += (seconds / expected - self._pace) / 8
 
-    async def _failed(self, batch: list[Entry], error: Exception) -> None:
-        """Try the halves of a batch that failed, so that only the texts at fault fail."""
+    def _failed(self, batch: list[Entry], error: BaseException) -> None:
+        """Have the halves of a batch tried that failed, so that only the texts at fault fail."""
         self.failed = self._clock()
         if len(batch) > 1:
             middle = len(batch) // 2
-            await self._run(batch[:middle])
-            await self._run(batch[middle:])
+            self._halves += [batch[middle:], batch[:middle]]
             return
         entry = batch[0]
         if not isinstance(error, RequestError):
@@ -176,6 +196,6 @@ class Batcher:
         _fail(entry.job, error)
 
 
-def _fail(job: Job, error: Exception) -> None:
+def _fail(job: Job, error: BaseException) -> None:
     if not job.done.done():
         job.done.set_exception(error)

@@ -1,7 +1,7 @@
 """Finished vectors, and vectors in flight: no text is computed again, or twice at a time.
 
 A call takes what is remembered, joins what others are having computed, and has the rest computed
-in one flight. A flight is a task of its own: it lands for whoever still waits for it, and is
+in one flight. A flight is nobody's own: it lands for whoever still waits for it, and is
 called off when nobody does.
 """
 
@@ -25,7 +25,7 @@ ENTRY_BYTES = 256
 
 Compute = Callable[[list[Text]], Awaitable[NDArray[np.float32]]]
 Vectors = dict[bytes, bytes]  # by key: float32, little-endian, (D,)
-Flying = asyncio.Task[tuple[Vectors, Vectors]]  # to what was found on disk, what was computed
+Flying = asyncio.Future[NDArray[np.float32] | None]  # what was computed (n, D), if anything was
 
 
 class Memory:
@@ -82,6 +82,8 @@ class Flight:
     """Texts being looked for on disk and computed, by key."""
 
     texts: dict[bytes, Text]
+    found: Vectors
+    """Those that were on disk."""
     task: Flying
     leader: Call
     calls: dict[Call, list[bytes]]
@@ -186,24 +188,30 @@ class Cache:
                 call.flights.add(flight)
         self.joined += len(missing) - len(own)
         if own:
-            task = asyncio.create_task(self._fly(own, read=read))
-            flight = Flight(own, task, call, {call: list(own)})
+            found: Vectors = {}
+            task = self._fly(own, found, read=read)
+            flight = Flight(own, found, task, call, {call: list(own)})
             call.flights.add(flight)
             for key in own:
                 self._flights.setdefault(key, flight)
             self._tasks.add(task)
             task.add_done_callback(partial(self._ended, flight))
 
-    async def _fly(self, texts: dict[bytes, Text], *, read: bool) -> tuple[Vectors, Vectors]:
-        """The texts' vectors: those found on disk, and those computed, in one call."""
-        found = await self.store.get_many(list(texts)) if self.store and read else {}
+    def _fly(self, texts: dict[bytes, Text], found: Vectors, *, read: bool) -> Flying:
+        """Have the texts computed, in one call, save those on disk, which go to `found`."""
+        if self.store and read:
+            return asyncio.create_task(self._look_and_fly(self.store, texts, found))
+        self.misses += len(texts)
+        return asyncio.ensure_future(self._compute(list(texts.values())))
+
+    async def _look_and_fly(
+        self, store: Store, texts: dict[bytes, Text], found: Vectors
+    ) -> NDArray[np.float32] | None:
+        found.update(await store.get_many(list(texts)))
         self.disk_hits += len(found)
-        missing = {key: ids for key, ids in texts.items() if key not in found}
-        if not missing:
-            return found, {}
+        missing = [ids for key, ids in texts.items() if key not in found]
         self.misses += len(missing)
-        computed = np.asarray(await self._compute(list(missing.values())), "<f4")  # (n, D)
-        return found, dict(zip(missing, [row.tobytes() for row in computed], strict=True))
+        return await self._compute(missing) if missing else None
 
     def _ended(self, flight: Flight, task: Flying) -> None:
         """Hand the flight's vectors, or its failure, to those who wait."""
@@ -211,13 +219,22 @@ class Cache:
         self._forget(flight)
         error = Unavailable("The computation was stopped.") if task.cancelled() else None
         error = error or task.exception()
+        computed: Vectors = {}
         if error is None:
-            self._landed(flight, *task.result())
+            missing = [key for key in flight.texts if key not in flight.found]
+            rows = task.result()
+            try:
+                for key, row in zip(missing, () if rows is None else rows, strict=True):
+                    computed[key] = row.astype("<f4", copy=False).tobytes()
+            except ValueError as wrong:  # their number
+                error = wrong
+        if error is None:
+            self._landed(flight, computed)
         else:
             self._failed(flight, error)
 
-    def _landed(self, flight: Flight, found: Vectors, computed: Vectors) -> None:
-        vectors = found | computed
+    def _landed(self, flight: Flight, computed: Vectors) -> None:
+        vectors = flight.found | computed
         keep: Vectors = {}
         for call, keys in flight.calls.items():
             mine = {key: vectors[key] for key in keys}

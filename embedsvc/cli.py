@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--max-head-bytes", str, "bytes of one request's line and headers"),
         ("--read-seconds", str, "how long a client may take over a head, or keep others waiting"),
         ("--drain-seconds", str, "how long to take requests, not being ready, before stopping"),
+        ("--otlp-endpoint", str, "OpenTelemetry collector to send traces to (default: none)"),
         ("--shutdown-seconds", str, "how long to wait for requests in flight when stopping"),
     ):
         serve_parser.add_argument(flag, type=kind, help=text, metavar=flag[2:].upper())

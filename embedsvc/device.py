@@ -58,10 +58,10 @@ class Device:
         """What runs now; from any thread."""
         return list(self._working.values())
 
-    async def run(self, function: Callable[[], T], seconds: float = 0.0) -> T:
+    def run(self, function: Callable[[], T], seconds: float = 0.0) -> asyncio.Future[T]:
         """`function()` on the device, in turn with what else runs there; it should take so long."""
         work = self._noted(function, seconds)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def wait(self, function: Callable[[], T], seconds: float = 0.0) -> T:
         """`function()`, which waits for what the device was told to do, off the device."""

@@ -50,6 +50,7 @@ class Edge:
         self._metrics = metrics
         self._tell = tell
         self._max_body_bytes = settings.max_body_bytes
+        self._digits = len(str(settings.max_body_bytes))
         self._prefix = b"req_" + os.urandom(10).hex().encode()
         self._numbers = count()
 
@@ -66,6 +67,8 @@ class Edge:
             path = scope["path"] = DASHBOARD
         added = self._answer_headers(headers)
         record = Record(began, added[0][1], scope["method"], path)
+        if b"traceparent" in headers:
+            record.traceparent = headers[b"traceparent"]
         current.set(record)
 
         def send_with_headers(message: Message) -> Awaitable[None]:
@@ -104,7 +107,7 @@ class Edge:
     def _too_large(self, headers: dict[bytes, bytes]) -> RequestError | None:
         """What to say of a body that is announced as too large."""
         length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._max_body_bytes:
+        if len(length) >= self._digits and length.isdigit() and int(length) > self._max_body_bytes:
             return BodyTooLarge(self._max_body_bytes)
         return None
 

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
 from embedsvc.histogram import Histogram
 from embedsvc.inputs import PLAIN, Input, Reading, Tokenized, tokenize, tokenize_chunks
 from embedsvc.late_chunking import Chunk
+from embedsvc.ops.base import TokenIds
 from embedsvc.record import current
 from embedsvc.requests import Chunking, Offsets
 from embedsvc.settings import Settings
@@ -90,7 +91,7 @@ class Engine:
             max_batch_tokens=self.max_batch_tokens,
             max_waiting_tokens=settings.max_waiting_tokens,
         )
-        self._cache = Cache(self._batcher.embed, max_bytes=settings.cache_bytes, store=store)
+        self._cache = Cache(self._batcher.submit, max_bytes=settings.cache_bytes, store=store)
 
     async def check(self) -> None:
         """Compute something tiny, past line and cache, and what it was at the first time.
@@ -232,17 +233,22 @@ class Engine:
         await self._device.run(self._encoder.close)
         await self._device.run(self._device.ops.release)
 
-    async def _encode(self, texts: list[Text]) -> Iterable[NDArray[np.float32]]:
+    def _encode(self, texts: list[Text]) -> Awaitable[Iterable[NDArray[np.float32]]]:
         device, encoder = self._device, self._encoder
         longest = encoder.cost.start + encoder.cost.of(max(map(len, texts)))
         seconds = max(longest, encoder.cost.batch)
         plain = [text for text in texts if not isinstance(text, SpannedText)]
         if len(plain) < len(texts):
-            return await device.run(lambda: encoder.encode_spans(texts), seconds)
+            return device.run(lambda: encoder.encode_spans(texts), seconds)
         if device.ops.pipelined:
-            begun = await device.run(lambda: encoder.begin(plain), seconds)
-            return await device.wait(lambda: encoder.finish(begun), seconds)
-        return await device.run(lambda: encoder.encode(plain), seconds)
+            return self._encode_in_two(plain, seconds)
+        return device.run(lambda: encoder.encode(plain), seconds)
+
+    async def _encode_in_two(self, texts: list[TokenIds], seconds: float) -> NDArray[np.float32]:
+        """The device is free for the next batch as soon as it was told all of this one."""
+        device, encoder = self._device, self._encoder
+        begun = await device.run(lambda: encoder.begin(texts), seconds)
+        return await device.wait(lambda: encoder.finish(begun), seconds)
 
     async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> Tokenized:
         """The inputs in tokens, some at a time: a long request lets short ones in between."""
@@ -266,11 +272,11 @@ class Engine:
         )
 
     def _tokenized(self, began: float) -> None:
-        seconds = time.perf_counter() - began
-        self.tokenize_seconds.observe(seconds)
+        now = time.perf_counter()
+        self.tokenize_seconds.observe(now - began)
         record = current.get()
         if record is not None:
-            record.tokenize = seconds
+            record.tokenize, record.tokenized = now - began, now
 
     def _check_tokens(self, tokens: int) -> None:
         if tokens > self._max_request_tokens:

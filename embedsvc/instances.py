@@ -92,10 +92,7 @@ class Instance:
             self.last_used = asyncio.get_running_loop().time()
             if not self.users:
                 self._unused.set()
-                if self.keep_alive == 0 and self.state == "ready":
-                    self.close()
-                else:
-                    self._wait_for_users()
+                self._wait_for_users()
 
     async def loaded(self) -> Engine:
         """Its engine, when it is there. Raises the `SetupError` that kept it from loading."""
@@ -139,11 +136,13 @@ class Instance:
     async def _load(self) -> None:
         try:
             checkpoint = await self._loader.fetch(self.card, self._tell("downloading"), self._stop)
+            self.progress = (0, 0)
             self._enter("loading")
             await self._find_room(self, checkpoint)
             self._engine = await self._loader.load(checkpoint, self._tell("loading"))
+            self.progress = (self.progress[1], self.progress[1])  # some tensors are not read
             self._enter("ready")
-            if not self.users and self.keep_alive > 0:
+            if not self.users and self.keep_alive:  # 0: once it has been used
                 self._wait_for_users()
         except SetupError as error:
             self._fail(error)
@@ -152,6 +151,8 @@ class Instance:
             self._fail(CheckpointError(f"model `{self.card.id}` did not load: {error}"))
 
     def _fail(self, error: SetupError) -> None:
+        # Without the frames it came through, which would keep weights that were read.
+        error.__traceback__ = error.__context__ = None
         self.error = error
         self._enter("unloaded" if isinstance(error, Stopped) else "failed")
 

@@ -9,7 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+import numpy as np
+from numpy.typing import NDArray
+
 from embedsvc.cost import Cost
+from embedsvc.record import Record
 from embedsvc.tokens import Text
 
 WINDOW = 1024
@@ -25,8 +29,10 @@ class Job:
 
     vectors: list[bytes | None]  # float32, (D,) each
     missing: int
-    done: asyncio.Future[None]
+    done: asyncio.Future[NDArray[np.float32]]
+    """Their vectors (n, D)."""
     arrived: float
+    record: Record | None
     started: float | None = None
     """When the first of its texts went to the device."""
 

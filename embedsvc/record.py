@@ -10,49 +10,39 @@ from contextvars import ContextVar
 class Record:
     """One request. Times are seconds."""
 
-    __slots__ = (
-        "began",
-        "body",
-        "forward",
-        "id",
-        "method",
-        "model",
-        "path",
-        "queue",
-        "refusal",
-        "route",
-        "status",
-        "texts",
-        "tokenize",
-        "tokens",
-        "total",
-    )
+    # Defaults are the class's: a record is made for every request, and few of them fill it all.
+    route = ""
+    """The path as routes are written, "" where nothing answers."""
+    status = 0
+    """Of the answer; 0: none was sent."""
+    refusal = ""
+    """What sort of error the answer is, if it is one."""
+    traceparent: bytes | None = None
+    """The caller's span, if he traces."""
+    body = 0
+    """Bytes of it that were read."""
+    model = ""
+    texts = 0
+    tokens = 0
+    tokenize = 0.0
+    tokenized = 0.0
+    """When that was done, by `time.perf_counter`."""
+    queue = 0.0
+    """From when its texts were to be computed until the first of them was; 0 where it found them
+    computed, or being computed for others."""
+    queued = 0.0
+    """When they were, by `time.perf_counter`."""
+    forward = 0.0
+    """From the end of `queue` until the last of them had been."""
+    total = 0.0
 
     def __init__(self, began: float, identity: bytes, method: str, path: str) -> None:
-        self.method = method
-        self.path = path
-        """As the client chose it: not for labels."""
         self.began = began
         """When it came in, by `time.perf_counter`."""
         self.id = identity
-        self.route = ""
-        """The path as routes are written, "" where nothing answers."""
-        self.status = 0
-        """Of the answer; 0: none was sent."""
-        self.refusal = ""
-        """What sort of error the answer is, if it is one."""
-        self.body = 0
-        """Bytes of it that were read."""
-        self.model = ""
-        self.texts = 0
-        self.tokens = 0
-        self.tokenize = 0.0
-        self.queue = 0.0
-        """From when its texts were to be computed until the first of them was; 0 where it found
-        them computed, or being computed for others."""
-        self.forward = 0.0
-        """From then until the last of them had been."""
-        self.total = 0.0
+        self.method = method
+        self.path = path
+        """As the client chose it: not for labels."""
 
 
 current: ContextVar[Record | None] = ContextVar("current", default=None)

@@ -54,7 +54,7 @@ class Registry:
         self._room = asyncio.Lock()
         self._appeared = asyncio.Event()  # another one for each new instance
         self._closed = False
-        self._uses = self._tidied = 0
+        self._uses = 0
         self._tidying = asyncio.create_task(self._tidy())
 
     def card(self, name: str) -> tuple[Card, str | None]:
@@ -222,13 +222,13 @@ class Registry:
 
     async def _tidy(self) -> None:
         """Give back what is kept for the next request, when none has come for a while."""
-        seen = 0
+        before = tidied = 0
         while True:
             await asyncio.sleep(IDLE_SECONDS)
-            if self._uses == seen > self._tidied:
-                self._tidied = seen
+            if self._uses == before != tidied:
+                tidied = before
                 await self.device.run(self.device.ops.release)
-            seen = self._uses
+            before = self._uses
 
     def _prompts(self, card: Card) -> Prompts:
         """The prompts known so far: a model that was never loaded may have more in its files."""

@@ -9,8 +9,8 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Timer
 from types import FrameType
@@ -45,19 +45,16 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is in flight. Raises `SetupError`."""
     human = settings.log_format == "human"
     human = human or (settings.log_format == "auto" and sys.stderr.isatty())
-    told = open_log(sys.stderr, json=not human, level=settings.log_level)
-    try:
+    with closing(open_log(sys.stderr, json=not human, level=settings.log_level)) as told:
         await _serve(settings, told)
-    finally:
-        told.close()
 
 
 async def _serve(settings: Settings, told: Log) -> None:
     _allow_open_files()
-    app = create_app(settings, told.tell)
-    metrics: Metrics = app.state.metrics
     tls = _tls(settings)
-    with _listening(settings) as listener:
+    with _listening(settings) as listener, _telling(settings, told) as tell:
+        app = create_app(settings, tell)
+        metrics: Metrics = app.state.metrics
         async with app.router.lifespan_context(app):
             server = Server(_config(app, settings, metrics, told, tls), app.state.watch, settings)
             metrics.read_also(
@@ -75,6 +72,23 @@ async def _serve(settings: Settings, told: Log) -> None:
             end.daemon = True
             end.start()
         end.cancel()
+
+
+@contextmanager
+def _telling(settings: Settings, told: Log) -> Generator[Callable[[Record], None]]:
+    """What is to be told of every request that is over. Raises `CardsError`."""
+    if settings.otlp_endpoint is None:
+        yield told.tell
+        return
+    from embedsvc.traces import Traces  # few send traces, and its libraries are slow to import
+
+    with closing(Traces(settings.otlp_endpoint, __version__)) as traces:
+
+        def tell(record: Record) -> None:
+            told.tell(record)
+            traces.tell(record)
+
+        yield tell
 
 
 class Server(uvicorn.Server):

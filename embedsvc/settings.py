@@ -83,6 +83,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a server that is told to stop takes requests, `/ready` being red, before it does."""
     hang_seconds: float = 60.0
     """How long overdue something may be before it hangs, and the server ends to be restarted."""
+    otlp_endpoint: str | None = None
+    """The URL of an OpenTelemetry collector, to which a trace of each request is sent, as OTLP's
+    JSON over HTTP; left out, nothing is sent anywhere."""
     shutdown_seconds: float = 30.0
     """How long a stopping server waits for requests in flight."""
 

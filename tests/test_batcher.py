@@ -355,7 +355,7 @@ def test_free_slots_share_what_waits_if_it_is_enough_for_both() -> None:
 def test_dropping_a_job_leaves_the_others() -> None:
     async def scenario(_: Device) -> None:
         future = asyncio.get_running_loop().create_future()
-        jobs = [Job([None], 1, future, 0.0), Job([None], 1, future, 0.0)]
+        jobs = [Job([None], 1, future, 0.0, None) for _ in range(2)]
         line = Line(COST, None)
         for i in range(6):
             line.add(Entry(text(2, i), float(i), jobs[i % 2], 0))

@@ -243,7 +243,7 @@ def test_a_bug_is_a_500_that_tells_nothing_and_is_logged_under_its_id(
     path: str,
 ) -> None:
     for route in server.app.routes:  # type: ignore[attr-defined]
-        monkeypatch.setattr(route, "app", None)
+        monkeypatch.setattr(route, "handler", None)
     answer = server.request(method, path, headers={"x-request-id": "mine-1", "origin": "app://x"})
     shaped(answer, 500, "The server had an error while processing your request.")
     assert "NoneType" not in answer.text

@@ -15,6 +15,8 @@ from embedsvc.requests import EmbeddingRequest
 from embedsvc.vectors import vectors_of
 
 T = TypeVar("T")
+PATIENCE = 0.05
+"""Seconds before somebody looks out for the client hanging up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +62,27 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The work's result; the work is cancelled if the client hangs up first."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine is run by one
-    gone = asyncio.ensure_future(request.receive())  # once the body is read: the disconnect
+    gone: asyncio.Future[Any] | None = None
 
     def hung_up(_: object) -> None:
         task.cancel()
 
-    gone.add_done_callback(hung_up)
+    def watch() -> None:
+        nonlocal gone
+        gone = asyncio.ensure_future(request.receive())  # once the body is read: the disconnect
+        gone.add_done_callback(hung_up)
+
+    # Most answers are there before it is worth the while.
+    soon = asyncio.get_running_loop().call_later(PATIENCE, watch)
     try:
         return await work
     except asyncio.CancelledError:
-        if not gone.done():
+        if gone is None or not gone.done():
             raise  # somebody else's doing
         task.uncancel()
         raise ClientGone from None
     finally:
-        gone.remove_done_callback(hung_up)
-        gone.cancel()
+        soon.cancel()
+        if gone is not None:
+            gone.remove_done_callback(hung_up)
+            gone.cancel()

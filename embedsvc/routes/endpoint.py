@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -34,6 +35,8 @@ class Endpoint(Route):
     ) -> None:
         super().__init__(path, handler, methods=[method])
         self.method = method
+        self.allowed = self.methods or set[str]()
+        self.handler = handler
         self.summary = (handler.__doc__ or "").partition(": ")[2].strip()
         self.body = body
         self.answer = answer
@@ -42,7 +45,11 @@ class Endpoint(Route):
         record = current.get()
         if record is not None:
             record.route = self.path
-        await super().handle(scope, receive, send)
+        if scope["method"] not in self.allowed:
+            raise HTTPException(405)
+        # Without Starlette's detours: `ExceptionMiddleware` around it all sees to errors.
+        response = await self.handler(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 async def read_bytes(request: Request) -> bytes:

@@ -1,0 +1,121 @@
+"""Several models on one device: none keeps another waiting for long, loading does not either."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from string import ascii_lowercase
+from typing import TypeVar
+
+import pytest
+
+from embedsvc.device import Device
+from embedsvc.instances import Instance
+from embedsvc.ops.numpy import NumpyOps
+from embedsvc.turns import InTurn
+from tests import keeper as keeper_module
+from tests.keeper import keeping, write_cards
+
+T = TypeVar("T")
+TEXTS = [f"{a} {b} hello" for a in ascii_lowercase for b in ascii_lowercase[:16]]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_burst_on_one_model_lets_another_s_request_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    write_cards(tmp_path)
+    ops = NumpyOps()
+    ops.slots = workers
+    monkeypatch.setattr(keeper_module, "Device", lambda *_, **__: Device(lambda _: ops, workers))
+
+    async def main() -> None:
+        async with keeping(tmp_path, max_batch_tokens=64) as keeper:
+            begun: list[str] = []
+            busy = asyncio.Event()
+            for name in "ab":
+                note_batches(await keeper.load(name), begun, busy)
+
+            async def burst() -> int:
+                async with keeper.use("a") as engine:
+                    return len((await engine.embed(TEXTS)).vectors)
+
+            running = asyncio.create_task(burst())
+            await busy.wait()
+            before = len(begun)
+            await keeper.embed("b", "short")
+            between = begun[before:].count("a")
+            assert not running.done()
+            # Those that were queued, and one for each that ended until the answer was seen.
+            assert between <= 3 * workers
+            assert await running == len(TEXTS)
+            assert begun.count("a") > 30
+
+    asyncio.run(main())
+
+
+def note_batches(instance: Instance, begun: list[str], busy: asyncio.Event) -> None:
+    """Have its batches listed as they begin; `busy` is set by the third."""
+    assert instance.engine is not None
+    batcher = instance.engine._batcher
+    encode = batcher._encode
+
+    async def noted(texts):
+        begun.append(instance.card.id)
+        if len(begun) == 3:
+            busy.set()
+        return await encode(texts)
+
+    batcher._encode = noted
+
+
+class Counted(Device):
+    """A device of one thread that counts, for each batch, the steps of loading it waited for."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: NumpyOps(), workers=1, one_thread=True)
+        self.steps = 0
+        self.waited: list[int] = []
+        self.loading = threading.Event()
+
+    async def run(self, function: Callable[[], T], seconds: float = 0.0) -> T:
+        submitted = self.steps
+
+        def counted() -> T:
+            self.waited.append(self.steps - submitted)
+            return function()
+
+        return await super().run(counted, seconds)
+
+    async def load(self, function: Callable[[InTurn], T]) -> T:
+        self.loading.set()
+        return await super().load(function)
+
+    def _in_turn(self, work: Callable[[], T], /) -> T:
+        def counted() -> T:
+            self.steps += 1
+            return work()
+
+        return super()._in_turn(counted)
+
+
+def test_a_batch_waits_for_one_step_of_loading_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cards(tmp_path)
+    device = Counted()
+    monkeypatch.setattr(keeper_module, "Device", lambda *_, **__: device)
+
+    async def main() -> None:
+        async with keeping(tmp_path, max_batch_tokens=64, cache_bytes=0) as keeper:
+            await keeper.load("a")
+            before, loads = device.steps, len(device.waited)
+            loading = asyncio.create_task(keeper.load("b"))
+            while not loading.done():
+                await keeper.embed("a", "hello")
+            await loading
+            assert device.steps - before > 40  # each tensor, each pass
+            assert len(device.waited) - loads > 5
+            assert max(device.waited) <= 1
+
+    asyncio.run(main())
