@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,28 @@ def test_nothing_is_lost_when_a_replica_is_killed(
     assert killed
     np.testing.assert_allclose(np.load(output), expected, atol=1e-6)
     until(lambda: len(set(processes("ray::ServeReplica")) - set(killed)) == 2)  # replaced
+
+
+def test_replicas_that_are_stopped_first_answer_what_they_have(
+    served: str, expected: NDArray[np.float32]
+) -> None:
+    from ray import serve
+
+    def ask(first: int) -> httpx2.Response:
+        body = {"model": "tiny", "input": TEXTS[first : first + 1000]}
+        return httpx2.post(f"{served}/embeddings", json=body, timeout=60)
+
+    with ThreadPoolExecutor(8) as clients:
+        asked = [clients.submit(ask, 100 * number) for number in range(8)]
+        next(as_completed(asked))
+        assert not all(one.done() for one in asked)
+        serve.delete("default")
+        answers = [one.result() for one in asked]
+    for number, answer in enumerate(answers):
+        assert answer.status_code == 200, answer.text
+        found = [row["embedding"] for row in answer.json()["data"]]
+        beginning = expected[100 * number :][:1000]
+        np.testing.assert_allclose(np.array(found, np.float32), beginning, atol=1e-6)
 
 
 def test_what_serve_run_is_given(folder: Path) -> None:

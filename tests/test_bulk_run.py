@@ -136,6 +136,26 @@ def test_bad_rows_are_set_aside_and_the_others_are_not(tmp_path: Path) -> None:
     assert {bad["file"] for bad in rejects} == {str(source)}
 
 
+def test_a_text_on_which_the_embedder_failed_once_is_not_set_aside(tmp_path: Path) -> None:
+    class Recovers(Fake):
+        failures = 0
+
+        async def embed(self, texts: Sequence[str], how: How) -> Embedded:
+            if "text 4" in texts and self.failures:
+                self.failures -= 1
+                raise EmbeddingFailed("a replica was lost")
+            return await super().embed(texts, how)
+
+    source = tmp_path / "in.jsonl"
+    source.write_text(rows_of(9))
+    embedder = Recovers()
+    for failures in range(1, 5):  # with 8 others, 4, 1, and once alone
+        embedder.failures = failures
+        output = tmp_path / f"{failures}.npy"
+        assert go(embedder, output, source).after.rejected == 0
+        assert len(np.load(output)) == 9
+
+
 def test_an_embedder_that_fails_on_everything_is_no_fault_of_the_rows(
     source: Path, tmp_path: Path
 ) -> None:

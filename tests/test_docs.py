@@ -63,8 +63,19 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_every_setting_is_in_the_documentation() -> None:
-    text = "\n".join(
-        page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    )
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text() for page in pages)
     for name in ("api-keys-file", "allowed-hosts", "cors-origins", "insecure", "max-inputs"):
         assert f"--{name}" in text
+
+
+def test_what_a_million_texts_cost_is_worked_out_from_the_table_of_speeds() -> None:
+    row = re.search(r"^\| \*\*embedsvc\*\* (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert row
+    _, _, bulk, mixed = [int(cell) for cell in re.findall(r"\*\*(\d+)\*\*", row[1])]
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    seconds = 1_000_000 / bulk
+    assert f"1,000,000 / {bulk} = {seconds:,.0f} seconds = {seconds / 60:.0f} minutes" in page
+    assert f"{seconds / 60:.0f} minutes of two cores at $0.10 an hour" in page
+    assert f"= ${seconds / 3600 * 0.1:.2f}" in page
+    assert f"is {mixed} a second there: {1_000_000 / mixed / 60:.0f} minutes" in page
