@@ -6,7 +6,6 @@ its memory are the real ones.
 
 import asyncio
 import logging
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,8 @@ from embedsvc.instances import Instance
 from embedsvc.registry import Registry
 from embedsvc.settings import Settings
 
-NAMES = "abcd"
+NAMES = "abc"
+KEPT = {"a": None, "b": 0.0, "c": None}
 SIZE = 10
 ROOM = 25
 """For two of them."""
@@ -37,22 +37,23 @@ class StubEngine:
     )
     open = 0
 
-    def __init__(self) -> None:
+    def __init__(self, steps: asyncio.Semaphore) -> None:
         self.closed = False
+        self._steps = steps
         type(self).open += 1
 
     async def refuse(self) -> None:
         pass
 
     async def close(self) -> None:
-        await asyncio.sleep(0)
         assert not self.closed
         self.closed = True
+        await self._steps.acquire()
         type(self).open -= 1
 
 
 class StubLoader:
-    """Goes on by one step when it is told to."""
+    """Goes on by one step when it is told to, as does closing."""
 
     def __init__(self) -> None:
         self.steps = asyncio.Semaphore(0)
@@ -68,7 +69,7 @@ class StubLoader:
         await self.steps.acquire()
         if checkpoint.card.id in self.failing:
             raise CheckpointError("broken")
-        return StubEngine()
+        return StubEngine(self.steps)
 
     def close(self) -> None:
         pass
@@ -77,7 +78,9 @@ class StubLoader:
 def cards(version: dict[str, str | None]) -> Cards:
     """A file in which each model is of that version, or not at all."""
     found = {
-        name: Card(id=name, path=Path("x"), revision=None, pin=name == "a", max_tokens=len(v))
+        name: Card(
+            id=name, path=Path("x"), pin=name == "a", keep_alive=KEPT[name], max_tokens=len(v)
+        )
         for name, v in version.items()
         if v is not None
     }
@@ -147,7 +150,7 @@ class LifeCycle(RuleBasedStateMachine):
         self._turn()
 
     @rule(steps=st.integers(1, 4))
-    def go_on_loading(self, steps: int) -> None:
+    def go_on(self, steps: int) -> None:
         for _ in range(steps):
             self.loader.steps.release()
         self._turn()
