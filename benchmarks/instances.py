@@ -55,13 +55,11 @@ def main() -> int:
             log=folder / "log",
             cwd=Path.cwd(),
         ) as server:
-            results: dict[str, Any] = {"a model's MB": round(size / 1e6)}
-            if given.minutes:
-                results["soak"] = asyncio.run(_soak(server, 60 * given.minutes))
-            if given.rounds:
-                results["rounds"] = _rounds(server, given.rounds)
-    print(json.dumps(results, indent=2))
-    soak, rounds = results.get("soak", {}), results.get("rounds", {})
+            print(f"each model takes {size / 1e6:.0f} MB")
+            soak = asyncio.run(_soak(server, 60 * given.minutes)) if given.minutes else {}
+            print(json.dumps({"soak": soak}, indent=2), flush=True)
+            rounds = _rounds(server, given.rounds) if given.rounds else {}
+            print(json.dumps({"rounds": rounds}, indent=2))
     bad = soak.get("wrong", 0) or set(soak.get("answers", {"200": 0})) != {"200"}
     grown = max(part.get("growth", 1.0) for part in (soak, rounds)) > MOST_GROWTH
     return 1 if bad or grown else 0

@@ -127,9 +127,9 @@ class Instance:
     async def changes(self) -> AsyncIterator["Instance"]:
         """The instance now, and whenever its state or progress is another, until it is over."""
         while True:
-            changed = self._changed
+            changed, over = self._changed, self.over  # now: it may be another after the yield
             yield self
-            if self.over:
+            if over:
                 return
             await changed.wait()
 
@@ -176,6 +176,7 @@ class Instance:
 
     def _enter(self, state: State) -> None:
         self.state = state
+        log.info("model %s: %s", self.card.id, self.error or state)
         self._tell_keeper(self)
         self._show()
 
@@ -188,8 +189,12 @@ class Instance:
         loop = asyncio.get_running_loop()
 
         def show(done: int, total: int) -> None:
-            if self.state == "loading" or self.state == state:
-                self.state, self.progress = state, (done, total)
+            if self.state not in ("downloading", "loading"):
+                return
+            self.progress = (done, total)
+            if self.state != state:
+                self._enter(state)
+            else:
                 self._show()
 
         def told(done: int, total: int) -> None:
