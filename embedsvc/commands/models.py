@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from embedsvc import hub
 from embedsvc.cards import Card, find_cards, read_cards
 from embedsvc.commands.table import write_table
 from embedsvc.errors import CheckpointError
@@ -28,6 +27,8 @@ def _here(card: Card) -> tuple[str, str, str]:
     try:
         folder = find_checkpoint(card, download=False)
     except CheckpointError:
+        from embedsvc import hub  # takes long to import
+
         part = hub.size_of_parts(card.repo) if card.repo else 0
         state = "in part" if part else "no"
         return state, in_words(part) if part else "", card.repo or str(card.path or card.package)

@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from embedsvc import hub
 from embedsvc.cards import Card, find_cards, read_cards
 from embedsvc.checkpoint import open_checkpoint
 from embedsvc.commands.progress import Bar
@@ -19,6 +18,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print the folder of each. Raises `SetupError`."""
+    from embedsvc import hub  # takes long to import
+
     by_name = read_cards(find_cards(given.models)).by_name
     for model in given.model:
         card = by_name.get(model) or (Card(id=model, repo=model) if "/" in model else None)

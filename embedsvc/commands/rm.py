@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from embedsvc import hub
 from embedsvc.cards import find_cards, read_cards
 from embedsvc.errors import CardsError
 from embedsvc.memory import in_words
@@ -18,6 +17,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print what was deleted. Raises `SetupError`."""
+    from embedsvc import hub  # takes long to import
+
     by_name = read_cards(find_cards(given.models)).by_name
     for model in given.model:
         repo = by_name[model].repo if model in by_name else model
