@@ -176,7 +176,6 @@ class Instance:
 
     def _enter(self, state: State) -> None:
         self.state = state
-        log.debug("model %s: %s", self.card.id, self.error or state)
         self._tell_keeper(self)
         self._show()
 
