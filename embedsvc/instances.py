@@ -92,7 +92,7 @@ class Instance:
             self.last_used = asyncio.get_running_loop().time()
             if not self.users:
                 self._unused.set()
-                self._wait_for_users()
+                self._unload_when_idle()
 
     async def loaded(self) -> Engine:
         """Its engine, when it is there. Raises the `SetupError` that kept it from loading."""
@@ -105,7 +105,7 @@ class Instance:
     def set_keep_alive(self, seconds: float) -> None:
         self.keep_alive = seconds
         if not self.users:
-            self._wait_for_users()
+            self._unload_when_idle()
 
     def close(self) -> "asyncio.Task[None]":
         """Take no new users; unload once those there are done. A download ends at once."""
@@ -143,7 +143,7 @@ class Instance:
             self.progress = (self.progress[1], self.progress[1])  # some tensors are not read
             self._enter("ready")
             if not self.users and self.keep_alive:  # 0: once it has been used
-                self._wait_for_users()
+                self._unload_when_idle()
         except SetupError as error:
             self._fail(error)
         except Exception as error:
@@ -166,7 +166,7 @@ class Instance:
         await engine.close()
         self._enter("unloaded")
 
-    def _wait_for_users(self) -> None:
+    def _unload_when_idle(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
