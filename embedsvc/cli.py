@@ -1,6 +1,7 @@
 """The command line."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -36,9 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     given = _parser(arguments).parse_args(arguments)
     try:
-        return _command(given.command).run(given)
+        code: int = _command(given.command).run(given)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read what it prints has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except SetupError as error:
         print(f"embedsvc: {error}", file=sys.stderr)
         return error.exit_code
