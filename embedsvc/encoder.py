@@ -105,6 +105,8 @@ class Encoder:
     def finish(self, begun: Begun) -> NDArray[np.float32]:
         """What `encode` returns; may be called on any thread."""
         rows = self._finished(self._ops.to_numpy(begun.pooled)[: len(begun.order)])
+        if len(rows) == 1:
+            return rows
         vectors = np.empty_like(rows)
         vectors[begun.order] = rows
         return vectors
