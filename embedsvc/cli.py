@@ -144,7 +144,7 @@ def _announce(registry: Registry, listener: socket.socket, settings: Settings) -
     print(
         f"embedsvc {__version__}: {names}; {others} more when asked for\n"
         f"  with {ops.name}, {ops.dtype}, on {ops.device}; cards from {registry.cards.file}\n"
-        f"  at http://{address}:{port}/v1\n"
+        f"  at http://{address}:{port}/v1, with a dashboard at http://{address}:{port}\n"
         f"Try: curl http://{address}:{port}/v1/embeddings {key}-H 'content-type: application/json' "
         f"""-d '{{"model": "{first}", "input": "hello"}}'""",
         flush=True,
