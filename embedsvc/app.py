@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,13 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from embedsvc.access import Access
 from embedsvc.answers import write_error
 from embedsvc.cards import find_cards, read_cards
 from embedsvc.device import open_device
 from embedsvc.edge import Edge
 from embedsvc.errors import NoRoute, RequestError
-from embedsvc.metrics import Metrics
+from embedsvc.metrics import Metric, Metrics, gauge
 from embedsvc.record import Record, current
 from embedsvc.registry import Registry
 from embedsvc.routes import (
@@ -56,6 +55,7 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
             app.state.registry = metrics.registry = registry
             app.state.started = int(time.time())
             app.state.watch = watch = Watch(registry, hang_seconds=settings.hang_seconds)
+            metrics.read_also(lambda: _figures(watch))
             with watch.watching():
                 yield
         finally:
@@ -82,14 +82,23 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
         lifespan=lifespan,
     )
     # All there is around the routes: Starlette's layer for bugs is left out, `Edge` sees to them.
-    app.middleware_stack = Edge(
-        ExceptionMiddleware(app.router, handlers), Access(settings), metrics, tell
-    )
+    app.middleware_stack = Edge(ExceptionMiddleware(app.router, handlers), settings, metrics, tell)
     app.router.redirect_slashes = False
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.stopping = asyncio.Event()  # for answers that would never end
     return app
+
+
+def _figures(watch: Watch) -> Iterator[Metric]:
+    yield gauge(
+        "device_busy_seconds",
+        "How long the oldest piece of work has been on the device.",
+        [],
+        [([], watch.busy_seconds)],
+    )
+    meaning = "1 while nothing is late, hangs or is broken."
+    yield gauge("well", meaning, [], [([], float(watch.well))])
 
 
 async def _refused(_request: Request, error: RequestError) -> Response:

@@ -76,10 +76,7 @@ class Batcher:
         """
         if self._closed:
             raise Unavailable("The server is shutting down.")
-        tokens = sum(map(len, texts))
-        if self._line.tokens and self._line.tokens + tokens > self._max_waiting_tokens:
-            wait = math.ceil(self._line.seconds * self._pace / self._slots)
-            raise Overloaded(self._line.tokens, self._max_waiting_tokens, min(max(wait, 1), 59))
+        self.check_room(sum(map(len, texts)))
         loop = asyncio.get_running_loop()
         due = arrived = self._clock()
         job = Job([None] * len(texts), len(texts), loop.create_future(), arrived)
@@ -99,6 +96,12 @@ class Batcher:
             record.forward += self._clock() - job.started
         rows = bytearray().join([vector for vector in job.vectors if vector is not None])
         return np.frombuffer(rows, np.float32).reshape(len(texts), -1)  # faster than np.stack
+
+    def check_room(self, tokens: int) -> None:
+        """Raises `Overloaded` where so many more do not fit in the line; if it is empty, all do."""
+        if self._line.tokens and self._line.tokens + tokens > self._max_waiting_tokens:
+            wait = math.ceil(self._line.seconds * self._pace / self._slots)
+            raise Overloaded(self._line.tokens, self._max_waiting_tokens, min(max(wait, 1), 59))
 
     async def close(self) -> None:
         """Refuse what waits and what comes; return when what runs has finished."""

@@ -3,27 +3,17 @@
 import argparse
 import asyncio
 import os
-import signal
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import uvicorn
 
 from embedsvc import __version__
-from embedsvc.access import check_address
-from embedsvc.app import create_app
 from embedsvc.commands import bench, convert, doctor, embed, search, service, similarity, verify
 from embedsvc.environment import read_environment
-from embedsvc.errors import AddressError, SetupError
+from embedsvc.errors import SetupError
 from embedsvc.logfile import log_to
-from embedsvc.logs import Log, open_log
 from embedsvc.loop import new_event_loop
-from embedsvc.metrics import counter
-from embedsvc.notify import notify
-from embedsvc.registry import Registry
+from embedsvc.server import serve
 from embedsvc.settings import Settings, read_settings
 
 COMMANDS = {
@@ -57,98 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"embedsvc: {error}", file=sys.stderr)
         return error.exit_code
     return 0
-
-
-async def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM, then finish what is in flight. Raises `SetupError`."""
-    log = open_log(
-        sys.stderr,
-        json=settings.log_format == "json"
-        or (settings.log_format == "auto" and not sys.stderr.isatty()),
-        level=settings.log_level,
-    )
-    try:
-        await _serve(settings, log)
-    finally:
-        log.close()
-
-
-async def _serve(settings: Settings, log: Log) -> None:
-    app = create_app(settings, log.tell)
-    app.state.metrics.read_also(
-        lambda: [counter("log_lines_lost", "Lines not written.", [], [([], log.lost)])]
-    )
-    listener = _listen(settings)
-    server = Server(
-        uvicorn.Config(
-            app,
-            lifespan="off",  # entered here, so that its errors are ours to word
-            log_config=None,  # as everything is logged
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # nothing here asks who the client is
-            timeout_keep_alive=75,  # clients keep connections for minutes, and race shorter limits
-            timeout_graceful_shutdown=int(settings.shutdown_seconds),
-        )
-    )
-    with listener:
-        async with app.router.lifespan_context(app):
-            _announce(app.state.registry, listener, settings)
-            notify("READY=1")
-            # Stopped by a signal, uvicorn sends it to us again, when it has done its work.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, _ignore)
-            await server.serve(sockets=[listener])
-
-
-class Server(uvicorn.Server):
-    """Has the app end its streams before it waits for requests in flight."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        app: Any = self.config.app
-        app.state.stopping.set()
-        await super().shutdown(sockets)
-
-
-def _ignore(_number: int, _frame: object) -> None:
-    pass
-
-
-def _listen(settings: Settings) -> socket.socket:
-    host, port = settings.host, settings.port
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        check_address(str(address[0]), settings)
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)  # from here on clients wait for the model rather than be turned away
-    except OSError as error:
-        raise AddressError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    return listener
-
-
-def _announce(registry: Registry, listener: socket.socket, settings: Settings) -> None:
-    host, port = listener.getsockname()[:2]
-    address = f"[{host}]" if ":" in host else host
-    ops = registry.device.ops
-    key = '-H "api-key: $KEY" ' if settings.api_keys or settings.api_keys_file else ""
-    cards = registry.cards.by_id
-    loaded = [card.id for card in cards.values() if card.preload]
-    names = ", ".join(loaded) or "nothing loaded yet"
-    others = len(cards) - len(loaded)
-    first = loaded[0] if loaded else next(iter(cards))
-    print(
-        f"embedsvc {__version__}: {names}; {others} more when asked for\n"
-        f"  with {ops.name}, {ops.dtype}, on {ops.device}; cards from {registry.cards.file}\n"
-        f"  at http://{address}:{port}/v1, with a dashboard at http://{address}:{port}\n"
-        f"Try: curl http://{address}:{port}/v1/embeddings {key}-H 'content-type: application/json' "
-        f"""-d '{{"model": "{first}", "input": "hello"}}'""",
-        flush=True,
-    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -187,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
         ("--log-level", str, f"debug, info, warning or error (default {defaults.log_level})"),
         ("--log-format", str, "human, json or auto: human on a terminal (default auto)"),
         ("--hang-seconds", str, "how long overdue a pass may be before the server ends itself"),
+        ("--uds", Path, "path of a unix socket to listen at, instead of an address"),
+        ("--tls-cert", Path, "file of the certificate to speak TLS with"),
+        ("--tls-key", Path, "file of its key, if that is another one"),
+        ("--max-connections", str, "clients that may be connected"),
+        ("--max-head-bytes", str, "bytes of one request's line and headers"),
+        ("--read-seconds", str, "how long a client may take over a head, or keep others waiting"),
+        ("--drain-seconds", str, "how long to take requests, not being ready, before stopping"),
         ("--shutdown-seconds", str, "how long to wait for requests in flight when stopping"),
     ):
         serve_parser.add_argument(flag, type=kind, help=text, metavar=flag[2:].upper())

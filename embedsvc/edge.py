@@ -14,9 +14,10 @@ from typing import Any
 
 from embedsvc.access import DASHBOARD, Access
 from embedsvc.answers import write_error
-from embedsvc.errors import RequestError
+from embedsvc.errors import BodyTooLarge, RequestError
 from embedsvc.metrics import Metrics
 from embedsvc.record import Record, current
+from embedsvc.settings import Settings
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -41,13 +42,14 @@ class Edge:
     """ASGI middleware around everything; one object for a server's life."""
 
     def __init__(
-        self, app: App, access: Access, metrics: Metrics, tell: Callable[[Record], None] | None
+        self, app: App, settings: Settings, metrics: Metrics, tell: Callable[[Record], None] | None
     ) -> None:
         """`tell` is told of every request that is over."""
         self._app = app
-        self._access = access
+        self._access = Access(settings)
         self._metrics = metrics
         self._tell = tell
+        self._max_body_bytes = settings.max_body_bytes
         self._prefix = b"req_" + os.urandom(10).hex().encode()
         self._numbers = count()
 
@@ -74,7 +76,7 @@ class Edge:
             return send(message)
 
         try:
-            refused = self._access.refusal(path, headers)
+            refused = self._access.refusal(path, headers) or self._too_large(headers)
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 await _preflight(headers, refused, send_with_headers)
             elif refused is not None:
@@ -98,6 +100,13 @@ class Edge:
             self._metrics.count(record)
             if self._tell is not None:
                 self._tell(record)
+
+    def _too_large(self, headers: dict[bytes, bytes]) -> RequestError | None:
+        """What to say of a body that is announced as too large."""
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self._max_body_bytes:
+            return BodyTooLarge(self._max_body_bytes)
+        return None
 
     def _answer_headers(self, headers: dict[bytes, bytes]) -> HeaderList:
         identity = headers.get(b"x-request-id")

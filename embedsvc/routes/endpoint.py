@@ -4,18 +4,21 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from embedsvc.errors import BadRequest, BodyTooLarge
+from embedsvc.errors import BadRequest, BodyTooLarge, ClientGone, TooManyBytes
+from embedsvc.metrics import Metrics
 from embedsvc.record import current
 from embedsvc.schema import not_json
 from embedsvc.settings import Settings
 
 T = TypeVar("T")
 JSON = (b"content-type", b"application/json")
+BODIES = 2
+"""Times the longest body: what the bodies of all requests in flight may have together."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -43,15 +46,25 @@ class Endpoint(Route):
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body. Raises `BodyTooLarge`, before it is all here."""
+    """The body. Raises `BodyTooLarge` or `TooManyBytes` before it is all here; `ClientGone`."""
     settings: Settings = request.app.state.settings
+    metrics: Metrics = request.app.state.metrics
+    record = current.get()
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > settings.max_body_bytes:
-            raise BodyTooLarge(settings.max_body_bytes)
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > settings.max_body_bytes:
+                raise BodyTooLarge(settings.max_body_bytes)
+            if record is not None:
+                record.body = size
+                metrics.body_bytes += len(chunk)
+                if metrics.body_bytes > BODIES * settings.max_body_bytes:
+                    raise TooManyBytes(BODIES * settings.max_body_bytes)
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise ClientGone from None
     return b"".join(chunks)
 
 

@@ -1,0 +1,192 @@
+"""One client's connection: uvicorn's, within limits that uvicorn does not have.
+
+Heads are bounded in bytes, and heads, bodies and answers in time: a client who sends byte by byte,
+or does not read, does not keep its place for ever. What goes wrong before there is a request (no
+HTTP, a head without end) is answered here, in the shape of all other errors.
+"""
+
+from asyncio import TimerHandle, Transport
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Literal
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from embedsvc.answers import write_error
+from embedsvc.errors import (
+    BadRequest,
+    HeadTooLarge,
+    RequestError,
+    TimedOut,
+    TooManyConnections,
+)
+
+LEAST_RATE = 32 * 1024
+"""Bytes in a second that allow a body one more second."""
+LAST_SECONDS = 1.0
+"""How long a connection is kept to be told that it is refused."""
+MOST_UNREAD = 2
+"""Times the longest body: what is read, after its answer, of a body that was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What connections may do."""
+
+    connections: int
+    head_bytes: int
+    body_bytes: int
+    seconds: float
+    """For a head; for a body that does not come; for an answer that is not read."""
+    refused: Callable[[RequestError], None]
+    """Told of every refusal that is not the application's."""
+
+
+class Connection(HttpToolsProtocol):
+    """To be made by uvicorn, from a subclass that has `limits`."""
+
+    limits: Limits
+    transport: Transport
+
+    def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn's own
+        super().connection_made(transport)
+        self._reads: Literal["head", "body"] = "head"
+        self._got = 0  # bytes of the head, or of the body, that is being read
+        self._over = self._answers = False
+        self._read_timer: TimerHandle | None = None
+        self._write_timer: TimerHandle | None = None
+        self._began = self.loop.time()
+        most = self.limits.connections
+        self._too_many = len(self.connections) > most
+        if len(self.connections) > 2 * most:
+            transport.abort()
+        elif self._too_many:
+            self.loop.call_later(LAST_SECONDS, transport.abort)
+        else:
+            self._read_timer = self.loop.call_later(self.limits.seconds, self._late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_reading_timer()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
+        if self._too_many:
+            self._refuse(TooManyConnections(self.limits.connections))
+            return
+        self._got += len(data)
+        super().data_received(data)
+        if self._over or (self._reads == "head" and not self._got):
+            return  # as it is after most reads: a whole request
+        if self._reads == "head" and self._got > self.limits.head_bytes:
+            self._refuse(HeadTooLarge(self.limits.head_bytes))
+        elif self._reads == "body" and self._got > MOST_UNREAD * self.limits.body_bytes:
+            self.transport.abort()
+        elif self._read_timer is None:
+            self._began = self.loop.time()
+            self._read_timer = self.loop.call_later(self.limits.seconds, self._late)
+
+    def on_headers_complete(self) -> None:
+        if self._got > self.limits.head_bytes:  # or there is a body behind it
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > self.limits.head_bytes:
+                self._refuse(HeadTooLarge(self.limits.head_bytes))
+                return
+        super().on_headers_complete()
+        self._answers = True
+        self._reads, self._got = "body", 0
+        self._stop_reading_timer()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._over:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._over:
+            super().on_message_complete()
+            self._reads, self._got = "head", 0
+            self._stop_reading_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Whatever it was, it was no HTTP."""
+        if not self._over:
+            self._refuse(BadRequest("We could not parse your request: it is not valid HTTP."))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        # Closing waits until what was written is read.
+        self.loop.call_later(self.limits.seconds, self.transport.abort)
+
+    def _late(self) -> None:
+        """The head, or the body, has taken its time."""
+        self._read_timer = None
+        if self._reads == "head":
+            if self._got:
+                self._refuse(TimedOut("head", self.limits.seconds))
+            else:
+                self.transport.close()
+            return
+        if self.flow.read_paused:  # it is us who do not read: another request comes first
+            self._began = self.loop.time()
+        allowed = self.limits.seconds + self._got / LEAST_RATE
+        left = self._began + allowed - self.loop.time()
+        if left > 0:
+            self._read_timer = self.loop.call_later(left, self._late)
+        else:
+            self._refuse(TimedOut("body", allowed))
+
+    def _watch_reader(self, unread: int) -> None:
+        """End the connection if by and by nothing of what is unread is read."""
+
+        def look() -> None:
+            left = self.transport.get_write_buffer_size()
+            if left >= unread:
+                self.transport.abort()
+            else:
+                self._watch_reader(left)
+
+        self._write_timer = self.loop.call_later(self.limits.seconds, look)
+
+    def _refuse(self, error: RequestError) -> None:
+        """Say so, unless an answer is being sent, and end the connection."""
+        self._over = True
+        self._stop_reading_timer()
+        self.limits.refused(error)
+        answering = self._answers and not self.cycle.response_complete
+        if answering and self.cycle.response_started:
+            self.transport.abort()
+            return
+        if answering:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        body = write_error(error)
+        head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
+        head += "".join(f"{name.lower()}: {value}\r\n" for name, value in error.headers.items())
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        if self.transport.can_write_eof():
+            # Closed with something unread, it would take the answer back.
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+        self.loop.call_later(LAST_SECONDS, self.transport.abort)
+
+    def _stop_reading_timer(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None

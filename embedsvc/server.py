@@ -1,0 +1,252 @@
+"""Running the server: the socket, uvicorn within our limits, signals, and the end."""
+
+import errno
+import logging
+import os
+import resource
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Timer
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from embedsvc import __version__
+from embedsvc.access import check_address
+from embedsvc.app import create_app
+from embedsvc.connection import Connection, Limits
+from embedsvc.errors import AddressError, CardsError, RequestError
+from embedsvc.logs import Log, open_log
+from embedsvc.metrics import Metrics, counter, gauge
+from embedsvc.notify import notify
+from embedsvc.record import Record
+from embedsvc.registry import Registry
+from embedsvc.settings import Settings
+from embedsvc.watch import Watch, end_process
+
+KEEP_ALIVE_SECONDS = 75
+"""Clients keep connections for minutes, and race shorter limits."""
+CLOSE_SECONDS = 10.0
+"""For what runs on the device when the last answer is written."""
+OPEN_FILES = 10_240
+"""As many as macOS allows; the usual soft limits, 256 there, are few connections."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM, then finish what is in flight. Raises `SetupError`."""
+    human = settings.log_format == "human"
+    human = human or (settings.log_format == "auto" and sys.stderr.isatty())
+    told = open_log(sys.stderr, json=not human, level=settings.log_level)
+    try:
+        await _serve(settings, told)
+    finally:
+        told.close()
+
+
+async def _serve(settings: Settings, told: Log) -> None:
+    _allow_open_files()
+    app = create_app(settings, told.tell)
+    metrics: Metrics = app.state.metrics
+    tls = _tls(settings)
+    with _listening(settings) as listener:
+        async with app.router.lifespan_context(app):
+            server = Server(_config(app, settings, metrics, told, tls), app.state.watch, settings)
+            metrics.read_also(
+                lambda: [
+                    counter("log_lines_lost", "Lines not written.", [], [([], told.lost)]),
+                    gauge("connections", "Open ones.", [], [([], server.connections)]),
+                ]
+            )
+            for number in SIGNALS:  # until the process ends: uvicorn has them only while it serves
+                signal.signal(number, server.handle_exit)
+            _announce(app.state.registry, listener, settings)
+            notify("READY=1")
+            await server.serve(sockets=[listener])
+            end = Timer(CLOSE_SECONDS, end_process)
+            end.daemon = True
+            end.start()
+        end.cancel()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which a second signal ends at once, and which may be asked to linger."""
+
+    def __init__(self, config: uvicorn.Config, watch: Watch, settings: Settings) -> None:
+        super().__init__(config)
+        self._watch = watch
+        self._linger = settings.drain_seconds
+        self._stop_at: float | None = None
+
+    @property
+    def connections(self) -> int:
+        return len(self.server_state.connections)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._watch.stopping:
+            logging.shutdown()
+            os._exit(128 + sig)
+        self._watch.stopping = True
+        self._stop_at = time.monotonic() + self._linger
+        notify("STOPPING=1")
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.app
+        app.state.stopping.set()  # streams end, so that what is in flight does
+        await super().shutdown(sockets)
+
+
+def _config(
+    app: object, settings: Settings, metrics: Metrics, told: Log, tls: ssl.SSLContext | None
+) -> uvicorn.Config:
+    def refused(error: RequestError) -> None:
+        """Count and log what is refused before there is a request."""
+        record = Record(time.perf_counter(), b"-", "-", "-")
+        record.status, record.refusal = error.status, error.reason
+        metrics.count(record)
+        told.tell(record)
+
+    class Limited(Connection):
+        limits = Limits(
+            connections=settings.max_connections,
+            head_bytes=settings.max_head_bytes,
+            body_bytes=settings.max_body_bytes,
+            seconds=settings.read_seconds,
+            refused=refused,
+        )
+
+    return uvicorn.Config(
+        app,  # pyright: ignore[reportArgumentType]
+        http=Limited,
+        ws="none",
+        lifespan="off",  # entered here, so that its errors are ours to word
+        log_config=None,  # as everything is logged
+        log_level="error",  # what is no HTTP is told by `refused`
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nothing here asks who the client is
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(settings.shutdown_seconds),
+        ssl_context_factory=None if tls is None else lambda _config, _make: tls,
+    )
+
+
+def _allow_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    """What TLS is spoken with, if it is. Raises `CardsError`."""
+    if settings.tls_cert is None:
+        if settings.tls_key is not None:
+            raise CardsError("tls_key: there is no tls_cert for it")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # Asked for a passphrase, it would wait for somebody to type it.
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+    except OSError as error:  # ssl's own errors too
+        files = ", ".join(str(file) for file in (settings.tls_cert, settings.tls_key) if file)
+        raise CardsError(f"tls_cert, tls_key: {files}: {error.strerror or error}") from None
+    return context
+
+
+@contextmanager
+def _listening(settings: Settings) -> Generator[socket.socket]:
+    """A socket that takes clients from now on: they wait for the model rather than be sent away.
+
+    Raises `AddressError`, `CardsError`.
+    """
+    if settings.uds is not None:
+        with _listen_at(settings.uds) as listener:
+            yield listener
+        return
+    host, port = settings.host, settings.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        check_address(str(address[0]), settings)
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        raise AddressError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    with listener:
+        yield listener
+
+
+@contextmanager
+def _listen_at(path: Path) -> Generator[socket.socket]:
+    """The same at a path, for this user and group; one that a dead server left is replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket() and not _answers(path):
+            path.unlink()
+        before = os.umask(0o117)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise AddressError(f"cannot listen at {path}: {error.strerror or error}") from None
+    mine = path.stat()
+    with listener:
+        try:
+            yield listener
+        finally:
+            with suppress(OSError):
+                if os.path.samestat(path.stat(), mine):
+                    path.unlink()
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        return client.connect_ex(str(path)) != errno.ECONNREFUSED  # nobody listens there any more
+
+
+def _announce(registry: Registry, listener: socket.socket, settings: Settings) -> None:
+    scheme = "http" if settings.tls_cert is None else "https"
+    unix = ""
+    if settings.uds is not None:
+        unix, where = f"--unix-socket {settings.uds} ", f"{scheme}://localhost"
+        said = f"{where}/v1, by the socket {settings.uds}"
+    else:
+        host, port = listener.getsockname()[:2]
+        where = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        said = f"{where}/v1, with a dashboard at {where}"
+    ops = registry.device.ops
+    key = '-H "api-key: $KEY" ' if settings.api_keys or settings.api_keys_file else ""
+    cards = registry.cards.by_id
+    loaded = [card.id for card in cards.values() if card.preload]
+    names = ", ".join(loaded) or "nothing loaded yet"
+    others = len(cards) - len(loaded)
+    first = loaded[0] if loaded else next(iter(cards))
+    sys.stdout.write(
+        f"embedsvc {__version__}: {names}; {others} more when asked for\n"
+        f"  with {ops.name}, {ops.dtype}, on {ops.device}; cards from {registry.cards.file}\n"
+        f"  at {said}\n"
+        f"Try: curl {unix}{where}/v1/embeddings {key}-H 'content-type: application/json' "
+        f"""-d '{{"model": "{first}", "input": "hello"}}'\n"""
+    )
+    sys.stdout.flush()

@@ -1,0 +1,223 @@
+"""What one client may take from the others: bytes, time and connections, as raw sockets see it."""
+
+import contextlib
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.test_server import serving
+
+HEAD = 2000
+BODY = 20_000
+CONNECTIONS = 6
+POST = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n"
+
+
+class Server:
+    """A server with tight limits, and clients that speak to it byte by byte."""
+
+    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
+        self.url = url
+        self.process = process
+        host, port = url.removeprefix("http://").split(":")
+        self.address = host, int(port)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=20)
+
+    def says(self, sent: bytes) -> tuple[int, dict[str, str], dict[str, object]]:
+        """Status, headers and error of what is answered to these bytes, after which it hangs up."""
+        with self.connect() as client:
+            with contextlib.suppress(ConnectionError):
+                client.sendall(sent)
+            return answer(client)
+
+    def figure(self, name: str) -> float:
+        """Of the metrics, one without labels."""
+        lines = httpx2.get(f"{self.url}/metrics").text.splitlines()
+        (line,) = [line for line in lines if line.startswith(f"embedsvc_{name} ")]
+        return float(line.split()[-1])
+
+
+def answer(client: socket.socket) -> tuple[int, dict[str, str], dict[str, object]]:
+    data = b""
+    while chunk := client.recv(65536):
+        data += chunk
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert headers["connection"] == "close"
+    assert headers["content-type"] == "application/json"
+    return int(first.split()[1]), headers, error
+
+
+def ask_for_health(client: socket.socket) -> None:
+    client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    data = b""
+    while not data.endswith(b'{"status":"ok"}'):
+        chunk = client.recv(65536)
+        assert chunk, data
+        data += chunk
+    assert data.startswith(b"HTTP/1.1 200 ")
+
+
+def send_for_ever(client: socket.socket, data: bytes) -> None:
+    while True:
+        client.sendall(data)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Server]:
+    cards = tmp_path_factory.mktemp("limits") / "models.toml"
+    cards.write_text(f"[models.tiny]\npath = '{tiny_folder}'\npreload = true\n")
+    limits = {"read-seconds": 1, "max-connections": CONNECTIONS, "max-head-bytes": HEAD}
+    limits["max-body-bytes"] = BODY
+    options = [word for name, value in limits.items() for word in (f"--{name}", str(value))]
+    with serving("--backend", "numpy", *options, cards=cards) as (url, process):
+        yield Server(url, process)
+        assert httpx2.get(f"{url}/ready").status_code == 200
+        assert process.poll() is None
+
+
+def test_what_is_no_http_is_a_400(server: Server) -> None:
+    for garbage in (b"\x16\x03\x01\x02\x00\x01\x00", b"hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+        status, _, error = server.says(garbage)
+        assert (status, error["type"]) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        POST + b"X: " + b"y" * HEAD + b"\r\n\r\n",
+        POST + b"".join(b"X-%d: y\r\n" % i for i in range(HEAD)) + b"\r\n",
+        POST + b"X: " + b"y" * 100 * HEAD,  # without end
+        b"GET /" + b"y" * HEAD + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ],
+    ids=["long", "many", "endless", "path"],
+)
+def test_a_head_that_is_too_large_is_a_431(server: Server, head: bytes) -> None:
+    status, _, error = server.says(head)
+    assert (status, error["type"]) == (431, "invalid_request_error")
+    assert str(HEAD) in str(error["message"])
+
+
+def test_a_head_as_large_as_may_be_is_read_with_its_body(server: Server) -> None:
+    headers = {"x": "y" * (HEAD - 500)}
+    body = {"model": "tiny", "input": ["a " * 20] * 200}
+    assert len(json.dumps(body)) > HEAD
+    assert httpx2.post(f"{server.url}/v1/embeddings", json=body, headers=headers).is_success
+
+
+def test_a_body_announced_as_too_large_is_a_413_before_it_is_sent(server: Server) -> None:
+    with server.connect() as client:
+        client.sendall(POST + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % (BODY + 1))
+        status, headers, _ = answer(client)
+        assert status == 413
+        assert "x-request-id" in headers
+
+
+def test_a_body_that_grows_too_large_is_a_413(server: Server) -> None:
+    chunk = b"%x\r\n%b\r\n" % (5000, b" " * 5000)
+    head = POST + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    assert server.says(head + 5 * chunk)[0] == 413
+
+
+def test_bodies_that_are_too_large_together_are_a_429(server: Server) -> None:
+    head = POST + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % BODY
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(server.connect()).sendall(head + b" " * (BODY - 1000))
+        while server.figure("body_bytes") < 2 * (BODY - 1000):
+            pass
+        status, headers, error = server.says(head + b" " * 3000)
+        assert (status, headers["retry-after"]) == (429, "1")
+        assert error["code"] == "rate_limit_exceeded"
+    while server.figure("body_bytes"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "trickle",
+    [b"POST /v1/emb", POST, POST + b"Content-Length: 1000\r\n\r\n{"],
+    ids=["line", "headers", "body"],
+)
+def test_who_sends_too_slowly_is_told_408(server: Server, trickle: bytes) -> None:
+    status, _, error = server.says(trickle)
+    assert (status, error["type"]) == (408, "invalid_request_error")
+
+
+def test_who_sends_byte_after_byte_is_not_waited_for_any_longer(server: Server) -> None:
+    with server.connect() as client:
+        client.sendall(POST)
+        client.settimeout(0.05)
+        for _ in range(200):
+            try:
+                client.sendall(b"X")
+                assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+                break
+            except TimeoutError:
+                continue
+        else:
+            pytest.fail("it waited for all of them")
+
+
+def test_who_says_nothing_is_hung_up_on(server: Server) -> None:
+    with server.connect() as client:
+        assert client.recv(100) == b""
+
+
+def test_who_does_not_read_his_answers_is_hung_up_on(server: Server) -> None:
+    body = json.dumps({"model": "tiny", "input": ["a"] * 2000}).encode()
+    request = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with server.connect() as client:
+        before = server.figure("connections")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with pytest.raises(ConnectionError):
+            send_for_ever(client, request)
+        while server.figure("connections") >= before:
+            pass
+
+
+def test_connections_beyond_the_limit_are_told_503_and_there_is_room_again_later(
+    server: Server,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(CONNECTIONS)]
+        for client in clients:  # each is known to be connected
+            ask_for_health(client)
+        status, headers, error = server.says(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert error["type"] == "server_error"
+        for client in clients:  # those that are in are served on
+            ask_for_health(client)
+    while True:
+        with contextlib.suppress(httpx2.HTTPError):
+            if httpx2.get(f"{server.url}/health").status_code == 200:
+                break
+
+
+def test_clients_that_vanish_leave_nothing_behind(server: Server) -> None:
+    body = json.dumps({"model": "tiny", "input": ["vanishing"] * 50}).encode()
+    whole = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    for cut in range(1, len(whole), len(whole) // 40):
+        with server.connect() as client:
+            client.sendall(whole[:cut])
+    while server.figure("connections") > 1 or server.figure("body_bytes"):
+        pass
+    metrics = httpx2.get(f"{server.url}/metrics").text
+    assert 'status="500"' not in metrics
+
+
+def test_all_that_was_refused_is_counted(server: Server) -> None:
+    for sent in (b"hello\r\n\r\n", POST + b"X: " + b"y" * 2 * HEAD):
+        server.says(sent)
+    text = httpx2.get(f"{server.url}/metrics").text
+    for reason in ("bad_request", "head_too_large"):
+        assert f'embedsvc_refusals_total{{reason="{reason}"}}' in text
