@@ -296,6 +296,7 @@ def test_a_server_that_stops_is_noticed_and_so_is_its_return(
     with serving(cards) as (url, _):
         page = open_page(url)
         expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#model-list li")).to_have_count(6)
     # It has stopped in time, although the page was watching.
     expect(page.locator("#connection")).to_have_text("No connection, trying again")
     page.get_by_role("button", name="Embed", exact=True).click()

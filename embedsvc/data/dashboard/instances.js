@@ -27,7 +27,7 @@ export async function loadModels() {
   try {
     group((await askJson("v1/models")).data);
   } catch (error) {
-    complain(find("models-error"), error);
+    find("models-none").textContent = error.message;  // hidden where models are known already
   }
 }
 
