@@ -164,6 +164,19 @@ def test_tokens_are_shown_and_what_was_cut(server: str, open_page: Opened) -> No
     assert texts.nth(1).locator("del").count() == 46
 
 
+def test_what_is_pasted_is_text_whatever_it_looks_like(server: str, open_page: Opened) -> None:
+    page = open_page(server)
+    load(page)
+    hostile = "<img src=x onerror='document.title = 1'><script>document.title = 2</script>"
+    embed(page, [hostile, hostile, "</textarea></script>"])
+    for view in ("Search", "Map", "Tokens", "Similarity"):
+        look(page, view)
+        page.locator("#view :is(td, .map, .token, #results li)").first.wait_for()
+        assert page.locator("img, main script").count() == 0
+    expect(page.locator(".readout")).to_contain_text("<img src=x onerror=")
+    assert page.title() == "embedsvc"
+
+
 @pytest.mark.parametrize("view", ["Similarity", "Search", "Map", "Tokens"])
 def test_the_code_does_what_is_on_screen(server: str, open_page: Opened, view: str) -> None:
     page = open_page(server)
@@ -283,6 +296,7 @@ def test_a_server_that_stops_is_noticed_and_so_is_its_return(
     with serving(cards) as (url, _):
         page = open_page(url)
         expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#model-list li")).to_have_count(6)
     # It has stopped in time, although the page was watching.
     expect(page.locator("#connection")).to_have_text("No connection, trying again")
     page.get_by_role("button", name="Embed", exact=True).click()

@@ -271,7 +271,7 @@ def _announce(registry: Registry, listener: socket.socket, settings: Settings) -
     else:
         host, port = listener.getsockname()[:2]
         where = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        said = f"{where}/v1"
+        said = f"{where}/v1, with a dashboard at {where}"
     ops = registry.device.ops
     key = '-H "api-key: $KEY" ' if settings.api_keys or settings.api_keys_file else ""
     cards = registry.cards.by_id

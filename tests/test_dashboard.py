@@ -174,6 +174,14 @@ def test_activity_is_right_where_models_come_and_go() -> None:
     assert 0.5 < activity.p99 <= 1.0
 
 
+def test_the_stream_ends_when_the_page_goes() -> None:
+    with serving("--backend", "numpy") as (url, _):
+        with httpx2.stream("GET", f"{url}/v1/activity", timeout=30) as answer:
+            assert next(answer.iter_lines())
+        ended = 'embedsvc_requests_total{route="/v1/activity",status="200"} 1.0'
+        assert any(ended in httpx2.get(f"{url}/metrics").text for _ in range(500))
+
+
 def test_the_stream_tells_of_every_second_and_ends_when_the_server_does() -> None:
     with serving("--backend", "numpy") as (url, process):
         with httpx2.stream("GET", f"{url}/v1/activity", timeout=30) as answer:

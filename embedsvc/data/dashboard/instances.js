@@ -24,7 +24,14 @@ export const knownModels = () => [...models.values()];
 export const stateOf = (id) => instances.get(id)?.state ?? "unloaded";
 
 export async function loadModels() {
-  const { data } = await askJson("v1/models");
+  try {
+    group((await askJson("v1/models")).data);
+  } catch (error) {
+    find("models-none").textContent = error.message;  // hidden where models are known already
+  }
+}
+
+function group(data) {
   const found = new Map();
   for (const model of data) {
     if (model.id === model.root) found.set(model.id, { ...model, aliases: [] });
@@ -51,7 +58,7 @@ export function setInstances({ data, memory_bytes: used, max_memory_bytes: limit
   find("memory-bar").firstElementChild.style.width = `${Math.min(100, 100 * used / limit)}%`;
   if (changed.length && models.size) {
     if (before.size || rows.size) tell(changed);
-    loadModels().catch(() => {});  // more is known of what has been loaded
+    loadModels();  // more is known of what has been loaded
   }
   show();
 }

@@ -10,7 +10,7 @@ export const python = `centered = vectors - vectors.mean(axis=0)
 u, s, _ = np.linalg.svd(centered, full_matrices=False)
 print((u * s)[:, :2])`;
 
-const MOST = 300, HEIGHT = 360, EDGE = 24;
+const MOST = 300, NUMBERED = 24, HEIGHT = 360, EDGE = 24;
 
 export function show(panel, { texts, vectors }) {
   const some = texts.slice(0, MOST);
@@ -24,7 +24,7 @@ export function show(panel, { texts, vectors }) {
   const places = fit(points, width, wide);
   const picture = draw("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, class: "map", role: "img",
     "aria-label": `Map of ${some.length} texts; the list below has their places` });
-  const marks = some.map((text, i) => mark(text, i, places[i]));
+  const marks = some.map((text, i) => mark(text, i, places[i], some.length));
   picture.append(...marks);
   if (wide) label(picture, some, places, width);
   const list = make("ol", { className: "places" }, ...some.map((text, i) => {
@@ -56,9 +56,11 @@ function range(values) {
   return high - low > 1e-9 ? [low, high] : [low - 0.5, low + 0.5];
 }
 
-function mark(text, i, [x, y]) {
-  return draw("g", { class: "point" }, draw("circle", { cx: x, cy: y, r: 9 }),
-    draw("text", { x, y, class: "at" }, String(i + 1)), draw("title", {}, text));
+// A number in a circle, or where there are many a dot.
+function mark(text, i, [x, y], of) {
+  const number = of > NUMBERED ? [] : [draw("text", { x, y, class: "at" }, String(i + 1))];
+  return draw("g", { class: "point" }, draw("title", {}, `${i + 1} ${text}`),
+    draw("circle", { cx: x, cy: y, r: number.length ? 9 : 4.5 }), ...number);
 }
 
 // Words beside the points, where they hide no others.

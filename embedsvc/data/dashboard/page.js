@@ -22,7 +22,7 @@ function changed(state) {
   find("enter-key").hidden = state !== "locked";
   find("forget-key").hidden = state !== "live" || !storedKey();
   if (state === "live") {
-    loadModels().catch(() => {});
+    loadModels();
   } else if (state === "locked") {
     find("models-none").textContent = "The server has keys. Enter one to see its models.";
   }

@@ -23,7 +23,7 @@ const SAMPLE = [
 const MOST = 1000;
 
 let view = similarity;
-let embedded = null;  // { model, texts, vectors, tokens, truncated }
+let embedded = null;  // { model, texts, vectors, tokens, truncated, spent }
 
 const wanted = () => ({
   model: find("model").value,
@@ -52,8 +52,8 @@ async function run(event) {
     const began = performance.now();
     const answer = await embed(model, texts);
     const spent = Math.max(1, Math.round(performance.now() - began));
-    embedded = { model, texts, ...answer };
-    say(spent);
+    embedded = { model, texts, spent, ...answer };
+    say();
   } catch (error) {
     find("said").textContent = "";
     complain(find("playground-error"), error);
@@ -63,9 +63,9 @@ async function run(event) {
   show();
 }
 
-function say(spent) {
-  const { texts, vectors, tokens: all, truncated } = embedded;
-  find("said").textContent = `${count(texts.length, "text")}, ${count(all, "token")}, `
+function say() {
+  const { texts, vectors, tokens: all, truncated, spent } = embedded;
+  find("said").textContent = !isFresh() ? "Changed since: embed again" : `${count(texts.length, "text")}, ${count(all, "token")}, `
     + `${vectors[0].length} dimensions in ${spent} ms`
     + (truncated ? `; ${truncated} cut` : "");
 }
@@ -89,7 +89,7 @@ function show() {
 
 function edited() {
   find("view").classList.toggle("stale", embedded !== null && !isFresh());
-  if (embedded !== null && !isFresh()) find("said").textContent = "Changed since: embed again";
+  if (embedded !== null) say();
   showCode(view, { ...context(), ...wanted() });
 }
 
