@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from embedsvc import registry as registry_module
 from embedsvc.cards import Card, Cards
 from embedsvc.errors import CheckpointError, Stopped, Unavailable
-from embedsvc.instances import Instance
-from embedsvc.registry import Registry
+from embedsvc.instances import registry as registry_module
+from embedsvc.instances.instance import Instance
+from embedsvc.instances.registry import Registry
 from embedsvc.settings import Settings
 
 NAMES = "abc"

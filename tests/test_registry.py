@@ -249,7 +249,7 @@ def test_a_download_ends_at_once_when_its_model_is_unloaded(
         assert stop.wait(10)
         raise Stopped("it was stopped")
 
-    monkeypatch.setattr("embedsvc.loading.find_checkpoint", download)
+    monkeypatch.setattr("embedsvc.instances.loading.find_checkpoint", download)
 
     async def main() -> None:
         async with keeping(tmp_path) as keeper:

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from embedsvc.cards import Card, find_cards, read_cards
+from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.commands.table import write_table
 from embedsvc.errors import CheckpointError
-from embedsvc.memory import in_words
-from embedsvc.sources import find_checkpoint
+from embedsvc.instances.memory import in_words
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def _here(card: Card) -> tuple[str, str, str]:
     try:
         folder = find_checkpoint(card, download=False)
     except CheckpointError:
-        from embedsvc import hub  # takes long to import
+        from embedsvc.checkpoints import hub  # takes long to import
 
         part = hub.size_of_parts(card.repo) if card.repo else 0
         state = "in part" if part else "no"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from embedsvc.cards import Card, find_cards, read_cards
-from embedsvc.checkpoint import open_checkpoint
+from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.commands.progress import Bar
 from embedsvc.errors import CardsError, CheckpointError
 
@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print the folder of each. Raises `SetupError`."""
-    from embedsvc import hub  # takes long to import
+    from embedsvc.checkpoints import hub  # takes long to import
 
     by_name = read_cards(find_cards(given.models)).by_name
     for model in given.model:

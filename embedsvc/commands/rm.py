@@ -5,7 +5,7 @@ from pathlib import Path
 
 from embedsvc.cards import find_cards, read_cards
 from embedsvc.errors import CardsError
-from embedsvc.memory import in_words
+from embedsvc.instances.memory import in_words
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print what was deleted. Raises `SetupError`."""
-    from embedsvc import hub  # takes long to import
+    from embedsvc.checkpoints import hub  # takes long to import
 
     by_name = read_cards(find_cards(given.models)).by_name
     for model in given.model:

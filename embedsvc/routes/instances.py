@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc.errors import BadRequest, CardsError
-from embedsvc.instances import Instance, State
-from embedsvc.registry import Registry
-from embedsvc.reloading import Changes, reload
+from embedsvc.instances.instance import Instance, State
+from embedsvc.instances.registry import Registry
+from embedsvc.instances.reloading import Changes, reload
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.routes.events import Events
 

@@ -13,10 +13,10 @@ from typing import Literal
 from uuid import uuid4
 
 from embedsvc.cards import Card
-from embedsvc.checkpoint import Checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.engine import Engine
 from embedsvc.errors import CheckpointError, SetupError, Stopped
-from embedsvc.loading import Loader
+from embedsvc.instances.loading import Loader
 
 State = Literal["unloaded", "downloading", "loading", "ready", "unloading", "failed"]
 FOREVER = -1.0
