@@ -77,7 +77,7 @@ class Batcher:
         return await self.submit(texts)
 
     def submit(self, texts: Sequence[Text]) -> asyncio.Future[NDArray[np.float32]]:
-        """Vectors (n, D) of n texts, in their order; cancelled, they give up their place in the line.
+        """Vectors (n, D) of n texts, in their order; cancelled, they leave the line.
 
         Its exceptions: `Overloaded` where the line is full, `Unavailable` when closing,
         `EmbeddingFailed` if the model fails on one of the texts.

@@ -25,7 +25,7 @@ ENTRY_BYTES = 256
 
 Compute = Callable[[list[Text]], Awaitable[NDArray[np.float32]]]
 Vectors = dict[bytes, bytes]  # by key: float32, little-endian, (D,)
-Flying = asyncio.Future[NDArray[np.float32] | None]  # what was computed (n, D), if anything was
+Flying = asyncio.Future[NDArray[np.float32]]  # what was computed (n, D)
 
 
 class Memory:
@@ -206,12 +206,12 @@ class Cache:
 
     async def _look_and_fly(
         self, store: Store, texts: dict[bytes, Text], found: Vectors
-    ) -> NDArray[np.float32] | None:
+    ) -> NDArray[np.float32]:
         found.update(await store.get_many(list(texts)))
         self.disk_hits += len(found)
         missing = [ids for key, ids in texts.items() if key not in found]
         self.misses += len(missing)
-        return await self._compute(missing) if missing else None
+        return await self._compute(missing) if missing else np.empty((0, 0), np.float32)
 
     def _ended(self, flight: Flight, task: Flying) -> None:
         """Hand the flight's vectors, or its failure, to those who wait."""
@@ -222,9 +222,8 @@ class Cache:
         computed: Vectors = {}
         if error is None:
             missing = [key for key in flight.texts if key not in flight.found]
-            rows = task.result()
             try:
-                for key, row in zip(missing, () if rows is None else rows, strict=True):
+                for key, row in zip(missing, task.result(), strict=True):
                     computed[key] = row.astype("<f4", copy=False).tobytes()
             except ValueError as wrong:  # their number
                 error = wrong

@@ -63,9 +63,8 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_every_setting_is_in_the_documentation() -> None:
-    text = "\n".join(
-        page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    )
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text() for page in pages)
     for name in ("api-keys-file", "allowed-hosts", "cors-origins", "insecure", "max-inputs"):
         assert f"--{name}" in text
 

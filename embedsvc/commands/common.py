@@ -43,7 +43,11 @@ def find_card(model: str | None, cards: Path | None) -> Card:
 def on_device(backend: BackendChoice, dtype: Dtype | None, function: Callable[[Ops], T]) -> T:
     """`function(ops)` on the backend's device, with operations in that dtype."""
     device = open_device(backend)
+
+    async def run() -> T:
+        return await device.run(lambda: function(device.make_ops(dtype)))
+
     try:
-        return asyncio.run(device.run(lambda: function(device.make_ops(dtype))))
+        return asyncio.run(run())
     finally:
         device.close()
