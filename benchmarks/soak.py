@@ -347,12 +347,16 @@ class Soak:
     def _result(self) -> dict[str, object]:
         lives: list[dict[str, object]] = []
         for life in self.lives:
-            few = max(1, len(life) // 8)
+            few = max(3, len(life) // 8)
             first, last = life[few : 2 * few] or life, life[-few:] or life
             figures: dict[str, object] = {}
-            for name, column, unit in (("MiB", 1, 2**20), ("descriptors", 2, 1)):
-                start = statistics.median(sample[column] for sample in first) / unit
-                end = statistics.median(sample[column] for sample in last) / unit
+            # Floods come and go; what leaks is there between them too.
+            for name, column, unit, typical in (
+                ("MiB", 1, 2**20, statistics.median),
+                ("descriptors", 2, 1, min),
+            ):
+                start = typical(sample[column] for sample in first) / unit
+                end = typical(sample[column] for sample in last) / unit
                 most = max(sample[column] for sample in life) / unit
                 figures[name] = {"first": round(start), "last": round(end), "most": round(most)}
                 if end > MOST_GROWTH * start + 15:

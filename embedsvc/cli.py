@@ -8,7 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from embedsvc import __version__
-from embedsvc.commands import bench, convert, doctor, embed, search, service, similarity, verify
+from embedsvc.commands import (
+    bench,
+    convert,
+    doctor,
+    embed,
+    models,
+    pull,
+    rm,
+    search,
+    service,
+    similarity,
+    verify,
+)
 from embedsvc.environment import read_environment
 from embedsvc.errors import SetupError
 from embedsvc.logfile import log_to
@@ -20,6 +32,9 @@ COMMANDS = {
     "embed": embed,
     "search": search,
     "similarity": similarity,
+    "models": models,
+    "pull": pull,
+    "rm": rm,
     "bench": bench,
     "convert": convert,
     "doctor": doctor,
@@ -119,6 +134,9 @@ def _parser() -> argparse.ArgumentParser:
         ("embed", "write the vectors of files, folders or lines to a file"),
         ("search", "search what embed wrote"),
         ("similarity", "compare texts"),
+        ("models", "list the cards, and what of each is on this disk"),
+        ("pull", "download models, or what is new of them"),
+        ("rm", "delete models that were downloaded"),
         ("bench", "measure a running server, this one or any other"),
         ("convert", "write a model in another precision, and print what that costs"),
         ("doctor", "say what is here, what is wrong with it, and what would help"),

@@ -9,9 +9,9 @@ from asyncio import TimerHandle, Transport
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from embedsvc.answers import write_error
 from embedsvc.errors import (
@@ -53,7 +53,8 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._reads: Literal["head", "body"] = "head"
         self._got = 0  # bytes of the head, or of the body, that is being read
-        self._over = self._answers = False
+        self._over = False
+        self._answered: RequestResponseCycle | None = None
         self._read_timer: TimerHandle | None = None
         self._write_timer: TimerHandle | None = None
         self._began = self.loop.time()
@@ -72,6 +73,7 @@ class Connection(HttpToolsProtocol):
             self._write_timer.cancel()
             self._write_timer = None
         super().connection_lost(exc)
+        self._leave()
 
     def data_received(self, data: bytes) -> None:
         if self._over:
@@ -98,9 +100,12 @@ class Connection(HttpToolsProtocol):
                 self._refuse(HeadTooLarge(self.limits.head_bytes))
                 return
         super().on_headers_complete()
-        self._answers = True
         self._reads, self._got = "body", 0
         self._stop_reading_timer()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         if not self._over:
@@ -167,13 +172,11 @@ class Connection(HttpToolsProtocol):
         self._over = True
         self._stop_reading_timer()
         self.limits.refused(error)
-        answering = self._answers and not self.cycle.response_complete
-        if answering and self.cycle.response_started:
+        cycle = self._answered
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
             self.transport.abort()
             return
-        if answering:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._leave()
         body = write_error(error)
         head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
         head += "".join(f"{name.lower()}: {value}\r\n" for name, value in error.headers.items())
@@ -185,6 +188,13 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.close()
         self.loop.call_later(LAST_SECONDS, self.transport.abort)
+
+    def _leave(self) -> None:
+        """Have what is being answered know that nobody reads it. Of requests that came before the
+        one before them was answered, uvicorn tells the last alone, which waits."""
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
 
     def _stop_reading_timer(self) -> None:
         if self._read_timer is not None:

@@ -14,8 +14,10 @@ REFUSALS = {
     "401": "The server has keys, and none of them was sent.",
     "403": "A foreign web page or host name, on a server without keys.",
     "404": "No such model.",
+    "408": "The request took too long to come.",
     "413": "The body is too large.",
     "429": "Too much waits; Retry-After says when to come back.",
+    "431": "The headers are too large.",
     "500": "The server failed.",
     "503": "The server is stopping, or the model cannot be loaded.",
 }

@@ -11,8 +11,7 @@ from embedsvc.cards import Card
 from embedsvc.errors import CheckpointError
 
 Told = Callable[[int, int], None]
-HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
-HUB_NOT = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
+"""Told the bytes done, and those there are to do."""
 
 
 def find_checkpoint(
@@ -24,10 +23,14 @@ def find_checkpoint(
 ) -> Path:
     """The folder with the card's files, downloaded if it must be, and may be.
 
-    Raises `CheckpointError` that names the card and every place looked at.
+    `told` is told how far a download is; it ends once `stop` is set.
+
+    Raises `CheckpointError` that names the card and every place looked at, `Stopped`.
     """
     looked: list[str] = []
-    folder = _path(card, looked) or _package(card, looked) or _hub(card, looked, download)
+    folder = _path(card, looked) or _package(card, looked)
+    if folder is None:
+        folder = _hub(card, looked, download, told, stop)
     if folder is None:
         raise CheckpointError(f"model `{card.id}`: no files; {'; '.join(looked)}")
     return folder
@@ -56,28 +59,18 @@ def _package(card: Card, looked: list[str]) -> Path | None:
     return None
 
 
-def _hub(card: Card, looked: list[str], download: bool) -> Path | None:
+def _hub(
+    card: Card, looked: list[str], download: bool, told: Told | None, stop: Event | None
+) -> Path | None:
     if card.repo is None:
         return None
     # Imported here: it takes longer to import than a small model takes to load.
-    from huggingface_hub import (
-        snapshot_download,  # pyright: ignore[reportUnknownVariableType] - of unused parameters
-    )
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from embedsvc import hub
 
     try:
-        return Path(
-            snapshot_download(
-                card.repo,
-                revision=card.revision,
-                allow_patterns=HUB_FILES,
-                ignore_patterns=HUB_NOT,
-                local_files_only=not download,
-            )
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        looked.append(f"repository {card.repo} could not be downloaded: {reason}")
+        return hub.find(card.repo, card.revision, download=download, told=told, stop=stop)
+    except hub.HubError as error:
+        looked.append(f"repository {card.repo} {error}")
         return None
 
 

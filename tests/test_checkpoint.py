@@ -56,11 +56,11 @@ def test_without_its_package_the_default_model_comes_from_the_hub(
 ) -> None:
     asked: list[tuple[str, str | None]] = []
 
-    def download(repo: str, *, revision: str | None, **_: object) -> str:
+    def find(repo: str, revision: str | None, **_: object) -> Path:
         asked.append((repo, revision))
-        return str(write_bert(tmp_path))
+        return write_bert(tmp_path)
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("embedsvc.hub.find", find)
     checkpoint = open_checkpoint(
         Card(id="x", package="no_such_package/model", repo="org/name", revision="abc")
     )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,10 +81,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Itera
     limits = {"read-seconds": 1, "max-connections": CONNECTIONS, "max-head-bytes": HEAD}
     limits["max-body-bytes"] = BODY
     options = [word for name, value in limits.items() for word in (f"--{name}", str(value))]
-    with serving("--backend", "numpy", *options, cards=cards) as (url, process):
+    options += ["--backend", "numpy", "--log-level", "error"]
+    with serving(*options, cards=cards) as (url, process):
         yield Server(url, process)
         assert httpx2.get(f"{url}/ready").status_code == 200
-        assert process.poll() is None
+        process.terminate()
+        assert process.communicate(timeout=30)[1] == ""  # nothing of all that was a bug
+        assert process.returncode == 0
 
 
 def test_what_is_no_http_is_a_400(server: Server) -> None:
@@ -183,6 +187,22 @@ def test_who_does_not_read_his_answers_is_hung_up_on(server: Server) -> None:
             send_for_ever(client, request)
         while server.figure("connections") >= before:
             pass
+
+
+def test_who_leaves_before_several_requests_are_answered_is_known_to_have_left(
+    server: Server,
+) -> None:
+    body = json.dumps({"model": "tiny", "input": ["b"] * 2000}).encode()
+    request = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    for _ in range(5):
+        with server.connect() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.sendall(request * 8)
+            assert client.recv(9) == b"HTTP/1.1 "
+            # Not a goodbye, but a reset.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    while server.figure("connections") > 1 or server.figure("body_bytes"):
+        pass
 
 
 def test_connections_beyond_the_limit_are_told_503_and_there_is_room_again_later(

@@ -1,0 +1,35 @@
+"""`embedsvc models`: the cards, and what of each is on this disk."""
+
+import argparse
+from pathlib import Path
+
+from embedsvc import hub
+from embedsvc.cards import Card, find_cards, read_cards
+from embedsvc.commands.table import write_table
+from embedsvc.errors import CheckpointError
+from embedsvc.memory import in_words
+from embedsvc.sources import find_checkpoint
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("--models", type=Path, help="cards file", metavar="FILE")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print a line for each. Raises `CardsError`."""
+    cards = read_cards(find_cards(given.models)).by_id.values()
+    write_table(("model", "on disk", "size", "from"), [(card.id, *_here(card)) for card in cards])
+    return 0
+
+
+def _here(card: Card) -> tuple[str, str, str]:
+    """Whether it is here, how large it is, and where it is or comes from."""
+    try:
+        folder = find_checkpoint(card, download=False)
+    except CheckpointError:
+        part = hub.size_of_parts(card.repo) if card.repo else 0
+        state = "in part" if part else "no"
+        return state, in_words(part) if part else "", card.repo or str(card.path or card.package)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return "yes", in_words(size), str(folder)

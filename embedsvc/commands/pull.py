@@ -1,0 +1,37 @@
+"""`embedsvc pull MODEL ...`: download models, or what is new of them."""
+
+import argparse
+from pathlib import Path
+
+from embedsvc import hub
+from embedsvc.cards import Card, find_cards, read_cards
+from embedsvc.checkpoint import open_checkpoint
+from embedsvc.commands.progress import Bar
+from embedsvc.errors import CardsError, CheckpointError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.description = "A download that was cut goes on where it was."
+    parser.add_argument("model", nargs="+", help="id or alias of a card, or a repository")
+    parser.add_argument("--models", type=Path, help="cards file", metavar="FILE")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print the folder of each. Raises `SetupError`."""
+    by_name = read_cards(find_cards(given.models)).by_name
+    for model in given.model:
+        card = by_name.get(model) or (Card(id=model, repo=model) if "/" in model else None)
+        if card is None or card.repo is None:
+            raise CardsError(f"`{model}` is neither a card with a `repo` nor a repository")
+        bar = Bar(card.repo)
+        try:
+            folder = hub.pull(card.repo, card.revision, bar.show)
+        except hub.HubError as error:
+            raise CheckpointError(f"model `{card.id}`: repository {card.repo} {error}") from None
+        finally:
+            bar.end()
+        if model in by_name:
+            open_checkpoint(card)  # whether it is what the card says
+        print(folder)
+    return 0

@@ -1,0 +1,27 @@
+"""`embedsvc rm MODEL ...`: delete models that were downloaded."""
+
+import argparse
+from pathlib import Path
+
+from embedsvc import hub
+from embedsvc.cards import find_cards, read_cards
+from embedsvc.errors import CardsError
+from embedsvc.memory import in_words
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.description = "All revisions go, also where another program downloaded them."
+    parser.add_argument("model", nargs="+", help="id or alias of a card, or a repository")
+    parser.add_argument("--models", type=Path, help="cards file", metavar="FILE")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print what was deleted. Raises `SetupError`."""
+    by_name = read_cards(find_cards(given.models)).by_name
+    for model in given.model:
+        repo = by_name[model].repo if model in by_name else model
+        if repo is None or not hub.is_here(repo):
+            raise CardsError(f"`{model}` was not downloaded: there is nothing to delete")
+        print(f"{repo}: {in_words(hub.delete(repo))} deleted")
+    return 0

@@ -1,0 +1,138 @@
+"""A hub on this machine that speaks as Hugging Face's does, and fails as it is told to."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SMALL = 1 << 12
+"""Bytes; what is smaller is in git, what is larger beside it."""
+
+
+class Asked(NamedTuple):
+    """A file that was asked for."""
+
+    name: str
+    range: str | None
+    key: str | None
+
+
+class Refusal(NamedTuple):
+    """What is answered in place of a repository."""
+
+    status: int
+    code: str | None = None
+
+
+class Hub:
+    """Has one repository, `org/model`; to be used in `with`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.commit = COMMIT
+        self.files = {
+            str(file.relative_to(folder)): file.read_bytes()
+            for file in sorted(folder.rglob("*"))
+            if file.is_file()
+        }
+        self.sent: dict[str, bytes] = {}
+        """What is sent in place of a file."""
+        self.asked: list[Asked] = []
+        self.refusal: Refusal | None = None
+        self.file_refusals: list[int] = []
+        """Statuses that the next files are answered with."""
+        self.cuts: list[int] = []
+        """After how many bytes the next large files are cut."""
+        self.between: Callable[[int], None] = lambda sent: None
+        """Called before each chunk of a large file, with the bytes that were sent of it."""
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "Hub":
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def asked_for(self, name: str) -> list[Asked]:
+        return [each for each in self.asked if each.name == name]
+
+    def _about(self) -> dict[str, object]:
+        siblings: list[dict[str, object]] = []
+        for name, content in self.files.items():
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324 - git's
+            about: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": blob}
+            if len(content) > SMALL:
+                digest = hashlib.sha256(content).hexdigest()
+                about["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 130}
+            siblings.append(about)
+        return {"id": "org/model", "sha": self.commit, "siblings": siblings, "private": False}
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                path = unquote(urlsplit(self.path).path)
+                if hub.refusal is not None:
+                    self._refuse(*hub.refusal)
+                elif path.startswith("/api/models/org/model/revision/"):
+                    revision = path.rpartition("/")[2]
+                    if revision in ("main", hub.commit):
+                        self._answer(200, json.dumps(hub._about()).encode())
+                    else:
+                        self._refuse(404, "RevisionNotFound")
+                elif path.startswith(f"/org/model/resolve/{hub.commit}/"):
+                    self._file(path.split("/", 5)[5])
+                else:
+                    self._refuse(404, "RepoNotFound")
+
+            def _file(self, name: str) -> None:
+                wanted = self.headers["Range"]
+                hub.asked.append(Asked(name, wanted, self.headers["Authorization"]))
+                if hub.file_refusals:
+                    self._refuse(hub.file_refusals.pop(0))
+                    return
+                content = hub.sent.get(name, hub.files[name])
+                first = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+                self.send_response(206 if wanted else 200)
+                self.send_header("Content-Length", str(len(content) - first))
+                self.end_headers()
+                large = len(content) > SMALL
+                end = len(content)
+                if large and hub.cuts:
+                    end = min(end, first + hub.cuts.pop(0))
+                    self.close_connection = True
+                for place in range(first, end, SMALL):
+                    if large:
+                        hub.between(place)
+                    try:
+                        self.wfile.write(content[place : min(place + SMALL, end)])
+                    except ConnectionError:  # whoever asked is gone
+                        self.close_connection = True
+                        return
+
+            def _refuse(self, status: int, code: str | None = None) -> None:
+                self._answer(status, b"{}", **({"X-Error-Code": code} if code else {}))
+
+            def _answer(self, status: int, content: bytes, **headers: str) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        return Handler
