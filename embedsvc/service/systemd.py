@@ -108,6 +108,8 @@ def unit(job: Job) -> str:
         f"ExecStart={' '.join(_argument(word) for word in job.command)}",
         "ExecReload=kill -HUP $MAINPID",
         f"EnvironmentFile={_path(job.environment)}",
+        "# It says that it is well, too; if it is so stuck that it cannot, it is killed.",
+        "WatchdogSec=2min",
         "Restart=on-failure\nRestartSec=5",
         "# Wrong usage, a wrong setting, a model that cannot be loaded: no restart cures those.",
         f"RestartPreventExitStatus={' '.join(map(str, HOPELESS))}",

@@ -21,8 +21,8 @@ GATHER_SECONDS = 0.05
 """For so long, lines about requests are gathered into one write."""
 MOST_WAITING = 20_000
 """Lines; what comes while so many wait to be written is lost, and counted."""
-PROBES = frozenset({"/health", "/ready", "/metrics"})
-"""Routes that are asked for all the time: told of at `debug`, unless they fail."""
+PROBES = frozenset({"/health", "/ready", "/metrics", "/dashboard/{name}"})
+"""Routes that are asked for all the time, or often at once: told of at `debug`, unless they fail."""
 LONGEST_PATH = 200
 LEVELS = {getattr(logging, name.upper()): name for name in ("debug", "info", "warning", "error")}
 
