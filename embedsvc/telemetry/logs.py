@@ -22,7 +22,7 @@ GATHER_SECONDS = 0.05
 MOST_WAITING = 20_000
 """Lines; what comes while so many wait to be written is lost, and counted."""
 PROBES = frozenset({"/health", "/ready", "/metrics", "/dashboard/{name}"})
-"""Routes that are asked for all the time, or often at once: told of at `debug`, unless they fail."""
+"""Routes that are asked for all the time, or many at once: told of at `debug`, or failing."""
 LONGEST_PATH = 200
 LEVELS = {getattr(logging, name.upper()): name for name in ("debug", "info", "warning", "error")}
 
