@@ -10,6 +10,11 @@ from embedsvc.errors import CheckpointError
 from embedsvc.memory import in_words
 from embedsvc.sources import find_checkpoint
 
+EXAMPLES = """\
+  embedsvc models
+  embedsvc models --models ./models.toml
+"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
