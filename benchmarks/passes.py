@@ -49,7 +49,7 @@ def embedsvc(folder: str, dtype: str, switches: dict[str, bool]) -> Engine:
 
     from embedsvc.batcher import Entry, Line
     from embedsvc.cards import Card
-    from embedsvc.checkpoint import open_checkpoint
+    from embedsvc.checkpoints.checkpoint import open_checkpoint
     from embedsvc.encoder import load_encoder
     from embedsvc.ops.mlx import MlxOps
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from embedsvc.histogram import SECONDS, quantile
 from embedsvc.metrics import Metrics
+from embedsvc.telemetry.histogram import SECONDS, quantile
 
 ANSWERED = ("cache_hits", "cache_disk_hits", "cache_joined")
 """Texts that needed no computing of their own."""

@@ -13,14 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from embedsvc.answers import write_error
 from embedsvc.cards import find_cards, read_cards
 from embedsvc.device import open_device
-from embedsvc.edge import Edge
 from embedsvc.errors import NoRoute, RequestError
+from embedsvc.http.answers import write_error
+from embedsvc.http.edge import Edge
+from embedsvc.instances.registry import Registry
 from embedsvc.metrics import Metric, Metrics, gauge
-from embedsvc.record import Record, current
-from embedsvc.registry import Registry
 from embedsvc.routes import (
     activity,
     cohere,
@@ -34,6 +33,7 @@ from embedsvc.routes import (
     tei,
 )
 from embedsvc.settings import Settings
+from embedsvc.telemetry.record import Record, current
 from embedsvc.watch import Watch
 
 

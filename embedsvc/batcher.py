@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from embedsvc.cost import Cost
 from embedsvc.errors import EmbeddingFailed, Overloaded, RequestError, Unavailable
-from embedsvc.histogram import SIZES, Histogram
 from embedsvc.line import Entry, Grid, Job, Line
-from embedsvc.record import current
-from embedsvc.tokens import Text
+from embedsvc.telemetry.histogram import SIZES, Histogram
+from embedsvc.telemetry.record import current
+from embedsvc.texts.tokens import Text
 
 Vectors = Iterable[NDArray[np.float32]]
 Encode = Callable[[list[Text]], Awaitable[Vectors]]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from embedsvc.errors import Unavailable
 from embedsvc.store import Store
-from embedsvc.tokens import SpannedText, Text
+from embedsvc.texts.tokens import SpannedText, Text
 
 ENTRY_BYTES = 256
 """What an entry takes beside its vector: key, headers, its places in the table. Measured on

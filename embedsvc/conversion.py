@@ -15,12 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
-from embedsvc.checkpoint import Checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.checkpoints.files import Files
+from embedsvc.checkpoints.modules import BOOLEANS, NAMES, Normalize
+from embedsvc.checkpoints.packed_weights import quantize
+from embedsvc.checkpoints.tensors import (
+    BITS,
+    DTYPES,
+    GROUP_SIZES,
+    INDEX,
+    WEIGHTS,
+    Entry,
+    Tensors,
+    weight_files,
+)
 from embedsvc.errors import CheckpointError
-from embedsvc.files import Files
-from embedsvc.modules import BOOLEANS, NAMES, Normalize
-from embedsvc.packed_weights import quantize
-from embedsvc.tensors import BITS, DTYPES, GROUP_SIZES, INDEX, WEIGHTS, Entry, Tensors, weight_files
 
 CODES: dict[Dtype, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 WHOLE = ("position", "token_type", "router", "pooler", "norm")

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from embedsvc import pooling
 from embedsvc.cards import Dtype
-from embedsvc.checkpoint import Checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.cost import measure
 from embedsvc.errors import CheckpointError
-from embedsvc.late_chunking import pool as pool_spans
 from embedsvc.models import (
     EXCEED_FLOAT16,
     Architecture,
@@ -21,7 +20,8 @@ from embedsvc.models import (
     read_config,
 )
 from embedsvc.ops.base import Array, Batch, Ops, TokenIds
-from embedsvc.tokens import SpannedText, Text
+from embedsvc.texts.late_chunking import pool as pool_spans
+from embedsvc.texts.tokens import SpannedText, Text
 from embedsvc.turns import InTurn, Stepwise, at_once
 
 

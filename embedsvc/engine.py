@@ -14,21 +14,21 @@ from tokenizers import Encoding
 
 from embedsvc.batcher import Batcher
 from embedsvc.cache import Cache
-from embedsvc.checkpoint import Checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.device import Device
 from embedsvc.encoder import Encoder
 from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
-from embedsvc.histogram import Histogram
-from embedsvc.inputs import PLAIN, Input, Reading, Tokenized, tokenize, tokenize_chunks
-from embedsvc.late_chunking import Chunk
 from embedsvc.ops.base import TokenIds
-from embedsvc.record import current
-from embedsvc.requests import Chunking, Offsets
 from embedsvc.settings import Settings
 from embedsvc.store import Store
-from embedsvc.tokenizer import Tokenizer
-from embedsvc.tokens import SpannedText, Text
-from embedsvc.truncation import average
+from embedsvc.telemetry.histogram import Histogram
+from embedsvc.telemetry.record import current
+from embedsvc.texts.inputs import PLAIN, Input, Reading, Tokenized, tokenize, tokenize_chunks
+from embedsvc.texts.late_chunking import Chunk
+from embedsvc.texts.requests import Chunking, Offsets
+from embedsvc.texts.tokenizer import Tokenizer
+from embedsvc.texts.tokens import SpannedText, Text
+from embedsvc.texts.truncation import average
 
 TEXTS = 64
 """Texts tokenised at a time."""

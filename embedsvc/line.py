@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cost import Cost
-from embedsvc.record import Record
-from embedsvc.tokens import Text
+from embedsvc.telemetry.record import Record
+from embedsvc.texts.tokens import Text
 
 WINDOW = 1024
 """Entries at the head of the line that a batch is chosen from."""

@@ -21,10 +21,10 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from embedsvc import __version__
-from embedsvc.histogram import Histogram
-from embedsvc.instances import State
-from embedsvc.record import Record
-from embedsvc.registry import Registry
+from embedsvc.instances.instance import State
+from embedsvc.instances.registry import Registry
+from embedsvc.telemetry.histogram import Histogram
+from embedsvc.telemetry.record import Record
 
 Samples = Iterable[tuple[list[str], float]]
 

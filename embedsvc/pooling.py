@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Pooling
+from embedsvc.checkpoints.modules import Activation, Dense, LayerNorm, Step
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import EmbeddingFailed
-from embedsvc.modules import Activation, Dense, LayerNorm, Step
 from embedsvc.ops.base import Array, Ops
-from embedsvc.tensors import Tensors
 
 Floats = NDArray[np.float32]
 

@@ -23,7 +23,7 @@ from embedsvc.bulk.pipeline import Embedding, Pipeline
 from embedsvc.bulk.rows import Bad, Columns, Item, to_json
 from embedsvc.commands.common import find_card
 from embedsvc.errors import BulkError
-from embedsvc.loop import new_event_loop
+from embedsvc.process.loop import new_event_loop
 from embedsvc.ray_cluster import connect
 from embedsvc.settings import Settings
 

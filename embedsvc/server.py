@@ -20,17 +20,17 @@ from typing import Any
 import uvicorn
 
 from embedsvc import __version__
-from embedsvc.access import check_address
 from embedsvc.app import create_app
-from embedsvc.connection import Connection, Limits
 from embedsvc.errors import AddressError, CardsError, RequestError
-from embedsvc.logs import Log, open_log
+from embedsvc.http.access import check_address
+from embedsvc.http.connection import Connection, Limits
+from embedsvc.instances.registry import Registry
+from embedsvc.instances.reloading import reload
 from embedsvc.metrics import Metrics, counter, gauge
-from embedsvc.notify import notify
-from embedsvc.record import Record
-from embedsvc.registry import Registry
-from embedsvc.reloading import reload
+from embedsvc.process.notify import notify
 from embedsvc.settings import Settings
+from embedsvc.telemetry.logs import Log, open_log
+from embedsvc.telemetry.record import Record
 from embedsvc.watch import Watch, end_process
 
 KEEP_ALIVE_SECONDS = 75
@@ -83,7 +83,9 @@ def _telling(settings: Settings, told: Log) -> Generator[Callable[[Record], None
     if settings.otlp_endpoint is None:
         yield told.tell
         return
-    from embedsvc.traces import Traces  # few send traces, and its libraries are slow to import
+    from embedsvc.telemetry.traces import (
+        Traces,  # few send traces, and its libraries are slow to import
+    )
 
     with closing(Traces(settings.otlp_endpoint, __version__)) as traces:
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from embedsvc import matryoshka
 from embedsvc.cards import Card
 from embedsvc.engine import Embedded, Engine
-from embedsvc.inputs import Reading
-from embedsvc.prompts import choose
-from embedsvc.requests import EmbeddingRequest
+from embedsvc.texts.inputs import Reading
+from embedsvc.texts.prompts import choose
+from embedsvc.texts.requests import EmbeddingRequest
 
 
 async def vectors_of(

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Card
-from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.sources import sha256
+from embedsvc.checkpoints.tensors import weight_files
 from embedsvc.encoder import Encoder, load_encoder
 from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.ops.base import Ops, TokenIds
 from embedsvc.samples import TEXTS
-from embedsvc.sources import sha256
-from embedsvc.tensors import weight_files
-from embedsvc.tokenizer import open_tokenizer
+from embedsvc.texts.tokenizer import open_tokenizer
 
 CANONICAL = Path(__file__).parent / "data" / "canonical.json"
 FULL_LENGTH = 512

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from embedsvc.device import Device, Work
 from embedsvc.engine import Engine
 from embedsvc.errors import EXIT_HUNG
-from embedsvc.notify import notify
-from embedsvc.registry import Registry
+from embedsvc.instances.registry import Registry
+from embedsvc.process.notify import notify
 
 TICK_SECONDS = 1.0
 """From one look to the next."""

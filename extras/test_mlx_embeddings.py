@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from embedsvc.cards import Card
-from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.tokenizer_files import read_tokenizer
 from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
 from embedsvc.ops.mlx import MlxOps
 from embedsvc.ops.numpy import NumpyOps
-from embedsvc.tokenizer_files import read_tokenizer
 from tests.checkpoints import write_bert, write_json, write_tokenizer
 
 VOCABULARY, WIDTH, HEADS, KV_HEADS, SIZE, INNER, LAYERS = 40, 32, 4, 2, 8, 64, 2

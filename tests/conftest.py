@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from embedsvc.app import create_app
 from embedsvc.cards import Card, read_cards
-from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.ops.base import Ops
 from embedsvc.ops.mlx import MlxOps
 from embedsvc.ops.native import NativeOps

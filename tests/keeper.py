@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Card, read_cards
-from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.device import Device
 from embedsvc.engine import Engine
 from embedsvc.errors import CheckpointError
-from embedsvc.instances import Instance, State
-from embedsvc.loading import Loader, Told
-from embedsvc.memory import weights_size
+from embedsvc.instances.instance import Instance, State
+from embedsvc.instances.loading import Loader, Told
+from embedsvc.instances.memory import weights_size
+from embedsvc.instances.registry import Registry
 from embedsvc.ops.numpy import NumpyOps
-from embedsvc.registry import Registry
 from embedsvc.settings import Settings
 from tests.checkpoints import write_bert
 

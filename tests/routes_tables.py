@@ -3,7 +3,7 @@
 from typing import Any
 
 from embedsvc.app import create_app
-from embedsvc.openapi import describe
+from embedsvc.http.openapi import describe
 from embedsvc.settings import Settings
 from tests.models_table import FILE
 

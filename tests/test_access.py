@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.access import Access, check_address, is_loopback
 from embedsvc.app import create_app
 from embedsvc.errors import CardsError
+from embedsvc.http.access import Access, check_address, is_loopback
 from embedsvc.settings import Settings
 from tests.conftest import serve
 

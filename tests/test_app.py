@@ -13,7 +13,7 @@ from embedsvc.cards import Dtype
 from embedsvc.encoder import Encoder
 from embedsvc.engine import Engine
 from embedsvc.errors import CardsError, CheckpointError
-from embedsvc.registry import Registry
+from embedsvc.instances.registry import Registry
 from embedsvc.settings import Settings
 from tests.checkpoints import write_bert
 
@@ -196,7 +196,7 @@ def test_two_passes_may_be_in_flight_on_mlx(
 def test_a_card_that_is_not_preloaded_is_loaded_once_when_first_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import embedsvc.loading as loading_module
+    import embedsvc.instances.loading as loading_module
 
     write_bert(tmp_path / "tiny")
     (tmp_path / "models.toml").write_text("[models.lazy]\npath = 'tiny'\n")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from embedsvc.cards import Card
-from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
 from embedsvc.models import ARCHITECTURES, EXCEED_FLOAT16, find_architecture, read_config

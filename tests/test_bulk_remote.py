@@ -13,7 +13,7 @@ import pytest
 from embedsvc.bulk.about import How
 from embedsvc.bulk.remote import Remote, open_remote
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
-from embedsvc.requests import Chunking
+from embedsvc.texts.requests import Chunking
 from tests.fake_server import FakeServer, refusal, vector_of
 
 

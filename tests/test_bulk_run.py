@@ -21,8 +21,8 @@ from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import Columns
 from embedsvc.engine import Embedded
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
-from embedsvc.late_chunking import Chunk
-from embedsvc.requests import Chunking
+from embedsvc.texts.late_chunking import Chunk
+from embedsvc.texts.requests import Chunking
 from tests.fake_server import vector_of
 
 KEYED = Columns("text", "key")

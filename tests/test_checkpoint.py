@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from embedsvc.cards import Card
-from embedsvc.checkpoint import open_checkpoint
+from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
 from embedsvc.ops.numpy import NumpyOps
@@ -60,7 +60,7 @@ def test_without_its_package_the_default_model_comes_from_the_hub(
         asked.append((repo, revision))
         return write_bert(tmp_path)
 
-    monkeypatch.setattr("embedsvc.hub.find", find)
+    monkeypatch.setattr("embedsvc.checkpoints.hub.find", find)
     checkpoint = open_checkpoint(
         Card(id="x", package="no_such_package/model", repo="org/name", revision="abc")
     )

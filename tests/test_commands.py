@@ -1,5 +1,7 @@
 """Commands on a running server."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +94,9 @@ def test_a_server_that_is_not_there_or_refuses_is_said(
         assert "embedsvc: no server at http://127.0.0.1:9" in capsys.readouterr().err
     assert run("ps", "--api-key", KEY)
     assert main(["ps", "--url", f"{url}/v1", "--api-key", KEY]) == 0
+
+
+def test_who_reads_but_the_first_line_gets_no_traceback(folder: Path) -> None:
+    command = f"{sys.executable} -m embedsvc models --models {folder / 'models.toml'} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+    assert done.stderr == ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from embedsvc.cli import COMMANDS, _parser, main
+from embedsvc.cli import COMMANDS, main
 
 CASES = [
     ("serv", {"serve", "service"}),
@@ -62,4 +62,4 @@ def test_every_command_is_known_to_every_shell(capsys: pytest.CaptureFixture[str
 
 def test_another_shell_is_refused() -> None:
     with pytest.raises(SystemExit):
-        _parser().parse_args(["completion", "tcsh"])
+        main(["completion", "tcsh"])

@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from embedsvc.cards import Card
-from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.packed_weights import Quantized
 from embedsvc.cli import main
 from embedsvc.conversion import Precision, convert
 from embedsvc.encoder import load_encoder
@@ -17,7 +18,6 @@ from embedsvc.errors import CheckpointError
 from embedsvc.ops.base import Ops
 from embedsvc.ops.mlx import MlxOps
 from embedsvc.ops.numpy import NumpyOps
-from embedsvc.packed_weights import Quantized
 from tests.checkpoints import write_bert, write_json, write_modules
 from tests.modules_cases import NORMALIZE, dense, pooling
 from tests.tiny import CASES

@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedsvc.activity import Reading, compare, read
-from embedsvc.histogram import SECONDS
 from embedsvc.routes.dashboard import FOLDER
+from embedsvc.telemetry.histogram import SECONDS
 from tests.conftest import serve
 from tests.test_server import serving
 

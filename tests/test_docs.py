@@ -72,7 +72,7 @@ def read(command: Command) -> None:
     done = subprocess.run(["bash", "-n", "-c", command.line], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     if (arguments := command.ours()) is not None:
-        _parser().parse_args(arguments)
+        _parser(arguments).parse_args(arguments)
 
 
 def run(command: Command, line: str, folder: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from embedsvc.environment import read_environment, updated
 from embedsvc.errors import CardsError
-from embedsvc.logfile import LogFile, log_to
-from embedsvc.notify import notify
+from embedsvc.process.environment import read_environment, updated
+from embedsvc.process.logfile import LogFile, log_to
+from embedsvc.process.notify import notify
 
 VALUES = {
     "PLAIN": "8000",

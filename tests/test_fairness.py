@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from embedsvc.device import Device
-from embedsvc.instances import Instance
+from embedsvc.instances.instance import Instance
 from embedsvc.ops.numpy import NumpyOps
 from embedsvc.turns import InTurn
 from tests import keeper as keeper_module

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from embedsvc.cli import COMMANDS, _parser, main
+from embedsvc.cli import COMMANDS, _command, _parser, main
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
@@ -22,9 +22,10 @@ def test_help_begins_with_examples(name: str, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_are_commands_that_are_understood(name: str) -> None:
     found = 0
-    for line in COMMANDS[name][0].EXAMPLES.splitlines():
+    for line in _command(name).EXAMPLES.splitlines():
         if match := re.search(r"^  .*?\bembedsvc (.*?)(?: *\)'? .*|>.*)?$", line):
-            given = _parser().parse_args(shlex.split(match[1], comments=True))
+            arguments = shlex.split(match[1], comments=True)
+            given = _parser(arguments).parse_args(arguments)
             assert given.command == name
             found += 1
     assert found

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedsvc.histogram import SECONDS, SIZES, Histogram, quantile
+from embedsvc.telemetry.histogram import SECONDS, SIZES, Histogram, quantile
 
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.floats(0, 1))

@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from embedsvc.cards import Truncate
-from embedsvc.checkpoint import Checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.encoder import load_encoder
-from embedsvc.inputs import Input, Reading, tokenize, tokenize_chunks
-from embedsvc.late_chunking import pool
 from embedsvc.ops.base import Ops
 from embedsvc.ops.numpy import NumpyOps
-from embedsvc.requests import Chunking
-from embedsvc.token_ids import _table
-from embedsvc.tokenizer import Tokenizer
-from embedsvc.tokens import SpannedText
-from embedsvc.truncation import average
+from embedsvc.texts.inputs import Input, Reading, tokenize, tokenize_chunks
+from embedsvc.texts.late_chunking import pool
+from embedsvc.texts.requests import Chunking
+from embedsvc.texts.token_ids import _table
+from embedsvc.texts.tokenizer import Tokenizer
+from embedsvc.texts.tokens import SpannedText
+from embedsvc.texts.truncation import average
 from tests.conftest import serve
 
 CLS, SEP, A = 2, 3, 4  # and b is 5, c is 6, ...

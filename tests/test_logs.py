@@ -19,7 +19,8 @@ from starlette.testclient import TestClient
 
 from embedsvc.app import create_app
 from embedsvc.encoder import Encoder
-from embedsvc.logs import (
+from embedsvc.settings import Settings
+from embedsvc.telemetry.logs import (
     MOST_WAITING,
     Log,
     level_of,
@@ -29,8 +30,7 @@ from embedsvc.logs import (
     timestamp,
     within_line,
 )
-from embedsvc.record import Record
-from embedsvc.settings import Settings
+from embedsvc.telemetry.record import Record
 
 
 @contextmanager

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from embedsvc.cards import Card
-from embedsvc.checkpoint import open_checkpoint
+from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
 from embedsvc.ops.base import Ops
 from embedsvc.ops.numpy import NumpyOps
-from embedsvc.tokenizer import Tokenizer
+from embedsvc.texts.tokenizer import Tokenizer
 from tests.checkpoints import write_bert, write_json, write_modules
 from tests.modules_cases import CASES, NORMALIZE, TEXTS, WIDTH, Module, dense, pooling
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedsvc.checkpoint import Checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.encoder import load_encoder
 from embedsvc.ops.base import Attention, Batch, Norm, columns, rope_table
 from embedsvc.ops.native import NativeOps, library

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.openapi import REFUSALS
+from embedsvc.http.openapi import REFUSALS
+from embedsvc.http.schema import EmbeddingAnswer, ErrorAnswer, Model, ModelList
 from embedsvc.routes.documents import PAGE
 from embedsvc.routes.endpoint import Endpoint
-from embedsvc.schema import EmbeddingAnswer, ErrorAnswer, Model, ModelList
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedsvc.checkpoint import Checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.encoder import Encoder, load_encoder
 from embedsvc.ops.mlx import MlxOps
-from embedsvc.tokenizer import Tokenizer
+from embedsvc.texts.tokenizer import Tokenizer
 from tests.conftest import BACKENDS
 
 REFERENCE = Path(__file__).parent / "reference"

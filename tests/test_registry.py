@@ -9,7 +9,11 @@ from threading import Event
 import numpy as np
 import pytest
 
+from embedsvc.device import Device
 from embedsvc.errors import CheckpointError, DoesNotFit, Loading, Stopped, Unavailable
+from embedsvc.ops.mlx import MlxOps
+from embedsvc.routes.instances import until_settled
+from tests import keeper as keeper_module
 from tests.keeper import become, keeping, write_cards
 
 
@@ -245,7 +249,7 @@ def test_a_download_ends_at_once_when_its_model_is_unloaded(
         assert stop.wait(10)
         raise Stopped("it was stopped")
 
-    monkeypatch.setattr("embedsvc.loading.find_checkpoint", download)
+    monkeypatch.setattr("embedsvc.instances.loading.find_checkpoint", download)
 
     async def main() -> None:
         async with keeping(tmp_path) as keeper:
@@ -283,6 +287,25 @@ def test_progress_is_told_in_bytes_from_nothing_to_all(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_who_watches_slowly_still_sees_how_it_ends(tmp_path: Path) -> None:
+    write_cards(tmp_path)
+
+    async def main() -> None:
+        async with keeping(tmp_path) as keeper:
+            keeper.loader.gate.clear()
+            instance = keeper.start(keeper.named("a"))
+            changes, events = instance.changes(), until_settled(instance)
+            assert (await anext(changes)).state == "loading"
+            assert b'"state":"loading"' in await anext(events)
+            keeper.loader.gate.set()
+            await instance.loaded()
+            assert [b'"state":"ready"' in event async for event in events] == [True]
+            await keeper.unload(instance)
+            assert [each.state async for each in changes] == ["unloaded"]
+
+    asyncio.run(main())
+
+
 def test_closing_answers_what_runs_and_refuses_what_waits(tmp_path: Path) -> None:
     write_cards(tmp_path)
 
@@ -300,5 +323,28 @@ def test_closing_answers_what_runs_and_refuses_what_waits(tmp_path: Path) -> Non
             with pytest.raises(Unavailable, match="shutting down"):
                 await keeper.embed("b")
             assert keeper.memory.used == 0
+
+    asyncio.run(main())
+
+
+def test_on_mlx_a_model_gives_its_memory_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlx.core as mx
+
+    size = write_cards(tmp_path)
+    device = Device(MlxOps, workers=1, one_thread=True)
+    monkeypatch.setattr(keeper_module, "Device", lambda *_, **__: device)
+
+    async def main() -> None:
+        async with keeping(tmp_path) as keeper:
+            await keeper.unload(await keeper.load("a"))  # what the first one leaves stays
+            before = mx.get_active_memory()
+            instance = await keeper.load("a")
+            await keeper.embed("a")
+            assert mx.get_active_memory() >= before + size * 0.9
+            await keeper.unload(instance)
+            assert mx.get_active_memory() <= before
+            assert mx.get_cache_memory() == 0
 
     asyncio.run(main())

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from embedsvc.answers import write_embeddings, write_rows
 from embedsvc.errors import BadRequest
+from embedsvc.http.answers import write_embeddings, write_rows
+from embedsvc.http.schema import read_request
 from embedsvc.quantize import DTYPES
-from embedsvc.requests import Chunking, EncodingFormat
-from embedsvc.schema import read_request
+from embedsvc.texts.requests import Chunking, EncodingFormat
 
 
 def read(**fields: object):

@@ -82,7 +82,8 @@ def test_the_launch_agent_says_all_that_launchd_needs(home: Path) -> None:
         "StandardErrorPath": f"{log}/launchd.log",
     }
     assert Path(log).is_dir()
-    assert cli._parser().parse_args(settings["ProgramArguments"][4:]).command == "serve"
+    arguments = settings["ProgramArguments"][4:]
+    assert cli._parser(arguments).parse_args(arguments).command == "serve"
 
 
 def test_a_launch_agent_has_newsyslog_rotate_its_log(home: Path) -> None:

@@ -26,9 +26,10 @@ def test_every_setting_is_an_environment_variable_and_all_but_the_keys_an_option
         option = [f"--{field.name.replace('_', '-')}", value]
         if field.name == "api_keys":
             with pytest.raises(SystemExit):
-                _parser().parse_args(["serve", *option])
+                _parser(["serve"]).parse_args(["serve", *option])
             continue
-        given = vars(_parser().parse_args(["serve", *option[: 1 if field.type is bool else 2]]))
+        first = option[: 1 if field.type is bool else 2]
+        given = vars(_parser(["serve"]).parse_args(["serve", *first]))
         assert read_settings(given, {}) == settings
 
 

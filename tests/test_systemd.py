@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from embedsvc.environment import updated
 from embedsvc.probe import probe
+from embedsvc.process.environment import updated
 from embedsvc.service.systemd import UNIT, unit
 from tests.service import job
 from tests.test_environment import VALUES

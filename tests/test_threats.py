@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.access import Access
 from embedsvc.cards import Card, ad_hoc_card
-from embedsvc.checkpoint import open_checkpoint
+from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError, ModelNotFound
+from embedsvc.http.access import Access
 from embedsvc.ops.numpy import NumpyOps
 from embedsvc.settings import Settings
 from tests.checkpoints import CONFIG, write_bert

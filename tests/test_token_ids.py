@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedsvc.token_ids import SPECIAL, TOKENS, _table, decode
+from embedsvc.texts.token_ids import SPECIAL, TOKENS, _table, decode
 
 # Ids as OpenAI's own tokeniser gives them.
 KNOWN = [
@@ -60,7 +60,8 @@ def test_what_is_no_id_is_named(wrong: int) -> None:
 
 def test_the_table_is_read_when_it_is_needed() -> None:
     script = (
-        "import sys; from embedsvc import app, token_ids\n"
+        "import sys; from embedsvc import app\n"
+        "from embedsvc.texts import token_ids\n"
         "assert token_ids._table.cache_info().currsize == 0\n"
         "token_ids.decode([0])\n"
         "assert token_ids._table.cache_info().currsize == 1\n"

@@ -12,11 +12,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from embedsvc.cards import Card
-from embedsvc.checkpoint import open_checkpoint
+from embedsvc.checkpoints.checkpoint import open_checkpoint
+from embedsvc.checkpoints.tokenizer_files import read_tokenizer
 from embedsvc.errors import BadRequest, CheckpointError
-from embedsvc.inputs import PLAIN, tokenize
-from embedsvc.tokenizer import Tokenizer
-from embedsvc.tokenizer_files import read_tokenizer
+from embedsvc.texts.inputs import PLAIN, tokenize
+from embedsvc.texts.tokenizer import Tokenizer
 from tests.checkpoints import CONFIG, write_json
 
 REFERENCE = Path(__file__).parent / "reference"

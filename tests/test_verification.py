@@ -9,7 +9,7 @@ import pytest
 
 from embedsvc import verification
 from embedsvc.cards import Card
-from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.cli import main
 from embedsvc.encoder import Encoder
 from embedsvc.ops.base import TokenIds
@@ -102,7 +102,7 @@ def test_an_installed_sentence_transformers_has_the_last_word(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from embedsvc.encoder import load_encoder
-    from embedsvc.tokenizer import Tokenizer
+    from embedsvc.texts.tokenizer import Tokenizer
 
     ids = Tokenizer("x", tiny.folder, 10**9).encode(TEXTS)
     own = load_encoder(NumpyOps(), tiny).encode([text[:32] for text in ids])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from embedsvc.bulk.dtypes import Stored
 from embedsvc.cards import Truncate
-from embedsvc.requests import Chunking, EmbeddingRequest
+from embedsvc.texts.requests import Chunking, EmbeddingRequest
 
 PROBE = "The quick brown fox jumps over the lazy dog."
 """A text whose vector tells one model from another."""

@@ -10,7 +10,7 @@ from embedsvc.cards import Card, Cards, find_cards
 from embedsvc.device import open_device
 from embedsvc.engine import Embedded
 from embedsvc.errors import BulkError, Unavailable
-from embedsvc.registry import Registry
+from embedsvc.instances.registry import Registry
 from embedsvc.settings import Settings
 from embedsvc.vectors import vectors_of
 

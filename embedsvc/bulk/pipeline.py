@@ -18,7 +18,7 @@ from embedsvc.bulk.embedder import Embedder, probe
 from embedsvc.bulk.partial import Record
 from embedsvc.bulk.rows import Bad, Row, set_aside
 from embedsvc.errors import BulkError, EmbeddingFailed, RequestError
-from embedsvc.late_chunking import Chunk
+from embedsvc.texts.late_chunking import Chunk
 
 BLOCK_SECONDS = 0.25
 """Of work in a block: enough to fill batches, and little to be done again by who is killed."""

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from embedsvc.bulk.about import How
 from embedsvc.engine import Embedded
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
-from embedsvc.late_chunking import Chunk
-from embedsvc.schema import ChunkRow
+from embedsvc.http.schema import ChunkRow
+from embedsvc.texts.late_chunking import Chunk
 
 AGAIN = (408, 409, 425, 429, 502, 503, 504)
 """Answers of a server that may do better later."""

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Card, Dtype
-from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.tensors import BITS, GROUP_SIZES, weight_files
 from embedsvc.commands.common import add_model, find_card, on_device
 from embedsvc.conversion import Precision, convert
 from embedsvc.encoder import load_encoder
 from embedsvc.ops.base import Ops
 from embedsvc.samples import TEXTS
-from embedsvc.tensors import BITS, GROUP_SIZES, weight_files
-from embedsvc.tokenizer import open_tokenizer
+from embedsvc.texts.tokenizer import open_tokenizer
 
 EXAMPLES = """\
   embedsvc convert bge-m3 bge-m3-8bit --bits 8

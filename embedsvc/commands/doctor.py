@@ -9,8 +9,8 @@ from embedsvc.diagnosis.computing import backend, memory, versions
 from embedsvc.diagnosis.finding import Finding, ok, wrong
 from embedsvc.diagnosis.models import models
 from embedsvc.diagnosis.surroundings import address, folders, service
-from embedsvc.environment import read_environment
 from embedsvc.errors import CardsError
+from embedsvc.process.environment import read_environment
 from embedsvc.service.here import environment_file
 from embedsvc.settings import BackendChoice, Settings, read_settings
 

@@ -15,7 +15,7 @@ from embedsvc.bulk.rows import OWN, Columns
 from embedsvc.cards import Truncate
 from embedsvc.commands.source import add_source, add_vectors, open_source, run_loop
 from embedsvc.errors import CardsError
-from embedsvc.requests import Chunking
+from embedsvc.texts.requests import Chunking
 
 EXAMPLES = """\
   embedsvc embed reviews.jsonl --column body --id-column id --output reviews.parquet

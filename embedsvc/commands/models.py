@@ -3,12 +3,11 @@
 import argparse
 from pathlib import Path
 
-from embedsvc import hub
 from embedsvc.cards import Card, find_cards, read_cards
+from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.commands.table import write_table
 from embedsvc.errors import CheckpointError
-from embedsvc.memory import in_words
-from embedsvc.sources import find_checkpoint
+from embedsvc.instances.memory import in_words
 
 EXAMPLES = """\
   embedsvc models
@@ -33,6 +32,8 @@ def _here(card: Card) -> tuple[str, str, str]:
     try:
         folder = find_checkpoint(card, download=False)
     except CheckpointError:
+        from embedsvc.checkpoints import hub  # takes long to import
+
         part = hub.size_of_parts(card.repo) if card.repo else 0
         state = "in part" if part else "no"
         return state, in_words(part) if part else "", card.repo or str(card.path or card.package)

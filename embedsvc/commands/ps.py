@@ -5,7 +5,7 @@ from typing import Any
 
 from embedsvc.commands.server import add_server, server_of
 from embedsvc.commands.table import write_table
-from embedsvc.memory import in_words
+from embedsvc.instances.memory import in_words
 
 EXAMPLES = """\
   embedsvc ps

@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from embedsvc import hub
 from embedsvc.cards import Card, find_cards, read_cards
-from embedsvc.checkpoint import open_checkpoint
+from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.commands.progress import Bar
 from embedsvc.errors import CardsError, CheckpointError
 
@@ -25,6 +24,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print the folder of each. Raises `SetupError`."""
+    from embedsvc.checkpoints import hub  # takes long to import
+
     by_name = read_cards(find_cards(given.models)).by_name
     for model in given.model:
         card = by_name.get(model) or (Card(id=model, repo=model) if "/" in model else None)

@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-from embedsvc import hub
 from embedsvc.cards import find_cards, read_cards
 from embedsvc.errors import CardsError
-from embedsvc.memory import in_words
+from embedsvc.instances.memory import in_words
 
 EXAMPLES = """\
   embedsvc rm bge-m3
@@ -23,6 +22,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print what was deleted. Raises `SetupError`."""
+    from embedsvc.checkpoints import hub  # takes long to import
+
     by_name = read_cards(find_cards(given.models)).by_name
     for model in given.model:
         repo = by_name[model].repo if model in by_name else model

@@ -16,7 +16,7 @@ from embedsvc.bulk.rows import plain, to_json
 from embedsvc.bulk.search import Hit, search
 from embedsvc.commands.source import add_source, open_source, run_loop
 from embedsvc.errors import BulkError, CardsError, RequestError
-from embedsvc.prompts import SAME
+from embedsvc.texts.prompts import SAME
 
 EXAMPLES = """\
   embedsvc search reviews.parquet "arrived broken"

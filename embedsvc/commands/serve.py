@@ -5,9 +5,9 @@ import asyncio
 import os
 from pathlib import Path
 
-from embedsvc.environment import read_environment
-from embedsvc.logfile import log_to
-from embedsvc.loop import new_event_loop
+from embedsvc.process.environment import read_environment
+from embedsvc.process.logfile import log_to
+from embedsvc.process.loop import new_event_loop
 from embedsvc.server import serve
 from embedsvc.settings import Settings, read_settings
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from embedsvc.environment import read_environment, updated
 from embedsvc.errors import CardsError
 from embedsvc.probe import probe
+from embedsvc.process.environment import read_environment, updated
 from embedsvc.service.here import (
     Manager,
     check_program,

@@ -13,9 +13,9 @@ from embedsvc.bulk.local import open_local
 from embedsvc.bulk.remote import open_remote
 from embedsvc.commands.common import find_card
 from embedsvc.errors import CardsError
-from embedsvc.loop import new_event_loop
-from embedsvc.prompts import SAME
+from embedsvc.process.loop import new_event_loop
 from embedsvc.settings import BackendChoice, read_settings
+from embedsvc.texts.prompts import SAME
 
 CALLS = 4
 LOCAL = ("models", "backend")

@@ -4,7 +4,7 @@ import argparse
 
 from embedsvc.commands.server import add_server, server_of
 from embedsvc.errors import ServerError
-from embedsvc.memory import in_words
+from embedsvc.instances.memory import in_words
 
 EXAMPLES = """\
   embedsvc status

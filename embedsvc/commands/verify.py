@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from embedsvc.checkpoint import open_checkpoint
+from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.commands.common import add_model, find_card, on_device
 from embedsvc.ops.base import Ops
 from embedsvc.verification import Check, verify

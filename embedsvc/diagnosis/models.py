@@ -6,13 +6,13 @@ from pathlib import Path
 import msgspec
 
 from embedsvc.cards import Card, Dtype, find_cards, read_cards
-from embedsvc.checkpoint import open_checkpoint
+from embedsvc.checkpoints.checkpoint import open_checkpoint
+from embedsvc.checkpoints.sources import find_checkpoint
+from embedsvc.checkpoints.tensors import weight_files
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.encoder import find_pass
 from embedsvc.errors import CardsError, CheckpointError
-from embedsvc.sources import find_checkpoint
-from embedsvc.tensors import weight_files
-from embedsvc.tokenizer import open_tokenizer
+from embedsvc.texts.tokenizer import open_tokenizer
 
 
 def models(file: Path | None) -> Iterator[Finding]:

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from embedsvc.access import check_address
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError, ServiceError
+from embedsvc.http.access import check_address
 from embedsvc.probe import probe
 from embedsvc.service.here import environment_file, manager
 from embedsvc.service.job import HOPELESS, Job

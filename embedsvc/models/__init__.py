@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.models import (
     bert,
     distilbert,
@@ -21,7 +22,6 @@ from embedsvc.models import (
     static,
 )
 from embedsvc.ops.base import Array, Batch, Ops
-from embedsvc.tensors import Tensors
 
 
 class Architecture(Protocol):

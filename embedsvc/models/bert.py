@@ -6,10 +6,10 @@ MiniLM, BGE, E5, GTE (v1) and Arctic (v1) are this architecture.
 from dataclasses import dataclass
 from typing import Literal
 
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.models.configs import Sizes
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
-from embedsvc.tensors import Tensors
 
 UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
 """Tensors that checkpoints carry and the hidden states do not need."""

@@ -4,10 +4,10 @@ from typing import Literal
 
 import msgspec
 
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.models import bert
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Attention, Ops
-from embedsvc.tensors import Tensors
 
 UNUSED = ("vocab_",)
 """Tensors that checkpoints carry and the hidden states do not need."""

@@ -8,9 +8,9 @@ import importlib.util
 from importlib import import_module
 from typing import Any
 
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import CheckpointError
 from embedsvc.ops.base import Array, Batch, Ops
-from embedsvc.tensors import Tensors
 
 Config = dict[str, Any]
 

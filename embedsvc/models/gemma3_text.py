@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.models.configs import RopeByLayer, Sizes, refuse_unless
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Ops, columns, rope_table
-from embedsvc.tensors import Tensors
 
 UNUSED = ("lm_head.",)
 """Tensors that checkpoints carry and the hidden states do not need."""

@@ -9,10 +9,10 @@ from typing import Literal
 
 import msgspec
 
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.models.configs import Sizes, refuse_unless
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns, rope_table
-from embedsvc.tensors import Tensors
 
 UNUSED = ("pooler.", "classifier.", "lm_head.")
 """Tensors that checkpoints carry and the hidden states do not need."""

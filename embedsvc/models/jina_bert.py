@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.models.configs import Sizes
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
-from embedsvc.tensors import Tensors
 
 UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
 """Tensors that checkpoints carry and the hidden states do not need."""

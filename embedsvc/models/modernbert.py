@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.models.configs import RopeByLayer, Sizes
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns, rope_table
-from embedsvc.tensors import Tensors
 
 UNUSED = ("head.", "decoder.", "classifier.")
 """Tensors that checkpoints carry and the hidden states do not need."""

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.models import bert
 from embedsvc.models.configs import Sizes
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Attention, Ops
-from embedsvc.tensors import Tensors
 
 FIRST_POSITION = 2
 """Position tables begin with two rows that no token has, whatever the padding token is."""

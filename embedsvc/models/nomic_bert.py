@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.models.configs import Sizes, refuse_unless
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import (
@@ -22,7 +23,6 @@ from embedsvc.ops.base import (
     columns,
     rope_table,
 )
-from embedsvc.tensors import Tensors
 
 UNUSED = ("pooler.", "cls.")
 """Tensors that checkpoints carry and the hidden states do not need."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedsvc.checkpoints.packed_weights import join
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.ops.base import Array, Linear, Norm, Ops
-from embedsvc.packed_weights import join
-from embedsvc.tensors import Tensors
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 Liu et al., 2019, arXiv:1907.11692. multilingual-e5, BGE-M3 and Arctic-L v2.0 are this architecture.
 """
 
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.models import bert
 from embedsvc.ops.base import Ops
-from embedsvc.tensors import Tensors
 
 
 class Config(bert.Config, frozen=True, kw_only=True):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.ops.base import Array, Batch, Ops
-from embedsvc.tensors import Tensors
 
 
 class Config(msgspec.Struct, frozen=True):

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
+from embedsvc.checkpoints.packed_weights import Quantized
 from embedsvc.ops.memory import MemoryUse
-from embedsvc.packed_weights import Quantized
 from embedsvc.turns import InTurn
 
 T = TypeVar("T")

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
+from embedsvc.checkpoints.packed_weights import Quantized
 from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
 from embedsvc.ops.memory import MemoryUse, machine_memory, return_freed_memory
 from embedsvc.ops.padded import (
@@ -30,7 +31,6 @@ from embedsvc.ops.padded import (
     grid_shape,
     lay_out,
 )
-from embedsvc.packed_weights import Quantized
 from embedsvc.turns import InTurn
 
 SETTINGS = {

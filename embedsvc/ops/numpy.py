@@ -18,10 +18,10 @@ import threadpoolctl
 from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
+from embedsvc.checkpoints.packed_weights import Quantized, expand
 from embedsvc.ops.attention import attend, pieces_of
 from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
 from embedsvc.ops.memory import MemoryUse, machine_memory, process_memory, return_freed_memory
-from embedsvc.packed_weights import Quantized, expand
 from embedsvc.turns import InTurn
 
 Floats = NDArray[np.float32]

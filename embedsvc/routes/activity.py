@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from embedsvc import __version__
 from embedsvc.activity import Activity, compare, read
+from embedsvc.instances.registry import Registry
 from embedsvc.metrics import Metrics
-from embedsvc.registry import Registry
 from embedsvc.routes.endpoint import Endpoint
 from embedsvc.routes.events import Events
 from embedsvc.routes.instances import InstanceList, tell_all

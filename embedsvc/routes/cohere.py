@@ -9,13 +9,13 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from embedsvc.answers import write_values
 from embedsvc.cards import Truncate
 from embedsvc.errors import BadRequest
+from embedsvc.http.answers import write_values
 from embedsvc.quantize import Dtype
-from embedsvc.requests import EmbeddingRequest, read_inputs
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
+from embedsvc.texts.requests import EmbeddingRequest, read_inputs
 
 TRUNCATE: dict[str, Truncate] = {"NONE": "error", "END": "end", "START": "start"}
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]

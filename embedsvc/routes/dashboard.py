@@ -9,8 +9,8 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from embedsvc.access import DASHBOARD
 from embedsvc.errors import NoRoute
+from embedsvc.http.access import DASHBOARD
 from embedsvc.routes.endpoint import Endpoint
 
 FOLDER = Path(__file__).parent.parent / "data" / "dashboard"

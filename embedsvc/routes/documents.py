@@ -9,7 +9,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from embedsvc.openapi import describe
+from embedsvc.http.openapi import describe
 from embedsvc.routes.endpoint import Endpoint, JsonResponse
 
 PAGE = Path(__file__).parent.parent / "data" / "docs.html"

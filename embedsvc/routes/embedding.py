@@ -9,9 +9,9 @@ from starlette.requests import Request
 
 from embedsvc.engine import Embedded
 from embedsvc.errors import ClientGone
-from embedsvc.record import current
-from embedsvc.registry import Registry
-from embedsvc.requests import EmbeddingRequest
+from embedsvc.instances.registry import Registry
+from embedsvc.telemetry.record import current
+from embedsvc.texts.requests import EmbeddingRequest
 from embedsvc.vectors import vectors_of
 
 T = TypeVar("T")

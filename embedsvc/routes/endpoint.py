@@ -11,10 +11,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from embedsvc.errors import BadRequest, BodyTooLarge, ClientGone, TooManyBytes
+from embedsvc.http.schema import not_json
 from embedsvc.metrics import Metrics
-from embedsvc.record import current
-from embedsvc.schema import not_json
 from embedsvc.settings import Settings
+from embedsvc.telemetry.record import current
 
 T = TypeVar("T")
 JSON = (b"content-type", b"application/json")

@@ -15,8 +15,8 @@ from starlette.responses import Response
 
 from embedsvc.cards import Card
 from embedsvc.errors import BadRequest, SetupError
-from embedsvc.instances import Instance
-from embedsvc.registry import Registry
+from embedsvc.instances.instance import Instance
+from embedsvc.instances.registry import Registry
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.routes.events import Events
 

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc.errors import BadRequest, CardsError
-from embedsvc.instances import Instance, State
-from embedsvc.registry import Registry
-from embedsvc.reloading import Changes, reload
+from embedsvc.instances.instance import Instance, State
+from embedsvc.instances.registry import Registry
+from embedsvc.instances.reloading import Changes, reload
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.routes.events import Events
 
@@ -96,7 +96,7 @@ async def reload_cards(request: Request) -> Response:
 
 async def watch_instance(request: Request) -> Response:
     """`GET /v1/instances/{id}/events`: what becomes of it, as server-sent events."""
-    return Events(request, _until_settled(_named(request)))
+    return Events(request, until_settled(_named(request)))
 
 
 routes = [
@@ -131,11 +131,12 @@ def tell_all(registry: Registry) -> InstanceList:
     return InstanceList("list", told, registry.memory.used, registry.memory.limit)
 
 
-async def _until_settled(instance: Instance) -> AsyncIterator[bytes]:
+async def until_settled(instance: Instance) -> AsyncIterator[bytes]:
     """The instance at every change, until it is ready, or is gone if it is going."""
     async for now in instance.changes():
+        settled = now.state == "ready" and not now.closing  # now: it may be after the yield
         yield msgspec.json.encode(tell(now))
-        if now.state == "ready" and not now.closing:
+        if settled:
             return
 
 

@@ -15,10 +15,10 @@ from starlette.responses import PlainTextResponse, Response
 
 from embedsvc.cards import Card
 from embedsvc.errors import BadRequest, ModelNotFound
-from embedsvc.registry import Registry
-from embedsvc.requests import EmbeddingRequest
+from embedsvc.instances.registry import Registry
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
+from embedsvc.texts.requests import EmbeddingRequest
 
 VERSION = "0.12.0"
 """The version of Ollama's API; clients ask for a least one."""

@@ -9,13 +9,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from embedsvc.answers import write_embeddings, write_rows
 from embedsvc.errors import ModelNotFound
-from embedsvc.late_chunking import Chunk
-from embedsvc.registry import Registry
-from embedsvc.routes.embedding import embed
-from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_bytes
-from embedsvc.schema import (
+from embedsvc.http.answers import write_embeddings, write_rows
+from embedsvc.http.schema import (
     ChunkRow,
     EmbeddingAnswer,
     EmbeddingBody,
@@ -23,6 +19,10 @@ from embedsvc.schema import (
     ModelList,
     read_request,
 )
+from embedsvc.instances.registry import Registry
+from embedsvc.routes.embedding import embed
+from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_bytes
+from embedsvc.texts.late_chunking import Chunk
 
 ROWS = 64
 """Vectors written in one turn of the event loop, which takes less than a millisecond."""

@@ -17,11 +17,11 @@ from tokenizers import Encoding
 from embedsvc import __version__
 from embedsvc.engine import Engine
 from embedsvc.errors import BadRequest
-from embedsvc.prompts import choose
-from embedsvc.registry import Registry
-from embedsvc.requests import EmbeddingRequest, read_inputs
+from embedsvc.instances.registry import Registry
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
+from embedsvc.texts.prompts import choose
+from embedsvc.texts.requests import EmbeddingRequest, read_inputs
 
 Texts = Annotated[str | list[str], Meta(description="A text, or texts.")]
 

@@ -106,6 +106,7 @@ def unit(job: Job) -> str:
         "# It says itself when its models are loaded, which may take a download.",
         "Type=notify\nNotifyAccess=main\nTimeoutStartSec=1h",
         f"ExecStart={' '.join(_argument(word) for word in job.command)}",
+        "ExecReload=kill -HUP $MAINPID",
         f"EnvironmentFile={_path(job.environment)}",
         "Restart=on-failure\nRestartSec=5",
         "# Wrong usage, a wrong setting, a model that cannot be loaded: no restart cures those.",

@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 from transformers import AutoConfig, AutoModel
 
 from embedsvc.cards import Card
-from embedsvc.checkpoint import open_checkpoint
+from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.encoder import load_encoder
 from embedsvc.ops.native import NativeOps
 from embedsvc.ops.numpy import NumpyOps

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.checkpoints.packed_weights import Quantized, expand
 from embedsvc.ops.base import Batch, Experts, Linear, Ops
 from embedsvc.ops.native import library
 from embedsvc.ops.native.library import Kernels
@@ -27,7 +28,6 @@ from embedsvc.ops.native.tape import (
     Weight,
 )
 from embedsvc.ops.numpy import Floats, NumpyOps, PackedLayout
-from embedsvc.packed_weights import Quantized, expand
 
 
 class NativeOps(NumpyOps):

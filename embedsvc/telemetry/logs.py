@@ -15,7 +15,7 @@ from typing import Protocol
 
 import orjson
 
-from embedsvc.record import Record
+from embedsvc.telemetry.record import Record
 
 GATHER_SECONDS = 0.05
 """For so long, lines about requests are gathered into one write."""

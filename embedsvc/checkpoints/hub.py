@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import WeakFileLock
 
-from embedsvc.download import BrokenFile, File, fetch, part_of
+from embedsvc.checkpoints.download import BrokenFile, File, fetch, part_of
 from embedsvc.errors import Stopped
 
 Told = Callable[[int, int], None]

@@ -3,7 +3,7 @@
 import msgspec
 
 from embedsvc.cards import read_cards
-from embedsvc.registry import Registry
+from embedsvc.instances.registry import Registry
 
 
 class Changes(msgspec.Struct):

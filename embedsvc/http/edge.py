@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from itertools import count
 from typing import Any
 
-from embedsvc.access import DASHBOARD, Access
-from embedsvc.answers import write_error
 from embedsvc.errors import BodyTooLarge, RequestError
+from embedsvc.http.access import DASHBOARD, Access
+from embedsvc.http.answers import write_error
 from embedsvc.metrics import Metrics
-from embedsvc.record import Record, current
 from embedsvc.settings import Settings
+from embedsvc.telemetry.record import Record, current
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from embedsvc.checkpoints.packed_weights import Quantized, expand
 from embedsvc.errors import CheckpointError
-from embedsvc.packed_weights import Quantized, expand
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

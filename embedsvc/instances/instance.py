@@ -13,10 +13,10 @@ from typing import Literal
 from uuid import uuid4
 
 from embedsvc.cards import Card
-from embedsvc.checkpoint import Checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.engine import Engine
 from embedsvc.errors import CheckpointError, SetupError, Stopped
-from embedsvc.loading import Loader
+from embedsvc.instances.loading import Loader
 
 State = Literal["unloaded", "downloading", "loading", "ready", "unloading", "failed"]
 FOREVER = -1.0
@@ -92,7 +92,7 @@ class Instance:
             self.last_used = asyncio.get_running_loop().time()
             if not self.users:
                 self._unused.set()
-                self._wait_for_users()
+                self._unload_when_idle()
 
     async def loaded(self) -> Engine:
         """Its engine, when it is there. Raises the `SetupError` that kept it from loading."""
@@ -105,7 +105,7 @@ class Instance:
     def set_keep_alive(self, seconds: float) -> None:
         self.keep_alive = seconds
         if not self.users:
-            self._wait_for_users()
+            self._unload_when_idle()
 
     def close(self) -> "asyncio.Task[None]":
         """Take no new users; unload once those there are done. A download ends at once."""
@@ -127,9 +127,9 @@ class Instance:
     async def changes(self) -> AsyncIterator["Instance"]:
         """The instance now, and whenever its state or progress is another, until it is over."""
         while True:
-            changed = self._changed
+            changed, over = self._changed, self.over  # now: it may be another after the yield
             yield self
-            if self.over:
+            if over:
                 return
             await changed.wait()
 
@@ -143,7 +143,7 @@ class Instance:
             self.progress = (self.progress[1], self.progress[1])  # some tensors are not read
             self._enter("ready")
             if not self.users and self.keep_alive:  # 0: once it has been used
-                self._wait_for_users()
+                self._unload_when_idle()
         except SetupError as error:
             self._fail(error)
         except Exception as error:
@@ -166,7 +166,7 @@ class Instance:
         await engine.close()
         self._enter("unloaded")
 
-    def _wait_for_users(self) -> None:
+    def _unload_when_idle(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -188,8 +188,12 @@ class Instance:
         loop = asyncio.get_running_loop()
 
         def show(done: int, total: int) -> None:
-            if self.state == "loading" or self.state == state:
-                self.state, self.progress = state, (done, total)
+            if self.state not in ("downloading", "loading"):
+                return
+            self.progress = (done, total)
+            if self.state != state:
+                self._enter(state)
+            else:
                 self._show()
 
         def told(done: int, total: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import msgspec
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
-from embedsvc.files import Files
+from embedsvc.checkpoints.files import Files
 
 FILE = "tokenizer.json"
 OTHER_FILES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.errors import BadRequest
-from embedsvc.requests import Chunking, Offsets
-from embedsvc.tokens import LocatedTokens, SpannedText
+from embedsvc.texts.requests import Chunking, Offsets
+from embedsvc.texts.tokens import LocatedTokens, SpannedText
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from embedsvc.answers import write_error
 from embedsvc.errors import (
     BadRequest,
     HeadTooLarge,
@@ -21,6 +20,7 @@ from embedsvc.errors import (
     TimedOut,
     TooManyConnections,
 )
+from embedsvc.http.answers import write_error
 
 LEAST_RATE = 32 * 1024
 """Bytes in a second that allow a body one more second."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Hashable
 
 from embedsvc.cards import Dtype
-from embedsvc.checkpoint import Checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.errors import DoesNotFit
 
 SHARE = 0.7

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from embedsvc.errors import CardsError
-from embedsvc.record import Record
+from embedsvc.telemetry.record import Record
 
 GATHER_SECONDS = 1.0
 """For so long, requests are gathered into one message."""

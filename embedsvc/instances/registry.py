@@ -5,8 +5,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
 from embedsvc.cards import Card, Cards, Prompts, ad_hoc_card
-from embedsvc.checkpoint import Checkpoint
-from embedsvc.description import Description, describe
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.device import Device
 from embedsvc.engine import Engine
 from embedsvc.errors import (
@@ -17,11 +16,12 @@ from embedsvc.errors import (
     Stopped,
     Unavailable,
 )
-from embedsvc.instances import Instance, State
-from embedsvc.loading import Loader
-from embedsvc.memory import SHARE, Memory, weights_size
-from embedsvc.prompts import split_name
+from embedsvc.instances.description import Description, describe
+from embedsvc.instances.instance import Instance, State
+from embedsvc.instances.loading import Loader
+from embedsvc.instances.memory import SHARE, Memory, weights_size
 from embedsvc.settings import Settings
+from embedsvc.texts.prompts import split_name
 
 IDLE_SECONDS = 30.0
 """After so long without requests, buffers kept for the next are given back."""

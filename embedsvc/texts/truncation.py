@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedsvc.cards import Truncate
 from embedsvc.errors import BadRequest
 from embedsvc.ops.base import TokenIds
-from embedsvc.tokens import LocatedTokens
+from embedsvc.texts.tokens import LocatedTokens
 
 OVERLAP = 8
 """Parts share one token in so many with the part before."""

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from embedsvc.cards import Pooling
-from embedsvc.files import Files
+from embedsvc.checkpoints.files import Files
 
 Activation = Literal["Identity", "Tanh", "ReLU", "Sigmoid", "SiLU", "GELU"]
 

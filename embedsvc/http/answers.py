@@ -10,9 +10,9 @@ import orjson
 from numpy.typing import NDArray
 
 from embedsvc.errors import RequestError
+from embedsvc.http.schema import ChunkRow
 from embedsvc.quantize import Dtype, quantize
-from embedsvc.requests import EncodingFormat
-from embedsvc.schema import ChunkRow
+from embedsvc.texts.requests import EncodingFormat
 
 
 def write_rows(

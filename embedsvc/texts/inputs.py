@@ -8,13 +8,13 @@ import numpy as np
 
 from embedsvc.cards import TokenIdsMeaning, Truncate
 from embedsvc.errors import BadRequest
-from embedsvc.late_chunking import Chunk, span
 from embedsvc.ops.base import TokenIds
-from embedsvc.requests import Chunking, Offsets
-from embedsvc.token_ids import decode
-from embedsvc.tokenizer import Tokenizer
-from embedsvc.tokens import LocatedTokens, SpannedText
-from embedsvc.truncation import fit, too_long
+from embedsvc.texts.late_chunking import Chunk, span
+from embedsvc.texts.requests import Chunking, Offsets
+from embedsvc.texts.token_ids import decode
+from embedsvc.texts.tokenizer import Tokenizer
+from embedsvc.texts.tokens import LocatedTokens, SpannedText
+from embedsvc.texts.truncation import fit, too_long
 
 Input = str | list[int]
 """A text, or the ids of its tokens."""

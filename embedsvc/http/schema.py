@@ -12,7 +12,7 @@ from msgspec import Meta
 from embedsvc.cards import Truncate
 from embedsvc.errors import BadRequest
 from embedsvc.quantize import DTYPES, Dtype
-from embedsvc.requests import (
+from embedsvc.texts.requests import (
     MAX_INPUTS,
     Chunking,
     EmbeddingRequest,

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding
 
-from embedsvc.checkpoint import Checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.checkpoints.tokenizer_files import read_tokenizer
 from embedsvc.ops.base import TokenIds
-from embedsvc.tokenizer_files import read_tokenizer
-from embedsvc.tokens import LocatedTokens
+from embedsvc.texts.tokens import LocatedTokens
 
 
 class Tokenizer:

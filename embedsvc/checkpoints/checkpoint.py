@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from embedsvc.cards import Card, Pooling, Prompts
+from embedsvc.checkpoints.files import Files
+from embedsvc.checkpoints.modules import Modules, Normalize, Step, read_modules
+from embedsvc.checkpoints.sources import find_checkpoint, sha256
+from embedsvc.checkpoints.tensors import WEIGHTS, Tensors, weight_files
 from embedsvc.errors import CheckpointError
-from embedsvc.files import Files
-from embedsvc.modules import Modules, Normalize, Step, read_modules
-from embedsvc.sources import find_checkpoint, sha256
-from embedsvc.tensors import WEIGHTS, Tensors, weight_files
 
 TOKENIZER_FILES = (
     "tokenizer.json",

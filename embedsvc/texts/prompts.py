@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from embedsvc.cards import Card, Cards, Prompts
 from embedsvc.errors import BadRequest
-from embedsvc.requests import EmbeddingRequest
+from embedsvc.texts.requests import EmbeddingRequest
 
 KINDS = (
     ("query", "search_query"),

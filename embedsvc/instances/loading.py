@@ -10,15 +10,15 @@ from threading import Event
 from typing import TypeVar
 
 from embedsvc.cards import Card
-from embedsvc.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.device import Device
 from embedsvc.encoder import Encoder, load_encoder
 from embedsvc.engine import Engine
 from embedsvc.errors import CardsError
 from embedsvc.settings import Settings
-from embedsvc.sources import find_checkpoint
 from embedsvc.store import Store
-from embedsvc.tokenizer import open_tokenizer
+from embedsvc.texts.tokenizer import open_tokenizer
 from embedsvc.turns import InTurn
 
 T = TypeVar("T")

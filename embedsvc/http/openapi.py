@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from embedsvc import __version__
-from embedsvc.schema import ErrorAnswer
+from embedsvc.http.schema import ErrorAnswer
 
 REFUSALS = {
     "400": "What was sent is wrong; the message names the field.",

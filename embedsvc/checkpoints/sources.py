@@ -65,7 +65,7 @@ def _hub(
     if card.repo is None:
         return None
     # Imported here: it takes longer to import than a small model takes to load.
-    from embedsvc import hub
+    from embedsvc.checkpoints import hub
 
     try:
         return hub.find(card.repo, card.revision, download=download, told=told, stop=stop)

@@ -18,7 +18,7 @@ SPECIAL = {
     100_260: b"<|fim_suffix|>",
     100_276: b"<|endofprompt|>",
 }
-FILE = Path(__file__).parent / "data" / "cl100k_base.xz"
+FILE = Path(__file__).parents[1] / "data" / "cl100k_base.xz"
 """Packed by tests/reference/cl100k_base.py."""
 
 

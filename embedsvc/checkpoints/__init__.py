@@ -1,0 +1,1 @@
+"""From a card to a checkpoint's files: where they are, and what they say."""

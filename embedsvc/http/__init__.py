@@ -1,0 +1,1 @@
+"""HTTP, apart from the routes: connections, what concerns every request, the wire format."""
