@@ -49,6 +49,11 @@ class Example(NamedTuple):
         return self.where.partition(":")[0]
 
     @property
+    def reason(self) -> str | None:
+        """Why it is run neither in tests/ nor in clients/, if it is not."""
+        return "needs Ray; extras/test_ray.py has it" if "embedsvc.ray_" in self.code else None
+
+    @property
     def imports(self) -> set[str]:
         """The modules that a block of Python imports."""
         return set(re.findall(r"^(?:from|import) (\w+)", self.code, re.MULTILINE))

@@ -18,7 +18,9 @@ from tests.documents import ADDRESS, HERE, ROOT, Example, examples, pages, write
 from tests.test_server import serving
 
 EXAMPLES = examples()
-PROGRAMS = [e for e in EXAMPLES if e.language == "python" and e.imports <= HERE]
+PYTHON = [example for example in EXAMPLES if example.language == "python"]
+PROGRAMS = [e for e in PYTHON if e.imports <= HERE and e.reason is None]
+ELSEWHERE = [example for example in PYTHON if example.reason is not None]
 BLOCKS = [example for example in EXAMPLES if example.language == "sh"]
 
 
@@ -44,6 +46,13 @@ def test_a_program_works(server: str, workplace: Path, example: Example) -> None
         timeout=50,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("example", ELSEWHERE, ids=[f"{e.where} {e.reason}" for e in ELSEWHERE])
+def test_a_program_that_is_run_elsewhere_imports_what_there_is(example: Example) -> None:
+    compile(example.code, example.where, "exec")
+    for line in re.findall(r"^(?:from|import) .+$", example.code, re.MULTILINE):
+        exec(line, {})  # noqa: S102 - our own pages
 
 
 def named(example: Example) -> str:
@@ -121,8 +130,9 @@ def curl(command: str) -> None:
 
 def test_every_example_is_run_by_somebody() -> None:
     ours = {example.where for example in (*PROGRAMS, *BLOCKS)}
-    clients = {e.where for e in EXAMPLES if e.language == "python"}  # clients/test_docs.py
-    assert ours | clients == {example.where for example in EXAMPLES}
+    clients = {e.where for e in PYTHON if e.reason is None}  # clients/test_docs.py
+    others = {example.where for example in ELSEWHERE}
+    assert ours | clients | others == {example.where for example in EXAMPLES}
     for page in pages():  # nothing that looks like a command hides in another kind of block
         text = re.sub(r"(?ms)^```(sh|python)\n.*?^```$", "", page.read_text())
         assert not re.search(r"(?m)^ *(curl|make|embedsvc|docker|pip) ", text), page.name

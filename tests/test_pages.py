@@ -1,12 +1,13 @@
 """What pages say of the code is what the code says."""
 
 import json
+import re
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.models_table import facts
-from tests.pages import PARTS, Part
+from tests.pages import DOCS, PARTS, Part
 
 
 @pytest.mark.parametrize("part", PARTS, ids=[f"{part.page}:{part.name}" for part in PARTS])
@@ -25,3 +26,20 @@ def test_dimensions_of_the_table_are_those_of_the_true_configs() -> None:
             assert known[name].dimensions == size, name
             compared += 1
     assert compared >= 15
+
+
+def test_the_readme_counts_the_models() -> None:
+    assert f"| {len(facts())} of them, " in (ROOT / "README.md").read_text()
+
+
+def test_the_architecture_page_says_where_everything_is() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    listing = page.partition("## Where things are")[2]
+    for path in (ROOT / "embedsvc").iterdir():
+        if not path.name.startswith("__") and (path.is_dir() or path.suffix == ".py"):
+            name = f"{path.name}/" if path.is_dir() else path.name
+            assert name in listing, f"{name} is not on the page"
+    for name in re.findall(r"`([\w/]+\.py|[\w/]+/)`", page):
+        places = (ROOT / "embedsvc" / name, ROOT / name)
+        inner = list((ROOT / "embedsvc").glob(f"*/{name}"))
+        assert inner or any(place.exists() for place in places), f"{name} is not there"
