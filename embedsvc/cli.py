@@ -34,7 +34,7 @@ COMMANDS = {
 """Each is a module of `embedsvc.commands`, imported when it is asked for."""
 EXAMPLES = """\
   embedsvc serve
-  embedsvc embed reviews.jsonl --column body --output reviews.parquet
+  embedsvc embed reviews.jsonl --column body --output reviews.npy
   embedsvc similarity "a cat on a mat" "a kitten on a rug"
 
 An OpenAI-compatible embedding server for one machine. `embedsvc COMMAND --help` has more.

@@ -6,14 +6,16 @@ import shlex
 import signal
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from embedsvc.cli import _parser
-from tests.commands import Command, commands
+from embedsvc.cli import COMMANDS, _parser
+from embedsvc.commands.arguments import actions, subcommands
+from tests.commands import NOT_HERE, Command, commands
 from tests.documents import ADDRESS, HERE, ROOT, Example, examples, pages, write_workplace
 from tests.test_server import serving
 
@@ -143,6 +145,34 @@ def test_most_commands_are_run() -> None:
     run = [command for command in found if command.reason is None]
     assert len(run) >= 25
     assert {"make", "embedsvc", "curl"} <= {command.line.split()[0] for command in run}
+
+
+def test_commands_named_in_a_sentence_have_the_options_that_it_names() -> None:
+    found = 0
+    for page in pages():
+        for code in re.findall(r"`(?:\.venv/bin/)?embedsvc ([a-z][^`]*)`", page.read_text()):
+            name, *words = code.split()
+            assert name in COMMANDS, f"{page.name}: embedsvc {code}"
+            known = {option for at in subparsers(name) for option in options(at)}
+            given = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert given <= known, f"{page.name}: embedsvc {code}"
+            found += 1
+    assert found > 30
+
+
+def subparsers(name: str) -> list[ArgumentParser]:
+    """The parser of a command, and those of what is below it."""
+    parser = {word: found for word, found, _ in subcommands(_parser([name]))}[name]
+    return [parser, *(below for _, below, _ in subcommands(parser))]
+
+
+def options(parser: ArgumentParser) -> set[str]:
+    return {option for action in actions(parser) for option in action.option_strings}
+
+
+def test_every_reason_for_not_running_something_is_needed() -> None:
+    found = {command.reason for example in BLOCKS for command in commands(example)}
+    assert found - {None} == {reason for _, reason in NOT_HERE}
 
 
 def test_there_are_examples_on_every_page_for_a_client() -> None:
