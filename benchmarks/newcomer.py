@@ -68,6 +68,7 @@ def main() -> None:
             ["make", "serve", f"PORT={port}"],
             cwd=newcomer.clone,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
         )
@@ -84,9 +85,8 @@ def main() -> None:
 
 def use(newcomer: Newcomer) -> None:
     """What one does when it serves."""
-    newcomer.run(
-        "bash", "-ec", newcomer.block("README.md", "sh", "curl") + " --silent --output vectors"
-    )
+    curl = newcomer.block("README.md", "sh", "curl").rstrip()
+    newcomer.run("bash", "-ec", f"{curl} --silent --output vectors")
     assert (newcomer.clone / "vectors").stat().st_size > 1000
     newcomer.told("first vectors, by curl")
     newcomer.run("python3", "-m", "venv", "langchain")
