@@ -47,18 +47,23 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     repo: str | None = None
     """A Hugging Face repository."""
     revision: str | None = None
+    """The repository's commit, tag or branch."""
     aliases: tuple[str, ...] = ()
+    """Other names for it."""
     pooling: Pooling | tuple[Pooling, ...] | None = None
     """How a text's hidden states become one; of several, the results are set side by side."""
     normalize: bool | None = None
+    """Whether vectors are brought to length 1."""
     max_tokens: int | None = None
+    """Its limit, special tokens and prompt included."""
     dimensions: tuple[int, ...] = ()
     """Matryoshka sizes that vectors may be cut to."""
     layer_norm: bool = False
     """Whether vectors are layer-normalised before they are cut to one of `dimensions`."""
     prompts: Prompts | None = None
+    """Texts put before an input when they are asked for by name: {query = "query: "}."""
     prompt_aliases: dict[str, str] = {}
-    """Other names for the model with one of its prompts: {"tiny-query" = "query"}."""
+    """Other names for the model with one of its prompts: {e5-query = "query"}."""
     token_ids: TokenIdsMeaning = "cl100k_base"
     """What token ids sent as input are: OpenAI's, this model's own, or not accepted."""
     truncate: Truncate = "error"

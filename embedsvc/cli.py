@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from embedsvc import __version__
+from embedsvc.commands.arguments import describe
 from embedsvc.errors import SetupError
 
 COMMANDS = {
@@ -28,8 +29,16 @@ COMMANDS = {
     "doctor": "say what is here, what is wrong with it, and what would help",
     "service": "have launchd or systemd keep a server running",
     "verify": "check that a model computes what it should on this machine",
+    "completion": "print what a shell needs to complete these commands",
 }
 """Each is a module of `embedsvc.commands`, imported when it is asked for."""
+EXAMPLES = """\
+  embedsvc serve
+  embedsvc embed reviews.jsonl --column body --output reviews.npy
+  embedsvc similarity "a cat on a mat" "a kitten on a rug"
+
+An OpenAI-compatible embedding server for one machine. `embedsvc COMMAND --help` has more.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,21 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """With the options of those commands that the arguments may be of."""
-    parser = argparse.ArgumentParser(
-        prog="embedsvc", description="An OpenAI-compatible embedding server for one machine."
-    )
+    """With the options of those commands that the arguments may be of; completion is of all."""
+    parser = argparse.ArgumentParser(prog="embedsvc")
     parser.add_argument("--version", action="version", version=f"embedsvc {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, text in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=text,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        if name in arguments:
-            _command(name).add(command)
+        command = commands.add_parser(name, help=text, allow_abbrev=False)
+        if name in arguments or "completion" in arguments:
+            module = _command(name)
+            module.add(command)
+            describe(command, module.EXAMPLES)
+    commands.choices["completion"].set_defaults(program=parser)
+    describe(parser, EXAMPLES)
     return parser
 
 

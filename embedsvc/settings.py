@@ -18,9 +18,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one server. `EMBEDSVC_PORT` sets `port`, and so on for every field."""
 
     host: str = "127.0.0.1"
+    """The address to listen on; beyond this machine only with keys."""
     port: int = 8000
+    """The port to listen on; 0: any that is free."""
     models: Path | None = None
+    """The cards file; left out, `./models.toml`, `~/.config/embedsvc/models.toml`, or the one
+    inside the package."""
     backend: BackendChoice = "auto"
+    """What computes: `mlx`, `native` (kernels in C), `numpy`; `auto` is MLX where there is a GPU,
+    else the kernels, or NumPy where they were not built."""
     cores: int | None = None
     """Cores to compute on, where that is a CPU; left out, all that the process may use."""
     max_batch_tokens: int | None = None

@@ -1,11 +1,40 @@
-"""The examples in the documentation, to be run against a server."""
+"""The examples in the documentation, and what they need to be run."""
 
+import contextlib
+import gzip
+import json
 import re
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 ADDRESS = "http://127.0.0.1:8000"
+CHAT = "http://127.0.0.1:11434"
+"""Where pages have a model that chats: an address of Ollama's."""
+HERE = {"openai", "numpy", "embedsvc", *sys.stdlib_module_names}
+"""What an example may import in tests/; clients/ has the rest."""
+NOTES = {
+    "returns.md": "Customers may send things back within 30 days of delivery, unused and in the "
+    "box they came in. We pay the money back within a week of their arrival.",
+    "shipping.md": "Parcels leave the warehouse on working days at four. Within the country they "
+    "take two days, to islands five.",
+    "backups.md": "The database is copied every night at two, and the copy is restored on a spare "
+    "machine every Monday, so that we know it can be.",
+    "kitchen.md": "Whoever empties the coffee machine fills it. The fridge is cleared on Fridays.",
+}
+REVIEWS = [
+    "The lamp arrived broken, with glass all over the box.",
+    "Arrived broken: the lamp's glass was in pieces.",
+    "Bright, cheap, and easy to put up.",
+    "The parcel came two weeks late.",
+    "Delivery took more than a fortnight.",
+    "Such a bright light, and so easy to install.",
+    "The lamp arrived broken, with glass all over the box!",
+]
 
 
 class Example(NamedTuple):
@@ -15,19 +44,90 @@ class Example(NamedTuple):
     language: str
     code: str
 
-    def at(self, url: str) -> str:
-        """The code for a server at another address."""
-        return self.code.replace(ADDRESS, url)
+    @property
+    def page(self) -> str:
+        return self.where.partition(":")[0]
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is run neither in tests/ nor in clients/, if it is not."""
+        return "needs Ray; extras/test_ray.py has it" if "embedsvc.ray_" in self.code else None
+
+    @property
+    def imports(self) -> set[str]:
+        """The modules that a block of Python imports."""
+        return set(re.findall(r"^(?:from|import) (\w+)", self.code, re.MULTILINE))
+
+    def at(self, url: str, chat: str = CHAT) -> str:
+        """The code for servers at other addresses."""
+        return self.code.replace(ADDRESS, url).replace(CHAT, chat)
+
+
+def pages() -> list[Path]:
+    """All that people read to use it."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def examples() -> list[Example]:
-    """All blocks of all pages that ask a server for something."""
+    """All blocks of all pages that are a program or commands."""
     found: list[Example] = []
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for page in pages():
         text = page.read_text(encoding="utf-8")
         for match in re.finditer(r"^```(python|sh)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            language, code = match.groups()
-            if language == "python" or code.startswith("curl "):
-                line = text[: match.start()].count("\n") + 1
-                found.append(Example(f"{page.name}:{line}", language, code))
+            line = text[: match.start()].count("\n") + 1
+            found.append(Example(f"{page.name}:{line}", *match.groups()))
     return found
+
+
+def write_workplace(folder: Path) -> None:
+    """The files that examples are about."""
+    (folder / "notes").mkdir()
+    for name, text in NOTES.items():
+        (folder / "notes" / name).write_text(text + "\n", encoding="utf-8")
+    rows = [
+        {"id": number, "stars": 3, "body": text, "text": text}
+        for number, text in enumerate(REVIEWS, 1)
+    ]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (folder / "reviews.jsonl").write_text("".join(lines), encoding="utf-8")
+    (folder / "titles.txt").write_text("a cat on a mat\ninterest rates rose\n", encoding="utf-8")
+    (folder / "a.csv").write_text("title\nA lamp\nA chair\n", encoding="utf-8")
+    (folder / "b.csv.gz").write_bytes(gzip.compress(b"title\nA table\n"))
+    (folder / "log.txt.gz").write_bytes(gzip.compress(b"started\nstopped\n"))
+
+
+@contextlib.contextmanager
+def chatting() -> Iterator[tuple[str, list[str]]]:
+    """A stand-in for a model that chats, which says what it was asked; and all it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked.append(body["messages"][-1]["content"])
+            message = {"role": "assistant", "content": asked[-1]}
+            answer = {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": body["model"],
+                "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+            }
+            content = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()

@@ -6,7 +6,7 @@ import pytest
 
 from embedsvc.cards import Card, read_cards
 from tests.conftest import ROOT
-from tests.models_table import BEGIN, END, licences, table
+from tests.models_table import facts
 
 CARDS = read_cards(ROOT / "models.toml")  # parses, and no name is there twice
 BGE = "Represent this sentence for searching relevant passages: "
@@ -85,9 +85,9 @@ def test_a_card_says_where_its_model_comes_from(card: Card) -> None:
 
 
 def test_licences_permit_every_use() -> None:
-    assert licences().keys() == CARDS.by_id.keys()
-    for name, licence in licences().items():
-        assert licence.startswith(PERMITTED), name
+    assert facts().keys() == CARDS.by_id.keys()
+    for name, fact in facts().items():
+        assert fact.licence in PERMITTED, name
 
 
 def test_names_that_clients_have_built_in_are_models() -> None:
@@ -105,8 +105,3 @@ def test_names_that_clients_have_built_in_are_models() -> None:
 
 def test_only_the_model_that_is_installed_is_loaded_at_start() -> None:
     assert [card.id for card in CARDS.by_id.values() if card.preload] == ["all-MiniLM-L6-v2"]
-
-
-def test_the_readme_lists_the_models() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.partition(BEGIN)[2].partition(END)[0] == table()

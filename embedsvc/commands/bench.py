@@ -15,6 +15,14 @@ from embedsvc.bench.texts import SHAPES, SWEEPS, Shape, make_requests, make_text
 from embedsvc.bench.window import measure
 from embedsvc.errors import CardsError
 
+EXAMPLES = """\
+  embedsvc bench
+  embedsvc bench --url http://127.0.0.1:11434/v1 --model all-minilm --seconds 10
+  embedsvc bench --shapes 4x256,open:80 --json
+
+The exit code is 1 if an answer was an error or wrong.
+"""
+
 HEADINGS = ("shape", "texts/s", "tokens/s", "p50 ms", "p90 ms", "p99 ms", "errors")
 FIGURES = ("texts_per_second", "tokens_per_second", "p50_ms", "p90_ms", "p99_ms")
 PATIENCE_SECONDS = 60.0

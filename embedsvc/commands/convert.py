@@ -17,6 +17,11 @@ from embedsvc.ops.base import Ops
 from embedsvc.samples import TEXTS
 from embedsvc.texts.tokenizer import open_tokenizer
 
+EXAMPLES = """\
+  embedsvc convert bge-m3 bge-m3-8bit --bits 8
+  embedsvc convert all-MiniLM-L6-v2 minilm-half --dtype float16
+"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""

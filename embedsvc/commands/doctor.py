@@ -14,10 +14,16 @@ from embedsvc.process.environment import read_environment
 from embedsvc.service.here import environment_file
 from embedsvc.settings import BackendChoice, Settings, read_settings
 
+EXAMPLES = """\
+  embedsvc doctor
+  embedsvc doctor --models ./models.toml --port 9000
+
+Looks, and changes nothing. The exit code is 1 if something is wrong.
+"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.description = "Looks, and changes nothing. The exit code is 1 if something is wrong."
     parser.add_argument("--models", help="cards file", metavar="FILE")
     parser.add_argument("--backend", help=", ".join(get_args(BackendChoice)))
     parser.add_argument("--host", help="address that the server listens on")

@@ -18,7 +18,6 @@ from embedsvc.errors import CardsError
 from embedsvc.texts.requests import Chunking
 
 EXAMPLES = """\
-examples:
   embedsvc embed reviews.jsonl --column body --id-column id --output reviews.parquet
   embedsvc embed notes/ --truncate chunk --output notes.jsonl
   zcat log.txt.gz | embedsvc embed --format lines --output log.npy
@@ -31,8 +30,6 @@ set aside, in OUTPUT.rejects.jsonl.
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.usage = "embedsvc embed [FILES ...] --output OUTPUT [options]"
-    parser.description = EXAMPLES
     option = parser.add_argument
     option("files", nargs="*", metavar="FILES", help="files and folders; none, or -: what is piped")
     option("--output", type=Path, required=True, help="a name in .parquet, .jsonl or .npy")

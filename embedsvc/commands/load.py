@@ -7,6 +7,12 @@ from embedsvc.commands.server import add_server, server_of
 from embedsvc.errors import ServerError
 from embedsvc.instances.memory import in_words
 
+EXAMPLES = """\
+  embedsvc load bge-m3
+  embedsvc load bge-m3 --keep-alive 600
+  embedsvc load bge-m3 --pin
+"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""

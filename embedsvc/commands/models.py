@@ -9,6 +9,11 @@ from embedsvc.commands.table import write_table
 from embedsvc.errors import CheckpointError
 from embedsvc.instances.memory import in_words
 
+EXAMPLES = """\
+  embedsvc models
+  embedsvc models --models ./models.toml
+"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""

@@ -7,6 +7,11 @@ from embedsvc.commands.server import add_server, server_of
 from embedsvc.commands.table import write_table
 from embedsvc.instances.memory import in_words
 
+EXAMPLES = """\
+  embedsvc ps
+  embedsvc ps --url http://10.0.0.5:8000 --api-key KEY
+"""
+
 HEADINGS = ("model", "state", "memory", "requests", "kept", "id")
 
 

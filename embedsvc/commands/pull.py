@@ -8,10 +8,16 @@ from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.commands.progress import Bar
 from embedsvc.errors import CardsError, CheckpointError
 
+EXAMPLES = """\
+  embedsvc pull bge-m3
+  embedsvc pull e5-small-v2 intfloat/e5-base-v2
+
+A download that was cut goes on where it was.
+"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.description = "A download that was cut goes on where it was."
     parser.add_argument("model", nargs="+", help="id or alias of a card, or a repository")
     parser.add_argument("--models", type=Path, help="cards file", metavar="FILE")
 

@@ -4,10 +4,15 @@ import argparse
 
 from embedsvc.commands.server import add_server, server_of
 
+EXAMPLES = """\
+  embedsvc reload
+
+A file with a mistake changes nothing. SIGHUP does the same.
+"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.description = "A file with a mistake changes nothing. SIGHUP does the same."
     add_server(parser)
 
 

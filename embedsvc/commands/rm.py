@@ -7,10 +7,15 @@ from embedsvc.cards import find_cards, read_cards
 from embedsvc.errors import CardsError
 from embedsvc.instances.memory import in_words
 
+EXAMPLES = """\
+  embedsvc rm bge-m3
+
+All revisions go, also where another program downloaded them.
+"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.description = "All revisions go, also where another program downloaded them."
     parser.add_argument("model", nargs="+", help="id or alias of a card, or a repository")
     parser.add_argument("--models", type=Path, help="cards file", metavar="FILE")
 

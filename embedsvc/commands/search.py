@@ -19,7 +19,6 @@ from embedsvc.errors import BulkError, CardsError, RequestError
 from embedsvc.texts.prompts import SAME
 
 EXAMPLES = """\
-examples:
   embedsvc search reviews.parquet "arrived broken"
   embedsvc search notes.jsonl "what did we decide about backups?" -k 3 --json
 """
@@ -27,8 +26,6 @@ examples:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.usage = "embedsvc search INDEX QUERY [options]"
-    parser.description = EXAMPLES
     option = parser.add_argument
     option("index", type=Path, metavar="INDEX", help="what embedsvc embed wrote")
     option("query", metavar="QUERY", help="a text")

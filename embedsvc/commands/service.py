@@ -24,6 +24,12 @@ from embedsvc.service.job import Job
 from embedsvc.service.machine import MARKER, DryRun, Machine, secret
 from embedsvc.settings import Settings, read_settings
 
+EXAMPLES = """\
+  embedsvc service install --port 8000
+  embedsvc service status
+  embedsvc service logs --follow
+"""
+
 ACTIONS = {
     "install": "write its files, enable it and start it; done again, with other settings",
     "uninstall": "stop it and remove its files, but not its settings and its logs",

@@ -12,7 +12,6 @@ from embedsvc.commands.source import add_source, add_vectors, open_source, run_l
 from embedsvc.errors import BulkError, RequestError
 
 EXAMPLES = """\
-examples:
   embedsvc similarity "a cat on a mat" "a kitten on a rug" "interest rates rose"
   embedsvc similarity --lines titles.txt --json
 """
@@ -24,8 +23,6 @@ WIDTH = 60
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.usage = "embedsvc similarity TEXT TEXT ... [options]"
-    parser.description = EXAMPLES
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="two or more")
     parser.add_argument("--lines", type=Path, metavar="FILE", help="a file with one on each line")
     parser.add_argument("--json", action="store_true", help="one JSON object, for programs")

@@ -6,6 +6,11 @@ from embedsvc.commands.server import add_server, server_of
 from embedsvc.errors import ServerError
 from embedsvc.instances.memory import in_words
 
+EXAMPLES = """\
+  embedsvc status
+  embedsvc status --url http://10.0.0.5:8000 --api-key KEY
+"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""

@@ -6,6 +6,10 @@ from urllib.parse import quote
 from embedsvc.commands.server import add_server, server_of
 from embedsvc.errors import ServerError
 
+EXAMPLES = """\
+  embedsvc unload bge-m3
+"""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""

@@ -8,6 +8,13 @@ from embedsvc.commands.common import add_model, find_card, on_device
 from embedsvc.ops.base import Ops
 from embedsvc.verification import Check, verify
 
+EXAMPLES = """\
+  embedsvc verify all-MiniLM-L6-v2
+  embedsvc verify ./my-model --backend numpy
+
+The exit code is 1 if something is wrong.
+"""
+
 MARKS = {True: "ok", False: "WRONG", None: "-"}
 
 

@@ -20,7 +20,7 @@ def models(file: Path | None) -> Iterator[Finding]:
     try:
         cards = read_cards(find_cards(file))
     except CardsError as error:
-        yield wrong("cards", error, 'README.md, "Add a model", says what a card may hold')
+        yield wrong("cards", error, 'docs/models.md, "Add a model", says what a card may hold')
         return
     yield ok("cards", f"{len(cards.by_id)} in {cards.file.absolute()}")
     absent: list[str] = []

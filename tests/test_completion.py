@@ -1,0 +1,65 @@
+"""Completion, as the shells do it that are here: bash everywhere, zsh and fish in CI."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from embedsvc.cli import COMMANDS, main
+
+CASES = [
+    ("serv", {"serve", "service"}),
+    ("serve --max-w", {"--max-waiting-tokens"}),
+    ("embed --dtype fl", {"float16", "float32"}),
+    ("service ins", {"install"}),
+    ("service install --dr", {"--dry-run", "--drain-seconds"}),
+    ("completion ", {"bash", "zsh", "fish"}),
+]
+REPLY = """
+source {file}; COMP_WORDS=({words}); COMP_CWORD={at}; _embedsvc
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+SHELLS = {
+    "bash": ["bash", "--norc", "-c", REPLY],
+    "zsh": ["zsh", "-f", "-c", "autoload -Uz compinit; compinit -D; setopt ksharrays" + REPLY],
+    "fish": ["fish", "-N", "-c", "source {file}; complete -C '{line}'"],
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("typed", "expected"), CASES, ids=[typed for typed, _ in CASES])
+def test_a_shell_completes(
+    shell: str,
+    typed: str,
+    expected: set[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} here")
+    assert main(["completion", shell]) == 0
+    file = tmp_path / "script"
+    file.write_text(capsys.readouterr().out)
+    line = f"embedsvc {typed}"
+    words = line.split(" ")
+    *command, code = SHELLS[shell]
+    quoted = " ".join(f"'{word}'" for word in words)
+    code = code.format(file=file, words=quoted, at=len(words) - 1, line=line)
+    done = subprocess.run([*command, code], capture_output=True, text=True, timeout=30)
+    assert not done.stderr
+    found = {said.split("\t")[0] for said in done.stdout.splitlines()}
+    # zsh leaves it to its own completion to drop what does not begin as typed.
+    assert {word for word in found if word.startswith(words[-1])} - {"-h", "--help"} == expected
+
+
+def test_every_command_is_known_to_every_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    for shell in SHELLS:
+        assert main(["completion", shell]) == 0
+        script = capsys.readouterr().out
+        assert all(f" {name}" in script for name in COMMANDS)
+
+
+def test_another_shell_is_refused() -> None:
+    with pytest.raises(SystemExit):
+        main(["completion", "tcsh"])
