@@ -6,9 +6,10 @@ import shlex
 import pytest
 
 from embedsvc.cli import COMMANDS, _command, _parser, main
+from embedsvc.commands.service import ACTIONS
 
 
-@pytest.mark.parametrize("name", ["", *COMMANDS])
+@pytest.mark.parametrize("name", ["", *COMMANDS, *(f"service {action}" for action in ACTIONS)])
 def test_help_begins_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*name.split(), "--help"])

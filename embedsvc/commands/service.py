@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from embedsvc.commands.arguments import describe
 from embedsvc.errors import CardsError
 from embedsvc.probe import probe
 from embedsvc.process.environment import read_environment, updated
@@ -36,7 +37,7 @@ ACTIONS = {
     "start": "start it",
     "stop": "answer what is in flight and stop, until it is started or the machine is",
     "restart": "stop it and start it, for settings that were changed",
-    "status": "whether it runs and answers; the exit code is 3 if not",
+    "status": "say whether it runs and answers; the exit code is 3 if not",
     "logs": "print its logs",
 }
 STOP_MARGIN = 15
@@ -49,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Its actions and their options."""
     actions = parser.add_subparsers(dest="action", required=True)
     for name, text in ACTIONS.items():
-        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        action = actions.add_parser(name, help=text, allow_abbrev=False)
         option = action.add_argument
         option("--system", action="store_true", help="of the whole machine, from boot on; as root")
         if name == "logs":
@@ -60,6 +61,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         if name == "install":
             option("--user", help="with --system: who runs it", metavar="NAME")
             _add_settings(action)
+        lines = [line for line in EXAMPLES.splitlines() if f" {name}" in line]
+        example = lines[0] if lines else f"  embedsvc service {name}"
+        describe(action, f"{example}\n\n{text[0].upper()}{text[1:]}.\n")
 
 
 def run(given: argparse.Namespace) -> int:
