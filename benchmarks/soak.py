@@ -26,6 +26,8 @@ from benchmarks.server import free_port
 
 MODEL = "all-MiniLM-L6-v2"
 READ_SECONDS = 5
+PATIENCE = 120.0
+"""Seconds for one answer."""
 TOLERANCE = 2e-5
 FLOOD = 300
 MOST_GROWTH = 1.15
@@ -177,7 +179,7 @@ class Soak:
                 continue
             life = len(self.lives)
             try:
-                await asyncio.wait_for(role(), 120)
+                await role()
             except Unanswered as error:
                 died = not self.up or life != len(self.lives)
                 self._count(role, f"down ({error})" if died else f"LOST {error}")
@@ -209,7 +211,8 @@ class Soak:
             fields["encoding_format"] = "base64"
         anew = "Cache-Control: no-cache\r\n" if self.rng.random() < 0.5 else ""
         body = json.dumps(fields).encode()
-        status, answer = await connection.ask("POST", "/v1/embeddings", body, anew)
+        asked = connection.ask("POST", "/v1/embeddings", body, anew)
+        status, answer = await asyncio.wait_for(asked, PATIENCE)
         self._count(role, str(status))
         if status != 200:
             if status != 429:

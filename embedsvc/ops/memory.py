@@ -47,3 +47,13 @@ def return_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def tune_allocator(*, trim_threshold: int, mmap_threshold: int) -> None:
+    """Tell glibc how many free bytes it may keep, and from what size on blocks lie by themselves
+    and go back when freed. Other C libraries have no such settings."""
+    names = {-1: trim_threshold, -3: mmap_threshold}  # as in malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for name, value in names.items():
+            mallopt(name, value)

@@ -4,7 +4,6 @@ Texts lie packed, end to end, so nothing is padded. Row-wise work is done a few 
 that what one step leaves in the cache is there for the next.
 """
 
-import ctypes
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -21,7 +20,13 @@ from embedsvc.cards import Dtype
 from embedsvc.checkpoints.packed_weights import Quantized, expand
 from embedsvc.ops.attention import attend, pieces_of
 from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
-from embedsvc.ops.memory import MemoryUse, machine_memory, process_memory, return_freed_memory
+from embedsvc.ops.memory import (
+    MemoryUse,
+    machine_memory,
+    process_memory,
+    return_freed_memory,
+    tune_allocator,
+)
 from embedsvc.turns import InTurn
 
 Floats = NDArray[np.float32]
@@ -57,7 +62,7 @@ class NumpyOps:
             f"{platform.machine()} CPU, {self.slots} core{plural}{_one_thread_a_product()}"
         )
         self.memory = machine_memory()
-        _keep_freed_memory()
+        self._set_allocator()
 
     # --- loading -------------------------------------------------------------------------------
 
@@ -73,6 +78,14 @@ class NumpyOps:
 
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
         return Experts(self.array(up.swapaxes(1, 2)), self.array(down.swapaxes(1, 2)))
+
+    def _set_allocator(self) -> None:
+        """Have glibc keep what a batch frees for the next one, up to KEPT_BYTES.
+
+        By default it gives large blocks back at once, and a pass spends a tenth of its time on
+        getting them anew, page by page.
+        """
+        tune_allocator(trim_threshold=KEPT_BYTES, mmap_threshold=KEPT_BYTES // 2)
 
     def tune(self, encode: Callable[[], object], in_turn: InTurn) -> None:
         pass
@@ -262,19 +275,6 @@ def _one_thread_a_product() -> str:
     for library in libraries:
         library.set_num_threads(1)
     return "".join(f", OpenBLAS for {library.architecture}" for library in libraries[:1])
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep what a batch frees for the next one, up to KEPT_BYTES.
-
-    By default it gives large blocks back at once, and a pass spends a tenth of its time on getting
-    them anew, page by page. Other C libraries have no such setting.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # names in malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(trim_threshold, KEPT_BYTES)
-        mallopt(mmap_threshold, KEPT_BYTES // 2)
 
 
 def _over_root_mean_square(x: Floats, eps: float) -> Floats:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from embedsvc.checkpoints.packed_weights import Quantized, expand
 from embedsvc.ops.base import Batch, Experts, Linear, Ops
+from embedsvc.ops.memory import tune_allocator
 from embedsvc.ops.native import library
 from embedsvc.ops.native.library import Kernels
 from embedsvc.ops.native.tape import (
@@ -28,6 +29,9 @@ from embedsvc.ops.native.tape import (
     Weight,
 )
 from embedsvc.ops.numpy import Floats, NumpyOps, PackedLayout
+
+WEIGHT_BYTES = 512 << 10
+"""Of a weight that is large enough for memory of its own."""
 
 
 class NativeOps(NumpyOps):
@@ -47,6 +51,10 @@ class NativeOps(NumpyOps):
         self.device = (
             f"{platform.machine()} CPU, {self.slots} core{plural}, {self._kernels.name} kernels"
         )
+
+    def _set_allocator(self) -> None:
+        # The kernels keep what a pass needs; weights go back as they came when a model is unloaded.
+        tune_allocator(trim_threshold=WEIGHT_BYTES, mmap_threshold=WEIGHT_BYTES)
 
     def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
         weight = expand(weight)
