@@ -1,12 +1,12 @@
 """Completion, as the shells do it that are here: bash everywhere, zsh and fish in CI."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from embedsvc.cli import COMMANDS, main
+from tests.programs import program
 
 CASES = [
     ("serv", {"serve", "service"}),
@@ -36,8 +36,7 @@ def test_a_shell_completes(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if shutil.which(shell) is None:
-        pytest.skip(f"there is no {shell} here")
+    program(shell)
     assert main(["completion", shell]) == 0
     file = tmp_path / "script"
     file.write_text(capsys.readouterr().out)

@@ -432,8 +432,8 @@ def test_a_program_in_a_home_is_not_given_to_a_user_who_cannot_read_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Recorder(lambda _: Answer(0, ""))
-    monkeypatch.setattr(here.sys, "prefix", "/root/venv")
-    with pytest.raises(ServiceError, match=r"cannot read /root/venv.*--user"):
+    monkeypatch.setattr(here.sys, "prefix", "/home/ada/venv")
+    with pytest.raises(ServiceError, match=r"cannot read /home/ada/venv.*--user"):
         here.check_program(machine, job(tmp_path, system=True))
     here.check_program(machine, job(tmp_path, system=True, user="root"))
     here.check_program(machine, job(tmp_path))

@@ -1,8 +1,6 @@
 """How the server is reached, and how it ends: sockets, TLS, signals."""
 
 import json
-import os
-import shutil
 import signal
 import socket
 import ssl
@@ -16,6 +14,7 @@ import httpx2
 import pytest
 
 from tests.conftest import ROOT
+from tests.programs import program
 from tests.test_server import COMMAND, fails, serving
 
 HANGS = """
@@ -194,10 +193,7 @@ def test_a_path_that_is_taken_is_exit_code_5(path: Path, cards: Path) -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        assert not os.environ.get("CI"), "openssl is not installed"
-        pytest.skip("openssl is not installed")
+    openssl = program("openssl")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = f"{openssl} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
     command += f" -keyout {key} -out {cert} -days 2 -subj /CN=localhost"

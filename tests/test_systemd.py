@@ -15,6 +15,7 @@ import pytest
 from embedsvc.probe import probe
 from embedsvc.process.environment import updated
 from embedsvc.service.systemd import UNIT, unit
+from tests.programs import program
 from tests.service import job
 from tests.test_environment import VALUES
 
@@ -24,11 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has
 @pytest.fixture
 def analyze() -> str:
     """The path of systemd-analyze."""
-    found = shutil.which("systemd-analyze")
-    if found is None:
-        assert not os.environ.get("CI"), "systemd is not installed; .ci/run does it"
-        pytest.skip("systemd is not installed")
-    return found
+    return program("systemd-analyze")
 
 
 @pytest.mark.parametrize(
