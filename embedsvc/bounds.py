@@ -1,0 +1,8 @@
+"""How much a client, a file or a hub may ask for, where no setting says so: each bound in one place.
+
+A bound is checked before work or memory is spent on what it bounds. What operators may change is in
+`settings`.
+"""
+
+MODEL_NAME = 200
+"""Characters of a model's name, as a client sends it."""
