@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -38,6 +38,9 @@ Truncate = Literal["error", "end", "start", "chunk"]
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model. At least one of `path`, `package` and `repo` is given, and tried in that order."""
+
+    ad_hoc: ClassVar[bool] = False
+    """Whether a client asked for it by name, and nobody vouches for its files."""
 
     id: str
     path: Path | None = None
@@ -99,6 +102,12 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Whether a model that was loaded for one of them will do for the other."""
         unimportant = {name: getattr(self, name) for name in NOT_LOADED}
         return msgspec.structs.replace(other, **unimportant) == self
+
+
+class AdHocCard(Card, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model that has no card in the file."""
+
+    ad_hoc: ClassVar[bool] = True
 
 
 class Cards(msgspec.Struct, frozen=True):
@@ -173,9 +182,9 @@ def ad_hoc_card(model: str, root: Path) -> Card:
     if model.startswith(("./", "/")):
         folder = (root / model).resolve()  # which also follows links
         if folder.is_relative_to(root.resolve()) and folder.is_dir():
-            return Card(id=model, path=folder)
+            return AdHocCard(id=model, path=folder)
     elif REPOSITORY.fullmatch(model) and ".." not in model:
-        return Card(id=model, repo=model)
+        return AdHocCard(id=model, repo=model)
     raise ModelNotFound(model)
 
 

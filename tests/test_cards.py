@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from embedsvc.cards import find_cards, read_cards
+from embedsvc.cards import ad_hoc_card, find_cards, read_cards
 from embedsvc.errors import CardsError
 
 
@@ -43,6 +44,16 @@ def test_a_card_holds_what_its_table_says(tmp_path: Path) -> None:
     assert not card.normalize
     assert list(cards.by_name) == ["org/name", "short", "text-embedding-3-small"]
     assert all(known is card for known in cards.by_name.values())
+
+
+def test_only_a_card_that_a_client_asked_for_is_ad_hoc(tmp_path: Path) -> None:
+    in_file = read(tmp_path, "[models.a]\npath = 'a'\n").by_id["a"]
+    (tmp_path / "b").mkdir()
+    assert not in_file.ad_hoc
+    assert ad_hoc_card("org/model", tmp_path).ad_hoc
+    assert msgspec.structs.replace(ad_hoc_card("./b", tmp_path), max_tokens=9).ad_hoc
+    with pytest.raises(CardsError, match="unknown key `ad_hoc`"):
+        read(tmp_path, "[models.a]\npath = 'a'\nad_hoc = true\n")
 
 
 @pytest.mark.parametrize(
