@@ -1,4 +1,4 @@
-"""How much a client, a file or a hub may ask for, where no setting says so: each bound in one place.
+"""How much a client, a file or a hub may ask for, where no setting says so: all in one place.
 
 A bound is checked before work or memory is spent on what it bounds. What operators may change is in
 `settings`.
