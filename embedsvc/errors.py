@@ -297,5 +297,11 @@ class ServerError(SetupError):
     """A running server was asked for something, and it did not do it; the message says why."""
 
 
+def key_refused(url: str, *, sent: bool) -> str:
+    """What a person at a command line is told of a server's 401."""
+    said = "does not take the key that was sent" if sent else "wants a key"
+    return f"{url} {said}: say one of its keys by --api-key, or in EMBEDSVC_API_KEY"
+
+
 class ServiceError(SetupError):
     """The service could not be installed, removed, started or stopped."""

@@ -58,7 +58,7 @@ class FakeServer:
     def answer(self, body: bytes) -> Answer | None:
         """What is answered to a request for vectors; None to hang up."""
         sent: dict[str, Any] = json.loads(body)
-        texts: list[str] = sent["input"]
+        texts: list[str] = sent.get("input", [])
         with self._lock:
             self.requests.append(sent)
             self.texts += [text for text in texts if text != PROBE]
@@ -96,6 +96,7 @@ class FakeServer:
                 self._send(fake.answer(body))
 
             def do_GET(self) -> None:
+                fake.keys.add(self.headers["Authorization"])
                 self._send((200, {}, b'{"data": [{"id": "fake"}]}'))
 
             def _send(self, answer: Answer | None) -> None:

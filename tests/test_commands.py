@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from embedsvc.cli import main
+from embedsvc.commands import address
+from embedsvc.commands.address import key_of
+from embedsvc.errors import SetupError
+from tests.fake_server import FakeServer
 from tests.keeper import write_cards
 from tests.test_server import serving
 
@@ -31,7 +35,7 @@ def url(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def run(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("EMBEDSVC_API_KEY", KEY)
 
     def run(*words: str, code: int = 0) -> list[str]:
         assert main([*words, "--url", url]) == code
@@ -86,10 +90,13 @@ def test_reload_tells_what_changed_or_what_is_wrong(run, folder: Path) -> None:
 def test_a_server_that_is_not_there_or_refuses_is_said(
     run, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "")
+    monkeypatch.setenv("EMBEDSVC_API_KEY", "")
     for words in (("ps",), ("status",), ("reload",), ("load", "a"), ("unload", "a")):
         (said,) = run(*words, code=1)
-        assert "You didn't provide an API key" in said
+        hint = "say one of its keys by --api-key, or in EMBEDSVC_API_KEY"
+        assert said == f"embedsvc: {url} wants a key: {hint}"
+        (said,) = run(*words, "--api-key", "another", code=1)
+        assert said == f"embedsvc: {url} does not take the key that was sent: {hint}"
         assert main([*words, "--url", "http://127.0.0.1:9/v1"]) == 1
         assert "embedsvc: no server at http://127.0.0.1:9" in capsys.readouterr().err
     assert run("ps", "--api-key", KEY)
@@ -100,3 +107,70 @@ def test_who_reads_but_the_first_line_gets_no_traceback(folder: Path) -> None:
     command = f"{sys.executable} -m embedsvc models --models {folder / 'models.toml'} | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
     assert done.stderr == ""
+
+
+# --- whose key goes where ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    """Somebody who listens at the default address, where the shell has a key for OpenAI."""
+    monkeypatch.delenv("EMBEDSVC_API_KEY", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+    with FakeServer() as server:
+        monkeypatch.setattr(address, "DEFAULT_URL", server.url.removesuffix("/v1"))
+        yield server
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("ps",), ("status",), ("reload",), ("load", "a"), ("unload", "a"), ("bench", "--model", "m")],
+    ids=lambda words: words[0],
+)
+def test_a_key_for_openai_does_not_go_to_whoever_listens_at_the_default_address(
+    listener: FakeServer, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    short = ("--seconds", "0.01", "--warm-up", "0") if words[0] == "bench" else ()
+    main([*words, *short])
+    assert listener.keys
+    assert "Bearer sk-of-openai" not in listener.keys
+    listener.keys.clear()
+    monkeypatch.setenv("EMBEDSVC_API_KEY", "of-embedsvc\n")
+    main([*words, *short])
+    assert listener.keys == {"Bearer of-embedsvc"}
+
+
+def test_a_key_for_openai_goes_where_a_url_was_given(listener: FakeServer) -> None:
+    main(["ps", "--url", listener.url])
+    assert listener.keys == {"Bearer sk-of-openai"}
+
+
+def test_a_key_that_no_header_holds_is_refused_and_not_shown() -> None:
+    for variable in ("OPENAI_API_KEY", "EMBEDSVC_API_KEY"):
+        for key in ("s\u00fcss", "a\nb", "\udcff"):
+            with pytest.raises(
+                SetupError, match=f"{variable}: a key is of printable ASCII"
+            ) as said:
+                key_of(None, "http://127.0.0.1", {variable: key})
+            assert key not in str(said.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost", "http://", "http://[::1", "http://a:x", "http://a:99999", "ftp://a"]
+)
+def test_a_url_that_is_none_is_said_by_every_command(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["ps"], ["load", "a"], ["bench"], ["similarity", "a", "b"]):
+        assert main([*words, "--url", url]) == 3
+        assert "--url must be like http://127.0.0.1:8000" in capsys.readouterr().err
+
+
+def test_this_machine_is_not_asked_through_a_proxy(
+    listener: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    main(["ps"])
+    assert listener.keys
+    assert "does not answer as embedsvc does" in capsys.readouterr().err

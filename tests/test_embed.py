@@ -145,7 +145,7 @@ def test_rows_set_aside_are_told_in_the_exit_code(
         (("--output", "o.npy", "--input-type", "x"), 6, "Invalid value for 'input_type' = x"),
         (("--output", "o.npy", "--keep", "id"), 3, "the output has a column of that name"),
         (("--output", "o.npy", "--delimiter", "ab"), 3, "--delimiter must be one character"),
-        (("--output", "o.npy", "--url", "x"), 6, "--url must be like http://"),
+        (("--output", "o.npy", "--url", "x"), 3, "--url must be like http://"),
         (("--output", "o.npy", "--url", "http://x", "--parallel", "0"), 3, "at least 1"),
     ],
 )

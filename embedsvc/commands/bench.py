@@ -2,9 +2,9 @@
 
 import argparse
 import http.client
-import os
 import random
 import sys
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -13,7 +13,8 @@ import orjson
 from embedsvc.bench.answers import NotEmbeddings, read_vectors
 from embedsvc.bench.texts import SHAPES, SWEEPS, Shape, make_requests, make_text, shape_named
 from embedsvc.bench.window import measure
-from embedsvc.errors import CardsError
+from embedsvc.commands.address import DEFAULT_URL, add_address, key_of, url_of
+from embedsvc.errors import CardsError, ServerError, key_refused
 
 EXAMPLES = """\
   embedsvc bench
@@ -37,6 +38,10 @@ class Target(NamedTuple):
     key: str
     model: str
 
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}{self.path}"
+
     def head(self) -> str:
         """All of a request's head but the length of its body."""
         return (
@@ -48,9 +53,8 @@ class Target(NamedTuple):
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     option = parser.add_argument
-    option("--url", default="http://127.0.0.1:8000/v1", help="default: http://127.0.0.1:8000/v1")
-    option("--model", help="left out, the first that the server lists")
-    option("--api-key", default=os.environ.get("OPENAI_API_KEY", "none"), help="if it wants one")
+    add_address(option, "/v1")
+    option("--model", metavar="M", help="its name there; default: the first that the server lists")
     option(
         "--shapes",
         default=",".join(SHAPES),
@@ -65,7 +69,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Measure and print; 1 if any answer was an error or wrong. Raises `CardsError`."""
+    """Measure and print; 1 if any answer was an error or wrong. Raises `SetupError`."""
     try:
         shapes = [shape_named(name) for name in given.shapes.split(",") if name]
         shapes += [shape for name in given.sweeps.split(",") if name for shape in SWEEPS[name]]
@@ -74,7 +78,7 @@ def run(given: argparse.Namespace) -> int:
     target = _target(given)
     dimensions, per_text = _try(target, given.encoding)
     if not given.json:
-        print(f"{target.model} at {given.url}: {dimensions} dimensions")
+        print(f"{target.model} at {target.url}: {dimensions} dimensions")
         print(_line(HEADINGS))
     bad = False
     for shape in shapes:
@@ -115,35 +119,40 @@ def _measure(
 
 
 def _target(given: argparse.Namespace) -> Target:
-    url: str = given.url
+    url = url_of(given.url, "/v1")
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
-        raise CardsError(f"bench: --url must be like http://127.0.0.1:8000/v1, not {url}")
+        raise CardsError(f"bench: --url must be like {DEFAULT_URL}/v1, not {url}")
     path = parts.path.rstrip("/").removesuffix("/embeddings")
-    target = Target(parts.hostname, parts.port or 80, path, given.api_key, given.model or "")
+    key = key_of(given.api_key, given.url)
+    target = Target(parts.hostname, parts.port or 80, path, key or "none", given.model or "")
     if target.model:
         return target
     status, body = _ask(target, "GET", "/models")
+    if status == HTTPStatus.UNAUTHORIZED:
+        raise ServerError(key_refused(url, sent=key is not None))
     try:
         return target._replace(model=orjson.loads(body)["data"][0]["id"])
     except (ValueError, KeyError, IndexError, TypeError):
-        raise CardsError(f"bench: {url}/models answered {status}; say --model") from None
+        raise ServerError(f"bench: {url}/models answered {status}; say --model") from None
 
 
 def _try(target: Target, encoding: str) -> tuple[int, float]:
     """Dimensions of a vector, and tokens of a text by the server's count over ours.
 
-    Raises `CardsError` if there is no vector.
+    Raises `ServerError` if there is no vector.
     """
     text, tokens = make_text(random.Random("try"), SHAPES["single"])
     body = {"model": target.model, "input": text, "encoding_format": encoding}
     status, answer = _ask(target, "POST", "/embeddings", orjson.dumps(body))
     try:
-        if status != 200:
+        if status == HTTPStatus.UNAUTHORIZED:
+            raise ServerError(key_refused(target.url, sent=target.key != "none"))
+        if status != HTTPStatus.OK:
             raise NotEmbeddings(f"{status}: {answer[:300].decode(errors='replace')}")
         vectors, counted = read_vectors(answer, 1)
     except NotEmbeddings as error:
-        raise CardsError(f"bench: no vector from the server: {error}") from None
+        raise ServerError(f"bench: no vector from the server: {error}") from None
     return vectors.shape[1], counted / tokens
 
 
@@ -154,9 +163,9 @@ def _ask(target: Target, method: str, path: str, body: bytes | None = None) -> t
         connection.request(method, target.path + path, body, headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         address = f"{target.host}:{target.port}"
-        raise CardsError(f"bench: nothing answers at {address}: {error}") from None
+        raise ServerError(f"bench: nothing answers at {address}: {error}") from None
     finally:
         connection.close()
 

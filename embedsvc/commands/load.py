@@ -3,7 +3,7 @@
 import argparse
 
 from embedsvc.commands.progress import Bar
-from embedsvc.commands.server import add_server, server_of
+from embedsvc.commands.server import Instance, add_server, server_of
 from embedsvc.errors import ServerError
 from embedsvc.instances.memory import in_words
 
@@ -28,17 +28,17 @@ def run(given: argparse.Namespace) -> int:
     """Return when it is ready. Raises `ServerError`."""
     server = server_of(given)
     body = {"model": given.model, "keep_alive": given.keep_alive, "pin": given.pin}
-    made = instance = server.ask("POST", "/v1/instances", body)
+    made = instance = server.ask("POST", "/v1/instances", body, kind=Instance)
     bar, state = Bar(""), ""
-    for instance in server.events(f"/v1/instances/{made['id']}/events"):
-        if instance["state"] != state:
+    for instance in server.events(f"/v1/instances/{made.id}/events", Instance):
+        if instance.state != state:
             bar.end()
-            state = instance["state"]
-            bar = Bar(f"{instance['model']} {state}")
+            state = instance.state
+            bar = Bar(f"{instance.model} {state}")
         if state in ("downloading", "loading"):
-            bar.show(**instance["progress"])
+            bar.show(**instance.progress)
     bar.end()
-    if instance["state"] != "ready":
-        raise ServerError(instance["error"] or f"{instance['model']} is {instance['state']}")
-    print(f"{instance['model']}: ready, {in_words(instance['memory_bytes'])}")
+    if instance.state != "ready":
+        raise ServerError(instance.error or f"{instance.model} is {instance.state}")
+    print(f"{instance.model}: ready, {in_words(instance.memory_bytes)}")
     return 0

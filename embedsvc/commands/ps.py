@@ -1,9 +1,8 @@
 """`embedsvc ps`: the models that a running server has loaded."""
 
 import argparse
-from typing import Any
 
-from embedsvc.commands.server import add_server, server_of
+from embedsvc.commands.server import Instance, Instances, add_server, server_of
 from embedsvc.commands.table import write_table
 from embedsvc.instances.memory import in_words
 
@@ -22,25 +21,25 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print a line for each. Raises `ServerError`."""
-    told = server_of(given).ask("GET", "/v1/instances")
-    write_table(HEADINGS, [_row(instance) for instance in told["data"]])
+    told = server_of(given).ask("GET", "/v1/instances", kind=Instances)
+    write_table(HEADINGS, [_row(instance) for instance in told.data])
     return 0
 
 
-def _row(instance: dict[str, Any]) -> tuple[str, ...]:
-    seconds = instance["keep_alive"]
+def _row(instance: Instance) -> tuple[str, ...]:
+    seconds = instance.keep_alive
     kept = "while used" if seconds == 0 else f"{seconds:g} s unused"
-    if instance["pinned"] or seconds < 0:
-        kept = "pinned" if instance["pinned"] else "for ever"
+    if instance.pinned or seconds < 0:
+        kept = "pinned" if instance.pinned else "for ever"
     return (
-        instance["model"],
-        f"{instance['state']}{_share(**instance['progress'])}"
-        if instance["state"] in ("downloading", "loading")
-        else instance["state"],
-        in_words(instance["memory_bytes"]),
-        str(instance["users"]),
+        instance.model,
+        f"{instance.state}{_share(**instance.progress)}"
+        if instance.state in ("downloading", "loading")
+        else instance.state,
+        in_words(instance.memory_bytes),
+        str(instance.users),
         kept,
-        instance["id"],
+        instance.id,
     )
 
 

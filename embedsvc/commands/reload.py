@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print what is other than it was. Raises `ServerError`, with the mistake if there is one."""
-    changes = server_of(given).ask("POST", "/v1/reload")
+    changes = server_of(given).ask("POST", "/v1/reload", kind=dict[str, list[str]])
     for kind, names in changes.items():
         if names:
             print(f"{kind}: {', '.join(names)}")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 from embedsvc.bulk.embedder import Embedder
 from embedsvc.bulk.local import open_local
 from embedsvc.bulk.remote import open_remote
+from embedsvc.commands.address import DEFAULT_URL, KEY_HELP, key_of, url_of
 from embedsvc.commands.common import find_card
 from embedsvc.errors import CardsError
 from embedsvc.process.loop import new_event_loop
@@ -34,9 +35,11 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     option("--models", type=Path, metavar="FILE", help="cards file")
     option("--backend", choices=get_args(BackendChoice), help="default: auto")
     option(
-        "--url", help="a running server, like http://127.0.0.1:8000/v1, in place of this process"
+        "--url",
+        metavar="URL",
+        help=f"a running server, like {DEFAULT_URL}/v1; default: this process, and no server",
     )
-    option("--api-key", metavar="KEY", help="if it wants one; default: $OPENAI_API_KEY")
+    option("--api-key", metavar="KEY", help=KEY_HELP)
     option(
         "--parallel",
         type=int,
@@ -63,11 +66,11 @@ def open_source(
     kind = (model or "").rpartition(":")[2]
     if kind in SAME:
         raise CardsError(f"`{model}`: say the prompt by --input-type {kind}")
-    if given.url:
+    if given.url is not None:
         if given.parallel < 1:
             raise CardsError(f"--parallel must be at least 1, not {given.parallel}")
-        key = given.api_key or os.environ.get("OPENAI_API_KEY") or "none"
-        return open_remote(given.url, key, model, given.parallel)
+        key = key_of(given.api_key, given.url) or "none"
+        return open_remote(url_of(given.url, "/v1"), key, model, given.parallel)
     settings = read_settings({name: getattr(given, name) for name in LOCAL}, os.environ)
     card = find_card(model, settings.models)
     if kind := card.prompt_aliases.get(model or ""):

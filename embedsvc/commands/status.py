@@ -1,9 +1,11 @@
 """`embedsvc status`: whether a running server is well, and what it has loaded."""
 
 import argparse
+from typing import Any
 
-from embedsvc.commands.server import add_server, server_of
+from embedsvc.commands.server import Instances, add_server, server_of
 from embedsvc.errors import ServerError
+from embedsvc.http.schema import ModelList
 from embedsvc.instances.memory import in_words
 
 EXAMPLES = """\
@@ -20,15 +22,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Print a few lines; 1 if it is not ready. Raises `ServerError` if there is none."""
     server = server_of(given)
-    told = server.ask("GET", "/v1/instances")
-    models = server.ask("GET", "/v1/models")["data"]
+    told = server.ask("GET", "/v1/instances", kind=Instances)
+    models = server.ask("GET", "/v1/models", kind=ModelList).data
     trouble = ""
     try:
-        server.ask("GET", "/ready")
+        server.ask("GET", "/ready", kind=dict[str, Any])
     except ServerError as error:
         trouble = str(error)
-    loaded = [each["model"] for each in told["data"] if each["state"] == "ready"]
-    memory, most = in_words(told["memory_bytes"]), in_words(told["max_memory_bytes"])
+    loaded = [each.model for each in told.data if each.state == "ready"]
+    memory, most = in_words(told.memory_bytes), in_words(told.max_memory_bytes)
     print(f"{server.url}: {f'not ready: {trouble}' if trouble else 'ready'}")
     print(f"loaded: {', '.join(loaded) or 'nothing'}; {len(models)} names to ask for")
     print(f"memory: {memory} of {most}")

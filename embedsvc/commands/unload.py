@@ -3,7 +3,7 @@
 import argparse
 from urllib.parse import quote
 
-from embedsvc.commands.server import add_server, server_of
+from embedsvc.commands.server import Instance, Instances, add_server, server_of
 from embedsvc.errors import ServerError
 
 EXAMPLES = """\
@@ -20,10 +20,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Return when it is told to; requests in flight are still answered. Raises `ServerError`."""
     server = server_of(given)
-    found = server.ask("GET", f"/v1/instances?model={quote(given.model)}")["data"]
+    found = server.ask("GET", f"/v1/instances?model={quote(given.model)}", kind=Instances).data
     if not found:
         raise ServerError(f"`{given.model}` is not loaded")
     for instance in found:
-        server.ask("DELETE", f"/v1/instances/{instance['id']}")
-    print(f"{found[0]['model']}: unloaded once its requests are answered")
+        server.ask("DELETE", f"/v1/instances/{instance.id}", kind=Instance)
+    print(f"{found[0].model}: unloaded once its requests are answered")
     return 0
