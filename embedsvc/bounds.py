@@ -6,3 +6,6 @@ A bound is checked before work or memory is spent on what it bounds. What operat
 
 MODEL_NAME = 200
 """Characters of a model's name, as a client sends it."""
+
+TEXT_FILE_BYTES = 16 << 20
+"""Of a file that a person writes and that is read as a whole: cards, keys, an environment."""

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from embedsvc.errors import CardsError, ModelNotFound
+from embedsvc.text_files import read_text
 
 Pooling = Literal["mean", "cls", "last_token", "max", "mean_sqrt_len", "weighted_mean"]
 NOT_LOADED = (
@@ -129,10 +130,8 @@ class Cards(msgspec.Struct, frozen=True):
 def read_cards(file: Path) -> Cards:
     """The cards in a file. Raises `CardsError` that names file, card and key."""
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CardsError(f"{file}: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        document = tomllib.loads(read_text(file))
+    except tomllib.TOMLDecodeError as error:
         raise CardsError(f"{file}: not a TOML file: {error}") from None
     for key in document:
         if key != "models":

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from embedsvc import text_files
 from embedsvc.bulk.inputs import READERS, lines
 from embedsvc.bulk.inputs.source import find_sources
 from embedsvc.bulk.rows import Bad, Columns, Item, Row, plain
@@ -57,6 +58,26 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_text(
     assert good(read("a.jsonl", '\ufeff{"text": "one"}\r\n')) == [(1, 1, "one")]
     assert good(read("a.csv", "\ufefftext\r\none\r\n")) == [(2, 2, "one")]
     assert good(read("a.txt", "\ufeffone\r\ntwo")) == [(1, 1, "one"), (2, 2, "two")]
+
+
+def test_inputs_are_read_however_an_editor_saved_them(read: Callable[..., list[Item]]) -> None:
+    for name, content in (
+        ("a.jsonl", '{"text": "ü"}\n{"text": "two"}\n'),
+        ("a.csv", "text\nü\ntwo\n"),
+        ("a.tsv", "text\nü\ntwo\n"),
+        ("a.txt", "ü\ntwo\n"),
+        ("a.txt.gz", "ü\ntwo\n"),
+    ):
+        for saved in (
+            content.encode("utf-16"),
+            b"\xfe\xff" + content.encode("utf-16-be"),
+            content.replace("\n", "\r\n").encode("utf-8-sig"),
+            content.replace("\n", "\r").encode(),
+        ):
+            assert [text for _, _, text in good(read(name, saved))] == ["ü", "two"], name
+        with pytest.raises(BulkError, match=f"{name}: UTF-32: save it as UTF-8"):
+            read(name, content.encode("utf-32"))
+    assert bad(read("a.txt", "one\n".encode("utf-16-le")))[0] == (1, text_files.NUL)
 
 
 def test_ids_come_from_their_column_and_large_ones_stay_whole(

@@ -24,6 +24,7 @@ from embedsvc.service.here import (
 from embedsvc.service.job import Job
 from embedsvc.service.machine import MARKER, DryRun, Machine, secret
 from embedsvc.settings import Settings, read_settings
+from embedsvc.text_files import read_text
 
 EXAMPLES = """\
   embedsvc service install --port 8000
@@ -95,7 +96,7 @@ def run(given: argparse.Namespace) -> int:
 
 def _install(given: argparse.Namespace, machine: Machine, *, dry: bool) -> int:
     file = environment_file(system=given.system)
-    text = file.read_text(encoding="utf-8") if _readable(file) else _new_environment()
+    text = read_text(file) if _readable(file) else _new_environment()
     values = (read_environment(file) if _readable(file) else {}) | _given(vars(given))
     settings = read_settings({}, values)
     user = system_user(given.user) if given.system else None

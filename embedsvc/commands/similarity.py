@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from embedsvc.bulk.about import How
 from embedsvc.commands.source import add_source, add_vectors, open_source, run_loop
 from embedsvc.errors import BulkError, RequestError
+from embedsvc.text_files import read_text
 
 EXAMPLES = """\
   embedsvc similarity "a cat on a mat" "a kitten on a rug" "interest rates rose"
@@ -63,8 +64,4 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BulkError(f"{file}: {error}") from None
-    return [line for line in lines if line.strip()]
+    return [line for line in read_text(file, BulkError).split("\n") if line.strip()]

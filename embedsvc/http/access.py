@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from embedsvc.errors import CardsError, Forbidden, RequestError, Unauthorized
 from embedsvc.settings import Settings
+from embedsvc.text_files import read_text
 
 OPEN = frozenset({"/health", "/ready"})
 """Paths that whoever watches the server may always ask for."""
@@ -133,11 +134,9 @@ def _keys(settings: Settings) -> list[str]:
     file = settings.api_keys_file
     if file is not None:
         try:
-            lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-        except OSError as error:
-            raise CardsError(f"api_keys_file {file}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise CardsError(f"api_keys_file {file}: not UTF-8") from None
+            lines = [line.strip() for line in read_text(file).split("\n")]
+        except CardsError as error:
+            raise CardsError(f"api_keys_file {error}") from None
         found = [line for line in lines if line and not line.startswith("#")]
         if not found:
             raise CardsError(f"api_keys_file {file}: has no key")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from embedsvc.errors import CardsError
+from embedsvc.text_files import read_text
 
 PLAIN = re.compile(r"[\w./:@,+=%^*~-]*")
 SPECIAL = re.compile(r'(["\\$`])')
@@ -12,14 +13,8 @@ SPECIAL = re.compile(r'(["\\$`])')
 
 def read_environment(file: Path) -> dict[str, str]:
     """The variables in it. Raises `CardsError` that names file and line."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise CardsError(f"{file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise CardsError(f"{file}: {error}") from None
     found: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         line = line.strip()
         if not line or line[0] in "#;":
             continue
@@ -37,7 +32,7 @@ def updated(text: str, values: Mapping[str, str]) -> str:
     """
     missing = dict(values)
     lines: list[str] = []
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n") if text else ():
         name = line.partition("=")[0].strip()
         if name in values:
             if name not in missing:

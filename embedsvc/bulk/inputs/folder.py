@@ -7,6 +7,7 @@ from pathlib import Path
 from embedsvc.bulk.inputs.lines import MAX_LINE_BYTES, TOO_LONG, not_utf8, refuse_columns
 from embedsvc.bulk.inputs.source import Source
 from embedsvc.bulk.rows import Bad, Columns, Item, Row
+from embedsvc.text_files import NotText, decode
 
 
 def read(source: Source, columns: Columns) -> Iterator[Item]:
@@ -24,15 +25,15 @@ def _row(source: Source, path: str, size: int) -> Item:
     if size > MAX_LINE_BYTES:
         return Bad(path, 1, TOO_LONG, b"null")
     try:
-        content = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+        content = Path(path).read_bytes()
     except OSError as error:
         return Bad(path, 1, f"cannot be read: {error.strerror}", b"null")
-    if b"\0" in content:
-        return Bad(path, 1, "not text", b"null")
     try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        return not_utf8(source, 1, content)._replace(file=path)
+        text = decode(content)
+    except NotText as error:
+        if b"\0" in content:
+            return Bad(path, error.line, "not text", b"null")
+        return not_utf8(source, error.line, content)._replace(file=path)
     if not text.strip():
         return Bad(path, 1, "is empty", b"null")
     return Row(path, 1, path, text, {})

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from embedsvc.bulk.inputs.source import Source
 from embedsvc.bulk.rows import Bad, Columns, Item, Row, to_json
 from embedsvc.errors import BulkError
+from embedsvc.text_files import NUL
+from embedsvc.text_files import lines_of as lines_in
 
 MAX_LINE_BYTES = 16 << 20
 """A longer line is a bad row, so that no line takes up the memory."""
@@ -23,22 +25,16 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
         except UnicodeDecodeError:
             yield not_utf8(source, number, line)
             continue
-        if text.strip():
+        if "\0" in text:
+            yield Bad(source.name, number, NUL, to_json(text))
+        elif text.strip():
             yield Row(source.name, number, source.number(number), text, {})
 
 
 def lines_of(source: Source) -> Iterator[tuple[int, bytes | None]]:
     """The number and the bytes of each line; no bytes if it is too long."""
     with source.open() as stream:
-        number = 0
-        while line := stream.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) <= MAX_LINE_BYTES:
-                yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                continue
-            while line and not line.endswith(b"\n"):
-                line = stream.readline(MAX_LINE_BYTES)
-            yield number, None
+        yield from enumerate(lines_in(stream, MAX_LINE_BYTES), 1)
 
 
 def not_utf8(source: Source, number: int, line: bytes) -> Bad:

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal, cast, get_args
+from typing import Literal, get_args
 
 from embedsvc.bulk.arrow import arrow
 from embedsvc.errors import BulkError
+from embedsvc.text_files import NotText
 
 Format = Literal["jsonl", "csv", "tsv", "parquet", "lines", "folder"]
 FORMATS = tuple(name for name in get_args(Format) if name != "folder")
@@ -51,16 +52,14 @@ class Source:
         return line if self.alone else f"{self.name}:{line}"
 
     @contextmanager
-    def open(self) -> Generator[BinaryIO]:
+    def open(self) -> Generator[io.BufferedIOBase]:
         """Its bytes, unpacked if the name ends in .gz. Raises `BulkError`."""
         try:
             with self._raw() as raw:
-                stream = cast("BinaryIO", io.BufferedReader(raw, BUFFER_BYTES))
-                self.read = stream.tell
-                if self.name.endswith(".gz"):
-                    stream = cast("BinaryIO", gzip.GzipFile(fileobj=stream))
-                yield stream
-        except (OSError, EOFError) as error:
+                packed = io.BufferedReader(raw, BUFFER_BYTES)
+                self.read = packed.tell
+                yield gzip.GzipFile(fileobj=packed) if self.name.endswith(".gz") else packed
+        except (OSError, EOFError, NotText) as error:
             raise BulkError(f"{self.name}: {getattr(error, 'strerror', None) or error}") from None
         self.read = lambda: self.bytes or 0
 
