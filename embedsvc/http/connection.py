@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Literal
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from embedsvc.errors import (
@@ -82,7 +83,8 @@ class Connection(HttpToolsProtocol):
             self._refuse(TooManyConnections(self.limits.connections))
             return
         self._got += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         if self._over or (self._reads == "head" and not self._got):
             return  # as it is after most reads: a whole request
         if self._reads == "head" and self._got > self.limits.head_bytes:
@@ -93,7 +95,36 @@ class Connection(HttpToolsProtocol):
             self._began = self.loop.time()
             self._read_timer = self.loop.call_later(self.limits.seconds, self._late)
 
+    def _feed(self, data: bytes) -> None:
+        """Parse, and ignore offers of other protocols, as RFC 9110 7.8 allows: the parser, which
+        would leave the connection to the other protocol, begins again behind each such head."""
+        rest = memoryview(data)
+        try:
+            while not self._over:
+                try:
+                    self.parser.feed_data(rest)
+                    return
+                except HttpParserUpgrade as offer:
+                    rest = rest[offer.args[0] :]
+                    self._read_head_again()
+        except HttpParserError:
+            self.send_400_response("")
+
+    def _read_head_again(self) -> None:
+        """Have a new parser read the head that was just read, less what it offers."""
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if method == b"CONNECT":
+            self._refuse(BadRequest("This server is no proxy: it does not take CONNECT."))
+            return
+        lines = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        first = b"%b %b HTTP/%b" % (method, self.url, version.encode())
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self.parser.feed_data(b"\r\n".join([first, *lines, b"", b""]))
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # it is read again
         if self._got > self.limits.head_bytes:  # or there is a body behind it
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self.limits.head_bytes:
@@ -112,15 +143,19 @@ class Connection(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self._over:
+        if not self._over and not self.parser.should_upgrade():
             super().on_message_complete()
             self._reads, self._got = "head", 0
             self._stop_reading_timer()
 
     def send_400_response(self, msg: str) -> None:
-        """Whatever it was, it was no HTTP."""
-        if not self._over:
-            self._refuse(BadRequest("We could not parse your request: it is not valid HTTP."))
+        """Whatever it was, it was no HTTP/1.1."""
+        if self._over:
+            return
+        said = "it is not valid HTTP"
+        if self.parser.get_method() == b"PRI":
+            said = "it is HTTP/2, and this server speaks HTTP/1.1"
+        self._refuse(BadRequest(f"We could not parse your request: {said}."))
 
     def pause_writing(self) -> None:
         super().pause_writing()
