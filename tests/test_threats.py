@@ -180,6 +180,21 @@ def test_a_request_of_doubtful_length_is_refused(address: tuple[str, int], lengt
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
+@pytest.mark.parametrize(
+    "trailer", [b"Origin: https://evil.example", b"X-Request-Id: mine", b"Content-Encoding: gzip"]
+)
+def test_what_comes_behind_a_body_is_no_header(address: tuple[str, int], trailer: bytes) -> None:
+    body = b'{"model": "tiny", "input": "a"}'
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    chunks = b"%x\r\n%b\r\n0\r\n%b\r\n\r\n" % (len(body), body, trailer)
+    sent = head + b"Connection: close\r\n\r\n" + chunks
+    with socket.create_connection(address, timeout=20) as client:
+        client.sendall(sent)
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    assert b"x-request-id: req_" in answer
+
+
 @pytest.mark.parametrize("identity", ["a\x7fb", 'x" y', "a" * 200, "é", "a;b", "<script>"])
 def test_nothing_a_client_sends_becomes_a_header_of_another_kind(
     client: TestClient, identity: str

@@ -122,6 +122,10 @@ class Connection(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
         self.parser.feed_data(b"\r\n".join([first, *lines, b"", b""]))
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reads == "head":  # a trailer says nothing: who may call was decided without it
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return  # it is read again
