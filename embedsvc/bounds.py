@@ -9,3 +9,6 @@ MODEL_NAME = 200
 
 TEXT_FILE_BYTES = 16 << 20
 """Of a file that a person writes and that is read as a whole: cards, keys, an environment."""
+
+ANSWER_BYTES = 512 << 20
+"""Of one answer of a server that `embedsvc embed --url` asks, unpacked."""

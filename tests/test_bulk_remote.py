@@ -1,6 +1,8 @@
 """Embedding by a server that is busy, or away, or refuses."""
 
 import asyncio
+import gzip
+import json
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -127,12 +129,110 @@ def test_an_error_that_is_no_json_is_shown(server: FakeServer) -> None:
         (b'{"data": [{"index": 1, "embedding": [1]}]}', "rows are missing"),
         (b'{"data": [{"index": 0, "embedding": "AADAfw=="}]}', "not finite"),
         (b'{"data": [{"index": 0, "embedding": "AAAA"}]}', "buffer size"),
+        (b'{"data": [{"index": 0, "embedding": [1e300]}]}', "not finite"),
+        (b'{"data": [{"index": 0, "embedding": [0, 0]}]}', "a vector is zero"),
+        (b'{"data": [{"index": 0, "embedding": ""}]}', "no dimensions"),
+        (b'{"data": [{"index": -1, "embedding": [1]}]}', "rows are missing"),
+        (b'{"data": [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}]}', "missing"),
+        (b'{"data": [{"index": 0, "embedding": [1], "x": ' + b"[" * 100_000, "recursion"),
+        (b'{"data": [{"embedding": [1]}]}', "index"),
+        (b'{"data": [{"index": 0, "embedding": ["1"]}]}', "Expected"),
+        (b"\xff\xfe", "malformed"),
     ],
 )
 def test_answers_that_are_no_vectors_end_it(server: FakeServer, body: bytes, said: str) -> None:
     server.script.append((200, {}, body))
     with pytest.raises(BulkError, match=f"no embeddings: .*{said}"):
         embed(server, "a")
+
+
+@pytest.mark.parametrize("header", ["x-embedsvc-truncated", "x-embedsvc-split"])
+def test_a_header_that_is_no_number_ends_it(server: FakeServer, header: str) -> None:
+    server.script.append((200, {header: "many"}, ONE))
+    with pytest.raises(BulkError, match="no embeddings: "):
+        embed(server, "a")
+
+
+def test_an_answer_without_end_is_not_read_into_memory(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedsvc.bulk.remote.ANSWER_BYTES", 2 << 20)
+    bomb = gzip.compress(b" " * (8 << 20))
+    server.script.append((200, {"content-encoding": "gzip"}, bomb))
+    with pytest.raises(BulkError, match=r"http://\S+ an answer of more than 2 MiB"):
+        embed(server, "a")
+
+
+def test_an_answer_that_cannot_be_unpacked_ends_it(server: FakeServer) -> None:
+    server.script.append((200, {"content-encoding": "gzip"}, ONE))
+    with pytest.raises(BulkError, match=r"http://\S+: .*"):
+        embed(server, "a")
+
+
+ONE = b'{"data": [{"index": 0, "embedding": [3, 4]}], "model": "one"}'
+WIDER = b'{"data": [{"index": 0, "embedding": [3, 4, 5]}], "model": "one"}'
+OTHER = b'{"data": [{"index": 0, "embedding": [3, 4]}], "model": "two"}'
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "said"),
+    [
+        ({}, WIDER, "dimensions was 2, is 3"),
+        ({}, OTHER, "model was one, is two"),
+        ({"openai-model": "two"}, ONE, "model was one, is two"),
+        ({"x-embedsvc-fingerprint": "b"}, ONE, "fingerprint was None, is b"),
+    ],
+)
+def test_a_server_that_changes_its_model_is_found_out(
+    server: FakeServer, headers: dict[str, str], body: bytes, said: str
+) -> None:
+    server.script += [(200, {}, ONE), (200, {}, ONE), (200, headers, body)]
+
+    async def main() -> None:
+        async with httpx2.AsyncClient(base_url=server.url) as client:
+            remote = Remote(client, "m", 2)
+            for _ in range(3):
+                await remote.embed(["a"], How())
+
+    with pytest.raises(BulkError, match=f"the server's model has changed: {said}"):
+        asyncio.run(main())
+    assert not server.script
+
+
+def chunk_rows(*chunks: tuple[int, int, int]) -> bytes:
+    """An answer of these chunks: the text's number, first and last character."""
+    rows = [
+        {
+            "index": i,
+            "embedding": [1],
+            "chunk": {"input": text, "start": first, "end": last, "tokens": 1},
+        }
+        for i, (text, first, last) in enumerate(chunks)
+    ]
+    return json.dumps({"data": rows}).encode()
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [(0, 0, 3)],  # none of the second text
+        [(0, 0, 3), (2, 0, 3)],
+        [(-1, 0, 3), (0, 0, 3), (1, 0, 3)],
+        [(1, 0, 3), (0, 0, 3)],
+        [(0, 0, 3), (1, 2, 99)],
+        [(0, -1, 3), (1, 0, 3)],
+        [(0, 3, 2), (1, 0, 3)],
+    ],
+)
+def test_chunks_that_are_not_of_the_texts_end_it(
+    server: FakeServer, chunks: list[tuple[int, int, int]]
+) -> None:
+    how = How(chunking=Chunking(4))
+    server.script.append((200, {}, chunk_rows((0, 0, 2), (0, 2, 3), (1, 0, 3))))
+    assert [len(found) for found in embed(server, "one", "two", how=how)[0].chunks] == [2, 1]
+    server.script.append((200, {}, chunk_rows(*chunks)))
+    with pytest.raises(BulkError, match=r"no embeddings: a (chunk is not|text has no)"):
+        embed(server, "one", "two", how=how)
 
 
 def test_rows_are_put_in_their_order_and_floats_are_read(server: FakeServer) -> None:
@@ -157,6 +257,17 @@ def test_opening_a_server(server: FakeServer) -> None:
     assert asyncio.run(main(f"{server.url}/embeddings", "alias")) == "alias fake"
     assert server.keys == {"Bearer secret"}
     assert server.requests[-1]["model"] == "alias"
-    for wrong in ("127.0.0.1:8000", "ftp://host/v1", "http:///v1"):
+    for wrong in (
+        "127.0.0.1:8000",
+        "ftp://host/v1",
+        "http:///v1",
+        "http://[::1/v1",
+        "http://host:port/v1",
+        "http://host:0/v1",
+        "http://host:99999/v1",
+        "http://\u2028/v1",
+        f"http://{'a' * 64}/v1",
+        "http://a\x1b/v1",
+    ):
         with pytest.raises(BulkError, match=r"--url must be like http://127.0.0.1:8000/v1"):
             asyncio.run(main(wrong))

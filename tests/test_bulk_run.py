@@ -33,8 +33,16 @@ class Fake:
 
     calls = 3
 
-    def __init__(self, model: str = "fake", *, seed: str = "", breaks_after: int = 10**9) -> None:
+    def __init__(
+        self,
+        model: str = "fake",
+        *,
+        seed: str = "",
+        breaks_after: int = 10**9,
+        fingerprint: str | None = None,
+    ) -> None:
         self.model = model
+        self.fingerprint = fingerprint
         self.seed = seed
         self.left = breaks_after
         self.texts: list[str] = []
@@ -295,6 +303,36 @@ def test_another_model_is_refused_also_under_the_same_name(source: Path, tmp_pat
         go(Fake("other"), output, source)
     with pytest.raises(BulkError, match="`fake` gives other vectors now"):
         go(Fake(seed="x"), output, source)
+
+
+def test_another_fingerprint_of_a_server_is_refused(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(BulkError, match="out of order"):
+        go(Fake(breaks_after=200, fingerprint="abc"), output, source)
+    with pytest.raises(BulkError, match="the server's fingerprint was abc, is def"):
+        go(Fake(fingerprint="def"), output, source)
+    assert go(Fake(fingerprint="abc"), output, source).before.items > 0
+
+
+def test_a_model_that_became_another_without_a_word_leaves_no_row(
+    source: Path, tmp_path: Path
+) -> None:
+    class Changing(Fake):
+        async def embed(self, texts: Sequence[str], how: How) -> Embedded:
+            if len(self.texts) > 300:
+                self.seed = "x"
+            return await super().embed(texts, how)
+
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(BulkError, match="out of order"):
+        go(Fake(breaks_after=100), output, source)
+    with pytest.raises(BulkError, match="`fake` gives other vectors than when the run began"):
+        go(Changing(), output, source)
+    assert not output.exists()
+    summary = go(Fake(), output, source)
+    assert 0 < summary.before.items <= 100
+    for row in read_jsonl(output):
+        np.testing.assert_array_equal(np.float32(row["embedding"]), vector_of(row["text"]))
 
 
 def test_what_a_killed_process_left_of_a_record_is_cut_off(source: Path, tmp_path: Path) -> None:

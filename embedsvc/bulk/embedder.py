@@ -16,6 +16,8 @@ class Embedder(Protocol):
 
     model: str
     """The model's own name, not an alias."""
+    fingerprint: str | None
+    """Of the model's files and precision, of a server that tells it, once it has answered."""
     calls: int
     """To have at a time, for good throughput."""
 

@@ -75,7 +75,16 @@ class Run:
         plan, partial, progress = self._plan, self._partial, self._progress
         sample = await probe(embedder, plan.how)
         about = About(embedder.model, fingerprint_of(sample), len(sample), plan.dtype, plan.how)
-        partial.begin(Job(plan.inputs, plan.format, plan.delimiter, plan.columns, about))
+        partial.begin(
+            Job(
+                plan.inputs,
+                plan.format,
+                plan.delimiter,
+                plan.columns,
+                about,
+                embedder.fingerprint,
+            )
+        )
         before = partial.state
         if before.items:
             progress.say(f"going on after {before.items:,} rows that are done")
@@ -96,6 +105,12 @@ class Run:
             await pipeline.run(blocks, before, write)
         finally:
             blocks.close()
+        if embedder.fingerprint is None and not about.is_by(await probe(embedder, plan.how)):
+            partial.undo()
+            raise BulkError(
+                f"`{about.model}` gives other vectors than when the run began: "
+                "what this run has done is dropped"
+            )
         about = msgspec.structs.replace(about, rows=partial.state.rows)
         return Summary(about, before, partial.state, pipeline.totals)
 

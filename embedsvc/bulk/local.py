@@ -21,6 +21,7 @@ UNLIMITED = 1 << 60
 class Local:
     """A loaded model; see `Embedder`."""
 
+    fingerprint: str | None = None  # one model that stays
     calls = 4  # one waits while another is finished, on either core or in either pass
 
     def __init__(self, registry: Registry, model: str) -> None:

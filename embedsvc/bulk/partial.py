@@ -32,6 +32,8 @@ class Job(msgspec.Struct, frozen=True):
     delimiter: str | None
     columns: Columns
     about: About
+    fingerprint: str | None = None
+    """Of a server's model; a server that does not tell it is held to the vector in `about`."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
@@ -59,6 +61,7 @@ class Partial:
         self.state = Record(0, b"", 0, 0)
         """After the last record."""
         self._begins = 0
+        self._resumed = self.state, 0
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
@@ -76,6 +79,7 @@ class Partial:
             self._file.write(MAGIC)
             self._write([job])
             self._begins = self._file.tell()
+            self._resumed = self.state, self._begins
             return
         try:
             found = self._next(Job)
@@ -93,6 +97,7 @@ class Partial:
         for record in self.records():
             self.state = _state(record)
         self._file.truncate()
+        self._resumed = self.state, self._file.tell()
 
     def append(self, records: Sequence[Record]) -> None:
         """Add records, in the order of the input. Raises `BulkError`, as on a full disk."""
@@ -101,6 +106,11 @@ class Partial:
         except OSError as error:
             raise BulkError(f"{self.path}: {error.strerror}") from None
         self.state = _state(records[-1])
+
+    def undo(self) -> None:
+        """Drop what was added since `begin`."""
+        self.state, end = self._resumed
+        self._file.truncate(end)
 
     def records(self) -> Iterator[Record]:
         """All that are whole; one at a time is in memory."""
@@ -174,6 +184,8 @@ def _differences(was: Job, job: Job) -> Iterator[str]:
         read_fingerprint(job.about.fingerprint)
     ):
         yield f"`{job.about.model}` gives other vectors now"
+    elif was.fingerprint and job.fingerprint and was.fingerprint != job.fingerprint:
+        yield f"the server's fingerprint was {was.fingerprint}, is {job.fingerprint}"
     before, now = _options(was), _options(job)
     for name, value in before.items():
         if value != now[name]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
@@ -15,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.bounds import ANSWER_BYTES
 from embedsvc.bulk.about import How
 from embedsvc.engine import Embedded
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
@@ -45,6 +47,7 @@ class _Usage(msgspec.Struct):
 class _Answer(msgspec.Struct):
     data: list[_Row]
     usage: _Usage | None = None
+    model: str = ""
 
 
 class _Named(msgspec.Struct):
@@ -61,6 +64,21 @@ class _Error(msgspec.Struct):
 
 class _Refusal(msgspec.Struct):
     error: _Error
+
+
+class _Reply(NamedTuple):
+    status: int
+    headers: httpx2.Headers
+    content: bytes
+
+
+class Served(NamedTuple):
+    """What all answers of one run have in common."""
+
+    model: str
+    fingerprint: str | None
+    """Of the model's files and precision, where the server tells it."""
+    dimensions: int
 
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -81,7 +99,10 @@ class Remote:
         self.model = model
         """As asked for, until an answer tells the name behind an alias."""
         self.calls = calls
+        self.fingerprint: str | None = None
+        """As the server tells it, once it has answered."""
         self._asked = model
+        self._served: Served | None = None
         self._client = client
         self._url = str(client.base_url).rstrip("/")
         self._patience = patience
@@ -90,38 +111,55 @@ class Remote:
     async def embed(self, texts: Sequence[str], how: How) -> Embedded:
         asked = {"model": self._asked, "input": texts, "encoding_format": "base64"}
         body = msgspec.json.encode(asked | msgspec.to_builtins(how))
-        response = await self.ask("POST", "/embeddings", body)
-        self.model = response.headers.get("openai-model", self.model)
+        reply = await self.ask("POST", "/embeddings", body)
         try:
-            answer = msgspec.json.decode(response.content, type=_Answer)
+            answer = msgspec.json.decode(reply.content, type=_Answer)
             rows = sorted(answer.data, key=lambda row: row.index)
             if [row.index for row in rows] != list(range(len(rows))):
                 raise ValueError("rows are missing")
-            chunks = _chunks(rows, len(texts)) if how.chunking else None
+            chunks = _chunks(rows, texts) if how.chunking else None
             if chunks is None and len(rows) != len(texts):
                 raise ValueError(f"{len(rows)} vectors for {len(texts)} texts")
-            vectors = np.stack([_vector(row.embedding) for row in rows])
-            if not np.isfinite(vectors).all():
-                raise ValueError("a vector is not finite")
-        except (ValueError, binascii.Error) as error:  # among them msgspec's
+            vectors = _matrix(rows)
+            truncated = int(reply.headers.get("x-embedsvc-truncated", 0))
+            split = int(reply.headers.get("x-embedsvc-split", 0))
+        except (ValueError, RecursionError, binascii.Error) as error:  # among them msgspec's
             raise BulkError(f"{self._url}: no embeddings: {error}") from None
-        return Embedded(
-            vectors,
-            answer.usage.prompt_tokens if answer.usage else 0,
-            int(response.headers.get("x-embedsvc-truncated", 0)),
-            int(response.headers.get("x-embedsvc-split", 0)),
-            chunks,
+        self._hold(
+            Served(
+                reply.headers.get("openai-model") or answer.model,
+                reply.headers.get("x-embedsvc-fingerprint"),
+                vectors.shape[1],
+            )
         )
+        tokens = answer.usage.prompt_tokens if answer.usage else 0
+        return Embedded(vectors, tokens, truncated, split, chunks)
+
+    def _hold(self, served: Served) -> None:
+        """Raises `BulkError` if this answer is of another model than the first was."""
+        if self._served is None:
+            self._served = served
+            self.model = served.model or self.model
+            self.fingerprint = served.fingerprint
+        if served != self._served:
+            differences = [
+                f"{name} was {before}, is {now}"
+                for name, before, now in zip(Served._fields, self._served, served, strict=True)
+                if before != now
+            ]
+            raise BulkError(
+                f"{self._url}: the server's model has changed: {', '.join(differences)}"
+            )
 
     async def first_model(self) -> str:
         """The first that the server lists. Raises `BulkError`."""
-        response = await self.ask("GET", "/models", b"")
+        reply = await self.ask("GET", "/models", b"")
         try:
-            return msgspec.json.decode(response.content, type=_Models).data[0].id
-        except (msgspec.MsgspecError, IndexError):
+            return msgspec.json.decode(reply.content, type=_Models).data[0].id
+        except (ValueError, RecursionError, IndexError):
             raise BulkError(f"{self._url} lists no models: say --model") from None
 
-    async def ask(self, method: str, path: str, body: bytes) -> httpx2.Response:
+    async def ask(self, method: str, path: str, body: bytes) -> _Reply:
         """A good answer, however often it has to be asked for.
 
         Raises `RequestError` if the request is at fault, `BulkError` if the server is.
@@ -131,21 +169,23 @@ class Remote:
         while True:
             wait = None
             try:
-                response = await self._client.request(method, path, content=body)
+                reply = await self._try(method, path, body)
             except httpx2.TransportError as error:
                 trouble = f"{type(error).__name__} {error}".strip()
+            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+                raise BulkError(f"{self._url}: {error}") from None
             else:
-                if response.status_code == HTTPStatus.OK:
-                    return response
-                message = _message(response)
-                if response.status_code in WRONG:
+                if reply.status == HTTPStatus.OK:
+                    return reply
+                message = _message(reply)
+                if reply.status in WRONG:
                     raise BadRequest(message)
-                if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
+                if reply.status == HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise EmbeddingFailed(message)
-                trouble = f"{response.status_code}: {message}"
-                if response.status_code not in AGAIN:
+                trouble = f"{reply.status}: {message}"
+                if reply.status not in AGAIN:
                     raise BulkError(f"{self._url}: {trouble}")
-                wait = _retry_after(response)
+                wait = _retry_after(reply)
             if wait is None:
                 wait = pause * random.uniform(0.5, 1)  # noqa: S311 - not to come all at once
                 pause = min(2 * pause, MOST_SECONDS)
@@ -153,13 +193,24 @@ class Remote:
                 raise BulkError(f"{self._url}: {trouble}")
             await self._sleep(wait)
 
+    async def _try(self, method: str, path: str, body: bytes) -> _Reply:
+        """One answer, unpacked. Raises `BulkError` if it has too many bytes."""
+        content = bytearray()
+        async with self._client.stream(method, path, content=body) as response:
+            async for part in response.aiter_bytes():
+                content += part
+                if len(content) > ANSWER_BYTES:
+                    most = f"{ANSWER_BYTES >> 20} MiB"
+                    raise BulkError(f"{self._url}: an answer of more than {most}")
+        return _Reply(response.status_code, response.headers, bytes(content))
+
 
 @asynccontextmanager
 async def open_remote(
     url: str, key: str, model: str | None, calls: int
 ) -> AsyncGenerator[Remote, None]:
     """A server's model of that name, or the first it lists. Raises `BulkError`."""
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    if not _is_url(url):
         raise BulkError(f"--url must be like http://127.0.0.1:8000/v1, not {url}")
     base = url.rstrip("/").removesuffix("/embeddings")
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
@@ -170,36 +221,73 @@ async def open_remote(
         yield Remote(client, model or await Remote(client, "", calls).first_model(), calls)
 
 
+def _is_url(url: str) -> bool:
+    """Whether it names a server that can be looked up."""
+    try:
+        parts = urlsplit(url)
+        httpx2.URL(url)
+        (parts.hostname or "").encode("idna")  # what it is looked up by
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx2.InvalidURL):
+        return False
+
+
+def _matrix(rows: Sequence[_Row]) -> NDArray[np.float32]:
+    """The vectors (n, D) of an answer. Raises `ValueError`."""
+    vectors = np.stack([_vector(row.embedding) for row in rows])
+    if not vectors.shape[1]:
+        raise ValueError("a vector has no dimensions")
+    if not np.isfinite(vectors).all():
+        raise ValueError("a vector is not finite")
+    if not vectors.any(axis=1).all():
+        raise ValueError("a vector is zero")
+    return vectors
+
+
 def _vector(sent: str | list[float]) -> NDArray[np.float32]:
     if isinstance(sent, str):
         return np.frombuffer(binascii.a2b_base64(sent), "<f4")
-    return np.array(sent, np.float32)
+    with np.errstate(over="ignore"):  # infinity is refused
+        return np.array(sent, np.float32)
 
 
-def _chunks(rows: Sequence[_Row], texts: int) -> list[list[Chunk]]:
-    chunks: list[list[Chunk]] = [[] for _ in range(texts)]
+def _chunks(rows: Sequence[_Row], texts: Sequence[str]) -> list[list[Chunk]]:
+    """The chunks of each text, of rows that are in the order of the texts. Raises `ValueError`."""
+    chunks: list[list[Chunk]] = [[] for _ in texts]
+    last = 0
     for row in rows:
         if row.chunk is None:
             raise ValueError("the server does not do late chunking")
-        chunks[row.chunk.input].append(Chunk(row.chunk.start, row.chunk.end, row.chunk.tokens))
+        number, start, end, tokens = (
+            row.chunk.input,
+            row.chunk.start,
+            row.chunk.end,
+            row.chunk.tokens,
+        )
+        if not last <= number < len(texts) or not 0 <= start <= end <= len(texts[number]):
+            raise ValueError("a chunk is not of the texts")
+        chunks[number].append(Chunk(start, end, tokens))
+        last = number
+    if not all(chunks):
+        raise ValueError("a text has no chunk")
     return chunks
 
 
-def _message(response: httpx2.Response) -> str:
+def _message(reply: _Reply) -> str:
     try:
-        return msgspec.json.decode(response.content, type=_Refusal).error.message
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return response.text[:300]
+        return msgspec.json.decode(reply.content, type=_Refusal).error.message
+    except (ValueError, RecursionError):
+        return reply.content[:300].decode(errors="replace")
 
 
-def _retry_after(response: httpx2.Response) -> float | None:
+def _retry_after(reply: _Reply) -> float | None:
     """Seconds; the header has them, or a date."""
-    said = response.headers.get("retry-after", "")
+    said = reply.headers.get("retry-after", "")
     try:
         return max(0.0, float(said))
     except ValueError:
         pass
     try:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
