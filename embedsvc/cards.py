@@ -9,12 +9,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import msgspec
 
 from embedsvc.errors import CardsError, ModelNotFound
+from embedsvc.quantities import Seconds, read_keep_alive
 from embedsvc.text_files import read_text
+from embedsvc.wording import plain_types
 
 Pooling = Literal["mean", "cls", "last_token", "max", "mean_sqrt_len", "weighted_mean"]
 NOT_LOADED = (
@@ -80,9 +82,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Whether the server loads it before it answers anything."""
     pin: bool = False
     """Whether it is never unloaded to make room, nor for want of requests."""
-    keep_alive: float | None = None
-    """Seconds without requests after which it is unloaded: 0 at once, -1 never; left out, as the
-    server is set."""
+    keep_alive: Seconds | None = None
+    """How long without requests until it is unloaded, as 600, "10m" or "1h30m": 0 at once, -1
+    never; left out, as the server is set."""
 
     def __post_init__(self) -> None:
         if not (self.path or self.package or self.repo):
@@ -195,8 +197,15 @@ def _card(file: Path, name: str, table: Any) -> Card:
         raise CardsError(f"{where}: an id is not empty and has no space around it")
     if "id" in table:
         raise CardsError(f"{where}: unknown key `id`; a card's id is its table's name")
+    keys = cast(dict[str, Any], table)
     try:
-        card = msgspec.convert({**table, "id": name}, Card, dec_hook=_decode)
+        kept = keys.get("keep_alive")
+        if isinstance(kept, str | float | int) and not isinstance(kept, bool):
+            keys = {**keys, "keep_alive": read_keep_alive(kept)}
+    except ValueError as error:
+        raise CardsError(f"{where}: key `keep_alive`: {error}") from None
+    try:
+        card = msgspec.convert({**keys, "id": name}, Card, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise CardsError(f"{where}: {_in_words(str(error))}") from None
     if card.path is not None:
@@ -208,11 +217,11 @@ def _card(file: Path, name: str, table: Any) -> Card:
 def _decode(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+    raise ValueError("expected a string")
 
 
 def _in_words(message: str) -> str:
-    """msgspec's message with the key in front: "key `max_tokens`: expected `int`, got `str`"."""
+    """msgspec's message with the key in front: "key `x`: expected a whole number, not a string"."""
     unknown = re.match(r"Object contains unknown field `(.+?)`(?: - at `\$\.(.+)`)?", message)
     if unknown:
         key, table = unknown.groups()
@@ -220,5 +229,6 @@ def _in_words(message: str) -> str:
     typed = re.match(r"(.+) - at `\$\.(.+)`$", message)
     if typed:
         said, key = typed.groups()
+        said = plain_types(said)
         return f"key `{key}`: {said[0].lower()}{said[1:]}"
     return message

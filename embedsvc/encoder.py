@@ -23,6 +23,7 @@ from embedsvc.ops.base import Array, Batch, Ops, TokenIds
 from embedsvc.texts.late_chunking import pool as pool_spans
 from embedsvc.texts.tokens import SpannedText, Text
 from embedsvc.turns import InTurn, Stepwise, at_once
+from embedsvc.wording import plain_types
 
 
 class Begun(NamedTuple):
@@ -156,7 +157,7 @@ def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
             architecture = fallback
         config = read_config(architecture, checkpoint.config)
     except msgspec.ValidationError as error:
-        raise CheckpointError(f"model `{model}`: config.json: {error}") from None
+        raise CheckpointError(f"model `{model}`: config.json: {plain_types(str(error))}") from None
     except CheckpointError as error:
         raise CheckpointError(f"model `{model}`: {error}") from None
     longest = getattr(config, "longest", checkpoint.max_tokens)

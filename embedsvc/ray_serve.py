@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from embedsvc.app import create_app
 from embedsvc.errors import CardsError
 from embedsvc.settings import Settings, read_settings
+from embedsvc.wording import plain_types
 
 ONGOING = 256
 """Requests that a replica is given at a time: batches are made of those that wait."""
@@ -83,6 +84,6 @@ def build(arguments: Mapping[str, Any]) -> Any:
     try:
         converted = msgspec.convert(scale, Scale, strict=False)
     except msgspec.ValidationError as error:
-        raise CardsError(str(error)) from None
+        raise CardsError(plain_types(str(error))) from None
     rest = {name: value for name, value in arguments.items() if name not in known}
     return application(read_settings(rest, os.environ), converted)

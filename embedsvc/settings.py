@@ -1,15 +1,25 @@
 """What an operator may set: on the command line, or as EMBEDSVC_* environment variables."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
 from embedsvc.errors import CardsError
+from embedsvc.quantities import (
+    Bytes,
+    Seconds,
+    read_bytes,
+    read_count,
+    read_keep_alive,
+    read_seconds,
+    read_switch,
+)
 
-LEAST = {"port": 0, "cache_bytes": 0, "keep_alive": -1, "load_wait_seconds": 0, "drain_seconds": 0}
+LEAST = {"port": 0, "cache_bytes": 0, "load_wait_seconds": 0, "drain_seconds": 0}
 """The least values of numbers; of the others 1."""
+MOST = {"port": 65535}
 LogLevel = Literal["debug", "info", "warning", "error"]
 BackendChoice = Literal["auto", "mlx", "native", "numpy"]
 
@@ -43,12 +53,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     it; "*" is any."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call; left out, those of `allowed_hosts`, or with keys all."""
-    max_memory: int | None = None
-    """Bytes that the weights of loaded models may take; left out, 0.7 of the device's memory."""
-    keep_alive: float = -1.0
-    """Seconds without requests after which a model is unloaded, where its card does not say: 0 at
-    once, -1 never."""
-    load_wait_seconds: float = 60.0
+    max_memory: Bytes | None = None
+    """What the weights of loaded models may take; left out, 0.7 of the device's memory."""
+    keep_alive: Seconds = -1.0
+    """How long without requests until a model is unloaded, where its card does not say: 0 at once,
+    -1 never."""
+    load_wait_seconds: Seconds = 60.0
     """How long a request waits for its model to load before it is answered 503."""
     allow_ad_hoc: bool = False
     """Whether clients may load models without a card: repositories, folders by the cards file."""
@@ -56,16 +66,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs of one request."""
     max_request_tokens: int = 300_000
     """Tokens of all inputs of one request."""
-    max_body_bytes: int = 64 << 20
-    """Bytes of one request."""
+    max_body_bytes: Bytes = 64 << 20
+    """The size of one request."""
     max_waiting_tokens: int = 1_000_000
     """Tokens that may wait in one model's line before requests are answered 429."""
-    cache_bytes: int = 64 << 20
+    cache_bytes: Bytes = 64 << 20
     """Memory for each model's finished vectors; 0: none."""
     cache_folder: Path | None = None
     """Where vectors are kept across restarts; left out, nowhere."""
-    cache_folder_bytes: int = 1 << 30
-    """Of each model's file in `cache_folder`."""
+    cache_folder_bytes: Bytes = 1 << 30
+    """The size of each model's file in `cache_folder`."""
     log_file: Path | None = None
     """Where the server logs; it may be moved away at any time. Left out, to where it prints."""
     log_level: LogLevel = "info"
@@ -80,29 +90,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Its key, where it is not in the same file."""
     max_connections: int = 1000
     """Clients that may be connected; those beyond are answered 503."""
-    max_head_bytes: int = 32 << 10
-    """Bytes of a request's line and headers."""
-    read_seconds: float = 30.0
+    max_head_bytes: Bytes = 32 << 10
+    """The size of a request's line and headers."""
+    read_seconds: Seconds = 30.0
     """How long a client may take over a request's head, or keep the server waiting for the rest of
     a body, or for its reading an answer."""
-    drain_seconds: float = 0.0
+    drain_seconds: Seconds = 0.0
     """How long a server that is told to stop takes requests, `/ready` being red, before it does."""
-    hang_seconds: float = 60.0
+    hang_seconds: Seconds = 60.0
     """How long overdue something may be before it hangs, and the server ends to be restarted."""
     otlp_endpoint: str | None = None
     """The URL of an OpenTelemetry collector, to which a trace of each request is sent, as OTLP's
     JSON over HTTP; left out, nothing is sent anywhere."""
-    shutdown_seconds: float = 30.0
+    shutdown_seconds: Seconds = 30.0
     """How long a stopping server waits for requests in flight."""
-
-    def __post_init__(self) -> None:
-        for field in msgspec.structs.fields(Settings):
-            value: object = getattr(self, field.name)
-            least = LEAST.get(field.name, 1)
-            if isinstance(value, int | float) and field.type is not bool and value < least:
-                raise ValueError(f"{field.name} must be at least {least}, not {value}")
-        if self.port > 65535:
-            raise ValueError(f"port must be at most 65535, not {self.port}")
 
 
 def read_settings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -112,28 +113,66 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
     """
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
-        variable = f"EMBEDSVC_{field.name.upper()}"
-        value, source = given.get(field.name), f"--{field.name.replace('_', '-')}"
-        if value is None and environ.get(variable):
-            value, source = environ[variable], variable
+        value, source = given.get(field.name), option(field.name)
+        if value is None and environ.get(variable(field.name)):
+            value, source = environ[variable(field.name)], variable(field.name)
         if value is None:
             continue
-        if field.type == tuple[str, ...]:
-            values[field.name] = tuple(str(value).replace(",", " ").split())
-            continue
         try:
-            values[field.name] = msgspec.convert(
-                str(value), field.type, strict=False, dec_hook=_path
-            )
-        except msgspec.ValidationError as error:
+            values[field.name] = _read(field.name, field.type, str(value))
+        except ValueError as error:
             raise CardsError(f"{source}={value}: {error}") from None
+    return Settings(**values)
+
+
+def option(name: str) -> str:
+    """The option of the command line that sets it."""
+    return f"--{name.replace('_', '-')}"
+
+
+def variable(name: str) -> str:
+    """The environment variable that sets it."""
+    return f"EMBEDSVC_{name.upper()}"
+
+
+def _read(name: str, kind: Any, text: str) -> Any:
+    """A setting's value, from a text. Raises `ValueError` that says what it must be."""
+    if name == "keep_alive":
+        return read_keep_alive(text)
+    if type(None) in get_args(kind):  # which it is where it is not given
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise ValueError(f"must be one of {', '.join(get_args(kind))}")
+        return text
+    value = READERS[kind](text)
+    if isinstance(value, int | float) and kind is not bool:
+        least, most = LEAST.get(name, 1), MOST.get(name, value)
+        if value < least:
+            raise ValueError(f"must be at least {least}")
+        if value > most:
+            raise ValueError(f"must be at most {most}")
+    return value
+
+
+def _read_path(text: str) -> Path:
     try:
-        return Settings(**values)
-    except ValueError as error:
-        raise CardsError(f"settings: {error}") from None
+        return Path(text).expanduser()
+    except RuntimeError:  # of a user there is not
+        raise ValueError("there is no such home") from None
 
 
-def _path(kind: type, value: Any) -> Any:
-    if kind is Path:
-        return Path(value).expanduser()
-    raise NotImplementedError(kind)
+def _read_list(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+READERS: dict[Any, Callable[[str], Any]] = {
+    Bytes: read_bytes,
+    Seconds: read_seconds,
+    int: read_count,
+    bool: read_switch,
+    str: str,
+    Path: _read_path,
+    tuple[str, ...]: _read_list,
+}
+"""By a setting's type, what reads it."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from embedsvc.cards import Card
+from embedsvc.quantities import Bytes, Seconds, write_bytes
 from embedsvc.settings import Settings
 
 WORDS: dict[Any, str] = {
@@ -17,6 +18,8 @@ WORDS: dict[Any, str] = {
     int: "number",
     float: "number",
     bool: "true or false",
+    Bytes: "size",
+    Seconds: "time",
 }
 
 
@@ -65,16 +68,20 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
         return ""
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
+    if field.type == Bytes:
+        return f"`{write_bytes(default)}`"
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
 
 
 def _kind(kind: Any) -> str:
     """A field's type in the words of TOML."""
+    if kind in WORDS:
+        return WORDS[kind]
     parts = [part for part in get_args(kind) or (kind,) if part is not type(None)]
     if get_origin(kind) in (tuple, dict):
         return f"{'list' if get_origin(kind) is tuple else 'table'} of {WORDS[parts[0]]}s"
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in parts)
     if len(parts) == 1:
-        return WORDS[kind] if kind in WORDS else _kind(parts[0])
+        return _kind(parts[0])
     return f"{_kind(parts[0])}, or a list of them"  # pooling alone is one or several

@@ -69,7 +69,7 @@ def test_a_server_reads_its_environment_file_before_anything_else(tmp_path: Path
         [sys.executable, "-m", "embedsvc", "serve", *options], capture_output=True, text=True
     )
     assert done.returncode == 3
-    assert "port must be at most 65535, not 99999" in done.stderr
+    assert "EMBEDSVC_PORT=99999: must be at most 65535" in done.stderr
 
 
 # --- the log file ----------------------------------------------------------------------------

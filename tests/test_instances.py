@@ -154,7 +154,8 @@ def test_what_is_wrong_is_said(server: TestClient) -> None:
     for body, said in (
         ({}, "model"),
         ({"model": ""}, "Invalid 'model'"),
-        ({"model": "a", "keep_alive": -2}, "Invalid 'keep_alive'"),
+        ({"model": "a", "keep_alive": "soon"}, "Invalid 'keep_alive': must be a time, as 90, 10m"),
+        ({"model": "a", "keep_alive": 1e300}, "Invalid 'keep_alive': must be at most 100 years"),
         ({"model": "a", "pin": "yes"}, "Invalid 'pin'"),
     ):
         answer = server.post("/v1/instances", json=body)

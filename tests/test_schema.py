@@ -168,7 +168,7 @@ def test_half_a_surrogate_pair_is_refused_or_read_but_never_a_crash() -> None:
                 "Supported values: ['float', 'int8', 'uint8', 'binary', 'ubinary']."
             ),
         ),
-        ({"prompt": 7}, "Invalid 'prompt': Expected `str | null`, got `int`."),
+        ({"prompt": 7}, "Invalid 'prompt': expected a string or null, not a whole number."),
         ({"chunking": {}}, "Invalid 'chunking': Object missing required field `size`."),
         (
             {"chunks": [[0, 1]], "chunking": {"size": 2}},

@@ -221,11 +221,11 @@ def test_a_missing_model_is_one_line_and_exit_code_4(tmp_path: Path) -> None:
     [
         (["--models", "absent.toml"], {}, "absent.toml: No such file"),
         ([], {"EMBEDSVC_MODELS": "absent.toml"}, "absent.toml: No such file"),
-        (["--port", "99999"], {}, "port must be at most 65535"),
-        (["--port", "http"], {}, "--port=http: Expected `int`"),
-        ([], {"EMBEDSVC_PORT": "http"}, "EMBEDSVC_PORT=http: Expected `int`"),
-        (["--backend", "torch"], {}, "--backend=torch: Invalid enum value 'torch'"),
-        (["--max-waiting-tokens", "0"], {}, "max_waiting_tokens must be at least 1"),
+        (["--port", "99999"], {}, "--port=99999: must be at most 65535"),
+        (["--port", "http"], {}, "--port=http: must be a whole number"),
+        ([], {"EMBEDSVC_PORT": "http"}, "EMBEDSVC_PORT=http: must be a whole number"),
+        (["--backend", "torch"], {}, "--backend=torch: must be one of auto, mlx, native, numpy"),
+        (["--max-waiting-tokens", "0"], {}, "--max-waiting-tokens=0: must be at least 1"),
         (["--host", "0.0.0.0"], {}, "refusing to listen on 0.0.0.0 without keys"),  # noqa: S104
         (["--api-keys-file", "absent.txt"], {}, "api_keys_file absent.txt: No such file"),
         (["--host", "no.such.host.invalid"], {}, "cannot listen on no.such.host.invalid"),

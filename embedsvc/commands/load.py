@@ -4,12 +4,13 @@ import argparse
 
 from embedsvc.commands.progress import Bar
 from embedsvc.commands.server import Instance, add_server, server_of
-from embedsvc.errors import ServerError
+from embedsvc.errors import CardsError, ServerError
 from embedsvc.instances.memory import in_words
+from embedsvc.quantities import read_keep_alive
 
 EXAMPLES = """\
   embedsvc load bge-m3
-  embedsvc load bge-m3 --keep-alive 600
+  embedsvc load bge-m3 --keep-alive 10m
   embedsvc load bge-m3 --pin
 """
 
@@ -18,16 +19,23 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("model", help="id or alias; with the server's --allow-ad-hoc, a repository")
     parser.add_argument(
-        "--keep-alive", type=float, metavar="S", help="seconds without requests; -1 is for ever"
+        "--keep-alive",
+        metavar="TIME",
+        help="how long without requests, as 600, 10m or 1h30m; -1: for ever; default: as its card, "
+        "or the server, says",
     )
     parser.add_argument("--pin", action="store_true", default=None, help="never unload it unasked")
     add_server(parser)
 
 
 def run(given: argparse.Namespace) -> int:
-    """Return when it is ready. Raises `ServerError`."""
+    """Return when it is ready. Raises `SetupError`."""
+    try:
+        keep_alive = None if given.keep_alive is None else read_keep_alive(given.keep_alive)
+    except ValueError as error:
+        raise CardsError(f"--keep-alive={given.keep_alive}: {error}") from None
     server = server_of(given)
-    body = {"model": given.model, "keep_alive": given.keep_alive, "pin": given.pin}
+    body = {"model": given.model, "keep_alive": keep_alive, "pin": given.pin}
     made = instance = server.ask("POST", "/v1/instances", body, kind=Instance)
     bar, state = Bar(""), ""
     for instance in server.events(f"/v1/instances/{made.id}/events", Instance):

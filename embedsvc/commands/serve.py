@@ -15,7 +15,7 @@ DEFAULTS = Settings()
 EXAMPLES = """\
   embedsvc serve
   embedsvc serve --port 9000 --models ./models.toml
-  embedsvc serve --max-memory 8000000000 --keep-alive 600
+  embedsvc serve --max-memory 8GB --keep-alive 10m
   EMBEDSVC_API_KEYS=some-key embedsvc serve --host 0.0.0.0
 
 Every option is also an environment variable: --port is EMBEDSVC_PORT.

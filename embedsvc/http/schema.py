@@ -21,6 +21,7 @@ from embedsvc.texts.requests import (
     read_inputs,
     read_truncate,
 )
+from embedsvc.wording import plain_types
 
 
 class EmbeddingBody(msgspec.Struct):
@@ -173,7 +174,7 @@ def _second_look(body: bytes, model: str | None) -> EmbeddingBody:
 
 
 def _wrong_field(sent: dict[str, Any], said: str) -> BadRequest:
-    message, _, path = said.partition(" - at `$.")
+    message, _, path = plain_types(said).partition(" - at `$.")
     field = path.rstrip("`").partition(".")[0].partition("[")[0]
     value = sent.get(field)
     if field == "input":

@@ -15,6 +15,7 @@ from embedsvc.http.schema import not_json
 from embedsvc.metrics import Metrics
 from embedsvc.settings import Settings
 from embedsvc.telemetry.record import current
+from embedsvc.wording import plain_types
 
 T = TypeVar("T")
 JSON = (b"content-type", b"application/json")
@@ -81,7 +82,7 @@ async def read_body(request: Request, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        said, _, path = str(error).partition(" - at `$.")
+        said, _, path = plain_types(str(error)).partition(" - at `$.")
         where = path.rstrip("`")
         raise BadRequest(f"Invalid '{where}': {said}." if where else f"{said}.") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -12,6 +12,7 @@ from embedsvc.errors import BadRequest, CardsError
 from embedsvc.instances.instance import Instance, State
 from embedsvc.instances.registry import Registry
 from embedsvc.instances.reloading import Changes, reload
+from embedsvc.quantities import read_keep_alive
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.routes.events import Events
 
@@ -20,10 +21,10 @@ class CreateBody(msgspec.Struct):
     """What it does not say is as the model's card or the server says."""
 
     model: Annotated[str, Meta(min_length=1, description="A model; see --allow-ad-hoc for others.")]
-    keep_alive: (
-        Annotated[float, Meta(ge=-1, description="Seconds without requests; -1 is for ever.")]
-        | None
-    ) = None
+    keep_alive: Annotated[
+        float | str | None,
+        Meta(description='How long without requests: seconds, or "10m"; -1 is for ever.'),
+    ] = None
     pin: Annotated[bool | None, Meta(description="Whether it is only unloaded by request.")] = None
 
 
@@ -58,8 +59,12 @@ async def create_instance(request: Request) -> Response:
     """`POST /v1/instances`: begin to load a model, if it is not loaded; answers at once."""
     sent = await read_body(request, CreateBody)
     registry = _registry(request)
+    try:
+        keep_alive = None if sent.keep_alive is None else read_keep_alive(sent.keep_alive)
+    except ValueError as error:
+        raise BadRequest(f"Invalid 'keep_alive': {error}.", param="keep_alive") from None
     card = registry.find_card(sent.model)
-    return _answer(registry.start(card, keep_alive=sent.keep_alive, pin=sent.pin))
+    return _answer(registry.start(card, keep_alive=keep_alive, pin=sent.pin))
 
 
 async def list_instances(request: Request) -> Response:

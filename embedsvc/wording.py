@@ -1,0 +1,33 @@
+"""What msgspec says of a value of a wrong type, in words that name no type of Python's."""
+
+import re
+
+NAMES = {
+    "str": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+_TYPES = re.compile(r"`([a-z]+(?: \| [a-z]+)*)`")
+
+
+def plain_types(message: str) -> str:
+    """The message, with types in words.
+
+    >>> plain_types("Expected `int | null`, got `str`")
+    'expected a whole number or null, not a string'
+    >>> plain_types("Expected `array` of length 2, got 3")
+    'expected a list of length 2, not 3'
+    """
+    if not message.startswith("Expected "):
+        return message
+    worded = _TYPES.sub(_words, message).replace(", got ", ", not ")
+    return worded[0].lower() + worded[1:]
+
+
+def _words(found: re.Match[str]) -> str:
+    *others, last = [NAMES.get(name, name) for name in found[1].split(" | ")]
+    return f"{', '.join(others)} or {last}" if others else last
