@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import tiktoken
 
 from clients.conftest import MODEL, TEXTS
+from tests.programs import program
 
 NODE = Path(__file__).parent / "node"
 
@@ -89,16 +89,19 @@ def test_python_extensions(server: str) -> None:
     assert both[1] @ berlin > alone @ berlin + 0.1
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm")
 @pytest.mark.parametrize("version", ["openai", "openai6"])
 def test_node(server: str, right: Callable[..., None], version: str) -> None:
     if not (NODE / "node_modules" / version).is_dir():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE, check=True)
+        subprocess.run([program("npm"), "ci", "--no-audit", "--no-fund"], cwd=NODE, check=True)
 
     def embed(texts: list[str]) -> list[list[float]]:
         asked = json.dumps({"url": f"{server}/v1", "model": MODEL, "input": texts})
         done = subprocess.run(
-            ["node", "embed.mjs", version], cwd=NODE, input=asked, capture_output=True, text=True
+            [program("node"), "embed.mjs", version],
+            cwd=NODE,
+            input=asked,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -107,11 +110,14 @@ def test_node(server: str, right: Callable[..., None], version: str) -> None:
     assert len(TEXTS) > 1
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm")
 def test_node_shows_what_is_wrong(server: str) -> None:
     asked = json.dumps({"url": f"{server}/v1", "model": "x", "input": "a"})
     done = subprocess.run(
-        ["node", "embed.mjs", "openai"], cwd=NODE, input=asked, capture_output=True, text=True
+        [program("node"), "embed.mjs", "openai"],
+        cwd=NODE,
+        input=asked,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode != 0
     assert "The model `x` does not exist" in done.stderr

@@ -14,6 +14,7 @@ import pytest
 
 from tests.checkpoints import write_bert
 from tests.conftest import ROOT
+from tests.programs import program
 from tests.test_server import serving
 
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -48,7 +49,8 @@ def url(
     main = f"daemon off; pid {pid}; error_log {tmp_path / 'error.log'};"
     if os.getuid() == 0:
         main += " user root;"  # who else may not write to the test's folder
-    command = ["nginx", "-p", str(tmp_path), "-e", "stderr", "-c", "nginx.conf", "-g", main]
+    nginx = program("nginx")
+    command = [nginx, "-p", str(tmp_path), "-e", "stderr", "-c", "nginx.conf", "-g", main]
     process = subprocess.Popen(command)
     try:
         while not pid.exists():  # by then it listens
