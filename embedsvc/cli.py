@@ -9,7 +9,7 @@ from typing import Any
 
 from embedsvc import __version__
 from embedsvc.commands.arguments import describe
-from embedsvc.errors import SetupError
+from embedsvc.errors import EXIT_INTERRUPTED, EXIT_PIPE, SetupError
 
 COMMANDS = {
     "serve": "serve the models of a cards file",
@@ -42,7 +42,7 @@ An OpenAI-compatible embedding server for one machine. `embedsvc COMMAND --help`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `embedsvc`; the exit code is 0, 2 for wrong usage, or a `SetupError`'s own."""
+    """Run `embedsvc`; the exit code is one of `errors.EXITS`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     given = _parser(arguments).parse_args(arguments)
     try:
@@ -50,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read what it prints has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return EXIT_PIPE
     except SetupError as error:
         print(f"embedsvc: {error}", file=sys.stderr)
         return error.exit_code

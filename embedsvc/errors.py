@@ -33,8 +33,30 @@ EmbedsvcError
 import re
 from typing import Literal
 
-EXIT_HUNG = 6
-"""The command's exit code when something hangs, or a model is broken, and only a restart helps."""
+EXIT_BAD = 1
+EXIT_USAGE = 2
+EXIT_SETTING = 3
+EXIT_MODEL = 4
+EXIT_ADDRESS = 5
+EXIT_BULK = 6
+EXIT_HUNG = 7
+EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
+EXIT_TERMINATED = 143
+EXITS = {
+    0: "it did what it was told",
+    EXIT_BAD: "it did not, or not all of it, or what it looked at is not well",
+    EXIT_USAGE: "its command line is wrong",
+    EXIT_SETTING: "a setting, the cards file, a key or a certificate is wrong",
+    EXIT_MODEL: "a model cannot be loaded",
+    EXIT_ADDRESS: "its address and port are taken, or not of this machine",
+    EXIT_BULK: "embedding or searching files cannot begin or go on",
+    EXIT_HUNG: "the device or event loop hung, a model stayed broken, or stopping took too long",
+    EXIT_INTERRUPTED: "it was interrupted (Ctrl-C), a server for the second time",
+    EXIT_PIPE: "nobody reads what it prints any more",
+    EXIT_TERMINATED: "a server was told to stop for the second time (SIGTERM)",
+}
+"""Every code that `embedsvc` ends with, each of one meaning."""
 WORDS = re.compile("(?<=[a-z])(?=[A-Z])")
 ErrorType = Literal["invalid_request_error", "max_tokens_per_request", "tokens", "server_error"]
 
@@ -254,43 +276,43 @@ class Loading(Unavailable):
 class SetupError(EmbedsvcError):
     """An error that ends the command: one line, and an exit code of its own."""
 
-    exit_code = 1
+    exit_code = EXIT_BAD
 
 
 class CardsError(SetupError):
     """A cards file or a setting is wrong; the message names file, card and key."""
 
-    exit_code = 3
+    exit_code = EXIT_SETTING
 
 
 class CheckpointError(SetupError):
     """A model's files are missing, broken, or do not fit the card."""
 
-    exit_code = 4
+    exit_code = EXIT_MODEL
 
 
 class DoesNotFit(SetupError):
     """A model needs more memory than models may take; the message has both numbers."""
 
-    exit_code = 4
+    exit_code = EXIT_MODEL
 
 
 class Stopped(SetupError):
     """A model was unloaded while it was on its way."""
 
-    exit_code = 4
+    exit_code = EXIT_MODEL
 
 
 class AddressError(SetupError):
     """The address cannot be listened on."""
 
-    exit_code = 5
+    exit_code = EXIT_ADDRESS
 
 
 class BulkError(SetupError):
     """Embedding files cannot begin or go on; the message names the file or the server."""
 
-    exit_code = 6
+    exit_code = EXIT_BULK
 
 
 class ServerError(SetupError):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from embedsvc.errors import EXITS
 from tests import models_table, routes_tables, settings_tables
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -44,10 +45,17 @@ class Part(NamedTuple):
         file.write_text(text, encoding="utf-8")
 
 
+def exit_codes() -> str:
+    """A row for each code that the command ends with."""
+    rows = [f"| {code} | {because} |" for code, because in EXITS.items()]
+    return "\n".join(["| code | because |", "|---|---|", *rows]) + "\n"
+
+
 PARTS = (
     Part("models.md", "models", models_table.table),
     Part("configuration.md", "settings", settings_tables.settings),
     Part("configuration.md", "cards", settings_tables.cards),
+    Part("operations.md", "exit codes", exit_codes),
     Part("routes.md", "routes", routes_tables.routes),
     Part("routes.md", "bodies", routes_tables.bodies),
     Part("routes.md", "refusals", routes_tables.refusals),

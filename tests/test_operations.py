@@ -3,6 +3,7 @@ codes is so: they are compared with a running server."""
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from embedsvc import errors
 from embedsvc.errors import (
+    EXIT_ADDRESS,
     EXIT_HUNG,
-    AddressError,
-    CardsError,
-    CheckpointError,
+    EXIT_USAGE,
+    EXITS,
     EmbedsvcError,
     RequestError,
     SetupError,
 )
+from embedsvc.service.job import HOPELESS, State
 from embedsvc.settings import Settings
 from tests.conftest import ROOT
 from tests.test_server import serving
@@ -166,7 +169,36 @@ def test_settings_are_named_as_they_are_with_their_defaults() -> None:
         assert int(value) == getattr(defaults, option.replace("-", "_")), option
 
 
-def test_exit_codes_are_as_the_documentation_has_them() -> None:
-    codes = set(re.findall(r"^\| ([\d, ]+) \|", PAGE, re.MULTILINE))
-    kinds = (CardsError, CheckpointError, AddressError, SetupError)
-    assert {str(kind.exit_code) for kind in kinds} | {"0", "2", str(EXIT_HUNG), "130, 143"} == codes
+def kinds(root: type[SetupError] = SetupError) -> Iterator[type[SetupError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from kinds(kind)
+
+
+def test_every_exit_code_has_one_meaning_in_one_place() -> None:
+    tree = errors.__doc__ or ""
+    for kind in kinds():
+        assert kind.exit_code in EXITS
+        if kind is not SetupError:
+            assert re.search(rf"── {kind.__name__} +{kind.exit_code} ", tree), kind
+    assert {kind.exit_code for kind in kinds()}.isdisjoint({EXIT_HUNG, EXIT_USAGE, 0})
+    numbers = [value for name, value in vars(errors).items() if name.startswith("EXIT_")]
+    assert sorted([0, *numbers]) == sorted(EXITS)
+    assert len(set(EXITS.values())) == len(EXITS)
+
+
+def test_no_page_and_no_help_gives_a_code_another_meaning() -> None:
+    found = 0
+    for file in [*(ROOT / "docs").glob("*.md"), *(ROOT / "embedsvc").rglob("*.py")]:
+        text = " ".join(file.read_text(encoding="utf-8").split())
+        for code in re.findall(r"[Ee]xit code (?:is )?(\d+)", text):
+            assert int(code) in EXITS, file
+            found += 1
+    assert found > 5
+
+
+def test_the_unit_and_the_status_of_a_service_know_what_the_server_ends_with(tmp_path) -> None:
+    assert not set(HOPELESS) & {EXIT_HUNG, EXIT_ADDRESS}
+    for code, meaning in EXITS.items():
+        said = State(installed=True, last_exit=code).in_words()
+        assert not code or said.endswith(f"it last ended with {code}: {meaning}")

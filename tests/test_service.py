@@ -10,7 +10,7 @@ import pytest
 
 from embedsvc import cli
 from embedsvc.commands import service as command
-from embedsvc.errors import ServiceError
+from embedsvc.errors import EXIT_HUNG, ServiceError
 from embedsvc.probe import Found
 from embedsvc.service import here
 from embedsvc.service.job import State
@@ -256,6 +256,40 @@ def test_a_unit_that_cannot_start_says_what_it_ended_with(home: Path) -> None:
         service.install()
 
 
+def shown(home: Path, **properties: str | int) -> State:
+    """What is made of properties that `systemctl show` prints."""
+    lines = [f"{name}={value}" for name, value in properties.items()]
+    machine = Recorder(lambda _: Answer(0, "\n".join(["LoadState=loaded", *lines])))
+    return Systemd(machine, job(home)).state()
+
+
+def test_a_service_that_hung_says_so_and_one_that_was_killed_is_no_exit_code(home: Path) -> None:
+    ended = {"ActiveState": "activating", "MainPID": 0, "ExecMainCode": 1}
+    said = shown(home, **ended, ExecMainStatus=EXIT_HUNG, NRestarts=2).in_words()
+    assert "started again 2 times" in said
+    assert f"it last ended with {EXIT_HUNG}: the device or event loop hung" in said
+    killed = {"ActiveState": "failed", "MainPID": 0, "ExecMainCode": 2, "ExecMainStatus": 6}
+    assert shown(home, **killed).in_words() == "installed, not running; it was last killed: SIGABRT"
+    runs = {"ActiveState": "active", "MainPID": 7, "ExecMainCode": 0, "ExecMainStatus": 0}
+    assert shown(home, **runs, NRestarts=0).in_words() == "running, pid 7"
+    once = "running, pid 7; started again once, `embedsvc service logs` says why"
+    assert shown(home, **runs, NRestarts=1).in_words() == once
+
+
+def test_launchd_says_what_ended_the_run_before(home: Path) -> None:
+    told = "x = {\n\tstate = not running\n\tlast exit code = 7: Unknown\n}"
+    for text, wanted in (
+        (told, f"it last ended with {EXIT_HUNG}: the device"),
+        (
+            told.replace("exit code = 7: Unknown", "terminating signal = Killed: 9"),
+            "killed: Killed",
+        ),
+        (told.replace("7: Unknown", "(never exited)"), "installed, not running"),
+    ):
+        machine = Recorder(lambda _, text=text: Answer(0, text))
+        assert wanted in Launchd(machine, job(home), uid=501).state().in_words()
+
+
 def test_without_a_systemd_of_the_user_the_error_says_what_to_do(home: Path) -> None:
     machine = Recorder(lambda _: Answer(1, "Failed to connect to bus: No medium found"))
     with pytest.raises(ServiceError, match=r"no systemd runs for this user.*--system"):
@@ -388,7 +422,7 @@ def test_a_wrong_setting_is_refused_before_anything_is_written(
 ) -> None:
     fake = FakeSystemd(units(linux))
     assert install("--port", "99999", fake=fake, monkeypatch=monkeypatch) == 3
-    assert "port must be at most 65535" in capsys.readouterr().err
+    assert "--port=99999: must be at most 65535" in capsys.readouterr().err
     assert list(linux.iterdir()) == []
 
 

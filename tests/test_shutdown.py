@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from embedsvc.errors import EXIT_HUNG
 from tests.conftest import ROOT
 from tests.programs import program
 from tests.test_server import COMMAND, fails, serving
@@ -96,7 +97,7 @@ def test_what_hangs_holds_up_the_end_for_so_long_and_no_longer(cards: Path) -> N
     try:
         client = start_request(url_of(process))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 6
+        assert process.wait(timeout=30) == EXIT_HUNG
         client.close()
     finally:
         process.kill()

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from embedsvc.commands.arguments import describe
-from embedsvc.errors import CardsError
+from embedsvc.errors import EXIT_BAD, CardsError
 from embedsvc.probe import probe
 from embedsvc.process.environment import read_environment, updated
 from embedsvc.service.here import (
@@ -38,7 +38,7 @@ ACTIONS = {
     "start": "start it",
     "stop": "answer what is in flight and stop, until it is started or the machine is",
     "restart": "stop it and start it, for settings that were changed",
-    "status": "say whether it runs and answers; the exit code is 3 if not",
+    "status": "say whether it runs and answers; the exit code is 1 if not",
     "logs": "print its logs",
 }
 STOP_MARGIN = 15
@@ -88,7 +88,7 @@ def run(given: argparse.Namespace) -> int:
                 print(f"kept: {file}")
         case "logs":
             command = service.logs(given.lines, follow=given.follow)
-            return subprocess.run(command, check=False).returncode
+            return EXIT_BAD if subprocess.run(command, check=False).returncode else 0
         case _:
             return _status(service, settings)
     return 0
@@ -131,12 +131,12 @@ def _status(service: Manager, settings: Settings | None) -> int:
     state = service.state()
     print(f"embedsvc: {state.in_words()}")
     if not state.running:
-        return 3
+        return EXIT_BAD
     if settings is None:
         return 0
     found = probe(settings.host, settings.port)
     print(f"http://{settings.host}:{settings.port}: {found.said}")
-    return 0 if found.who == "ready" else 3
+    return 0 if found.who == "ready" else EXIT_BAD
 
 
 def _job(settings: Settings, file: Path, *, system: bool, user: str | None = None) -> Job:

@@ -76,7 +76,7 @@ def service(*, system: bool) -> Iterator[Finding]:
         return
     seen = f"{state.in_words()}; {kept.name}, {kept.file}"
     option = " --system" if system else ""
-    if state.running or not state.last_exit:
+    if state.running or not (state.last_exit or state.last_signal):
         yield ok(what, seen)
     else:
         wants = "what is said here of settings and models may be why; then " * (

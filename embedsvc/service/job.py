@@ -3,17 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedsvc.errors import EXIT_MODEL, EXIT_SETTING, EXIT_USAGE, EXITS
+
 NAME = "embedsvc"
 DESCRIPTION = "embedsvc, an OpenAI-compatible embedding server"
 
-EXITS = {
-    2: "its command line is wrong",
-    3: "a setting or the cards file is wrong",
-    4: "a model cannot be loaded",
-    5: "its address and port are taken, or not of this machine",
-}
-"""Exit codes of `embedsvc serve`, in words."""
-HOPELESS = (2, 3, 4)
+HOPELESS = (EXIT_USAGE, EXIT_SETTING, EXIT_MODEL)
 """Those that starting it again will not cure."""
 
 
@@ -47,15 +42,24 @@ class State:
     running: bool = False
     pid: int | None = None
     last_exit: int | None = None
-    """Exit code of the run before, if there was one."""
+    """Exit code of the run before, if there was one that ended by itself."""
+    last_signal: str | None = None
+    """What killed the run before, if something did."""
+    restarts: int = 0
+    """How often its manager started it again by itself, as far as that is known."""
 
     def in_words(self) -> str:
         if not self.installed:
             return "not installed"
         last = ""
+        if self.restarts:
+            times = "once" if self.restarts == 1 else f"{self.restarts} times"
+            last = f"; started again {times}, `embedsvc service logs` says why"
         if self.last_exit:
             why = EXITS.get(self.last_exit)
-            last = f"; it last ended with {self.last_exit}" + (f": {why}" if why else "")
+            last += f"; it last ended with {self.last_exit}" + (f": {why}" if why else "")
+        if self.last_signal:
+            last += f"; it was last killed: {self.last_signal}"
         if self.running:
             return f"running, pid {self.pid}{last}"
         return f"installed, not running{last}"

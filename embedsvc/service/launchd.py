@@ -85,13 +85,15 @@ class Launchd:
         if shown.status:
             return State(installed=self.file.exists())
         last = _field(shown.text, "last exit code")
+        killed = _field(shown.text, "last terminating signal")
         running = _field(shown.text, "state") == "running"
         pid = _field(shown.text, "pid")
         return State(
             installed=True,
             running=running,
             pid=int(pid) if pid and running else None,
-            last_exit=int(last) if last else None,
+            last_exit=int(last) if last and last.isdecimal() else None,
+            last_signal=killed,
         )
 
     def logs(self, lines: int, *, follow: bool) -> tuple[str, ...]:

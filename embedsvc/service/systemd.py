@@ -1,5 +1,6 @@
 """Linux: a unit of the user's own systemd, or of the system's."""
 
+import signal
 from pathlib import Path
 
 from embedsvc.errors import ServiceError
@@ -8,7 +9,9 @@ from embedsvc.service.machine import MARKER, Machine, ours
 
 UNIT = f"{NAME}.service"
 PRIVILEGED_PORTS = 1024
-QUERY = ("LoadState", "ActiveState", "MainPID", "ExecMainStatus")
+QUERY = ("LoadState", "ActiveState", "MainPID", "ExecMainCode", "ExecMainStatus", "NRestarts")
+EXITED = "1"
+"""What `ExecMainCode` is where the status is an exit code; else it is a signal's number."""
 
 
 class Systemd:
@@ -61,12 +64,13 @@ class Systemd:
         if found.get("LoadState") != "loaded":
             return State(installed=self.file.exists())
         running = found["ActiveState"] in ("active", "reloading")
-        return State(
-            installed=True,
-            running=running,
-            pid=int(found["MainPID"]) if running else None,
-            last_exit=None if running else int(found["ExecMainStatus"]),
-        )
+        restarts = int(found.get("NRestarts", 0))
+        if running:
+            return State(True, running, int(found["MainPID"]), restarts=restarts)
+        status = int(found["ExecMainStatus"])
+        if found.get("ExecMainCode", EXITED) in ("0", EXITED):
+            return State(True, last_exit=status, restarts=restarts)
+        return State(True, last_signal=_signal(status), restarts=restarts)
 
     def logs(self, lines: int, *, follow: bool) -> tuple[str, ...]:
         """The command that prints them."""
@@ -190,6 +194,13 @@ def _for_system(job: Job) -> list[str]:
     else:
         lines.append(f"User={job.user}\nProtectHome=read-only")
     return lines
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _path(path: Path) -> str:
