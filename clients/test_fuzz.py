@@ -1,6 +1,6 @@
 """schemathesis: whatever fits, or misses, the server's own description of its API.
 
-No answer is a 5xx, every error has OpenAI's shape, and every answer is what is described.
+No answer is a 5xx, and every answer is what is described, errors too: each dialect has its own.
 """
 
 import pytest
@@ -52,9 +52,8 @@ def test_anything(server: str, mode: GenerationMode) -> None:
             answered[answer.status_code] = answered.get(answer.status_code, 0) + 1
             case.validate_response(answer, checks=CHECKS)
             if answer.status_code >= 400:
-                error = answer.json()["error"]
-                assert set(error) == {"message", "type", "param", "code"}
-                assert error["message"]
+                said = answer.json()
+                assert said.get("error") or said.get("message")
 
         check()
     assert len(operations) > 20

@@ -77,9 +77,16 @@ def test_ollama(server: str, right: Callable[..., None]) -> None:
     )
     assert MODEL in {model.model for model in client.list().models}
     assert client.show(f"{MODEL}:latest").capabilities == ["embedding"]
-    with pytest.raises(ollama.ResponseError, match="The model `x` does not exist") as caught:
+    with pytest.raises(ollama.ResponseError) as caught:
         client.embed("x", "a")
+    assert caught.value.error.startswith("The model `x` does not exist")  # words, no dict's repr
     assert caught.value.status_code == 404
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.embed(MODEL, ["a"] * 2049)
+    assert caught.value.error == "Invalid 'input': array length must be 2048 or less."
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.pull("x")  # which is not there
+    assert caught.value.error == "Invalid URL (POST /api/pull)"
 
 
 def test_cohere(server: str, right: Callable[..., None]) -> None:
@@ -93,5 +100,7 @@ def test_cohere(server: str, right: Callable[..., None]) -> None:
         return answer.embeddings.float_
 
     right(embed)
-    with pytest.raises(cohere.NotFoundError, match="The model `x` does not exist"):
+    with pytest.raises(cohere.NotFoundError) as caught:
         client.embed(model="x", input_type="search_query", texts=["a"])
+    assert set(caught.value.body) == {"message"}
+    assert caught.value.body["message"].startswith("The model `x` does not exist")

@@ -16,8 +16,8 @@ from starlette.routing import Match
 from embedsvc.cards import find_cards, read_cards
 from embedsvc.device import open_device
 from embedsvc.errors import NoRoute, RequestError
-from embedsvc.http.answers import write_error
 from embedsvc.http.edge import Edge
+from embedsvc.http.refusals import write_error
 from embedsvc.instances.registry import Registry
 from embedsvc.metrics import Metric, Metrics, gauge
 from embedsvc.routes import (
@@ -101,13 +101,12 @@ def _figures(watch: Watch) -> Iterator[Metric]:
     yield gauge("well", meaning, [], [([], float(watch.well))])
 
 
-async def _refused(_request: Request, error: RequestError) -> Response:
+async def _refused(request: Request, error: RequestError) -> Response:
     record = current.get()
     if record is not None:
         record.refusal = error.reason
-    return Response(
-        write_error(error), error.status, headers=error.headers, media_type="application/json"
-    )
+    body = write_error(error, request.scope["path"])
+    return Response(body, error.status, headers=error.headers, media_type="application/json")
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:

@@ -1,8 +1,10 @@
-"""Every error a person can see: over HTTP in OpenAI's shape, or on the command line as one line.
+"""Every error a person can see: over HTTP in its dialect's shape, or on the command line as a line.
 
 EmbedsvcError
-├── RequestError          answered as {"error": {"message", "type", "param", "code"}}
+├── RequestError          answered as `http.refusals` writes it for the dialect of the route
 │   ├── BadRequest        400  what was sent is wrong; the message names the field and the limit
+│   │   ├── EmptyInput    400  there is no input, or one of them is empty
+│   │   ├── NoTokens      400  the model has no token for an input
 │   │   └── TooManyTokens 400  all inputs of a request together are too long
 │   ├── Unauthorized      401  the server has keys, and none of them was sent
 │   ├── Forbidden         403  a foreign web page, or another host's name, on a server without keys
@@ -89,6 +91,14 @@ class BadRequest(RequestError):
 
     status = 400
     type = "invalid_request_error"
+
+
+class EmptyInput(BadRequest):
+    """There is no input, or one that is empty."""
+
+
+class NoTokens(BadRequest):
+    """The model has no token for an input."""
 
 
 class TooManyTokens(BadRequest):

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from embedsvc.errors import BadRequest
 
 
-def check(dimensions: int, native: int, sizes: Sequence[int]) -> None:
+def check(
+    dimensions: int, native: int, sizes: Sequence[int], field: str = "dimensions"
+) -> None:  # fmt: skip
     """Raises `BadRequest` unless vectors of `native` components come in that size."""
     if dimensions == native or dimensions in sizes:
         return
-    wrong = f"Invalid value for 'dimensions' = {dimensions}."
+    wrong = f"Invalid value for '{field}' = {dimensions}."
     if dimensions < 1:
         raise BadRequest(f"{wrong} Must be greater than 0.")
     if dimensions > native:

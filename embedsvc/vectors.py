@@ -24,11 +24,13 @@ async def vectors_of(
     Raises `RequestError`.
     """
     if wanted.dimensions is not None:
-        matryoshka.check(wanted.dimensions, engine.dimensions, card.dimensions)
+        field = wanted.fields.dimensions
+        matryoshka.check(wanted.dimensions, engine.dimensions, card.dimensions, field)
     reading = Reading(
         choose(engine.checkpoint.prompts, wanted, prompt),
         wanted.truncate or card.truncate,
         card.token_ids,
+        wanted.fields.input,
     )
     caching = {"read_cache": read_cache, "write_cache": write_cache}
     if wanted.chunks is None:

@@ -1,4 +1,4 @@
-"""Every error on every route has OpenAI's shape and words, and the headers of any answer."""
+"""Every error has the shape of its route's dialect, OpenAI's words, and any answer's headers."""
 
 import json
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from embedsvc.encoder import Encoder
 from embedsvc.errors import EmbeddingFailed
 from embedsvc.routes.endpoint import Endpoint
 from embedsvc.settings import Settings
+from tests.checkpoints import write_bert, write_json
 from tests.conftest import serve
 
 LONG = "a " * 31  # 33 tokens with [CLS] and [SEP]; the limit is 32
@@ -22,6 +23,7 @@ PATHS = {
     "{id:uuid}": "00000000-0000-4000-8000-000000000000",
     "{model:path}": "org/tiny",
 }
+TEI_TYPES = {"Validation", "Empty", "Tokenizer"}
 NOT_JSON = "We could not parse the JSON body of your request."
 
 
@@ -45,15 +47,33 @@ NAMED = [path for path in EMBEDDINGS if "org/tiny" in path]  # the path names th
 def shaped(
     answer: Response, status: int, said: str = "", *, kind: str = "", code: str | None = None
 ) -> Response:
-    """Assert that an answer is that error in OpenAI's shape."""
+    """Assert that an answer is that error in the shape that clients of its path read.
+
+    `kind` and `code` are OpenAI's; other dialects have no place for them.
+    """
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
-    assert set(body) == {"error"}
-    assert set(body["error"]) == {"message", "type", "param", "code"}
-    assert said in body["error"]["message"]
-    expected = kind or ("server_error" if status >= 500 else "invalid_request_error")
-    assert (body["error"]["type"], body["error"]["code"]) == (expected, code)
+    path = answer.url.path
+    if path.startswith("/api/"):  # Ollama
+        assert set(body) == {"error"}
+        message = body["error"]
+    elif path in ("/", "/embed", "/embed_sparse", "/tokenize", "/info"):  # TEI
+        assert set(body) == {"error", "error_type"}
+        message = body["error"]
+        expected = "Unhealthy" if status == 503 else "Backend" if status >= 500 else "Validation"
+        expected = "Overloaded" if status == 429 else expected
+        assert body["error_type"] in ({expected} if status != 400 else TEI_TYPES)
+    elif path.startswith("/v2/"):  # Cohere
+        assert set(body) == {"message"}
+        message = body["message"]
+    else:
+        assert set(body) == {"error"}
+        assert set(body["error"]) == {"message", "type", "param", "code"}
+        message = body["error"]["message"]
+        expected = kind or ("server_error" if status >= 500 else "invalid_request_error")
+        assert (body["error"]["type"], body["error"]["code"]) == (expected, code)
+    assert said in message
     assert ("allow" in answer.headers) == (status == 405)
     assert answer.headers["x-request-id"]
     assert answer.headers["openai-version"] == "2020-10-01"
@@ -78,6 +98,13 @@ def test_there_is_no_answer_where_nothing_is(server: TestClient) -> None:
     shaped(server.get("/v1/nope"), 404, "Invalid URL (GET /v1/nope)")
     shaped(server.post("/v1//nope/", json={}), 404, "Invalid URL (POST /v1/nope)")
     shaped(server.get("/%ff%fe"), 404, "Invalid URL")
+    for path in ("/api/nope", "/api/embed/nope", "/embed_sparse", "/v2/nope"):
+        shaped(server.post(path, json={}), 404, f"Invalid URL (POST {path})")
+
+
+def test_words_of_a_dialect_do_not_reach_beyond_its_paths(server: TestClient) -> None:
+    for path in ("/apis", "/embedding", "/v1/embeds", "/v22/embed", "/information"):
+        assert set(server.get(path).json()["error"]) == {"message", "type", "param", "code"}
 
 
 @pytest.mark.parametrize("path", sorted({path for _, path in ALL}))
@@ -191,35 +218,50 @@ def test_where_the_path_names_the_model_the_body_need_not(server: TestClient, pa
 
 DIALECTS: list[tuple[str, dict[str, object], str]] = [
     ("/api/embed", {"input": [1]}, "Invalid 'input[0]': expected a string, not a whole number."),
-    ("/api/embed", {"input": ["a"] * 21}, "array length must be 20 or less"),
-    ("/api/embed", {"input": LONG, "truncate": False}, "maximum context length is 32 tokens"),
+    ("/api/embed", {"input": ["a"] * 21}, "Invalid 'input': array length must be 20 or less."),
+    ("/api/embed", {"input": LONG, "truncate": False}, "Invalid 'input': maximum context length"),
     ("/api/embed", {"input": "a", "dimensions": 99}, "Invalid value for 'dimensions' = 99."),
-    (
-        "/api/embeddings",
-        {"prompt": 1},
-        "Invalid 'prompt': expected a string or null, not",
-    ),
-    ("/api/show", {}, ""),
+    ("/api/embeddings", {"prompt": 1}, "Invalid 'prompt': expected a string or null, not"),
+    ("/api/show", {}, "you must provide a model parameter"),
     ("/embed", {"inputs": [1]}, "Invalid 'inputs[0]': expected a string, not a whole number."),
-    ("/embed", {"inputs": []}, "input cannot be an empty array"),
-    ("/embed", {"inputs": LONG}, "maximum context length is 32 tokens"),
-    ("/", {"inputs": ["a", LONG]}, "Invalid 'input[1]': maximum input length is 32 tokens."),
+    ("/embed", {"inputs": []}, "Invalid 'inputs': input cannot be an empty array."),
+    ("/embed", {"inputs": LONG}, "Invalid 'inputs': maximum context length is 32 tokens."),
+    ("/", {"inputs": ["a", LONG]}, "Invalid 'inputs[1]': maximum input length is 32 tokens."),
     ("/embed", {"inputs": "a", "normalize": False}, "this model's vectors have length 1"),
     ("/embed", {"inputs": "a", "prompt_name": "x"}, "Invalid value for 'prompt_name' = x."),
-    ("/tokenize", {"inputs": [""]}, "Invalid 'input[0]': input cannot be an empty string."),
+    ("/tokenize", {"inputs": [""]}, "Invalid 'inputs[0]': input cannot be an empty string."),
     ("/v2/embed", {"images": ["x"]}, "Please submit `texts`."),
     ("/v2/embed", {"texts": ["a"], "truncate": "x"}, "Invalid 'truncate': Invalid enum value 'x'."),
-    ("/v2/embed", {"texts": [LONG], "truncate": "NONE"}, "maximum context length is 32 tokens"),
+    ("/v2/embed", {"texts": ["a", LONG], "truncate": "NONE"}, "Invalid 'texts[1]': maximum input"),
+    ("/v2/embed", {"texts": [""]}, "Invalid 'texts[0]': input cannot be an empty string."),
+    (
+        "/v2/embed",
+        {"inputs": [{"content": [{"type": "text", "text": t}]} for t in ("a", LONG)]}
+        | {"truncate": "NONE"},
+        "Invalid 'inputs[1]': maximum input length is 32 tokens.",
+    ),
+    ("/v2/embed", {"texts": ["a"], "output_dimension": 99}, "'output_dimension' = 99."),
     ("/v2/embed", {"texts": ["a"], "embedding_types": ["x"]}, "Invalid 'embedding_types[0]'"),
 ]
 
 
 @pytest.mark.parametrize(("path", "fields", "said"), DIALECTS)
-def test_other_dialects_are_refused_in_the_same_shape(
+def test_other_dialects_are_refused_in_their_shape_by_their_fields(
     server: TestClient, path: str, fields: dict[str, object], said: str
 ) -> None:
     model = {} if path == "/api/show" else {"model": "org/tiny"}
     shaped(server.post(path, json=model | fields), 400, said)
+
+
+def test_tei_is_told_what_sort_of_error_it_is(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path / "bare")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    write_json(folder / "tokenizer.json", tokenizer | {"post_processor": None})
+    (tmp_path / "models.toml").write_text("[models.tiny]\npath = 'bare'\n")
+    with serve(models=tmp_path / "models.toml") as client:
+        for inputs, kind in (([], "Empty"), ("", "Empty"), (" ", "Tokenizer"), (7, "Validation")):
+            answer = client.post("/embed", json={"inputs": inputs})
+            assert (answer.status_code, answer.json()["error_type"]) == (400, kind)
 
 
 def test_all_inputs_together_may_be_too_long(server: TestClient) -> None:

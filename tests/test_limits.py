@@ -52,8 +52,10 @@ def answer(client: socket.socket) -> tuple[int, dict[str, str], dict[str, object
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines)
-    error = json.loads(body)["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    error = json.loads(body)
+    if set(error) == {"error"} and isinstance(error["error"], dict):
+        error = error["error"]
+        assert set(error) == {"message", "type", "param", "code"}
     assert headers["connection"] == "close"
     assert headers["content-type"] == "application/json"
     return int(first.split()[1]), headers, error
@@ -91,9 +93,29 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Itera
 
 
 def test_what_is_no_http_is_a_400(server: Server) -> None:
-    for garbage in (b"\x16\x03\x01\x02\x00\x01\x00", b"hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+    for garbage in (b"\x16\x03\x01\x02\x00\x01\x00", b"hello\r\n\r\n", b"GET /v1 HTTP/9.9\r\n\r\n"):
         status, _, error = server.says(garbage)
         assert (status, error["type"]) == (400, "invalid_request_error")
+
+
+OTHERS = {
+    b"/api/embed": {"error"},
+    b"/embed?a=b": {"error", "error_type"},
+    b"/v2/embed": {"message"},
+}
+
+
+@pytest.mark.parametrize("path", OTHERS)
+def test_what_is_refused_before_there_is_a_request_has_its_dialect_s_shape(
+    server: Server, path: bytes
+) -> None:
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\n" % path
+    status, _, error = server.says(head + b"X: " + b"y" * HEAD + b"\r\n\r\n")
+    assert (status, {*error}) == (431, OTHERS[path])
+    status, _, error = server.says(head + b"no header\r\n\r\n")
+    assert (status, {*error}) == (400, OTHERS[path])
+    status, _, error = server.says(head + b"content-length: 9\r\n\r\nx")  # and no more
+    assert (status, {*error}) == (408, OTHERS[path])
 
 
 @pytest.mark.parametrize(
@@ -215,6 +237,10 @@ def test_connections_beyond_the_limit_are_told_503_and_there_is_room_again_later
         status, headers, error = server.says(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (status, headers["retry-after"]) == (503, "1")
         assert error["type"] == "server_error"
+        for path, kinds in OTHERS.items():
+            asked = b"POST %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path
+            status, _, error = server.says(asked)
+            assert (status, {*error}) == (503, kinds)
         for client in clients:  # those that are in are served on
             ask_for_health(client)
     while True:

@@ -8,7 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedsvc.http.openapi import REFUSALS
-from embedsvc.http.schema import EmbeddingAnswer, ErrorAnswer, Model, ModelList
+from embedsvc.http.refusals import ALL, ErrorAnswer, dialect_of
+from embedsvc.http.schema import EmbeddingAnswer, Model, ModelList
 from embedsvc.routes.documents import PAGE
 from embedsvc.routes.endpoint import Endpoint
 
@@ -44,7 +45,19 @@ def test_every_reference_is_there(api: dict) -> None:
     for name in names:
         _, _, group, key = name.split("/")[0:2] + name.split("/")[2:]
         assert key in api["components"][group]
-    assert set(api["components"]["responses"]) == set(REFUSALS)
+    names = {f"{dialect.name}-{status}" for dialect in ALL for status in REFUSALS}
+    assert set(api["components"]["responses"]) == names
+
+
+def test_errors_are_described_as_their_dialect_has_them(client: TestClient, api: dict) -> None:
+    for path, methods in api["paths"].items():
+        dialect = dialect_of(path)
+        for operation in methods.values():
+            for status in REFUSALS:
+                name = operation["responses"][status]["$ref"].rpartition("/")[2]
+                told = api["components"]["responses"][name]["content"]["application/json"]
+                assert told["schema"]["$ref"].rpartition("/")[2] == dialect.answer.__name__
+        strictly(client.put(path.replace("{", "").replace("}", "")).content, dialect.answer)
 
 
 def test_answers_are_what_is_described(client: TestClient) -> None:

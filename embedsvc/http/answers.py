@@ -1,4 +1,4 @@
-"""Answers of OpenAI's embeddings API, as bytes: vectors, models, errors."""
+"""Vectors as bytes, as OpenAI's embeddings API answers them."""
 
 import binascii
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,6 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from embedsvc.errors import RequestError
 from embedsvc.http.schema import ChunkRow
 from embedsvc.quantize import Dtype, quantize
 from embedsvc.texts.requests import EncodingFormat
@@ -61,18 +60,4 @@ def write_embeddings(rows: Iterable[bytes], *, model: str, tokens: int) -> bytes
         b",".join(rows),
         orjson.dumps(model),
         orjson.dumps(usage),
-    )
-
-
-def write_error(error: RequestError) -> bytes:
-    """The body of a refusal."""
-    return orjson.dumps(
-        {
-            "error": {
-                "message": error.message,
-                "type": error.type,
-                "param": error.param,
-                "code": error.code,
-            }
-        }
     )

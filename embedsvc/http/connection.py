@@ -2,7 +2,7 @@
 
 Heads are bounded in bytes, and heads, bodies and answers in time: a client who sends byte by byte,
 or does not read, does not keep its place for ever. What goes wrong before there is a request (no
-HTTP, a head without end) is answered here, in the shape of all other errors.
+HTTP, a head without end) is answered here, in the shape that the path tells, if there is one yet.
 """
 
 from asyncio import TimerHandle, Transport
@@ -21,7 +21,7 @@ from embedsvc.errors import (
     TimedOut,
     TooManyConnections,
 )
-from embedsvc.http.answers import write_error
+from embedsvc.http.refusals import write_error
 
 LEAST_RATE = 32 * 1024
 """Bytes in a second that allow a body one more second."""
@@ -49,6 +49,8 @@ class Connection(HttpToolsProtocol):
 
     limits: Limits
     transport: Transport
+    url = b""
+    """Of the request that is being read or was read last, as far as it is known."""
 
     def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn's own
         super().connection_made(transport)
@@ -80,6 +82,7 @@ class Connection(HttpToolsProtocol):
         if self._over:
             return
         if self._too_many:
+            self.url = (*data.split(b" ", 2), b"", b"")[1]
             self._refuse(TooManyConnections(self.limits.connections))
             return
         self._got += len(data)
@@ -216,7 +219,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
             return
         self._leave()
-        body = write_error(error)
+        body = write_error(error, self.url.partition(b"?")[0].decode("latin-1"))
         head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
         head += "".join(f"{name.lower()}: {value}\r\n" for name, value in error.headers.items())
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"

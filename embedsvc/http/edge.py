@@ -14,7 +14,7 @@ from typing import Any
 
 from embedsvc.errors import BodyTooLarge, RequestError
 from embedsvc.http.access import DASHBOARD, Access
-from embedsvc.http.answers import write_error
+from embedsvc.http.refusals import write_error
 from embedsvc.metrics import Metrics
 from embedsvc.settings import Settings
 from embedsvc.telemetry.record import Record, current
@@ -81,10 +81,10 @@ class Edge:
         try:
             refused = self._access.refusal(path, headers) or self._too_large(headers)
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
-                await _preflight(headers, refused, send_with_headers)
+                await _preflight(path, headers, refused, send_with_headers)
             elif refused is not None:
                 record.refusal = refused.reason
-                await _refuse(refused, send_with_headers)
+                await _refuse(path, refused, send_with_headers)
             else:
                 await self._app(scope, receive, send_with_headers)
         except Exception:  # a bug; what can go wrong is a RequestError and answered as one
@@ -97,7 +97,7 @@ class Edge:
                 "under this answer's x-request-id."
             )
             record.refusal = "bug"
-            await _refuse(failed, send_with_headers)
+            await _refuse(path, failed, send_with_headers)
         finally:
             record.total = time.perf_counter() - began
             self._metrics.count(record)
@@ -131,10 +131,12 @@ def _is_browser(method: str, headers: dict[bytes, bytes]) -> bool:
     return method in ("GET", "HEAD") and b"text/html" in headers.get(b"accept", b"")
 
 
-async def _preflight(headers: dict[bytes, bytes], refused: RequestError | None, send: Send) -> None:
+async def _preflight(
+    path: str, headers: dict[bytes, bytes], refused: RequestError | None, send: Send
+) -> None:  # fmt: skip
     """A browser asks what it may send; it brings no key yet."""
     if refused is not None and refused.status != 401:
-        await _refuse(refused, send)
+        await _refuse(path, refused, send)
         return
     wanted = headers.get(b"access-control-request-headers", ANY_HEADERS)
     start = [*PREFLIGHT, (b"access-control-allow-headers", wanted)]
@@ -144,8 +146,8 @@ async def _preflight(headers: dict[bytes, bytes], refused: RequestError | None, 
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _refuse(error: RequestError, send: Send) -> None:
-    body = write_error(error)
+async def _refuse(path: str, error: RequestError, send: Send) -> None:
+    body = write_error(error, path)
     extra = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     start = [JSON, (b"content-length", b"%d" % len(body)), *extra]
     await send({"type": "http.response.start", "status": error.status, "headers": start})

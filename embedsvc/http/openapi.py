@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from embedsvc import __version__
-from embedsvc.http.schema import ErrorAnswer
+from embedsvc.http import refusals
 
 REFUSALS = {
     "400": "What was sent is wrong; the message names the field.",
@@ -38,7 +38,7 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
     operations = list(operations)
     told = [kind for operation in operations for kind in (operation.body, operation.answer)]
     types = [kind for kind in told if kind is not None and not isinstance(kind, str)]
-    types.append(ErrorAnswer)
+    types += [dialect.answer for dialect in refusals.ALL]
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
@@ -61,10 +61,11 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
         "components": {
             "schemas": components,
             "responses": {
-                status: {
+                f"{dialect.name}-{status}": {
                     "description": text,
-                    "content": _json(schema_of[id(ErrorAnswer)]),
+                    "content": _json(schema_of[id(dialect.answer)]),
                 }
+                for dialect in refusals.ALL
                 for status, text in REFUSALS.items()
             },
             "securitySchemes": {
@@ -82,10 +83,11 @@ def _operation(operation: Operation, path: str, schema_of: dict[int, Any]) -> di
         answered["content"] = {operation.answer: {"schema": {"type": "string"}}}
     else:
         answered["content"] = _json(schema_of[id(operation.answer)])
+    dialect = refusals.dialect_of(path).name
     told: dict[str, Any] = {
         "summary": operation.summary,
         "responses": {"200": answered}
-        | {status: {"$ref": f"#/components/responses/{status}"} for status in REFUSALS},
+        | {status: {"$ref": f"#/components/responses/{dialect}-{status}"} for status in REFUSALS},
     }
     names = re.findall(r"{(\w+)}", path)
     if names:

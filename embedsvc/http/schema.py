@@ -101,19 +101,6 @@ class ModelList(msgspec.Struct):
     data: list[Model]
 
 
-class ErrorBody(msgspec.Struct):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorAnswer(msgspec.Struct):
-    """What every error of every route looks like."""
-
-    error: ErrorBody
-
-
 def read_request(
     body: bytes, *, model: str | None = None, max_inputs: int = MAX_INPUTS
 ) -> EmbeddingRequest:

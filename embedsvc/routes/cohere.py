@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc.cards import Truncate
-from embedsvc.errors import BadRequest
+from embedsvc.errors import EmptyInput
 from embedsvc.http.answers import write_values
 from embedsvc.quantize import Dtype
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
-from embedsvc.texts.requests import EmbeddingRequest, read_inputs
+from embedsvc.texts.requests import EmbeddingRequest, Fields, read_inputs
 
 TRUNCATE: dict[str, Truncate] = {"NONE": "error", "END": "end", "START": "start"}
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
@@ -62,18 +62,20 @@ class EmbedAnswer(msgspec.Struct):
 async def create_embeddings(request: Request) -> Response:
     """`POST /v2/embed`: vectors of texts, by type."""
     sent = await read_body(request, EmbedBody)
-    inputs = sent.texts
+    inputs, field = sent.texts, "texts"
     if sent.inputs is not None:
+        field = "inputs"
         inputs = ["\n".join(content.text for content in item.content) for item in sent.inputs]
     if inputs is None:
-        raise BadRequest("Please submit `texts`.")
-    texts: list[Any] = list(read_inputs(inputs, request.app.state.settings.max_inputs))
+        raise EmptyInput("Please submit `texts`.")
+    texts: list[Any] = list(read_inputs(inputs, request.app.state.settings.max_inputs, field))
     wanted = EmbeddingRequest(
         model=sent.model,
         inputs=texts,
         input_type=sent.input_type,
         dimensions=sent.output_dimension,
         truncate=TRUNCATE[sent.truncate or "END"],
+        fields=Fields(field, "output_dimension"),
     )
     answer = await embed(request, wanted)
     embeddings: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from embedsvc.errors import BadRequest, ModelNotFound
 from embedsvc.instances.registry import Registry
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
-from embedsvc.texts.requests import EmbeddingRequest
+from embedsvc.texts.requests import EmbeddingRequest, Fields
 
 VERSION = "0.12.0"
 """The version of Ollama's API; clients ask for a least one."""
@@ -140,7 +140,9 @@ async def create_embedding(request: Request) -> Response:
     if not sent.prompt:
         async with _registry(request).use(model):
             return JsonResponse(msgspec.json.encode(OldAnswer([])))
-    wanted = EmbeddingRequest(model=model, inputs=[sent.prompt], truncate="end")
+    wanted = EmbeddingRequest(
+        model=model, inputs=[sent.prompt], truncate="end", fields=Fields("prompt")
+    )
     answer = await embed(request, wanted)
     body = {"embedding": answer.embedded.vectors[0]}
     return JsonResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)

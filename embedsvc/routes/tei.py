@@ -21,8 +21,9 @@ from embedsvc.instances.registry import Registry
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.texts.prompts import choose
-from embedsvc.texts.requests import EmbeddingRequest, read_inputs
+from embedsvc.texts.requests import EmbeddingRequest, Fields, read_inputs
 
+FIELDS = Fields("inputs")
 Texts = Annotated[str | list[str], Meta(description="A text, or texts.")]
 
 
@@ -81,6 +82,7 @@ async def create_embeddings(request: Request) -> Response:
         dimensions=sent.dimensions,
         prompt_name=sent.prompt_name,
         truncate=None if sent.truncate is None else (side if sent.truncate else "error"),
+        fields=FIELDS,
     )
     answer = await embed(request, wanted)
     body = orjson.dumps(answer.embedded.vectors, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -148,5 +150,7 @@ async def _model(request: Request, name: str | None = None) -> AsyncGenerator[tu
 
 
 def _texts(request: Request, inputs: str | list[str]) -> list[str]:
-    texts: list[Any] = list(read_inputs(inputs, request.app.state.settings.max_inputs))
+    texts: list[Any] = list(
+        read_inputs(inputs, request.app.state.settings.max_inputs, FIELDS.input)
+    )
     return texts

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from embedsvc.cards import TokenIdsMeaning, Truncate
-from embedsvc.errors import BadRequest
+from embedsvc.errors import BadRequest, NoTokens
 from embedsvc.ops.base import TokenIds
 from embedsvc.texts.late_chunking import Chunk, span
 from embedsvc.texts.requests import Chunking, Offsets
@@ -26,6 +26,8 @@ class Reading(msgspec.Struct, frozen=True):
     prompt: str = ""
     truncate: Truncate = "error"
     token_ids: TokenIdsMeaning = "cl100k_base"
+    field: str = "input"
+    """What errors call them."""
 
 
 PLAIN = Reading()
@@ -51,12 +53,12 @@ def tokenize(
     """
     if not isinstance(inputs[0], str) and reading.token_ids == "model":
         texts = [
-            _model_ids(tokenizer, reading, _name(index, of), value)
+            _model_ids(tokenizer, reading, _name(reading, index, of), value)
             for index, value in enumerate(inputs, first)
         ]
     else:
         said = [
-            value if isinstance(value, str) else _text(reading, _name(index, of), value)
+            value if isinstance(value, str) else _text(reading, _name(reading, index, of), value)
             for index, value in enumerate(inputs, first)
         ]
         texts = tokenizer.encode([reading.prompt + text for text in said])
@@ -76,7 +78,7 @@ def tokenize_chunks(
     of: int = 1,
 ) -> tuple[SpannedText, list[Chunk]]:
     """One input, for late chunking; it has to fit, because the model is to see all of it."""
-    name = _name(index, of)
+    name = _name(reading, index, of)
     if not isinstance(value, str) and reading.token_ids == "model":
         raise BadRequest(f"Invalid '{name}': chunks are of texts, not of the model's token ids.")
     text = _text(reading, name, value)
@@ -98,9 +100,9 @@ def _fitted(
     parts: list[int] = []
     cut = 0
     for index, (value, ids) in enumerate(zip(inputs, texts, strict=True), first):
-        name = _name(index, of)
+        name = _name(reading, index, of)
         if len(ids) == 0:
-            raise BadRequest(f"Invalid '{name}': the model has no token for it.")
+            raise NoTokens(f"Invalid '{name}': the model has no token for it.")
         pieces = [ids]
         if len(ids) > tokenizer.max_tokens:
             if not isinstance(value, str) and reading.token_ids == "model":
@@ -138,5 +140,5 @@ def _model_ids(tokenizer: Tokenizer, reading: Reading, name: str, value: Input) 
     return np.array(value, dtype=np.int32)
 
 
-def _name(index: int, of: int) -> str:
-    return "input" if of == 1 else f"input[{index}]"
+def _name(reading: Reading, index: int, of: int) -> str:
+    return reading.field if of == 1 else f"{reading.field}[{index}]"

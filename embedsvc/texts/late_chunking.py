@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.errors import BadRequest
+from embedsvc.errors import BadRequest, NoTokens
 from embedsvc.texts.requests import Chunking, Offsets
 from embedsvc.texts.tokens import LocatedTokens, SpannedText
 
@@ -74,7 +74,7 @@ def _of_size(name: str, tokens: LocatedTokens, wanted: Chunking) -> list[tuple[i
     if wanted.size < 1 or not 0 <= wanted.overlap < wanted.size:
         raise BadRequest("Invalid 'chunking': `size` is at least 1, and `overlap` is less than it.")
     if not tokens.content:
-        raise BadRequest(f"Invalid '{name}': it has no token to make a chunk of.")
+        raise NoTokens(f"Invalid '{name}': it has no token to make a chunk of.")
     step = wanted.size - wanted.overlap
     last = max(tokens.content - wanted.overlap, 1)
     return [

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from embedsvc.cards import Truncate
-from embedsvc.errors import BadRequest
+from embedsvc.errors import BadRequest, EmptyInput
 from embedsvc.quantize import Dtype
 
 MAX_INPUTS = 2048
@@ -24,6 +24,13 @@ class Chunking(msgspec.Struct, frozen=True):
     overlap: Annotated[int, Meta(ge=0)] = 0
 
 
+class Fields(msgspec.Struct, frozen=True):
+    """What a dialect calls fields that errors name."""
+
+    input: str = "input"
+    dimensions: str = "dimensions"
+
+
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request for vectors."""
 
@@ -38,29 +45,30 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     chunks: Chunking | Sequence[Sequence[Offsets]] | None = None
     dtypes: Sequence[Dtype] | Dtype = "float"
     """Several: each row has its vector in each of them, by name."""
+    fields: Fields = Fields()
 
 
-def read_inputs(value: Any, max_inputs: int = MAX_INPUTS) -> Inputs:
+def read_inputs(value: Any, max_inputs: int = MAX_INPUTS, field: str = "input") -> Inputs:
     """One input or several: strings, or lists of token ids. Raises `BadRequest`."""
     if isinstance(value, str):
-        value = [value]
-        if not value[0]:
-            raise BadRequest("Invalid 'input': input cannot be an empty string.")
-        return value
+        if not value:
+            raise EmptyInput(f"Invalid '{field}': input cannot be an empty string.")
+        return [value]
     if not value:
-        raise BadRequest("Invalid 'input': input cannot be an empty array.")
+        raise EmptyInput(f"Invalid '{field}': input cannot be an empty array.")
     kinds: set[type] = {type(item) for item in value}
     if len(kinds) > 1:
-        raise BadRequest("Invalid 'input': expected a string or token array.")
+        raise BadRequest(f"Invalid '{field}': expected a string or token array.")
     kind = kinds.pop()
     if kind is int:
         return [value]
     if len(value) > max_inputs:
-        raise BadRequest(f"Invalid 'input': array length must be {max_inputs} or less.")
+        raise BadRequest(f"Invalid '{field}': array length must be {max_inputs} or less.")
     empty: Any = "" if kind is str else []
     if empty in value:
         said = "string" if kind is str else "array"
-        raise BadRequest(f"Invalid 'input[{value.index(empty)}]': input cannot be an empty {said}.")
+        where = f"{field}[{value.index(empty)}]"
+        raise EmptyInput(f"Invalid '{where}': input cannot be an empty {said}.")
     return value
 
 

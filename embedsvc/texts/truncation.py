@@ -58,7 +58,7 @@ def average(
 
 def too_long(name: str, tokens: int, max_tokens: int) -> BadRequest:
     """The refusal, in the words that clients look for."""
-    which = "context" if name == "input" else "input"
+    which = "input" if name.endswith("]") else "context"
     return BadRequest(
         f"Invalid '{name}': maximum {which} length is {max_tokens} tokens. This model's maximum "
         f"context length is {max_tokens} tokens, however you requested {tokens} tokens."

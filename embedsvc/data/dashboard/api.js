@@ -35,8 +35,9 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
       throw new ApiError("The server wants a key.", 401);
     }
     const said = await answer.json().catch(() => null);
-    throw new ApiError(said?.error?.message ?? `The server answered ${answer.status}.`,
-      answer.status);
+    // An object under `error` as OpenAI has it, or the words as TEI's routes have them.
+    throw new ApiError(said?.error?.message ?? said?.error
+      ?? `The server answered ${answer.status}.`, answer.status);
   }
 }
 
