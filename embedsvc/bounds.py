@@ -12,3 +12,12 @@ TEXT_FILE_BYTES = 16 << 20
 
 ANSWER_BYTES = 512 << 20
 """Of one answer of a server that `embedsvc embed --url` asks, unpacked."""
+
+NAMES_COMPARED = 1000
+"""Names that one which is nobody's is compared with, to suggest the nearest."""
+
+AD_HOC_MODELS = 64
+"""Models without a card that a server remembers; those that failed are forgotten first."""
+
+AD_HOC_SPELLINGS = 8
+"""Ways to write one such model's name that are remembered."""

@@ -7,13 +7,17 @@ from the checkpoint's own sentence-transformers files (see `checkpoint`).
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import msgspec
 
+from embedsvc.bounds import AD_HOC_SPELLINGS, MODEL_NAME
 from embedsvc.errors import CardsError, ModelNotFound
+from embedsvc.names import Known, Names, spelled
+from embedsvc.plain import shown
 from embedsvc.quantities import Seconds, read_keep_alive
 from embedsvc.text_files import read_text
 from embedsvc.wording import plain_types
@@ -113,7 +117,7 @@ class AdHocCard(Card, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ad_hoc: ClassVar[bool] = True
 
 
-class Cards(msgspec.Struct, frozen=True):
+class Cards(msgspec.Struct, frozen=True, dict=True):
     """The cards of one file."""
 
     file: Path
@@ -121,12 +125,70 @@ class Cards(msgspec.Struct, frozen=True):
     by_name: dict[str, Card]
     """By id and by alias, in the file's order."""
     ad_hoc: dict[str, Card] = {}
-    """Those of them that are not in the file, by id."""
+    """Those of them that are not in the file, by id; what was asked for last stands last."""
 
-    def with_ad_hoc(self, card: Card) -> "Cards":
-        """These, and one that clients asked for."""
+    @cached_property
+    def names(self) -> Names:
+        """The names in the file, to be found however they are written."""
+        return Names(self._known())
+
+    def find(self, name: str) -> tuple[Card, str | None] | None:
+        """The card that a name means, and the prompt if it is an alias with one: the one of just
+        that name, else the only one whose name comes to the same."""
+        card = self.by_name.get(name)
+        if card is not None:
+            return card, card.prompt_aliases.get(name)
+        known = self.names.find(name)
+        if known is not None:
+            return self.by_id[known.card], known.prompt
+        form = spelled(name).lower()
+        found = [card for card in self.ad_hoc.values() if card.id.lower() == form]
+        return (found[0], None) if len(found) == 1 else None
+
+    def not_found(self, name: str) -> ModelNotFound:
+        """The error to raise about a name that means nothing here."""
+        return ModelNotFound(name, near=self.names.near(name))
+
+    def with_ad_hoc(self, card: Card, name: str | None = None) -> "Cards":
+        """These, and one that clients asked for, by that name."""
+        known = self.ad_hoc.get(card.id)
+        aliases = () if known is None else known.aliases
+        if name is not None and name != card.id and name not in aliases:
+            aliases = (*aliases, name)[-AD_HOC_SPELLINGS:]
+        card = msgspec.structs.replace(card, aliases=aliases)
+        cards = self.without(card.id)
+        named = dict.fromkeys((card.id, *aliases), card)
         one = {card.id: card}
-        return Cards(self.file, self.by_id | one, self.by_name | one, self.ad_hoc | one)
+        return cards._with(cards.by_id | one, cards.by_name | named, cards.ad_hoc | one)
+
+    def without(self, model: str) -> "Cards":
+        """These, less one that is not in the file, if it is there."""
+        card = self.ad_hoc.get(model)
+        if card is None:
+            return self
+        names = {card.id, *card.aliases}
+        return self._with(
+            *({key: value for key, value in old.items() if key not in names}
+              for old in (self.by_id, self.by_name, self.ad_hoc))
+        )  # fmt: skip
+
+    def _with(
+        self, by_id: dict[str, Card], by_name: dict[str, Card], ad_hoc: dict[str, Card]
+    ) -> "Cards":
+        cards = Cards(self.file, by_id, by_name, ad_hoc)
+        vars(cards)["names"] = self.names  # they are the file's
+        return cards
+
+    def _known(self) -> Iterator[Known]:
+        for card in self.by_id.values():
+            if card.ad_hoc:
+                continue
+            for name in (card.id, *card.aliases):
+                yield Known(name, card.id)
+            for name, prompt in card.prompt_aliases.items():
+                yield Known(name, card.id, prompt)
+            if card.repo is not None and card.repo not in self.by_name:
+                yield Known(card.repo, card.id)
 
 
 def read_cards(file: Path) -> Cards:
@@ -150,6 +212,11 @@ def read_cards(file: Path) -> Cards:
         card = _card(file, name, table)
         by_id[card.id] = card
         for known in (card.id, *card.aliases, *card.prompt_aliases):
+            if len(known) > MODEL_NAME or not known.isprintable():
+                raise CardsError(
+                    f"{file}: the name `{shown(known)}`: a model's name has at most {MODEL_NAME} "
+                    "characters, and no line breaks or control characters"
+                )
             if known in by_name:
                 other = by_name[known].id
                 raise CardsError(
@@ -177,16 +244,33 @@ def find_cards(given: Path | None, environ: Mapping[str, str] = os.environ) -> P
     raise CardsError(f"no cards file; looked at {', '.join(str(place) for place in places)}")
 
 
-def ad_hoc_card(model: str, root: Path) -> Card:
+def ad_hoc_card(model: str, root: Path) -> Card | None:
     """A card for a model that has none: a folder in `root`, if it begins with "./" or "/", else a
-    repository. Raises `ModelNotFound` for anything else, folders elsewhere included."""
-    if model.startswith(("./", "/")):
-        folder = (root / model).resolve()  # which also follows links
-        if folder.is_relative_to(root.resolve()) and folder.is_dir():
-            return AdHocCard(id=model, path=folder)
-    elif REPOSITORY.fullmatch(model) and ".." not in model:
-        return AdHocCard(id=model, repo=model)
-    raise ModelNotFound(model)
+    repository. None for anything else, folders elsewhere included.
+
+    Two names of one folder make equal cards. It looks at the disk: not for the event loop.
+    """
+    name = spelled(model) if len(model) <= MODEL_NAME else ""
+    if name.startswith(("./", "/")):
+        folder = _inside(root, name)
+        if folder is not None:
+            inner = folder.relative_to(root.resolve()).as_posix()
+            identity = f"./{inner}"
+            if identity.isprintable() and len(identity) <= MODEL_NAME:
+                return AdHocCard(id=identity, path=folder)
+    elif REPOSITORY.fullmatch(name) and ".." not in name:
+        return AdHocCard(id=name, repo=name)
+    return None
+
+
+def _inside(root: Path, name: str) -> Path | None:
+    """The folder of that name in another, links followed, if it is one."""
+    try:
+        folder = (root / name).resolve()
+        inside = folder.is_relative_to(root.resolve()) and folder.is_dir()
+    except (OSError, ValueError, RuntimeError):  # too long, NUL, links that lead in a circle
+        return None
+    return folder if inside else None
 
 
 def _card(file: Path, name: str, table: Any) -> Card:

@@ -33,7 +33,10 @@ EmbedsvcError
 """
 
 import re
+from collections.abc import Sequence
 from typing import Literal
+
+from embedsvc.plain import shown
 
 EXIT_BAD = 1
 EXIT_USAGE = 2
@@ -230,10 +233,13 @@ class ModelNotFound(RequestError):
     type = "invalid_request_error"
     code = "model_not_found"
 
-    def __init__(self, model: str, *, param: str | None = None) -> None:
-        super().__init__(
-            f"The model `{model}` does not exist or you do not have access to it.", param=param
-        )
+    def __init__(self, model: str, *, param: str | None = None, near: Sequence[str] = ()) -> None:
+        """`near`: names that may have been meant."""
+        said = f"The model `{shown(model)}` does not exist or you do not have access to it."
+        if near:
+            *others, last = (f"`{name}`" for name in near)
+            said += f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+        super().__init__(said, param=param)
 
 
 class InstanceNotFound(RequestError):
@@ -244,7 +250,7 @@ class InstanceNotFound(RequestError):
     code = "instance_not_found"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"There is no instance `{name}`.")
+        super().__init__(f"There is no instance `{shown(name)}`.")
 
 
 class Overloaded(RequestError):

@@ -50,8 +50,11 @@ def test_only_a_card_that_a_client_asked_for_is_ad_hoc(tmp_path: Path) -> None:
     in_file = read(tmp_path, "[models.a]\npath = 'a'\n").by_id["a"]
     (tmp_path / "b").mkdir()
     assert not in_file.ad_hoc
-    assert ad_hoc_card("org/model", tmp_path).ad_hoc
-    assert msgspec.structs.replace(ad_hoc_card("./b", tmp_path), max_tokens=9).ad_hoc
+    for name in ("org/model", "./b"):
+        card = ad_hoc_card(name, tmp_path)
+        assert card is not None
+        assert card.ad_hoc
+        assert msgspec.structs.replace(card, max_tokens=9).ad_hoc
     with pytest.raises(CardsError, match="unknown key `ad_hoc`"):
         read(tmp_path, "[models.a]\npath = 'a'\nad_hoc = true\n")
 
@@ -104,6 +107,11 @@ def test_a_wrong_card_is_refused_by_file_card_and_key(
         ("[models.x]\npath = ", "not a TOML file"),
         ("[models]\nx = 'y'", "must be a table"),
         ("[models.'']\npath = 'x'", "an id is not empty"),
+        (f"[models.{'x' * 201}]\npath = 'x'", "a model's name has at most 200 characters"),
+        (
+            "[models.x]\npath = 'x'\naliases = [\"a\\u001bb\"]",
+            r"the name `a\\x1bb`: a model's name",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:

@@ -65,7 +65,7 @@ def test_a_reload_loads_what_is_to_be_preloaded_and_keeps_what_has_no_card(tmp_p
 
     async def main() -> None:
         async with keeping(tmp_path, allow_ad_hoc=True) as keeper:
-            await keeper.start(keeper.find_card("./tiny")).loaded()
+            await keeper.start(await keeper.find_card("./tiny")).loaded()
             write_cards(tmp_path, b="preload = true")
             assert reload(keeper) == Changes([], ["b"], [])
             assert (await keeper.appearance(keeper.named("b"))).state != "failed"

@@ -25,19 +25,27 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def find_card(model: str | None, cards: Path | None) -> Card:
-    """The card of that id or alias, by default the first, or one for the folder of that name.
+    """The card that a name means, by default the first, or one for the folder of that name.
 
     Raises `CardsError`.
     """
-    by_name = read_cards(find_cards(cards)).by_name
+    return find_card_and_prompt(model, cards)[0]
+
+
+def find_card_and_prompt(model: str | None, cards: Path | None) -> tuple[Card, str | None]:
+    """The same, and the prompt if the name is an alias with one."""
+    known = read_cards(find_cards(cards))
     if model is None:
-        return next(iter(by_name.values()))
-    if model in by_name:
-        return by_name[model]
+        return next(iter(known.by_id.values())), None
+    found = known.find(model)
+    if found is not None:
+        return found
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        raise CardsError(f"`{model}` is neither the name of a card nor a folder")
-    return Card(id=folder.resolve().name, path=folder)
+        near = " or ".join(f"`{name}`" for name in known.names.near(model))
+        hint = f"; is it {near}?" if near else ""
+        raise CardsError(f"`{model}` is neither the name of a card nor a folder{hint}")
+    return Card(id=folder.resolve().name, path=folder), None
 
 
 def on_device(backend: BackendChoice, dtype: Dtype | None, function: Callable[[Ops], T]) -> T:

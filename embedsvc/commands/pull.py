@@ -7,6 +7,7 @@ from embedsvc.cards import Card, find_cards, read_cards
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.commands.progress import Bar
 from embedsvc.errors import CardsError, CheckpointError
+from embedsvc.names import spelled
 
 EXAMPLES = """\
   embedsvc pull bge-m3
@@ -26,9 +27,11 @@ def run(given: argparse.Namespace) -> int:
     """Print the folder of each. Raises `SetupError`."""
     from embedsvc.checkpoints import hub  # takes long to import
 
-    by_name = read_cards(find_cards(given.models)).by_name
+    cards = read_cards(find_cards(given.models))
     for model in given.model:
-        card = by_name.get(model) or (Card(id=model, repo=model) if "/" in model else None)
+        found = cards.find(model)
+        name = spelled(model)
+        card = found[0] if found else (Card(id=name, repo=name) if "/" in name else None)
         if card is None or card.repo is None:
             raise CardsError(f"`{model}` is neither a card with a `repo` nor a repository")
         bar = Bar(card.repo)
@@ -38,7 +41,7 @@ def run(given: argparse.Namespace) -> int:
             raise CheckpointError(f"model `{card.id}`: repository {card.repo} {error}") from None
         finally:
             bar.end()
-        if model in by_name:
+        if found:
             open_checkpoint(card)  # whether it is what the card says
         print(folder)
     return 0

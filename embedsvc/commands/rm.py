@@ -6,6 +6,7 @@ from pathlib import Path
 from embedsvc.cards import find_cards, read_cards
 from embedsvc.errors import CardsError
 from embedsvc.instances.memory import in_words
+from embedsvc.names import spelled
 
 EXAMPLES = """\
   embedsvc rm bge-m3
@@ -24,9 +25,10 @@ def run(given: argparse.Namespace) -> int:
     """Print what was deleted. Raises `SetupError`."""
     from embedsvc.checkpoints import hub  # takes long to import
 
-    by_name = read_cards(find_cards(given.models)).by_name
+    cards = read_cards(find_cards(given.models))
     for model in given.model:
-        repo = by_name[model].repo if model in by_name else model
+        found = cards.find(model)
+        repo = found[0].repo if found else spelled(model)
         if repo is None or not hub.is_here(repo):
             raise CardsError(f"`{model}` was not downloaded: there is nothing to delete")
         print(f"{repo}: {in_words(hub.delete(repo))} deleted")

@@ -12,7 +12,7 @@ from embedsvc.bulk.embedder import Embedder
 from embedsvc.bulk.local import open_local
 from embedsvc.bulk.remote import open_remote
 from embedsvc.commands.address import DEFAULT_URL, KEY_HELP, key_of, url_of
-from embedsvc.commands.common import find_card
+from embedsvc.commands.common import find_card_and_prompt
 from embedsvc.errors import CardsError
 from embedsvc.process.loop import new_event_loop
 from embedsvc.settings import BackendChoice, read_settings
@@ -72,8 +72,8 @@ def open_source(
         key = key_of(given.api_key, given.url) or "none"
         return open_remote(url_of(given.url, "/v1"), key, model, given.parallel)
     settings = read_settings({name: getattr(given, name) for name in LOCAL}, os.environ)
-    card = find_card(model, settings.models)
-    if kind := card.prompt_aliases.get(model or ""):
+    card, kind = find_card_and_prompt(model, settings.models)
+    if kind is not None:
         raise CardsError(f"`{model}`: is `{card.id}`, say the prompt by --input-type {kind}")
     return open_local(card, settings)
 

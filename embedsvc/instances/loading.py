@@ -77,6 +77,10 @@ class Loader:
             fingerprint,
         )
 
+    async def look(self, at_disk: Callable[[], T]) -> T:
+        """Have something looked up on the disk, which may be slow, away from the event loop."""
+        return await self._on(self._files, at_disk)
+
     def close(self) -> None:
         """Start nothing more; return when what runs has ended."""
         for threads in (self._downloads, self._files, self._tokenizing):

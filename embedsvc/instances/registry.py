@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
+from embedsvc.bounds import AD_HOC_MODELS, MODEL_NAME
 from embedsvc.cards import Card, Cards, Prompts, ad_hoc_card
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.device import Device
@@ -20,11 +21,14 @@ from embedsvc.instances.description import Description, describe
 from embedsvc.instances.instance import Instance, State
 from embedsvc.instances.loading import Loader
 from embedsvc.instances.memory import SHARE, Memory, weights_size
+from embedsvc.names import check_name
 from embedsvc.settings import Settings
 from embedsvc.texts.prompts import split_name
 
 IDLE_SECONDS = 30.0
 """After so long without requests, buffers kept for the next are given back."""
+UNUSED = ("unloaded", "failed")
+"""States in which a model without a card may be forgotten."""
 
 
 class Registry:
@@ -45,14 +49,16 @@ class Registry:
         self._uses = 0
         self._tidying = asyncio.create_task(self._tidy())
 
-    def card(self, name: str) -> tuple[Card, str | None]:
-        """The card with that id or alias, and the prompt that the name names, if any.
+    def card(self, name: str, *, field: str = "model") -> tuple[Card, str | None]:
+        """The card that a name means, and the prompt that the name names, if any.
 
-        Raises `ModelNotFound`.
+        Raises `BadRequest` that names the field if it is no name at all, `ModelNotFound`.
         """
+        if len(name) > MODEL_NAME or name not in self.cards.by_name:
+            name = check_name(name, field)
         found = split_name(name, self.cards, self._prompts)
         if found is None:
-            raise ModelNotFound(name)
+            raise self.cards.not_found(name)
         return found
 
     def names(self) -> list[str]:
@@ -72,7 +78,7 @@ class Registry:
 
     @asynccontextmanager
     async def use(self, name: str) -> AsyncGenerator[Engine]:
-        """The engine of the card with that id or alias, loaded if need be; it stays meanwhile.
+        """The engine of the card that a name means, loaded if need be; it stays meanwhile.
 
         Raises `ModelNotFound`; `Unavailable` with the reason if it does not load, `Loading` if that
         takes longer than requests wait.
@@ -114,16 +120,43 @@ class Registry:
                 instance.set_keep_alive(keep_alive)
         return instance
 
-    def find_card(self, model: str) -> Card:
-        """The card with that name, or where the server allows it a new one: of a repository, or of
-        a folder (it begins with "./" or "/") in the cards file's own. Raises `ModelNotFound`."""
-        card = self.cards.by_name.get(model)
-        if card is None:
+    async def find_card(self, name: str, *, field: str = "model") -> Card:
+        """The card that a name means, or where the server allows it a new one: of a repository, or
+        of a folder (it begins with "./" or "/") in the cards file's own.
+
+        Raises what `card` raises, and `Unavailable` if too many models without a card are in use.
+        """
+        try:
+            return self.card(name, field=field)[0]
+        except ModelNotFound as error:
             if not self._settings.allow_ad_hoc:
-                raise ModelNotFound(model)
-            card = ad_hoc_card(model, self.cards.file.parent)
-            self.cards = self.cards.with_ad_hoc(card)
-        return card
+                raise
+            unknown = error
+        name = check_name(name, field)
+        root = self.cards.file.parent
+        card = await self._loader.look(lambda: ad_hoc_card(name, root))
+        if card is None:
+            raise unknown
+        return self._adopt(card, name)
+
+    def _adopt(self, card: Card, name: str) -> Card:
+        """Remember a card that clients asked for by that name, and forget another if need be."""
+        ad_hoc = self.cards.ad_hoc
+        if card.id not in ad_hoc and len(ad_hoc) >= AD_HOC_MODELS:
+            unused = [each for each in ad_hoc.values() if self.state(each) in UNUSED]
+            if not unused:
+                raise Unavailable(
+                    f"{AD_HOC_MODELS} models without a card are loaded, and no more may be: unload "
+                    "one, or give this one a card."
+                )
+            self._forget(min(unused, key=lambda each: self.state(each) != "failed"))
+        self.cards = self.cards.with_ad_hoc(card, name)
+        return self.cards.ad_hoc[card.id]
+
+    def _forget(self, card: Card) -> None:
+        self.cards = self.cards.without(card.id)
+        self._instances.pop(card.id, None)
+        self._known.pop(card.id, None)
 
     def replace(self, old: Card, new: Card | None) -> None:
         """Have a card's instance be as its new card says, or go if there is none.

@@ -21,6 +21,8 @@ from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.routes.events import Events
 
 MOST_SECONDS = 300.0
+DEEPEST = 4
+"""Objects in each other that a model is looked for in."""
 RUNNER = {
     "downloading": "RunnerIdle",
     "loading": "RunnerLoading",
@@ -57,15 +59,17 @@ class Command(msgspec.Struct):
 async def create_instance(request: Request) -> Response:
     """`POST /instance`: load a model."""
     sent = await read_body(request, CreateBody)
-    model = sent.model_id or _model_in(sent.instance or {})
+    if sent.model_id:
+        return await _place(request, sent.model_id)
+    model = _model_in(sent.instance)
     if model is None:
         raise BadRequest("Invalid 'instance': it names no model.")
-    return _place(request, model)
+    return await _place(request, model, field="instance")
 
 
 async def place_instance(request: Request) -> Response:
     """`POST /place_instance`: load a model."""
-    return _place(request, (await read_body(request, PlaceBody)).model_id)
+    return await _place(request, (await read_body(request, PlaceBody)).model_id)
 
 
 async def get_instance(request: Request) -> Response:
@@ -92,7 +96,8 @@ async def await_instance(request: Request) -> Response:
     if not 0 <= seconds <= MOST_SECONDS:
         raise BadRequest(f"Invalid 'timeout_seconds': 0 to {MOST_SECONDS:g}, 0 is no limit.")
     registry = _registry(request)
-    return Events(request, _ready(registry, registry.card(model)[0], seconds))
+    card, _ = registry.card(model, field="model_id")
+    return Events(request, _ready(registry, card, seconds))
 
 
 async def state(request: Request) -> Response:
@@ -115,18 +120,23 @@ routes = [
 ]
 
 
-def _model_in(instance: dict[str, Any]) -> str | None:
+def _model_in(instance: dict[str, Any] | None) -> str | None:
     """The model of an instance: {"MlxRingInstance": {"shardAssignments": {"modelId": ...}}}."""
-    for key in ("model_id", "modelId"):
-        if isinstance(instance.get(key), str):
-            return instance[key]
-    inside: list[dict[str, Any]] = [each for each in instance.values() if isinstance(each, dict)]
-    return next((model for each in inside if (model := _model_in(each))), None)
+    level: list[dict[str, Any]] = [instance or {}]
+    for _ in range(DEEPEST):
+        inner: list[dict[str, Any]] = []
+        for each in level:
+            for key in ("model_id", "modelId"):
+                if isinstance(each.get(key), str):
+                    return each[key]
+            inner += [inside for inside in each.values() if isinstance(inside, dict)]
+        level = inner
+    return None
 
 
-def _place(request: Request, model: str) -> Response:
+async def _place(request: Request, model: str, field: str = "model_id") -> Response:
     registry = _registry(request)
-    card = registry.find_card(model)
+    card = await registry.find_card(model, field=field)
     return _commanded(registry.start(card), card)
 
 

@@ -63,7 +63,7 @@ async def create_instance(request: Request) -> Response:
         keep_alive = None if sent.keep_alive is None else read_keep_alive(sent.keep_alive)
     except ValueError as error:
         raise BadRequest(f"Invalid 'keep_alive': {error}.", param="keep_alive") from None
-    card = registry.find_card(sent.model)
+    card = await registry.find_card(sent.model)
     return _answer(registry.start(card, keep_alive=keep_alive, pin=sent.pin))
 
 

@@ -1,6 +1,6 @@
 """Ollama's routes, as far as its clients use them for embeddings.
 
-Names may end in `:latest`. What is too long is cut unless `truncate` is false, as Ollama does it.
+What is too long is cut unless `truncate` is false, as Ollama does it.
 """
 
 import time
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from embedsvc.cards import Card
-from embedsvc.errors import BadRequest, ModelNotFound
+from embedsvc.errors import BadRequest
 from embedsvc.instances.registry import Registry
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
@@ -111,13 +111,13 @@ async def create_embeddings(request: Request) -> Response:
     sent = await read_body(request, EmbedBody)
     inputs = [sent.input] if isinstance(sent.input, str) else sent.input or []
     if inputs in ([], [""]):  # a client's way to have the model loaded
-        async with _registry(request).use(_known(request, sent.model)):
+        async with _registry(request).use(sent.model):
             return JsonResponse(msgspec.json.encode(EmbedAnswer(sent.model, [])))
     most: int = request.app.state.settings.max_inputs
     if len(inputs) > most:
         raise BadRequest(f"Invalid 'input': array length must be {most} or less.")
     wanted = EmbeddingRequest(
-        model=_known(request, sent.model),
+        model=sent.model,
         inputs=inputs,
         dimensions=sent.dimensions,
         truncate="error" if sent.truncate is False else "end",
@@ -136,7 +136,7 @@ async def create_embeddings(request: Request) -> Response:
 async def create_embedding(request: Request) -> Response:
     """`POST /api/embeddings`: the vector of one text."""
     sent = await read_body(request, OldBody)
-    model = _known(request, sent.model)
+    model = sent.model
     if not sent.prompt:
         async with _registry(request).use(model):
             return JsonResponse(msgspec.json.encode(OldAnswer([])))
@@ -172,7 +172,6 @@ async def show(request: Request) -> Response:
     if not name:
         raise BadRequest("you must provide a model parameter")
     registry = _registry(request)
-    name = _known(request, name)
     card, _ = registry.card(name)
     async with registry.use(name) as engine:
         family = engine.checkpoint.model_type
@@ -204,17 +203,6 @@ routes = [
 
 def _registry(request: Request) -> Registry:
     return request.app.state.registry
-
-
-def _known(request: Request, name: str) -> str:
-    """The name, less a `:latest` that is not part of it. Raises `ModelNotFound`."""
-    for known in (name, name.removesuffix(":latest")):
-        try:
-            _registry(request).card(known)
-        except ModelNotFound:
-            continue
-        return known
-    raise ModelNotFound(name)
 
 
 def _details(request: Request, card: Card) -> Details:

@@ -68,8 +68,9 @@ async def get_model(request: Request) -> Response:
     name: str = request.path_params["id"]
     try:
         model = _model(request, name)
-    except ModelNotFound:
-        raise ModelNotFound(name, param="model") from None
+    except ModelNotFound as error:
+        error.param = "model"
+        raise
     return JsonResponse(msgspec.json.encode(model))
 
 

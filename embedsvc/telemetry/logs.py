@@ -15,6 +15,7 @@ from typing import Protocol
 
 import orjson
 
+from embedsvc.plain import within_line
 from embedsvc.telemetry.record import Record
 
 GATHER_SECONDS = 0.05
@@ -170,13 +171,6 @@ def _path(request: Record) -> str:
 @lru_cache(256)
 def _quoted(text: str) -> str:
     return orjson.dumps(within_line(text)).decode()
-
-
-def within_line(text: str) -> str:
-    """Text without anything that would end the line, move the cursor, or hide what is there."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def timestamp(seconds: float) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from embedsvc.cards import Card, Cards, Prompts
 from embedsvc.errors import BadRequest
+from embedsvc.names import spelled
 from embedsvc.texts.requests import EmbeddingRequest
 
 KINDS = (
@@ -23,16 +24,36 @@ SAME = {name: names for names in KINDS for name in names}
 def split_name(
     name: str, cards: Cards, prompts_of: Callable[[Card], Prompts]
 ) -> tuple[Card, str | None] | None:
-    """The card of a model's name, and the prompt in it: "e5:query" is `e5` with its `query`."""
+    """The card of a model's name, and the prompt in it: "e5:query" is `e5` with its `query`.
+
+    What is written exactly as in the cards file goes before what is only meant (see `names`).
+    """
     card = cards.by_name.get(name)
     if card is not None:
         return card, card.prompt_aliases.get(name)
     model, _, prompt = name.rpartition(":")
     card = cards.by_name.get(model)
-    if card is None or model in card.prompt_aliases:
+    if card is not None and model not in card.prompt_aliases:
+        known = _prompt(prompt, prompts_of(card))
+        if known is not None:
+            return card, known
+    found = cards.find(name)
+    if found is not None:
+        return found
+    model, _, prompt = spelled(name).rpartition(":")
+    found = cards.find(model) if model else None
+    if found is None or found[1] is not None:
         return None
-    known = prompt in SAME or prompt in prompts_of(card)
-    return (card, prompt) if known else None
+    known = _prompt(prompt, prompts_of(found[0]))
+    return None if known is None else (found[0], known)
+
+
+def _prompt(name: str, prompts: Prompts) -> str | None:
+    """The prompt of that name that may be asked for, if only in another case."""
+    if name in SAME or name in prompts:
+        return name
+    name = name.strip().lower()
+    return next((known for known in (*SAME, *prompts) if known.lower() == name), None)
 
 
 def choose(prompts: Prompts, request: EmbeddingRequest, from_model: str | None) -> str:
