@@ -1,7 +1,6 @@
 """Running the server: the socket, uvicorn within our limits, signals, and the end."""
 
 import asyncio
-import errno
 import logging
 import os
 import resource
@@ -12,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 from threading import Timer
 from types import FrameType
 from typing import Any
@@ -21,12 +19,13 @@ import uvicorn
 
 from embedsvc import __version__
 from embedsvc.app import create_app
-from embedsvc.errors import AddressError, CardsError, RequestError
-from embedsvc.http.access import check_address
+from embedsvc.errors import CardsError, RequestError
 from embedsvc.http.connection import Connection, Limits
+from embedsvc.http.listening import listening
 from embedsvc.instances.registry import Registry
 from embedsvc.instances.reloading import reload
 from embedsvc.metrics import Metrics, counter, gauge
+from embedsvc.probe import EVERYWHERE
 from embedsvc.process.notify import notify
 from embedsvc.settings import Settings
 from embedsvc.telemetry.logs import Log, open_log
@@ -54,7 +53,7 @@ async def serve(settings: Settings) -> None:
 async def _serve(settings: Settings, told: Log) -> None:
     _allow_open_files()
     tls = _tls(settings)
-    with _listening(settings) as listener, _telling(settings, told) as tell:
+    with listening(settings) as listeners, _telling(settings, told) as tell:
         app = create_app(settings, tell)
         metrics: Metrics = app.state.metrics
         async with app.router.lifespan_context(app):
@@ -68,9 +67,9 @@ async def _serve(settings: Settings, told: Log) -> None:
             for number in SIGNALS:  # until the process ends: uvicorn has them only while it serves
                 signal.signal(number, server.handle_exit)
             _reload_on_hangup(app.state.registry, server)
-            _announce(app.state.registry, listener, settings)
+            _announce(app.state.registry, listeners[0], settings)
             notify("READY=1")
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=listeners)
             end = Timer(CLOSE_SECONDS, end_process)
             end.daemon = True
             end.start()
@@ -205,63 +204,6 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-@contextmanager
-def _listening(settings: Settings) -> Generator[socket.socket]:
-    """A socket that takes clients from now on: they wait for the model rather than be sent away.
-
-    Raises `AddressError`, `CardsError`.
-    """
-    if settings.uds is not None:
-        with _listen_at(settings.uds) as listener:
-            yield listener
-        return
-    host, port = settings.host, settings.port
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        check_address(str(address[0]), settings)
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
-    except OSError as error:
-        raise AddressError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    with listener:
-        yield listener
-
-
-@contextmanager
-def _listen_at(path: Path) -> Generator[socket.socket]:
-    """The same at a path, for this user and group; one that a dead server left is replaced."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path.is_socket() and not _answers(path):
-            path.unlink()
-        before = os.umask(0o117)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise AddressError(f"cannot listen at {path}: {error.strerror or error}") from None
-    mine = path.stat()
-    with listener:
-        try:
-            yield listener
-        finally:
-            with suppress(OSError):
-                if os.path.samestat(path.stat(), mine):
-                    path.unlink()
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        return client.connect_ex(str(path)) != errno.ECONNREFUSED  # nobody listens there any more
-
-
 def _announce(registry: Registry, listener: socket.socket, settings: Settings) -> None:
     scheme = "http" if settings.tls_cert is None else "https"
     unix = ""
@@ -269,9 +211,13 @@ def _announce(registry: Registry, listener: socket.socket, settings: Settings) -
         unix, where = f"--unix-socket {settings.uds} ", f"{scheme}://localhost"
         said = f"{where}/v1, by the socket {settings.uds}"
     else:
-        host, port = listener.getsockname()[:2]
+        bound: str = listener.getsockname()[0]
+        port: int = listener.getsockname()[1]
+        host = EVERYWHERE.get(bound, bound)
         where = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         said = f"{where}/v1, with a dashboard at {where}"
+        if host != bound:
+            said += ", and at all other addresses of this machine"
     ops = registry.device.ops
     key = '-H "api-key: $KEY" ' if settings.api_keys or settings.api_keys_file else ""
     cards = registry.cards.by_id

@@ -27,8 +27,9 @@ BackendChoice = Literal["auto", "mlx", "native", "numpy"]
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one server. `EMBEDSVC_PORT` sets `port`, and so on for every field."""
 
-    host: str = "127.0.0.1"
-    """The address to listen on; beyond this machine only with keys."""
+    host: str = "localhost"
+    """The address to listen on; `localhost` is both 127.0.0.1 and ::1; beyond this machine only
+    with keys."""
     port: int = 8000
     """The port to listen on; 0: any that is free."""
     models: Path | None = None

@@ -1,5 +1,7 @@
 """Who may call, what browsers are told, and the headers and paths of every request."""
 
+import socket
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ from starlette.testclient import TestClient
 
 from embedsvc.app import create_app
 from embedsvc.errors import CardsError
-from embedsvc.http.access import Access, check_address, is_loopback
+from embedsvc.http.access import Access, check_address, is_local, is_loopback
 from embedsvc.settings import Settings
 from tests.conftest import serve
 
@@ -100,10 +102,50 @@ def test_a_file_without_keys_is_no_open_door(
         ("192.168.1.5:8000", 403),
         ("evil@localhost.example", 403),
         ("[::1", 403),
+        ("0.0.0.0:8000", 0),  # by which one's own machine is reached
+        ("[::]:8000", 0),
+        ("127.1:8000", 0),
+        ("0x7f000001", 0),
+        ("[::ffff:127.0.0.1]:8000", 0),
+        ("203.0.113.9", 403),
+        ("224.0.0.1", 403),
+        ("[2001:db8::1]", 403),
+        ("[fe80::1%25nowhere]:8000", 403),
+        ("127.0.0.1.1", 403),
+        ("0x7f.example", 403),
     ],
 )
 def test_without_keys_only_this_machines_names_are_answered_to(host: str, status: int) -> None:
     assert refusal({"host": host}) == status
+
+
+def test_this_machines_addresses_are_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Socket:
+        """Of a machine with three addresses, one of them known on its second interface alone."""
+
+        def __init__(self, *_: object) -> None: ...
+        def __enter__(self) -> "Socket":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def bind(self, place: tuple[object, ...]) -> None:
+            mine = [("192.168.1.5", 0), ("fd00::2", 0, 0, 0), ("fe80::1", 0, 0, 2)]
+            if place not in mine:
+                raise OSError(99, "Cannot assign requested address")
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0")])
+    for host in ("192.168.1.5", "192.168.1.5:8000", "[fd00::2]", "[fe80::1]", "[fe80::1%25eth0]:1"):
+        assert refusal({"host": host}) == 0, host
+    for host in ("192.168.1.6", "[fd00::3]:8000", "[fe80::2]", "192.168.1.5.evil.example"):
+        assert refusal({"host": host}) == 403, host
+
+
+def test_whether_an_address_is_of_this_machine_is_asked_of_the_machine() -> None:
+    assert is_local(IPv4Address("127.0.0.1"))
+    assert not is_local(IPv4Address("203.0.113.9"))
+    assert not is_local(IPv6Address("2001:db8::1"))
+    assert not is_local(IPv4Address("224.0.0.1"))
 
 
 def test_more_hosts_may_be_allowed() -> None:
@@ -128,10 +170,56 @@ def test_more_hosts_may_be_allowed() -> None:
         ("https://evil.example", 403),
         ("http://localhost.evil.example", 403),
         ("null", 403),  # any page can have that
+        ("http://203.0.113.9", 403),  # whoever has an address can serve a page there
+        ("http://203.0.113.9:8000", 403),
+        ("https://[2001:db8::1]", 403),
+        ("HTTP://evil.example", 403),
+        ("http://0.0.0.0:3000", 403),
+        ("http://[::1", 403),
+        ("http://", 403),
+        ("http://localhost:99999", 0),
+        ("http://[::1]:3000", 0),
+        ("http://127.8.8.8:3000", 0),
     ],
 )
-def test_without_keys_pages_of_elsewhere_are_refused(origin: str, status: int) -> None:
-    assert refusal({"host": "localhost", "origin": origin}) == status
+@pytest.mark.parametrize("settings", [{}, {"host": "0.0.0.0", "insecure": True}])  # noqa: S104
+def test_without_keys_pages_of_elsewhere_are_refused(
+    origin: str, status: int, settings: dict[str, object]
+) -> None:
+    assert refusal({"host": "localhost", "origin": origin}, **settings) == status
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("192.168.1.5:8000", "http://192.168.1.5:8000", 0),
+        ("192.168.1.5", "http://192.168.1.5", 0),
+        ("192.168.1.5:80", "http://192.168.1.5", 0),
+        ("192.168.1.5", "https://192.168.1.5:443", 0),  # TLS ends before it
+        ("[2001:DB8::1]:8000", "http://[2001:db8::1]:8000", 0),
+        ("192.168.1.5:8000", "http://192.168.1.5:3000", 403),  # another program's page there
+        ("192.168.1.5:8000", "http://192.168.1.5", 403),
+        ("192.168.1.5:8000", "http://192.168.1.6:8000", 403),
+        ("evil.example", "http://evil.example", 403),  # a name that was rebound
+        ("", "http://192.168.1.5", 403),
+    ],
+)
+def test_a_server_s_own_pages_may_call_it(host: str, origin: str, status: int) -> None:
+    headers = {"host": host, "origin": origin}
+    assert refusal(headers, host="0.0.0.0", insecure=True) == status  # noqa: S104
+    with_keys = refusal(headers | {"api-key": KEY}, api_keys=(KEY,), host="0.0.0.0")  # noqa: S104
+    assert with_keys == 0
+
+
+def test_what_a_message_repeats_is_bounded() -> None:
+    access = Access(Settings())
+    for headers in (
+        {b"host": b"x" * 9000},
+        {b"host": b"localhost", b"origin": b"http://" + b"x" * 9000},
+    ):
+        refused = access.refusal("/v1/models", headers)
+        assert refused is not None
+        assert len(refused.message) < 400
 
 
 def test_more_origins_may_be_allowed() -> None:
@@ -189,7 +277,17 @@ def test_a_browser_may_ask_first(cards_file: Path, settings: dict[str, object]) 
 
 
 def test_a_page_of_elsewhere_may_not_ask(cards_file: Path) -> None:
-    headers = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+    headers = {
+        "origin": "https://evil.example",
+        "access-control-request-method": "POST",
+        "access-control-request-private-network": "true",
+    }
+    with serve(models=cards_file, host="0.0.0.0", insecure=True) as client:  # noqa: S104
+        answer = client.options(
+            "/v1/embeddings", headers=headers | {"origin": "http://203.0.113.9"}
+        )
+        assert answer.status_code == 403
+        assert not [name for name in answer.headers if name.startswith("access-control-allow")]
     with serve(models=cards_file) as client:
         answer = client.options("/v1/embeddings", headers=headers)
         assert answer.status_code == 403
@@ -197,10 +295,12 @@ def test_a_page_of_elsewhere_may_not_ask(cards_file: Path) -> None:
     with serve(models=cards_file, api_keys=(KEY,)) as client:
         answer = client.options("/v1/embeddings", headers=headers)
         assert answer.headers["access-control-allow-origin"] == "https://evil.example"
+        assert answer.headers["access-control-allow-private-network"] == "true"
     only = ("https://notes.example",)
     with serve(models=cards_file, api_keys=(KEY,), cors_origins=only) as client:
         answer = client.options("/v1/embeddings", headers=headers)
         assert "access-control-allow-origin" not in answer.headers
+        assert "access-control-allow-private-network" not in answer.headers
 
 
 def test_every_answer_says_what_openais_say(client: TestClient) -> None:

@@ -207,7 +207,7 @@ def test_a_driver_without_mlx_is_worth_a_note(
 def test_it_says_who_answers_at_the_address(doctor: Doctor) -> None:
     with answering(200, b'{"status": "ready"}') as port:
         line = doctor.line("address", "--port", str(port))
-    assert line == f"ok     address: embedsvc answers at 127.0.0.1:{port}: ready"
+    assert line == f"ok     address: embedsvc answers at localhost:{port}: ready"
     with answering(200, b"<html>") as port:
         line = doctor.line("address", "--port", str(port))
     assert line.startswith("WRONG  address: something else listens")

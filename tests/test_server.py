@@ -205,7 +205,30 @@ def test_a_port_in_use_is_one_line_and_exit_code_5() -> None:
         port = taken.getsockname()[1]
         code, said = fails("--port", str(port))
     assert (code, said.count("\n")) == (5, 1)
-    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in said
+    assert f"cannot listen on localhost:{port}: Address already in use" in said
+
+
+def test_by_default_both_loopbacks_are_listened_on_at_one_port(server: str) -> None:
+    assert server.startswith("http://127.0.0.1:")  # it says one
+    port = server.rpartition(":")[2]
+    for host in ("127.0.0.1", "localhost", *(["[::1]"] if has_ipv6() else [])):
+        assert httpx2.get(f"http://{host}:{port}/v1/models").status_code == 200
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as trial:
+            trial.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def test_a_server_everywhere_says_where_it_can_be_called() -> None:
+    options = ["--backend", "numpy", "--host", "0.0.0.0", "--insecure"]  # noqa: S104
+    with serving(*options) as (url, _):
+        assert url.startswith("http://127.0.0.1:")
+        assert httpx2.get(f"{url}/health").status_code == 200
 
 
 def test_a_missing_model_is_one_line_and_exit_code_4(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_the_command_line_wins_over_the_environment() -> None:
     settings = read_settings({"port": "9001", "models": None}, environ)
     assert settings.port == 9001
     assert settings.models == Path.home() / "cards.toml"
-    assert settings.host == "127.0.0.1"  # set to nothing is not set
+    assert settings.host == "localhost"  # set to nothing is not set
 
 
 @pytest.mark.parametrize("name", ["max_batch_tokens", "cache_folder_bytes", "shutdown_seconds"])

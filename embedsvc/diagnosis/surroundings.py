@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import stat
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError, ServiceError
 from embedsvc.http.access import check_address
+from embedsvc.http.listening import addresses, bound
 from embedsvc.probe import probe
 from embedsvc.service.here import environment_file, manager
 from embedsvc.service.job import HOPELESS, Job
@@ -37,8 +37,9 @@ def address(settings: Settings) -> Iterator[Finding]:
     host, port = settings.host, settings.port
     where = f"{host}:{port}"
     try:
-        family, kind, _, _, resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        check_address(str(resolved[0]), settings)
+        found_at = addresses(host, port)
+        for each in found_at:
+            check_address(str(each.place[0]), settings)
     except (OSError, CardsError) as error:
         yield wrong("address", f"{where}: {error}")
         return
@@ -49,14 +50,13 @@ def address(settings: Settings) -> Iterator[Finding]:
     if found.who == "other":
         yield wrong("address", f"something else listens at {where}: {found.said}", _listener(port))
         return
-    with socket.socket(family, kind) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(resolved)
-        except OSError as error:
-            hint = "ports below 1024 are root's" if isinstance(error, PermissionError) else ""
-            yield wrong("address", f"{where} cannot be had: {error.strerror}", hint)
-            return
+    try:
+        for listener in bound(found_at):
+            listener.close()
+    except OSError as error:
+        hint = "ports below 1024 are root's" if isinstance(error, PermissionError) else ""
+        yield wrong("address", f"{where} cannot be had: {error.strerror}", hint)
+        return
     yield ok("address", f"{where} is free")
 
 

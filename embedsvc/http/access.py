@@ -6,9 +6,12 @@ machine (DNS rebinding; the `Host` tells).
 """
 
 import hmac
+import re
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from embedsvc.errors import CardsError, Forbidden, RequestError, Unauthorized
@@ -20,6 +23,10 @@ OPEN = frozenset({"/health", "/ready"})
 DASHBOARD = "/dashboard"
 """The dashboard's page; its files are below. They are the same on every server and tell nothing of
 this one, so they need no key: the page asks for it."""
+OLD_ADDRESS = re.compile(r"(0x[0-9a-f]+|[0-9]+)(\.(0x[0-9a-f]+|[0-9]+)){0,3}")
+"""Other ways to write an IPv4 address (127.1), which no name in DNS ends like."""
+SHOWN = 200
+"""Characters of what a client sent that a message repeats."""
 Headers = Mapping[bytes, bytes]
 
 
@@ -48,38 +55,59 @@ class Access:
         host = headers.get(b"host", b"")
         if host not in self._known_hosts:
             name = _hostname(f"//{host.decode('latin-1')}")
-            if host and not self._is_ours(name):
+            if host and not self._is_this_server(name):
                 return Forbidden(
-                    f"This server does not answer to the host name '{name}'. "
+                    f"This server does not answer to the host name '{name[:SHOWN]}'. "
                     "Allow it with --allowed-hosts, or set EMBEDSVC_API_KEYS."
                 )
             if len(self._known_hosts) < 64:
                 self._known_hosts.add(host)
         origin = headers.get(b"origin")
-        if origin is not None and not self.allows(origin):
+        if origin is not None and not self.allows(origin, host):
             return Forbidden(
-                f"Web pages of '{origin.decode('latin-1')}' may not use this server. "
+                f"Web pages of '{origin[:SHOWN].decode('latin-1')}' may not use this server. "
                 "Allow them with --cors-origins, or set EMBEDSVC_API_KEYS."
             )
         return None
 
-    def allows(self, origin: bytes) -> bool:
-        """Whether pages of an origin may read answers. Apps that are no web pages always may."""
+    def allows(self, origin: bytes, host: bytes) -> bool:
+        """Whether pages of an origin may read answers to requests that name this host.
+
+        Apps that are no web pages always may.
+        """
         name = origin.decode("latin-1")
         if self._origins:
             if "*" in self._origins or name in self._origins:
                 return True
         elif self._keys:
             return True
-        scheme = name.partition("://")[0]
+        scheme = name.partition("://")[0].lower()
         if name != "null" and scheme not in ("http", "https"):
             return True  # an app's window or a browser's extension
-        return name != "null" and self._is_ours(_hostname(name))
+        if name == "null":
+            return False
+        # An address is no sign of this machine: whoever has one can serve a page there.
+        hostname = _hostname(name)
+        return self._is_named(hostname) or self._is_same(name, host)
 
-    def _is_ours(self, name: str) -> bool:
-        if "*" in self._hosts or name in self._hosts or is_loopback(name):
+    def _is_this_server(self, name: str) -> bool:
+        """Whether a request for this host is meant for this server."""
+        if self._is_named(name):
             return True
-        return self._beyond and _is_address(name)  # which nobody's DNS can point here
+        address = _address(name)
+        if address is None:
+            return False
+        # Nobody's DNS can point an address here: it is this machine's, or it was forwarded.
+        return self._beyond or address.is_unspecified or is_local(address)
+
+    def _is_named(self, name: str) -> bool:
+        return "*" in self._hosts or name in self._hosts or is_loopback(name)
+
+    def _is_same(self, origin: str, host: bytes) -> bool:
+        """Whether a page calls the very server that it came from, under a name that is ours."""
+        place = _place(origin)
+        called = f"{origin.partition(':')[0]}://{host.decode('latin-1')}"
+        return place is not None and place == _place(called) and self._is_this_server(place[0])
 
     def _without_key(self, headers: Headers) -> Unauthorized | None:
         bearer = headers.get(b"authorization", b"")
@@ -108,18 +136,43 @@ def check_address(address: str, settings: Settings) -> None:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host's name or address is this machine's own."""
+    """Whether a host's name or address is this machine's own, and reached from it alone."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
-    return _is_address(name) and ip_address(name).is_loopback
+    address = _address(name)
+    return address is not None and address.is_loopback
 
 
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
+def is_local(address: IPv4Address | IPv6Address) -> bool:
+    """Whether one of this machine's interfaces has this address: only then can it be bound."""
+    if address.is_multicast:
         return False
-    return True
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    zones = [0]
+    if address.version == 6 and address.is_link_local:  # an address there is of one interface
+        zones = [number for number, _ in socket.if_nameindex()]
+    for zone in zones:
+        place = (str(address), 0) if address.version == 4 else (str(address), 0, 0, zone)
+        with suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.bind(place)
+            return True
+    return False
+
+
+def _address(name: str) -> IPv4Address | IPv6Address | None:
+    """The address that a host is written as, without its zone; None of a name."""
+    try:
+        address = ip_address(name.partition("%")[0])
+    except ValueError:
+        if not OLD_ADDRESS.fullmatch(name):
+            return None
+        try:
+            return IPv4Address(socket.inet_aton(name))
+        except OSError:
+            return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def _hostname(url: str) -> str:
@@ -127,6 +180,18 @@ def _hostname(url: str) -> str:
         return (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:
         return ""
+
+
+def _place(url: str) -> tuple[str, int] | None:
+    """Host and port; None of what has none."""
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        return None
+    name = _hostname(url)
+    if not name:
+        return None
+    return name, port or (443 if url[:6].lower() == "https:" else 80)
 
 
 def _keys(settings: Settings) -> list[str]:

@@ -29,6 +29,7 @@ VERSION = (b"openai-version", b"2020-10-01")
 JSON = (b"content-type", b"application/json")
 SANE_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
 SLASHES = re.compile("/{2,}")
+ALLOW = b"access-control-allow-origin"
 PREFLIGHT = [
     (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
     (b"access-control-max-age", b"600"),
@@ -81,7 +82,8 @@ class Edge:
         try:
             refused = self._access.refusal(path, headers) or self._too_large(headers)
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
-                await _preflight(path, headers, refused, send_with_headers)
+                allowed = any(name == ALLOW for name, _ in added)
+                await _preflight(path, headers, refused, allowed, send_with_headers)
             elif refused is not None:
                 record.refusal = refused.reason
                 await _refuse(path, refused, send_with_headers)
@@ -117,9 +119,9 @@ class Edge:
             identity = b"%b%012x" % (self._prefix, next(self._numbers))
         added = [(b"x-request-id", identity), VERSION]
         origin = headers.get(b"origin")
-        if origin is not None and self._access.allows(origin):
+        if origin is not None and self._access.allows(origin, headers.get(b"host", b"")):
             added += [
-                (b"access-control-allow-origin", origin),
+                (ALLOW, origin),
                 (b"access-control-expose-headers", b"*, Authorization"),
                 (b"vary", b"Origin"),
             ]
@@ -132,15 +134,22 @@ def _is_browser(method: str, headers: dict[bytes, bytes]) -> bool:
 
 
 async def _preflight(
-    path: str, headers: dict[bytes, bytes], refused: RequestError | None, send: Send
-) -> None:  # fmt: skip
-    """A browser asks what it may send; it brings no key yet."""
+    path: str,
+    headers: dict[bytes, bytes],
+    refused: RequestError | None,
+    allowed: bool,
+    send: Send,
+) -> None:
+    """A browser asks what it may send; it brings no key yet.
+
+    A page that may read answers (`allowed`) may also call a server of this network.
+    """
     if refused is not None and refused.status != 401:
         await _refuse(path, refused, send)
         return
     wanted = headers.get(b"access-control-request-headers", ANY_HEADERS)
     start = [*PREFLIGHT, (b"access-control-allow-headers", wanted)]
-    if b"access-control-request-private-network" in headers:
+    if b"access-control-request-private-network" in headers and allowed:
         start.append((b"access-control-allow-private-network", b"true"))
     await send({"type": "http.response.start", "status": 204, "headers": start})
     await send({"type": "http.response.body", "body": b""})
