@@ -48,7 +48,6 @@ typedef struct {
     const int32_t *ids, *positions;
     const int64_t *bounds;
     long tokens, texts;
-    int mine;
 } Run;
 
 static float *operand(const Run *run, Operand operand, long first, long *stride) {
@@ -60,7 +59,7 @@ static float *operand(const Run *run, Operand operand, long first, long *stride)
 }
 
 static void run_rows(const Run *run, const Instruction *instruction, long first, long rows) {
-    Work work = {.instruction = instruction, .rows = rows, .mine = run->mine};
+    Work work = {.instruction = instruction, .rows = rows};
     work.bounds = run->bounds;
     work.texts = run->texts;
     work.x = operand(run, instruction->x, first, &work.x_stride);
@@ -129,12 +128,12 @@ int embedsvc_run(const Kernels *kernels, const Instruction *tape, int64_t instru
                  const int64_t *bounds, int64_t texts, int64_t result, float *out) {
     float **memory = malloc(count * sizeof(float *));
     if (!memory) return 0;
-    Run run = {kernels, tape, instructions, buffers, memory, ids, positions, bounds, tokens, texts, 0};
+    Run run = {kernels, tape, instructions, buffers, memory, ids, positions, bounds, tokens, texts};
     int placed = place(&run, count, result, out);
     if (placed) {
-        run.mine = team_begin();
+        team_begin();
         run_tape(&run);
-        team_end(run.mine);
+        team_end();
     }
     free(memory);
     return placed;

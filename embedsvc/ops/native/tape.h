@@ -72,7 +72,6 @@ typedef struct {
     const int32_t *indices;   /* EMBEDDING, ROPE: one for each row */
     const int64_t *bounds;    /* (texts + 1,): where each text's rows begin */
     long texts;
-    int mine; /* the team */
 } Work;
 
 /* The operations, compiled for one instruction set. */

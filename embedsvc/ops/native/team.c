@@ -1,11 +1,12 @@
-/* Helpers wait on a condition between passes, and spin within one: a pass has dozens of jobs of some
-   ten microseconds each, less than it takes to wake a thread. Parts are claimed one by one, so a
-   helper that the system does not run delays nothing but the part it may be holding. */
+/* Helpers wait on a condition unless just one pass runs, and spin while it does: a pass has dozens of
+   jobs of some ten microseconds each, less than it takes to wake a thread. Parts are claimed one by
+   one, so a helper that the system does not run delays nothing but the part it may be holding. */
 
 #include "team.h"
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -17,30 +18,34 @@
 #define PAUSE() ((void)0)
 #endif
 
-#define SPINS 4096 /* looks at the job before the processor is offered to others */
+#define SPINS 4096         /* looks at the job before the processor is offered to others */
+#define MOST_HELPERS 1023
+#define MOST_PARTS 0xFFFFL /* of a job; more are done as several jobs */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
-static int helpers = 0;
-static atomic_int running = 0;  /* passes */
-static atomic_int owned = 0;    /* whether a pass has the helpers */
+static atomic_int helpers = 0;
+static atomic_int running = 0; /* passes */
+static atomic_int taken = 0;   /* whether a pass has a job for the helpers */
 
-/* The job: its number (24 bits), how many parts it has (20) and how many are claimed (20), in one
+/* The job: its number (32 bits), how many parts it has (16) and how many are claimed (16), in one
    word, so that a part is claimed from the job that was looked at or not at all. */
 static _Atomic uint64_t job = 0;
 static Part job_function;
 static void *job_work;
+static long job_first;
 static atomic_long job_done;
 
-#define PARTS(word) ((long)((word) >> 20 & 0xFFFFF))
-#define CLAIMED(word) ((long)((word) & 0xFFFFF))
+#define PARTS(word) ((long)((word) >> 16 & MOST_PARTS))
+#define CLAIMED(word) ((long)((word) & MOST_PARTS))
 
 /* Does one part; 0 if none is left. */
 static int do_one(void) {
     uint64_t seen = atomic_load_explicit(&job, memory_order_acquire);
     while (CLAIMED(seen) < PARTS(seen)) {
         if (atomic_compare_exchange_weak(&job, &seen, seen + 1)) {
-            job_function(job_work, CLAIMED(seen)); /* stable: the job cannot end before this part */
+            /* What the job is stays as it is: it cannot end before this part. */
+            job_function(job_work, job_first + CLAIMED(seen));
             atomic_fetch_add_explicit(&job_done, 1, memory_order_release);
             return 1;
         }
@@ -52,9 +57,9 @@ static void *help(void *unused) {
     (void)unused;
     for (;;) {
         pthread_mutex_lock(&lock);
-        while (!atomic_load(&owned) || atomic_load(&running) > 1) pthread_cond_wait(&wake, &lock);
+        while (atomic_load(&running) != 1) pthread_cond_wait(&wake, &lock);
         pthread_mutex_unlock(&lock);
-        for (int idle = 0; atomic_load(&owned) && atomic_load(&running) == 1;) {
+        for (int idle = 0; atomic_load(&running) == 1;) {
             if (do_one()) {
                 idle = 0;
             } else if (++idle % SPINS) {
@@ -67,43 +72,64 @@ static void *help(void *unused) {
     return NULL;
 }
 
-void team_start(int wanted) {
-    pthread_mutex_lock(&lock);
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    for (; helpers < wanted; helpers++) {
-        pthread_t thread;
-        if (pthread_create(&thread, &attributes, help, NULL)) break;
-    }
-    pthread_attr_destroy(&attributes);
-    pthread_mutex_unlock(&lock);
-}
-
-int team_begin(void) {
-    int alone = atomic_fetch_add(&running, 1) == 0;
-    if (!alone || !helpers || atomic_exchange(&owned, 1)) return 0;
+static void wake_helpers(void) {
+    if (!atomic_load(&helpers)) return;
     pthread_mutex_lock(&lock);
     pthread_cond_broadcast(&wake);
     pthread_mutex_unlock(&lock);
-    return 1;
 }
 
-void team_end(int mine) {
-    if (mine) atomic_store(&owned, 0);
-    atomic_fetch_sub(&running, 1);
+/* A child that was forked has no helpers, and none of the passes that others ran. */
+static void before_fork(void) { pthread_mutex_lock(&lock); }
+static void after_fork(void) { pthread_mutex_unlock(&lock); }
+static void in_child(void) {
+    atomic_store(&helpers, 0);
+    atomic_store(&running, 0);
+    atomic_store(&taken, 0);
+    atomic_store(&job, 0);
+    pthread_cond_init(&wake, NULL);
+    pthread_mutex_unlock(&lock);
 }
 
-void team_do(int mine, Part function, void *work, long parts) {
-    if (!mine || parts < 2 || atomic_load(&running) > 1) {
-        for (long part = 0; part < parts; part++) function(work, part);
-        return;
+void team_start(int wanted) {
+    static int begun = 0;
+    pthread_mutex_lock(&lock);
+    if (!begun) begun = !pthread_atfork(before_fork, after_fork, in_child);
+    sigset_t all, before; /* signals are the interpreter's */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    if (wanted > MOST_HELPERS) wanted = MOST_HELPERS;
+    while (begun && atomic_load(&helpers) < wanted) {
+        pthread_t thread;
+        if (pthread_create(&thread, &attributes, help, NULL)) break;
+        atomic_fetch_add(&helpers, 1);
     }
-    uint64_t number = (atomic_load(&job) >> 40) + 1;
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_mutex_unlock(&lock);
+}
+
+/* Helpers come when a pass is alone: it is the first, or the others have ended. */
+void team_begin(void) {
+    if (atomic_fetch_add(&running, 1) == 0) wake_helpers();
+}
+
+void team_end(void) {
+    if (atomic_fetch_sub(&running, 1) == 2) wake_helpers();
+}
+
+int team_helps(void) { return atomic_load(&running) == 1 && atomic_load(&helpers) > 0; }
+
+static void share(Part function, void *work, long first, long parts) {
+    uint64_t number = (atomic_load(&job) >> 32) + 1;
     job_function = function;
     job_work = work;
+    job_first = first;
     atomic_store(&job_done, 0);
-    atomic_store_explicit(&job, number << 40 | (uint64_t)parts << 20, memory_order_release);
+    atomic_store_explicit(&job, number << 32 | (uint64_t)parts << 16, memory_order_release);
     while (do_one()) {
     }
     for (int spins = 1; atomic_load_explicit(&job_done, memory_order_acquire) < parts; spins++) {
@@ -113,4 +139,15 @@ void team_do(int mine, Part function, void *work, long parts) {
             sched_yield();
         }
     }
+}
+
+void team_do(Part function, void *work, long parts) {
+    /* A pass that was alone a moment ago may still be at its job. */
+    if (parts < 2 || !team_helps() || atomic_exchange(&taken, 1)) {
+        for (long part = 0; part < parts; part++) function(work, part);
+        return;
+    }
+    for (long first = 0; first < parts; first += MOST_PARTS)
+        share(function, work, first, parts - first < MOST_PARTS ? parts - first : MOST_PARTS);
+    atomic_store(&taken, 0);
 }

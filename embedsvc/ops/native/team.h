@@ -5,14 +5,17 @@
 /* Does part `part` of some work. */
 typedef void (*Part)(void *work, long part);
 
-/* Starts the helpers, once a process. */
+/* Has so many helpers, if there are fewer yet. */
 void team_start(int helpers);
 
-/* Begins a pass; nonzero if the helpers are its own until it ends. */
-int team_begin(void);
-void team_end(int mine);
+/* A pass begins, and ends. */
+void team_begin(void);
+void team_end(void);
 
-/* Does all parts, with the helpers' help if `mine`; returns when all are done. */
-void team_do(int mine, Part function, void *work, long parts);
+/* Whether the pass that asks has the helpers now. */
+int team_helps(void);
+
+/* Does all parts, with the helpers' help if no other pass runs; returns when all are done. */
+void team_do(Part function, void *work, long parts);
 
 #endif
