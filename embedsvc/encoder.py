@@ -11,7 +11,7 @@ from embedsvc import pooling
 from embedsvc.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.cost import measure
-from embedsvc.errors import CheckpointError
+from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.models import (
     EXCEED_FLOAT16,
     Architecture,
@@ -67,7 +67,12 @@ class Encoder:
         self.backend = ops.name
         self.dtype = ops.dtype
         # Passes now: errors show at load, and the first request does not pay for first use.
-        first = in_turn(lambda: self.encode([np.zeros(2, dtype=np.int32)]))
+        try:
+            first = in_turn(
+                lambda: self.encode([np.zeros(min(2, checkpoint.max_tokens), np.int32)])
+            )
+        except (CheckpointError, EmbeddingFailed) as error:
+            raise CheckpointError(f"model `{checkpoint.card.id}`: {error}") from None
         self.dimensions = first.shape[1]
         typical = [np.zeros(min(n, checkpoint.max_tokens), dtype=np.int32) for n in range(32, 64)]
         ops.tune(lambda: self.encode(typical), in_turn)
@@ -76,14 +81,15 @@ class Encoder:
     def encode(self, texts: Sequence[TokenIds]) -> NDArray[np.float32]:
         """Vectors (B, D), in the order of the texts.
 
-        Raises `EmbeddingFailed` if a vector is not finite or is zero.
+        Raises `EmbeddingFailed` if a vector is not finite or is zero, or a token has no row in a
+        table of the model's.
         """
         return self.finish(self.begin(texts))
 
     def encode_spans(self, texts: Sequence[Text]) -> list[NDArray[np.float32]]:
         """For each text its vector (D,), or those of its spans (k, D); means, whatever the pooling.
 
-        Raises what `encode` raises.
+        Raises what `encode` raises, and `EmbeddingFailed` for spans that are no part of their text.
         """
         plain = [text for text in texts if not isinstance(text, SpannedText)]
         vectors = iter(self.encode(plain)) if plain else iter(())
@@ -93,6 +99,9 @@ class Encoder:
         ]
 
     def _encode_spans(self, text: SpannedText) -> NDArray[np.float32]:
+        begins, ends = np.array(text.spans, dtype=np.int64).reshape(-1, 2).T
+        if not ((begins >= 0) & (begins < ends) & (ends <= len(text))).all() or not len(begins):
+            raise EmbeddingFailed(f"A span is no part of the {len(text)} tokens of its text.")
         hidden = self._ops.to_numpy(self._hidden(self._ops.batch([text.ids])))
         pooled = pool_spans(hidden[: len(text)], text.spans)  # less padding
         return self._finished(pooled)

@@ -42,6 +42,8 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Any:
         raise tensors.error(f"model_type `{kind}` needs the backend `mlx` (--backend mlx)")
     if "vision_config" in config:
         raise tensors.error(f"model_type `{kind}` is not a model of text alone")
+    if not isinstance(config.get("vocab_size"), int):
+        raise tensors.error("config.json says no `vocab_size`")
     import mlx.core as mx
 
     utils = import_module("mlx_embeddings.utils")
@@ -57,6 +59,9 @@ def forward(ops: Ops, weights: Any, config: Config, batch: Batch) -> Array:
     """Hidden states (N, D) of the last layer."""
     import mlx.core as mx
 
+    ops.looked_up(config["vocab_size"], batch.ids)
+    if isinstance(positions := config.get("max_position_embeddings"), int):
+        ops.looked_up(positions, batch.positions)
     layout = batch.layout
     ids = batch.ids.reshape(layout.texts, layout.length)
     hidden = weights(ids, layout.mask.astype(mx.int32)).last_hidden_state  # (B, L, D)

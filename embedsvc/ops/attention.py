@@ -36,8 +36,13 @@ class Piece:
 def pieces_of(
     q: Floats, k: Floats, v: Floats, context: Floats, spec: Attention, run: tuple[int, int, int]
 ) -> Iterator[Piece]:
-    """The pieces of a run, (first row, texts, length), of rows as `Ops.attention` has them."""
+    """The pieces of a run, (first row, texts, length), of rows as `Ops.attention` has them.
+
+    Raises `IndexError` for texts longer than the bias reaches.
+    """
     start, texts, length = run
+    if spec.bias is not None and 2 * length > spec.bias.shape[1] + 1:
+        raise IndexError(f"a bias of {spec.bias.shape[1]} distances, for texts of {length} tokens")
     rows, size = slice(start, start + texts * length), q.shape[1] // spec.heads
     q, k, v, context = (
         x[rows].reshape(texts, length, spec.kv_heads, -1, size).transpose(0, 2, 3, 1, 4)
@@ -127,7 +132,7 @@ def _cut(spec: Attention, first: int, stop: int, back: int, ahead: int, length: 
 
 
 def _by_distance(table: Floats, start: int, n: int, m: int) -> Floats:
-    """table[..., R - 1 + start + j - i] for i below n, j below m, without a copy.
+    """table[..., R - 1 + start + j - i] for i below n, j below m, without a copy or a check.
 
     The table is (..., 2 R - 1).
     """

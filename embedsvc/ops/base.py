@@ -154,7 +154,11 @@ class Ops(Protocol):
         ...
 
     def compiled(self, function: Callable[["Ops", Batch], Array]) -> Callable[[Batch], Array]:
-        """The pass, `function(ops, batch)`, in the fastest form the backend has."""
+        """The pass, `function(ops, batch)`, in the fastest form the backend has.
+
+        It raises `EmbeddingFailed` for a batch with an id or a position that a table of the pass
+        has no row for, and reads none of it.
+        """
         ...
 
     def begin(self, value: Array) -> Array:
@@ -164,7 +168,10 @@ class Ops(Protocol):
     # --- batches -------------------------------------------------------------------------------
 
     def batch(self, texts: Sequence[TokenIds]) -> Batch:
-        """Lay out texts, each of one token or more; equal lengths next to each other run best."""
+        """Lay out texts, each of one token or more; equal lengths next to each other run best.
+
+        Raises `ValueError` for anything else.
+        """
         ...
 
     def to_numpy(self, value: Array) -> NDArray[np.float32]:
@@ -186,7 +193,11 @@ class Ops(Protocol):
         ...
 
     def embedding(self, table: Array, indices: Array) -> Array:
-        """Rows of `table` (V, D) at `indices` (N,): (N, D)."""
+        """Rows of `table` (V, D) at `indices` (N,), a batch's ids or positions: (N, D)."""
+        ...
+
+    def looked_up(self, rows: int, indices: Array) -> None:
+        """Tell of a table of so many rows that the pass looks up at `indices` by other means."""
         ...
 
     def add(self, x: Array, y: Array) -> Array:
@@ -205,6 +216,7 @@ class Ops(Protocol):
         """x (N, D) through the `chosen` experts of each row's highest scores (N, E): (N, D).
 
         An expert is down(gelu(up(x))); they are summed, weighted by the softmax of all scores.
+        Raises `ValueError` if there are not so many.
         """
         ...
 
@@ -273,6 +285,13 @@ class Ops(Protocol):
     def side_by_side(self, parts: Sequence[Array]) -> Array:
         """Arrays (B, D) as one (B, D * parts)."""
         ...
+
+
+def check_chosen(chosen: int, scores: int, layer: Experts) -> None:
+    """Raises `ValueError` unless so many experts of the layer can be chosen by so many scores."""
+    experts = len(layer.up)
+    if not 1 <= chosen <= experts == scores:
+        raise ValueError(f"{chosen} of {experts} experts cannot be chosen by {scores} scores")
 
 
 def columns(x: Array, *widths: int) -> tuple[Array, ...]:

@@ -21,7 +21,18 @@ from numpy.typing import NDArray
 
 from embedsvc.cards import Dtype
 from embedsvc.checkpoints.packed_weights import Quantized
-from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
+from embedsvc.ops.base import (
+    Attention,
+    Batch,
+    Experts,
+    Linear,
+    Norm,
+    Ops,
+    T,
+    TokenIds,
+    check_chosen,
+)
+from embedsvc.ops.held import Held, Span, check_texts
 from embedsvc.ops.memory import MemoryUse, machine_memory, return_freed_memory
 from embedsvc.ops.padded import (
     PaddedLayout,
@@ -128,7 +139,7 @@ class MlxOps:
         def run(batch: Batch) -> mx.array:
             return fast(batch.layout.grid) if self.compile else function(self, batch)
 
-        return run
+        return Held(self, function, run, lambda batch: batch.layout.span)
 
     def begin(self, value: mx.array) -> mx.array:
         value = value.astype(mx.float32)
@@ -138,7 +149,10 @@ class MlxOps:
     # --- batches -------------------------------------------------------------------------------
 
     def batch(self, texts: Sequence[TokenIds]) -> Batch:
-        return lay_out(mx.array(fill_grid(texts)), self._dtype)
+        check_texts(texts)
+        ids = np.concatenate(texts)
+        span = Span(int(ids.min()), int(ids.max()), max(map(len, texts)))
+        return lay_out(mx.array(fill_grid(texts)), self._dtype, span)
 
     def to_numpy(self, value: mx.array) -> NDArray[np.float32]:
         return np.array(value, dtype=np.float32)
@@ -156,6 +170,9 @@ class MlxOps:
             parts = (part[indices] for part in (table.packed, table.scales, table.biases))
             return mx.dequantize(*parts, group_size=table.group_size, bits=table.bits)
         return table[indices]
+
+    def looked_up(self, rows: int, indices: mx.array) -> None:
+        pass
 
     def add(self, x: mx.array, y: mx.array) -> mx.array:
         return x + y
@@ -180,6 +197,7 @@ class MlxOps:
         return mx.addmm(layer.bias, x, layer.weight.T)
 
     def experts(self, x: mx.array, scores: mx.array, chosen: int, layer: Experts) -> mx.array:
+        check_chosen(chosen, scores.shape[1], layer)
         weights = mx.softmax(scores.astype(mx.float32), axis=-1)
         best = mx.argpartition(-weights, chosen - 1, axis=-1)[:, :chosen]
         weights = mx.take_along_axis(weights, best, axis=-1)[..., None]  # (N, chosen, 1)

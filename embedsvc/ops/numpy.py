@@ -19,7 +19,18 @@ from numpy.typing import NDArray
 from embedsvc.cards import Dtype
 from embedsvc.checkpoints.packed_weights import Quantized, expand
 from embedsvc.ops.attention import attend, pieces_of
-from embedsvc.ops.base import Attention, Batch, Experts, Linear, Norm, Ops, T, TokenIds
+from embedsvc.ops.base import (
+    Attention,
+    Batch,
+    Experts,
+    Linear,
+    Norm,
+    Ops,
+    T,
+    TokenIds,
+    check_chosen,
+)
+from embedsvc.ops.held import Held, Span, check_texts
 from embedsvc.ops.memory import (
     MemoryUse,
     machine_memory,
@@ -67,7 +78,7 @@ class NumpyOps:
     # --- loading -------------------------------------------------------------------------------
 
     def array(self, value: NDArray[Any] | Quantized) -> Floats:
-        return np.ascontiguousarray(expand(value), dtype=np.float32)
+        return np.require(expand(value), np.float32, ["C", "A"])
 
     def float32(self, value: NDArray[Any]) -> Floats:
         return self.array(value)
@@ -97,7 +108,7 @@ class NumpyOps:
         return_freed_memory()
 
     def compiled(self, function: Callable[[Ops, Batch], Floats]) -> Callable[[Batch], Floats]:
-        return partial(function, self)
+        return Held(self, function, partial(function, self), _span)
 
     def begin(self, value: Floats) -> Floats:
         return value
@@ -105,6 +116,7 @@ class NumpyOps:
     # --- batches -------------------------------------------------------------------------------
 
     def batch(self, texts: Sequence[TokenIds]) -> Batch:
+        check_texts(texts)
         lengths = [len(text) for text in texts]
         if len(texts) == 1:  # most often, when nothing else is going on: without delay
             (ids,), (length,) = texts, lengths
@@ -149,6 +161,9 @@ class NumpyOps:
     def embedding(self, table: Floats, indices: NDArray[np.integer[Any]]) -> Floats:
         return table.take(indices, axis=0)
 
+    def looked_up(self, rows: int, indices: NDArray[np.integer[Any]]) -> None:
+        pass
+
     def add(self, x: Floats, y: Floats) -> Floats:
         return np.add(x, y, out=x)
 
@@ -162,6 +177,7 @@ class NumpyOps:
         return out
 
     def experts(self, x: Floats, scores: Floats, chosen: int, layer: Experts) -> Floats:
+        check_chosen(chosen, scores.shape[1], layer)
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
         weights /= weights.sum(axis=1, keepdims=True)
         best = np.argpartition(-weights, chosen - 1, axis=1)[:, :chosen]
@@ -258,6 +274,11 @@ class NumpyOps:
 
     def side_by_side(self, parts: Sequence[Floats]) -> Floats:
         return np.concatenate(parts, axis=1)
+
+
+def _span(batch: Batch) -> Span:
+    longest = max(length for _, _, length in batch.layout.runs)
+    return Span(int(batch.ids.min()), int(batch.ids.max()), longest)
 
 
 def usable_cores() -> int:

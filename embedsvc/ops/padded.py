@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.ops.base import Attention, Batch, TokenIds
+from embedsvc.ops.held import Span
 
 LENGTH_STEP = 16
 """Texts are padded to a multiple of this, and long ones to rounder numbers."""
@@ -28,6 +29,7 @@ class PaddedLayout:
     mask: mx.array  # (B, L), True on tokens
     lengths: mx.array  # (B,)
     added: mx.array  # (B, 1, 1, L), to scores: 0 on tokens, the least there is elsewhere
+    span: Span | None = None  # of the texts, known on the host; None within `mx.compile`
     masks: dict[Attention, mx.array] = field(default_factory=dict[Attention, mx.array])
     """What `attention` made of these, for the layers that follow."""
 
@@ -51,13 +53,13 @@ def fill_grid(texts: Sequence[TokenIds]) -> NDArray[np.int32]:
     return grid
 
 
-def lay_out(grid: mx.array, dtype: mx.Dtype) -> Batch:
+def lay_out(grid: mx.array, dtype: mx.Dtype, span: Span | None = None) -> Batch:
     """The batch of a filled grid (B, L), for passes in `dtype`."""
     texts, length = grid.shape
     mask = grid >= 0
     positions = mx.where(mask, mx.arange(length), 0)  # a model may have none for what is padding
     added = _added(mask, mx.array(0.0), dtype)[:, None, None]
-    layout = PaddedLayout(texts, length, grid, mask, mask.sum(axis=1), added)
+    layout = PaddedLayout(texts, length, grid, mask, mask.sum(axis=1), added, span)
     return Batch(mx.maximum(grid, 0).reshape(-1), positions.reshape(-1), layout)
 
 

@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 
 from embedsvc.checkpoints.packed_weights import Quantized, expand
 from embedsvc.ops.base import Batch, Experts, Linear, Ops
-from embedsvc.ops.memory import tune_allocator
+from embedsvc.ops.memory import MemoryUse, tune_allocator
 from embedsvc.ops.native import library
 from embedsvc.ops.native.library import Kernels
+from embedsvc.ops.native.program import Program
 from embedsvc.ops.native.tape import (
     IDS,
-    INSTRUCTION,
     LAYOUT,
     POSITIONS,
     NotOnTape,
-    Program,
     Tape,
+    Traced,
     Value,
     Weight,
 )
-from embedsvc.ops.numpy import Floats, NumpyOps, PackedLayout
+from embedsvc.ops.numpy import Floats, NumpyOps
 
 WEIGHT_BYTES = 512 << 10
 """Of a weight that is large enough for memory of its own."""
@@ -44,8 +44,6 @@ class NativeOps(NumpyOps):
         super().__init__(cores)
         self._library = library.load()
         self._kernels = kernels or library.kernels(self._library)[0]
-        if self._kernels.instruction_bytes != INSTRUCTION.itemsize:
-            raise OSError("the kernels were built from another version: install embedsvc again")
         self._library.embedsvc_threads(self.slots)
         plural = "s" if self.slots > 1 else ""
         self.device = (
@@ -55,6 +53,15 @@ class NativeOps(NumpyOps):
     def _set_allocator(self) -> None:
         # The kernels keep what a pass needs; weights go back as they came when a model is unloaded.
         tune_allocator(trim_threshold=WEIGHT_BYTES, mmap_threshold=WEIGHT_BYTES)
+
+    def memory_use(self) -> MemoryUse:
+        use = super().memory_use()
+        kept = self._library.embedsvc_kept()  # by threads that compute nothing now
+        return MemoryUse(max(0, use.active - kept), kept, use.peak)
+
+    def release(self) -> None:
+        self._library.embedsvc_release()
+        super().release()
 
     def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
         weight = expand(weight)
@@ -90,56 +97,35 @@ class NativeOps(NumpyOps):
 
     def _once(self, operation: Callable[[Tape, list[Value]], Value], *inputs: Floats) -> Floats:
         """One operation by itself; its inputs come in as rows of tables."""
-        tables = [np.ascontiguousarray(x) for x in inputs]
+        tables = [np.require(x, np.float32, ["C", "A"]) for x in inputs]
 
         def function(tape: Tape, batch: Batch) -> Value:
             return operation(tape, [tape.embedding(table, batch.ids) for table in tables])
 
         rows = np.arange(len(inputs[0]), dtype=np.int32)
-        return self._run(_traced(function), self.batch([rows]))
+        return self._program(function).run(self.batch([rows]))
+
+    def _program(self, function: Callable[[Any, Batch], Any]) -> Program:
+        return Program(self._library, self._kernels, _traced(function))
 
     def compiled(self, function: Callable[[Ops, Batch], Floats]) -> Callable[[Batch], Floats]:
         lock = threading.Lock()
-        program: Program | None = None
-        traced = False
+        made: Callable[[Batch], Floats] | None = None
 
         def run(batch: Batch) -> Floats:
-            nonlocal program, traced
+            nonlocal made
             with lock:
-                if not traced:
+                if made is None:
                     try:
-                        program = _traced(function)
+                        made = self._program(function).run
                     except NotOnTape:
-                        program = None
-                    traced = True
-            return function(self, batch) if program is None else self._run(program, batch)
+                        made = super(NativeOps, self).compiled(function)
+            return made(batch)
 
         return run
 
-    def _run(self, program: Program, batch: Batch) -> Floats:
-        layout: PackedLayout = batch.layout
-        texts, tokens = len(layout.bounds) - 1, len(batch.ids)
-        out = np.empty((texts if program.per_text else tokens, program.width), dtype=np.float32)
-        done = self._library.embedsvc_run(
-            self._kernels.pointer,
-            program.tape.ctypes.data,
-            len(program.tape),
-            program.buffers.ctypes.data,
-            len(program.buffers),
-            batch.ids.ctypes.data,
-            batch.positions.ctypes.data,
-            tokens,
-            layout.bounds.ctypes.data,
-            texts,
-            program.result,
-            out.ctypes.data,
-        )
-        if not done:
-            raise MemoryError(f"no memory for a batch of {tokens} tokens")
-        return out
 
-
-def _traced(function: Callable[[Any, Batch], Any]) -> Program:
+def _traced(function: Callable[[Any, Batch], Any]) -> Traced:
     tape = Tape()
     return tape.finish(function(tape, Batch(IDS, POSITIONS, LAYOUT)))
 

@@ -1,29 +1,13 @@
-/* What Python calls, through ctypes: it runs tapes. */
+/* What Python calls, through ctypes: it makes programs of tapes, and runs them. */
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "scratch.h"
 #include "tape.h"
 #include "team.h"
 
-#define CHUNK 128              /* rows at a time, so that what one step leaves is cached for the next */
-#define KEPT_FLOATS (16L << 20) /* scratch that a thread keeps from one run to the next */
-
-static _Thread_local struct {
-    float *memory;
-    long floats;
-} kept[SCRATCHES];
-
-float *scratch(enum Scratch kind, long floats) {
-    int shrink = kept[kind].floats > KEPT_FLOATS && floats <= KEPT_FLOATS;
-    if (floats > kept[kind].floats || shrink) {
-        free(kept[kind].memory);
-        size_t bytes = ((size_t)floats * sizeof(float) + 63) / 64 * 64;
-        kept[kind].memory = aligned_alloc(64, bytes);
-        kept[kind].floats = kept[kind].memory ? floats : 0;
-    }
-    return kept[kind].memory;
-}
+#define CHUNK_ROWS 128 /* at a time, so that what one step leaves is cached for the next */
 
 /* The kernels by number, the best first; NULL where this processor cannot run them. */
 static const Kernels *kernels_numbered(int number) {
@@ -40,101 +24,160 @@ static const Kernels *kernels_numbered(int number) {
 
 /* What a run works on. */
 typedef struct {
-    const Kernels *kernels;
-    const Instruction *tape;
-    long instructions;
-    const Buffer *buffers;
+    const Program *program;
+    const Batch *batch;
     float **memory; /* where each buffer is */
-    const int32_t *ids, *positions;
-    const int64_t *bounds;
-    long tokens, texts;
+    atomic_int failed;
 } Run;
 
 static float *operand(const Run *run, Operand operand, long first, long *stride) {
     if (operand.buffer < 0) return NULL;
-    const Buffer *buffer = &run->buffers[operand.buffer];
+    const Buffer *buffer = &run->program->buffers[operand.buffer];
     *stride = buffer->width;
     if (buffer->kind == CHUNK) first = 0;
     return run->memory[operand.buffer] + first * buffer->width + operand.column;
 }
 
-static void run_rows(const Run *run, const Instruction *instruction, long first, long rows) {
-    Work work = {.instruction = instruction, .rows = rows};
-    work.bounds = run->bounds;
-    work.texts = run->texts;
+static void run_rows(Run *run, const Instruction *instruction, long first, long rows) {
+    Work work = {.instruction = instruction, .rows = rows, .failed = &run->failed};
+    work.bounds = run->batch->bounds;
+    work.texts = run->batch->texts;
     work.x = operand(run, instruction->x, first, &work.x_stride);
     work.y = operand(run, instruction->y, first, &work.y_stride);
     work.z = operand(run, instruction->z, first, &work.z_stride);
     work.out = operand(run, instruction->out, first, &work.out_stride);
     if (instruction->operation == EMBEDDING || instruction->operation == ROPE)
-        work.indices = (instruction->by_position ? run->positions : run->ids) + first;
-    run->kernels->run[instruction->operation](&work);
+        work.indices = (instruction->by_position ? run->batch->positions : run->batch->ids) + first;
+    run->program->kernels->run[instruction->operation](&work);
 }
 
-static int row_by_row(const Run *run, long at) {
-    return run->tape[at].operation < ATTENTION &&
-           run->buffers[run->tape[at].out.buffer].kind != TEXTS;
+static int row_by_row(const Program *program, long at) {
+    return program->tape[at].operation < ATTENTION &&
+           program->buffers[program->tape[at].out.buffer].kind != TEXTS;
 }
 
-static void run_tape(const Run *run) {
-    for (long at = 0; at < run->instructions;) {
+static void run_tape(Run *run) {
+    const Program *program = run->program;
+    long tokens = run->batch->tokens;
+    for (long at = 0; at < program->instructions && !atomic_load(&run->failed);) {
         long end = at;
-        while (end < run->instructions && row_by_row(run, end)) end++;
-        for (long first = 0; end > at && first < run->tokens; first += CHUNK) {
-            long rows = run->tokens - first < CHUNK ? run->tokens - first : CHUNK;
-            for (long i = at; i < end; i++) run_rows(run, &run->tape[i], first, rows);
+        while (end < program->instructions && row_by_row(program, end)) end++;
+        for (long first = 0; end > at && first < tokens; first += CHUNK_ROWS) {
+            long rows = tokens - first < CHUNK_ROWS ? tokens - first : CHUNK_ROWS;
+            for (long i = at; i < end; i++) run_rows(run, &program->tape[i], first, rows);
         }
-        if (end == at) run_rows(run, &run->tape[end++], 0, run->texts);
+        if (end == at) run_rows(run, &program->tape[end++], 0, run->batch->texts);
         at = end;
     }
 }
 
+static int64_t rows_of(int64_t kind, const Batch *batch) {
+    if (kind == TEXTS) return batch->texts;
+    return kind == CHUNK && batch->tokens > CHUNK_ROWS ? CHUNK_ROWS : batch->tokens;
+}
+
 /* Places the buffers in this thread's scratch, but for the result's, which is the caller's. */
-static int place(const Run *run, long count, long result, float *out) {
-    long floats = 0;
+static int place(const Run *run, float *out) {
+    const Program *program = run->program;
+    int64_t floats = 0;
     for (int pass = 0; pass < 2; pass++) {
         float *base = pass ? scratch(BUFFERS, floats) : NULL;
         if (pass && floats && !base) return 0;
         floats = 0;
-        for (long b = 0; b < count; b++) {
-            const Buffer *buffer = &run->buffers[b];
-            long rows = buffer->kind == TEXTS ? run->texts : run->tokens;
-            if (buffer->kind == CHUNK && rows > CHUNK) rows = CHUNK;
-            run->memory[b] = b == result ? out : base + floats;
-            if (b != result) floats += (rows * buffer->width + 15) / 16 * 16;
+        for (long b = 0; b < program->count; b++) {
+            const Buffer *buffer = &program->buffers[b];
+            run->memory[b] = b == program->result ? out : base + floats;
+            if (b != program->result)
+                floats += (rows_of(buffer->kind, run->batch) * buffer->width + 15) / 16 * 16;
         }
     }
     return 1;
 }
 
-/* Kernels by number, from 0, the best first, with their name, the columns of a panel, and the size of
-   an instruction; NULL where this processor cannot run them. Kernels 2 run everywhere. */
-const Kernels *embedsvc_kernels(int number, char name[16], int64_t *panel, int64_t *instruction) {
+/* Kernels by number, from 0, the best first, with their name and the columns of a panel; 0 where this
+   processor cannot run them. Kernels 2 run everywhere. */
+API int embedsvc_kernels(int number, char name[16], int64_t *panel) {
     const Kernels *kernels = kernels_numbered(number);
-    if (!kernels) return NULL;
+    if (!kernels) return 0;
     strncpy(name, kernels->name, 15);
     *panel = kernels->panel;
-    *instruction = sizeof(Instruction);
-    return kernels;
+    return 1;
+}
+
+/* What Python holds against its own, before it calls anything else. */
+API int64_t embedsvc_abi(void) { return ABI; }
+API int64_t embedsvc_sizes(int which) {
+    const int64_t sizes[] = {sizeof(Instruction), sizeof(Buffer), sizeof(Refusal)};
+    return which >= 0 && which < COUNT(sizes) ? sizes[which] : 0;
 }
 
 /* Threads that a run which has the machine to itself may use, its own included. */
-void embedsvc_threads(int threads) { team_start(threads - 1); }
+API void embedsvc_threads(int threads) { team_start(threads - 1); }
 
-/* Runs a tape; the buffer numbered `result` is `out`. ids and positions (tokens,), bounds (texts + 1,).
-   Returns 0 if there is not enough memory. */
-int embedsvc_run(const Kernels *kernels, const Instruction *tape, int64_t instructions,
-                 const Buffer *buffers, int64_t count, const int32_t *ids, const int32_t *positions, int64_t tokens,
-                 const int64_t *bounds, int64_t texts, int64_t result, float *out) {
-    float **memory = malloc(count * sizeof(float *));
-    if (!memory) return 0;
-    Run run = {kernels, tape, instructions, buffers, memory, ids, positions, bounds, tokens, texts};
-    int placed = place(&run, count, result, out);
-    if (placed) {
+/* Bytes of scratch that threads keep which run nothing; and giving them back. */
+API int64_t embedsvc_kept(void) { return scratch_kept(); }
+API void embedsvc_release(void) { scratch_release(); }
+
+API void embedsvc_free(Program *program) {
+    if (!program) return;
+    free(program->tape);
+    free(program->buffers);
+    free(program);
+}
+
+static void *copied(const void *from, int64_t count, size_t size) {
+    void *copy = allocate(count * size);
+    return copy ? memcpy(copy, from, count * size) : NULL;
+}
+
+/* A program of kernels by number, of a tape and its buffers, which are copied; the weights that it
+   points to are not. To be freed, when nothing runs it. NULL, and why, if it is refused. */
+API Program *embedsvc_program(
+    int kernels, const Instruction *tape, int64_t instructions, const Buffer *buffers, int64_t count,
+    int64_t result, Refusal *why) {
+    refuse(why, NO_MEMORY, 0, 0, 0);
+    Program *program = allocate(sizeof(Program));
+    if (!program) return NULL;
+    *program = (Program){.kernels = kernels_numbered(kernels), .instructions = instructions};
+    program->count = count;
+    program->result = result;
+    if (!program->kernels || !tape || !buffers || instructions < 1 || count < 1) {
+        refuse(why, BAD_TAPE, -1, 0, 0);
+        why->rule = "there are kernels, a tape and buffers";
+    } else {
+        program->tape = copied(tape, instructions, sizeof(Instruction));
+        program->buffers = copied(buffers, count, sizeof(Buffer));
+        if (program->tape && program->buffers && check_program(program, why)) return program;
+    }
+    embedsvc_free(program);
+    return NULL;
+}
+
+/* Runs a program on a batch; `out` has room for so many floats, and has the result's rows afterwards.
+   Returns `FINE`, or the reason that is in `why` as well. */
+API int embedsvc_run(
+    const Program *program, const int32_t *ids, const int32_t *positions, int64_t tokens,
+    const int64_t *bounds, int64_t texts, float *out, int64_t room, Refusal *why) {
+    Batch batch = {ids, positions, tokens, bounds, texts};
+    *why = (Refusal){0};
+    if (!check_batch(program, &batch, why)) return why->reason;
+    const Buffer *result = &program->buffers[program->result];
+    int64_t floats = rows_of(result->kind, &batch) * result->width;
+    if (!out || room < floats) {
+        refuse(why, BAD_RESULT, 0, room, floats);
+        return why->reason;
+    }
+    refuse(why, NO_MEMORY, 0, tokens, 0);
+    if (!scratch_hold()) return NO_MEMORY;
+    Run run = {program, &batch, allocate(program->count * sizeof(float *)), 1};
+    if (run.memory && place(&run, out)) {
+        atomic_store(&run.failed, 0);
         team_begin();
         run_tape(&run);
         team_end();
     }
-    free(memory);
-    return placed;
+    free(run.memory);
+    scratch_drop();
+    if (!atomic_load(&run.failed)) why->reason = FINE;
+    return why->reason;
 }

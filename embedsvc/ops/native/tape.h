@@ -2,7 +2,16 @@
 #ifndef TAPE_H
 #define TAPE_H
 
+#include <stdatomic.h>
 #include <stdint.h>
+
+/* Changed with whatever Python and C have to agree on: `ABI` of library.py is the same. */
+#define ABI 2
+
+#define API __attribute__((visibility("default")))
+#define COUNT(array) ((int64_t)(sizeof(array) / sizeof *(array)))
+
+_Static_assert(sizeof(long) == 8, "rows and columns are counted in longs");
 
 enum Operation {
     EMBEDDING,
@@ -22,9 +31,10 @@ enum Operation {
     POOL_MAX,
     POOL_FIRST,
     POOL_LAST,
+    OPERATIONS,
 };
 
-enum Activation { NONE, GELU, GELU_TANH, SILU, RELU };
+enum Activation { NONE, GELU, GELU_TANH, SILU, RELU, ACTIVATIONS };
 
 /* Rows of a buffer, from one column on. */
 typedef struct {
@@ -39,11 +49,13 @@ typedef struct {
     int64_t width;      /* columns of out */
     int64_t inputs;     /* LINEAR: columns of x; ROPE: columns of a head that turn */
     int64_t by_position; /* EMBEDDING: rows are taken at the positions, not at the ids */
+    int64_t rows;        /* EMBEDDING, ROPE: rows of the table */
     int64_t activation;
     const float *weight; /* LINEAR: in panels; EMBEDDING: the table; norms: (width,); EXPERTS: up, in
                             panels, one expert after the other; ADD without y: (width,) */
     const float *bias;   /* LINEAR: padded to whole panels; ATTENTION: (heads, 2 * reach - 1);
                             EXPERTS: down, as up */
+    int64_t weight_size, bias_size; /* how many floats are there */
     int64_t heads, kv_heads, size; /* ATTENTION; ROPE, RMS_NORM: heads of x, and their size */
     int64_t causal, window;        /* window: -1 for none */
     int64_t reach;
@@ -60,6 +72,7 @@ enum Kind {
     TOKENS, /* a row for each token */
     CHUNK,  /* a row for each token of a chunk: forgotten from one chunk to the next */
     TEXTS,  /* a row for each text */
+    KINDS,
 };
 
 /* One instruction's operands for some rows. */
@@ -72,20 +85,52 @@ typedef struct {
     const int32_t *indices;   /* EMBEDDING, ROPE: one for each row */
     const int64_t *bounds;    /* (texts + 1,): where each text's rows begin */
     long texts;
+    atomic_int *failed; /* set where there was no memory: what was written is of no use */
 } Work;
 
 /* The operations, compiled for one instruction set. */
 typedef struct {
     const char *name;
     long panel; /* columns of a panel of weights */
-    void (*run[POOL_LAST + 1])(const Work *);
+    void (*run[OPERATIONS])(const Work *);
 } Kernels;
 
 extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;
 
-/* Scratch of the calling thread, at least so many floats, aligned to 64 bytes; NULL if there is no
-   memory. There is one of each kind, which may be wanted at once. */
-enum Scratch { BUFFERS, ATTENTION_SCRATCH, EXPERTS_SCRATCH, SCRATCHES };
-float *scratch(enum Scratch kind, long floats);
+/* What a batch has to keep to, so that no index of it lies beside a table. */
+typedef struct {
+    int64_t ids, positions; /* rows of the smallest table that is looked up by each */
+    int64_t longest;        /* tokens of a text */
+} Limits;
+
+/* A tape that was checked, and may be run by several threads at once. */
+typedef struct {
+    const Kernels *kernels;
+    Instruction *tape;
+    long instructions;
+    Buffer *buffers;
+    long count, result;
+    Limits limits;
+} Program;
+
+/* Why something was refused, and where: an instruction, a token, a text. */
+enum Reason { FINE, NO_MEMORY, BAD_TAPE, BAD_ID, BAD_POSITION, BAD_LENGTH, BAD_BATCH, BAD_RESULT };
+
+typedef struct {
+    int64_t reason, at, value, limit;
+    const char *rule; /* BAD_TAPE: what does not hold */
+} Refusal;
+
+typedef struct {
+    const int32_t *ids, *positions; /* (tokens,) each */
+    int64_t tokens;
+    const int64_t *bounds; /* (texts + 1,): where each text's rows begin */
+    int64_t texts;
+} Batch;
+
+/* Each returns 0 and says why unless all is well; the first of them finds the program's limits. */
+int check_program(Program *program, Refusal *why);
+int check_batch(const Program *program, const Batch *batch, Refusal *why);
+int refuse(Refusal *why, enum Reason reason, int64_t at, int64_t value, int64_t limit);
 
 #endif

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.ops.base import Attention, Experts, Linear, Norm, columns
+from embedsvc.ops.base import Attention, Experts, Linear, Norm, check_chosen, columns
 
 OPERATIONS: tuple[str, ...] = (
     *("embedding", "copy", "add", "multiply", "linear", "layer_norm", "rms_norm", "activation"),
@@ -20,6 +20,8 @@ OPERATIONS: tuple[str, ...] = (
 )
 ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu", "relu")
 TOKENS, CHUNK, TEXTS = range(3)
+FURTHEST = 1 << 31
+"""Beyond any window: no text has so many tokens."""
 BARRIER = OPERATIONS.index("attention")
 
 _OPERAND = np.dtype([("buffer", "i8"), ("column", "i8")])
@@ -33,9 +35,12 @@ INSTRUCTION = np.dtype(
         ("width", "i8"),
         ("inputs", "i8"),
         ("by_position", "i8"),
+        ("rows", "i8"),
         ("activation", "i8"),
         ("weight", "u8"),
         ("bias", "u8"),
+        ("weight_size", "i8"),
+        ("bias_size", "i8"),
         ("heads", "i8"),
         ("kv_heads", "i8"),
         ("size", "i8"),
@@ -96,8 +101,8 @@ class _Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """A traced pass."""
+class Traced:
+    """A pass, written down."""
 
     tape: NDArray[Any]  # of INSTRUCTION
     buffers: NDArray[Any]  # of BUFFER
@@ -124,8 +129,11 @@ class Tape:
         if indices is not IDS and indices is not POSITIONS:
             raise NotOnTape
         by_position = indices is POSITIONS
-        self._step("embedding", out, weight=self._address(table), by_position=by_position)
+        self._step("embedding", out, table, by_position=by_position, rows=len(table))
         return out
+
+    def looked_up(self, rows: int, indices: object) -> None:
+        raise NotOnTape
 
     def copy(self, x: Value) -> Value:
         out = self._buffer(x.width, per_text=self._per_text[x.buffer])
@@ -134,7 +142,7 @@ class Tape:
 
     def add(self, x: Value, y: Value | NDArray[np.float32]) -> Value:
         if not isinstance(y, Value):
-            self._step("add", x, weight=self._address(y))
+            self._step("add", x, y)
             return x
         for product, other in ((x, y), (y, x)):
             step = self._open(product)
@@ -151,23 +159,15 @@ class Tape:
     def linear(self, x: Value, layer: Linear) -> Value:
         weight: Weight = layer.weight
         out = self._buffer(weight.outputs, per_text=self._per_text[x.buffer])
-        self._step(
-            "linear",
-            out,
-            x=x,
-            inputs=x.width,
-            weight=self._address(weight.panels),
-            bias=self._address(layer.bias),
-        )
+        self._step("linear", out, weight.panels, layer.bias, x=x, inputs=x.width)
         return out
 
     def layer_norm(self, x: Value, norm: Norm, eps: float) -> Value:
-        weight, bias = self._address(norm.weight), self._address(norm.bias)
-        self._step("layer_norm", x, weight=weight, bias=bias, scale=eps)
+        self._step("layer_norm", x, norm.weight, norm.bias, scale=eps)
         return x
 
     def rms_norm(self, x: Value, weight: NDArray[np.float32], eps: float) -> Value:
-        self._step("rms_norm", x, weight=self._address(weight), size=len(weight), scale=eps)
+        self._step("rms_norm", x, weight, size=len(weight), scale=eps)
         return x
 
     def gelu(self, x: Value) -> Value:
@@ -186,24 +186,26 @@ class Tape:
         self._step(
             "rope",
             x,
-            weight=self._address(table),
+            table,
             inputs=size,
             size=size,
             heads=x.width // size,
             by_position=True,
+            rows=len(table),
         )
         return x
 
     def experts(self, x: Value, scores: Value, chosen: int, layer: Experts) -> Value:
+        check_chosen(chosen, scores.width, layer)
         out = self._buffer(x.width)
         up, down = layer.up, layer.down
         self._step(
             "experts",
             out,
+            up,
+            down,
             x=x,
             y=scores,
-            weight=self._address(up),
-            bias=self._address(down),
             inputs=down.shape[2],
             experts=len(up),
             chosen=chosen,
@@ -215,6 +217,8 @@ class Tape:
         self._step(
             "attention",
             out,
+            None,
+            spec.bias,
             x=q,
             y=k,
             z=v,
@@ -223,8 +227,7 @@ class Tape:
             size=q.width // spec.heads,
             scale=spec.scale,
             causal=spec.causal,
-            window=-1 if spec.window is None else spec.window,
-            bias=self._address(spec.bias),
+            window=-1 if spec.window is None else min(spec.window, FURTHEST),
             reach=0 if spec.bias is None else (spec.bias.shape[1] + 1) // 2,
         )
         return out
@@ -254,8 +257,8 @@ class Tape:
     def segment_last(self, hidden: Value, layout: object) -> Value:
         return self._pool("pool_last", hidden)
 
-    def finish(self, result: Value) -> Program:
-        """The program whose result is that value."""
+    def finish(self, result: Value) -> Traced:
+        """The pass whose result is that value."""
         kinds = self._kinds(result.buffer)
         place = self._share(kinds, result.buffer)
         tape = np.zeros(len(self._steps), INSTRUCTION)
@@ -270,7 +273,7 @@ class Tape:
         used = sorted(set(place))
         buffers = np.array([(self._widths[b], kinds[b]) for b in used], BUFFER)
         tape = _renumbered(tape, used)
-        return Program(
+        return Traced(
             tape,
             buffers,
             used.index(result.buffer),
@@ -284,21 +287,23 @@ class Tape:
         self._per_text.append(per_text)
         return Value(len(self._widths) - 1, 0, width)
 
-    def _address(self, array: NDArray[np.float32] | None) -> int:
-        if array is None:
-            return 0
-        self._weights.append(array)
-        return array.ctypes.data
-
     def _step(
         self,
         operation: str,
         out: Value,
+        weight: NDArray[np.float32] | None = None,
+        bias: NDArray[np.float32] | None = None,
+        *,
         x: Value | None = None,
         y: Value | None = None,
         z: Value | None = None,
         **numbers: Any,
     ) -> None:
+        for name, array in (("weight", weight), ("bias", bias)):
+            if array is not None:
+                array = np.require(array, np.float32, ["C", "A"])  # in general it is that
+                self._weights.append(array)
+                numbers |= {name: array.ctypes.data, f"{name}_size": array.size}
         self._steps.append(_Step(operation, out, x, y, z, numbers))
 
     def _open(self, value: Value) -> _Step | None:

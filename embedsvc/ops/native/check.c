@@ -1,0 +1,270 @@
+/* What a program and a batch must be, so that no kernel reads or writes beside what it was given. */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "scratch.h"
+#include "tape.h"
+
+/* Small enough that no product of these, counted in floats or bytes, exceeds 63 bits. */
+#define MOST_ROWS (1L << 31)
+#define MOST_COLUMNS (1L << 24) /* of a row, and of all buffers' rows together 16 times that */
+#define MOST_BUFFERS (1L << 16)
+#define MOST_INSTRUCTIONS (1L << 20)
+
+int refuse(Refusal *why, enum Reason reason, int64_t at, int64_t value, int64_t limit) {
+    *why = (Refusal){.reason = reason, .at = at, .value = value, .limit = limit};
+    return 0;
+}
+
+/* --- the tape, once --------------------------------------------------------------------------- */
+
+#define REQUIRE(condition)                                                                         \
+    do {                                                                                           \
+        if (!(condition)) return #condition;                                                       \
+    } while (0)
+
+typedef struct {
+    const Program *program;
+    char *written; /* for each buffer, whether there is something in it yet */
+} Check;
+
+static int between(int64_t value, int64_t least, int64_t most) { return least <= value && value <= most; }
+
+static int64_t kind_of(const Check *check, Operand operand) {
+    return check->program->buffers[operand.buffer].kind;
+}
+
+/* Whether so many columns of an operand are there. */
+static int fits(const Check *check, Operand operand, int64_t columns) {
+    if (!between(operand.buffer, 0, check->program->count - 1)) return 0;
+    int64_t width = check->program->buffers[operand.buffer].width;
+    return between(columns, 1, width) && between(operand.column, 0, width - columns);
+}
+
+/* The same of one that is read, so something must have been written there. */
+static int reads(const Check *check, Operand operand, int64_t columns) {
+    return fits(check, operand, columns) && check->written[operand.buffer];
+}
+
+static int apart(Operand x, Operand y) { return x.buffer != y.buffer; }
+
+/* Whether two operands' rows are counted alike: by tokens, or by texts. */
+static int alike(const Check *check, Operand x, Operand y) {
+    return (kind_of(check, x) == TEXTS) == (kind_of(check, y) == TEXTS);
+}
+
+static int64_t panels(const Check *check, int64_t columns) {
+    int64_t panel = check->program->kernels->panel;
+    return (columns + panel - 1) / panel * panel;
+}
+
+static int table_fits(const Instruction *in, int64_t width) {
+    return in->weight && between(in->rows, 1, MOST_ROWS) && in->weight_size >= in->rows * width;
+}
+
+static const char *check_table(const Check *check, const Instruction *in) {
+    REQUIRE(fits(check, in->out, in->width) && kind_of(check, in->out) != TEXTS);
+    REQUIRE(table_fits(in, in->width));
+    return NULL;
+}
+
+static const char *check_copy(const Check *check, const Instruction *in) {
+    REQUIRE(fits(check, in->out, in->width) && reads(check, in->x, in->width));
+    REQUIRE(alike(check, in->x, in->out) && apart(in->x, in->out));
+    return NULL;
+}
+
+static const char *check_add(const Check *check, const Instruction *in) {
+    REQUIRE(reads(check, in->out, in->width));
+    if (in->y.buffer < 0) {
+        REQUIRE(in->weight && in->weight_size >= in->width);
+        return NULL;
+    }
+    REQUIRE(reads(check, in->y, in->width) && alike(check, in->y, in->out));
+    return NULL;
+}
+
+static const char *check_multiply(const Check *check, const Instruction *in) {
+    REQUIRE(reads(check, in->out, in->width));
+    REQUIRE(reads(check, in->y, in->width) && alike(check, in->y, in->out));
+    return NULL;
+}
+
+static const char *check_linear(const Check *check, const Instruction *in) {
+    REQUIRE(fits(check, in->out, in->width) && reads(check, in->x, in->inputs));
+    REQUIRE(alike(check, in->x, in->out) && apart(in->x, in->out));
+    REQUIRE(in->weight && in->weight_size >= panels(check, in->width) * in->inputs);
+    REQUIRE(!in->bias || in->bias_size >= panels(check, in->width));
+    REQUIRE(between(in->activation, NONE, ACTIVATIONS - 1));
+    if (in->y.buffer < 0) return NULL;
+    REQUIRE(reads(check, in->y, in->width) && alike(check, in->y, in->out) && apart(in->y, in->out));
+    return NULL;
+}
+
+static const char *check_layer_norm(const Check *check, const Instruction *in) {
+    REQUIRE(reads(check, in->out, in->width));
+    REQUIRE(in->weight && in->weight_size >= in->width);
+    REQUIRE(!in->bias || in->bias_size >= in->width);
+    return NULL;
+}
+
+static const char *check_rms_norm(const Check *check, const Instruction *in) {
+    REQUIRE(reads(check, in->out, in->width));
+    REQUIRE(in->size >= 1 && in->width % in->size == 0);
+    REQUIRE(in->weight && in->weight_size >= in->size);
+    return NULL;
+}
+
+static const char *check_activation(const Check *check, const Instruction *in) {
+    REQUIRE(reads(check, in->out, in->width));
+    REQUIRE(between(in->activation, NONE, ACTIVATIONS - 1));
+    return NULL;
+}
+
+static const char *check_rope(const Check *check, const Instruction *in) {
+    REQUIRE(reads(check, in->out, in->width) && kind_of(check, in->out) != TEXTS);
+    REQUIRE(between(in->size, 1, in->width) && between(in->heads, 1, in->width));
+    REQUIRE(in->heads * in->size == in->width);
+    REQUIRE(between(in->inputs, 2, in->size) && in->inputs % 2 == 0);
+    REQUIRE(in->by_position && table_fits(in, in->inputs));
+    return NULL;
+}
+
+static const char *check_experts(const Check *check, const Instruction *in) {
+    REQUIRE(fits(check, in->out, in->width) && reads(check, in->x, in->width));
+    REQUIRE(between(in->experts, 1, MOST_COLUMNS) && between(in->chosen, 1, in->experts));
+    REQUIRE(reads(check, in->y, in->experts));
+    REQUIRE(alike(check, in->x, in->out) && alike(check, in->y, in->out));
+    REQUIRE(apart(in->x, in->out) && apart(in->y, in->out));
+    REQUIRE(between(in->inputs, 1, MOST_COLUMNS));
+    int64_t up = panels(check, in->inputs) * in->width, down = panels(check, in->width) * in->inputs;
+    REQUIRE(in->weight && in->weight_size / in->experts >= up);
+    REQUIRE(in->bias && in->bias_size / in->experts >= down);
+    return NULL;
+}
+
+static const char *check_attention(const Check *check, const Instruction *in) {
+    REQUIRE(between(in->heads, 1, MOST_COLUMNS) && between(in->kv_heads, 1, in->heads));
+    REQUIRE(in->heads % in->kv_heads == 0 && between(in->size, 1, MOST_COLUMNS));
+    REQUIRE(in->heads * in->size == in->width);
+    REQUIRE(fits(check, in->out, in->width) && reads(check, in->x, in->width));
+    REQUIRE(reads(check, in->y, in->kv_heads * in->size) && reads(check, in->z, in->kv_heads * in->size));
+    REQUIRE(apart(in->x, in->out) && apart(in->y, in->out) && apart(in->z, in->out));
+    REQUIRE(kind_of(check, in->x) == TOKENS && kind_of(check, in->y) == TOKENS);
+    REQUIRE(kind_of(check, in->z) == TOKENS && kind_of(check, in->out) == TOKENS);
+    REQUIRE(between(in->window, -1, MOST_ROWS));
+    if (!in->bias) return NULL;
+    REQUIRE(between(in->reach, 1, MOST_ROWS) && in->bias_size / in->heads >= 2 * in->reach - 1);
+    return NULL;
+}
+
+static const char *check_pool(const Check *check, const Instruction *in) {
+    REQUIRE(fits(check, in->out, in->width) && reads(check, in->x, in->width));
+    REQUIRE(kind_of(check, in->x) == TOKENS && kind_of(check, in->out) == TEXTS);
+    return NULL;
+}
+
+static const char *(*const checks[OPERATIONS])(const Check *, const Instruction *) = {
+    [EMBEDDING] = check_table,
+    [COPY] = check_copy,
+    [ADD] = check_add,
+    [MULTIPLY] = check_multiply,
+    [LINEAR] = check_linear,
+    [LAYER_NORM] = check_layer_norm,
+    [RMS_NORM] = check_rms_norm,
+    [ACTIVATION] = check_activation,
+    [ROPE] = check_rope,
+    [EXPERTS] = check_experts,
+    [ATTENTION] = check_attention,
+    [POOL_MEAN] = check_pool,
+    [POOL_MEAN_SQRT] = check_pool,
+    [POOL_WEIGHTED_MEAN] = check_pool,
+    [POOL_MAX] = check_pool,
+    [POOL_FIRST] = check_pool,
+    [POOL_LAST] = check_pool,
+};
+
+static const char *check_buffers(const Program *program) {
+    REQUIRE(between(program->instructions, 1, MOST_INSTRUCTIONS));
+    REQUIRE(between(program->count, 1, MOST_BUFFERS));
+    int64_t columns = 0;
+    for (long b = 0; b < program->count; b++) {
+        REQUIRE(between(program->buffers[b].width, 1, MOST_COLUMNS));
+        REQUIRE(between(program->buffers[b].kind, TOKENS, KINDS - 1));
+        columns += program->buffers[b].width;
+    }
+    REQUIRE(columns <= 16 * MOST_COLUMNS);
+    REQUIRE(between(program->result, 0, program->count - 1));
+    REQUIRE(program->buffers[program->result].kind != CHUNK);
+    return NULL;
+}
+
+static const char *check_instruction(Check *check, const Instruction *in) {
+    REQUIRE(between(in->operation, 0, OPERATIONS - 1));
+    const char *rule = checks[in->operation](check, in);
+    if (!rule) check->written[in->out.buffer] = 1;
+    return rule;
+}
+
+static void lower(int64_t *limit, int64_t to) { *limit = to < *limit ? to : *limit; }
+
+static void limit(Limits *limits, const Instruction *in) {
+    if (in->operation == EMBEDDING || in->operation == ROPE)
+        lower(in->by_position ? &limits->positions : &limits->ids, in->rows);
+    if (in->operation == ATTENTION && in->bias) lower(&limits->longest, in->reach);
+}
+
+int check_program(Program *program, Refusal *why) {
+    const char *rule = check_buffers(program);
+    long at = -1;
+    Check check = {program, NULL};
+    program->limits = (Limits){MOST_ROWS, MOST_ROWS, MOST_ROWS};
+    if (!rule) {
+        check.written = allocate(program->count);
+        if (!check.written) return refuse(why, NO_MEMORY, 0, program->count, 0);
+        memset(check.written, 0, program->count);
+        for (at = 0; at < program->instructions; at++) {
+            rule = check_instruction(&check, &program->tape[at]);
+            if (rule) break;
+            limit(&program->limits, &program->tape[at]);
+        }
+        if (!rule && !check.written[program->result]) rule = "the result is written";
+        free(check.written);
+    }
+    if (!rule) return 1;
+    refuse(why, BAD_TAPE, at, 0, 0);
+    why->rule = rule;
+    return 0;
+}
+
+/* --- a batch, each time ----------------------------------------------------------------------- */
+
+/* Holds indices against the rows there are; a negative one counts as very large. */
+static int check_indices(
+    const int32_t *indices, int64_t count, int64_t rows, enum Reason reason, Refusal *why) {
+    uint32_t most = 0;
+    for (int64_t i = 0; i < count; i++) most = (uint32_t)indices[i] > most ? (uint32_t)indices[i] : most;
+    if (most < rows && most < MOST_ROWS) return 1;
+    int64_t at = 0;
+    while (indices[at] >= 0 && indices[at] < rows) at++;
+    return refuse(why, reason, at, indices[at], rows);
+}
+
+int check_batch(const Program *program, const Batch *batch, Refusal *why) {
+    int64_t tokens = batch->tokens, texts = batch->texts;
+    if (!between(tokens, 1, MOST_ROWS)) return refuse(why, BAD_BATCH, 0, tokens, MOST_ROWS);
+    if (!between(texts, 1, tokens)) return refuse(why, BAD_BATCH, 0, texts, tokens);
+    if (!batch->ids || !batch->positions || !batch->bounds) return refuse(why, BAD_BATCH, 0, 0, 0);
+    if (batch->bounds[0]) return refuse(why, BAD_BATCH, 0, batch->bounds[0], 0);
+    for (int64_t t = 0; t < texts; t++) {
+        int64_t begin = batch->bounds[t], end = batch->bounds[t + 1];
+        if (!between(end, begin + 1, tokens)) return refuse(why, BAD_BATCH, t, end, tokens);
+        if (end - begin > program->limits.longest)
+            return refuse(why, BAD_LENGTH, t, end - begin, program->limits.longest);
+    }
+    if (batch->bounds[texts] != tokens)
+        return refuse(why, BAD_BATCH, texts, batch->bounds[texts], tokens);
+    return check_indices(batch->ids, tokens, program->limits.ids, BAD_ID, why) &&
+           check_indices(batch->positions, tokens, program->limits.positions, BAD_POSITION, why);
+}

@@ -1,0 +1,270 @@
+"""What C refuses to run: tapes that break a rule, batches that leave their tables."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedsvc.errors import CheckpointError, EmbeddingFailed
+from embedsvc.ops.base import Attention, Batch, Norm, columns, rope_table
+from embedsvc.ops.native import NativeOps, _traced, library
+from embedsvc.ops.native.program import Program
+from embedsvc.ops.native.tape import OPERATIONS, Traced
+from embedsvc.ops.numpy import PackedLayout
+
+RANDOM = np.random.default_rng(11)
+WIDTH, ROWS, INNER, EXPERTS = 8, 9, 20, 3
+NATIVE = Path(library.__file__).parent
+
+
+def floats(*shape: int) -> Any:
+    return RANDOM.normal(size=shape).astype(np.float32)
+
+
+def everything(ops: Any) -> Callable[[Any, Batch], Any]:
+    """A pass with an instruction of each operation."""
+    words, places, turns = floats(ROWS, WIDTH), floats(ROWS, WIDTH), rope_table(4, 100.0, ROWS)
+    norm, one = Norm(floats(WIDTH), floats(WIDTH)), floats(WIDTH)
+    qkv = ops.linear_layer(floats(3 * WIDTH, WIDTH), floats(3 * WIDTH))
+    router = ops.linear_layer(floats(EXPERTS, WIDTH), None)
+    layer = ops.experts_layer(floats(EXPERTS, INNER, WIDTH), floats(EXPERTS, WIDTH, INNER))
+    spec = Attention(2, 2, bias=floats(2, 2 * ROWS - 1), window=5)
+    out = ops.linear_layer(floats(5, 6 * WIDTH), floats(5))
+
+    def run(ops: Any, batch: Batch) -> Any:
+        hidden = ops.add(ops.embedding(words, batch.ids), ops.embedding(places, batch.positions))
+        hidden = ops.layer_norm(hidden, norm, 1e-5)
+        q, k, v = columns(ops.linear(hidden, qkv), WIDTH, WIDTH, WIDTH)
+        q = ops.rms_norm(ops.rope(q, turns, batch.positions), one[:4], 1e-6)
+        context = ops.attention(q, k, v, spec, batch.layout)
+        context = ops.silu(ops.multiply(context, ops.copy(hidden)))
+        hidden = ops.add(ops.experts(context, ops.linear(context, router), 2, layer), one)
+        names = ("mean", "mean_sqrt", "weighted_mean", "max", "first", "last")
+        pooled = [getattr(ops, f"segment_{name}")(hidden, batch.layout) for name in names]
+        return ops.gelu(ops.linear(ops.side_by_side(pooled), out))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def ops() -> NativeOps:
+    return NativeOps(2)
+
+
+@pytest.fixture(scope="module")
+def traced(ops: NativeOps) -> Traced:
+    return _traced(everything(ops))
+
+
+def program(ops: NativeOps, traced: Traced) -> Program:
+    return Program(ops._library, ops._kernels, traced)
+
+
+def batch(*lengths: int) -> Batch:
+    return NativeOps(1).batch([np.zeros(n, np.int32) for n in lengths])
+
+
+def with_field(traced: Traced, at: int, name: str, value: Any) -> Traced:
+    tape = traced.tape.copy()
+    operand, _, part = name.partition(".")
+    if part:
+        tape[operand][part][at] = value
+    else:
+        tape[name][at] = value
+    return replace(traced, tape=tape)
+
+
+def test_a_pass_of_every_operation_is_taken(ops: NativeOps, traced: Traced) -> None:
+    used = {OPERATIONS[int(number)] for number in traced.tape["operation"]}
+    assert used == set(OPERATIONS)
+    assert np.isfinite(program(ops, traced).run(batch(1, 3, 9))).all()
+
+
+HOSTILE: dict[str, list[tuple[str, Any]]] = {
+    "embedding": [("rows", 0), ("rows", -1), ("rows", ROWS + 1), ("rows", 2**62), ("weight", 0)],
+    "copy": [("x.buffer", -1), ("x.column", 1), ("x.column", -1), ("width", WIDTH + 1)],
+    "add": [("y.buffer", 10**6), ("width", 0), ("width", -5), ("width", 2**40)],
+    "multiply": [("y.buffer", -1), ("y.column", 1), ("y.column", 2**62)],
+    "linear": [
+        *(("inputs", 0), ("inputs", 2**62), ("weight_size", 10), ("bias_size", 10)),
+        *(("activation", 5), ("activation", -1), ("weight", 0), ("x.column", 17)),
+    ],
+    "layer_norm": [("weight", 0), ("weight_size", WIDTH - 1), ("bias_size", WIDTH - 1)],
+    "rms_norm": [("size", 0), ("size", -4), ("size", 3), ("weight_size", 3), ("weight", 0)],
+    "activation": [("activation", 99), ("out.buffer", -1)],
+    "rope": [
+        *(("inputs", 3), ("inputs", 0), ("inputs", 6), ("heads", 3), ("heads", 2**61)),
+        *(("rows", ROWS + 1), ("size", 0), ("by_position", 0)),
+    ],
+    "experts": [
+        *(("chosen", 0), ("chosen", EXPERTS + 1), ("experts", EXPERTS + 1), ("experts", 0)),
+        *(("inputs", 0), ("inputs", 1000), ("weight_size", 7), ("bias_size", 7), ("weight", 0)),
+    ],
+    "attention": [
+        *(("heads", 0), ("heads", 3), ("kv_heads", 0), ("kv_heads", 3), ("kv_heads", -2)),
+        *(("size", 0), ("size", 2**62), ("reach", 0), ("reach", ROWS + 1), ("reach", 2**62)),
+        *(("window", -2), ("window", 2**62), ("bias_size", 3), ("z.column", 17)),
+    ],
+    "pool_max": [("x.buffer", -1), ("width", WIDTH + 1), ("x.column", 3)],
+}
+
+
+@pytest.mark.parametrize(
+    ("operation", "name", "value"),
+    [(operation, name, value) for operation, all_ in HOSTILE.items() for name, value in all_],
+)
+def test_an_instruction_that_would_leave_its_memory_is_refused(
+    ops: NativeOps, traced: Traced, operation: str, name: str, value: Any
+) -> None:
+    at = list(traced.tape["operation"]).index(OPERATIONS.index(operation))
+    field, _, part = name.partition(".")
+    assert (traced.tape[field][part] if part else traced.tape[field])[at] != value
+    with pytest.raises(CheckpointError, match=rf"step {at + 1} of the pass, {operation}, cannot"):
+        program(ops, with_field(traced, at, name, value))
+
+
+@pytest.mark.parametrize("number", [-1, len(OPERATIONS), 2**62])
+def test_an_operation_that_there_is_none_of_is_refused(
+    ops: NativeOps, traced: Traced, number: int
+) -> None:
+    tape = traced.tape.copy()
+    tape["operation"][0] = number
+    with pytest.raises(CheckpointError, match="operation"):
+        program(ops, replace(traced, tape=tape))
+
+
+def test_operands_are_rows_of_the_right_kind_that_were_written(
+    ops: NativeOps, traced: Traced
+) -> None:
+    for kind in range(3):
+        buffers = traced.buffers.copy()
+        buffers["kind"] = kind
+        with pytest.raises(CheckpointError):
+            program(ops, replace(traced, buffers=buffers))
+    with pytest.raises(CheckpointError):  # without the first instruction its rows are never written
+        program(ops, replace(traced, tape=traced.tape[1:]))
+    linear = list(traced.tape["operation"]).index(OPERATIONS.index("linear"))
+    tape = traced.tape.copy()
+    tape["out"]["buffer"][linear] = tape["x"]["buffer"][linear]
+    with pytest.raises(CheckpointError):  # what an instruction reads while it writes it
+        program(ops, replace(traced, tape=tape))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("width", 0), ("width", 2**40), ("kind", 3), ("kind", -1)]
+)
+def test_a_buffer_that_cannot_be_is_refused(
+    ops: NativeOps, traced: Traced, name: str, value: int
+) -> None:
+    buffers = traced.buffers.copy()
+    buffers[name][0] = value
+    with pytest.raises(CheckpointError, match="buffers"):
+        program(ops, replace(traced, buffers=buffers))
+
+
+@pytest.mark.parametrize("result", [-1, 1000, 2**62])
+def test_a_result_that_is_no_buffer_is_refused(ops: NativeOps, traced: Traced, result: int) -> None:
+    with pytest.raises(CheckpointError, match="result"):
+        program(ops, replace(traced, result=result))
+
+
+def test_an_empty_tape_is_refused(ops: NativeOps, traced: Traced) -> None:
+    for empty in (
+        replace(traced, tape=traced.tape[:0]),
+        replace(traced, buffers=traced.buffers[:0]),
+    ):
+        with pytest.raises(CheckpointError, match="a tape and buffers"):
+            program(ops, empty)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        [0, 3, 3, 5],
+        [0, 4, 2, 5],
+        [0, 5, 9],
+        [0, 3],
+        [1, 5],
+        [-1, 5],
+        [0, 2**62, 5],
+        [0, -(2**63), 5],
+        [0],
+        list(range(8)),
+    ],
+    ids=str,
+)
+def test_bounds_that_are_not_those_of_texts_are_refused(
+    ops: NativeOps, traced: Traced, bounds: list[int]
+) -> None:
+    good = batch(5)
+    bad = replace(good, layout=PackedLayout(np.array(bounds, np.int64), ()))
+    with pytest.raises(ValueError, match="batch of 5 tokens"):
+        program(ops, traced).run(bad)
+
+
+@pytest.mark.parametrize("position", [-1, ROWS, 2**31 - 1])
+def test_positions_are_held_against_their_table_too(
+    ops: NativeOps, traced: Traced, position: int
+) -> None:
+    bad = replace(batch(5), positions=np.array([0, 1, position, 3, 4], np.int32))
+    with pytest.raises(EmbeddingFailed, match=f"{ROWS} positions"):
+        program(ops, traced).run(bad)
+
+
+def test_a_result_without_room_is_refused(ops: NativeOps, traced: Traced) -> None:
+    given, why = batch(5), library.Refusal()
+    out = np.zeros(5, np.float32)
+    for pointer, room in ((out.ctypes.data, 4), (out.ctypes.data, -1), (None, 5)):
+        reason = ops._library.embedsvc_run(
+            *(program_pointer(ops, traced), given.ids.ctypes.data, given.positions.ctypes.data, 5),
+            *(given.layout.bounds.ctypes.data, 1, pointer, room, why),
+        )
+        assert (reason, why.limit) == (library.BAD_RESULT, 5)
+    assert not out.any()
+
+
+KEPT: list[Program] = []
+
+
+def program_pointer(ops: NativeOps, traced: Traced) -> int:
+    KEPT.append(program(ops, traced))
+    pointer: Any = KEPT[-1]._pointer
+    return pointer
+
+
+def test_a_pass_without_memory_is_an_error_and_the_next_one_is_right(
+    ops: NativeOps, traced: Traced
+) -> None:
+    """A batch that no machine has memory for, though nothing of it is touched."""
+    wide = 1 << 21
+    table = np.zeros((1, wide), np.float32)
+
+    def function(ops: Any, batch: Batch) -> Any:
+        rows = [ops.embedding(table, batch.ids) for _ in range(100)]
+        for other in rows[1:]:
+            ops.segment_mean(ops.copy(rows[0]), batch.layout)
+            ops.segment_mean(other, batch.layout)
+        return ops.segment_first(rows[0], batch.layout)
+
+    many = batch(1 << 20)
+    with pytest.raises(MemoryError, match=f"pass of {1 << 20} tokens"):
+        program(ops, _traced(function)).run(many)
+    assert np.isfinite(program(ops, traced).run(batch(3, 4))).all()
+
+
+def test_more_parts_than_a_job_has_numbers_for_are_all_done() -> None:
+    """Attention of a million heads in all: more than the team counts at once."""
+    texts, heads = 1 << 16, 17
+    table = np.arange(3 * heads, dtype=np.float32)[None] + 1
+    batch = NativeOps(1).batch([np.zeros(1, np.int32)] * texts)
+
+    def function(ops: Any, batch: Batch) -> Any:
+        q, k, v = columns(ops.embedding(table, batch.ids), heads, heads, heads)
+        return ops.attention(q, k, v, Attention(heads, heads), batch.layout)
+
+    found = NativeOps(2).compiled(function)(batch)
+    assert found.shape == (texts, heads)
+    assert (found == table[0, 2 * heads :]).all()
