@@ -21,3 +21,13 @@ AD_HOC_MODELS = 64
 
 AD_HOC_SPELLINGS = 8
 """Ways to write one such model's name that are remembered."""
+
+VECTOR_BYTES = 128 << 20
+"""Of the vectors in one answer, as they are written: OpenAI's 2048 inputs have room with the 4096
+dimensions of the largest models, in numbers."""
+
+CHUNKS = 32_768
+"""Chunks of all texts of a request, for late chunking."""
+
+CHUNK_TOKENS = 2_000_000
+"""Tokens of all these chunks; one that is in several chunks counts in each."""

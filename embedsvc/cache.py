@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -270,7 +271,7 @@ def _key(text: Text) -> bytes:
     if not isinstance(text, SpannedText):
         return blake2b(text.astype("<i4", copy=False).tobytes(), digest_size=16).digest()
     # Apart from plain texts by `person`, and the spans from the ids by how many there are.
-    spans = np.array([len(text.spans), *sum(text.spans, ())], "<i4").tobytes()
+    spans = np.array([len(text.spans), *chain.from_iterable(text.spans)], "<i4").tobytes()
     ids = text.ids.astype("<i4", copy=False).tobytes()
     return blake2b(spans + ids, digest_size=16, person=b"spans").digest()
 

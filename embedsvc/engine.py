@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from embedsvc.batcher import Batcher
+from embedsvc.bounds import CHUNKS
 from embedsvc.cache import Cache
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.device import Device
@@ -24,7 +25,7 @@ from embedsvc.store import Store
 from embedsvc.telemetry.histogram import Histogram
 from embedsvc.telemetry.record import current
 from embedsvc.texts.inputs import PLAIN, Input, Reading, Tokenized, tokenize, tokenize_chunks
-from embedsvc.texts.late_chunking import Chunk
+from embedsvc.texts.late_chunking import Chunk, Tally
 from embedsvc.texts.requests import Chunking, Offsets
 from embedsvc.texts.tokenizer import Tokenizer
 from embedsvc.texts.tokens import SpannedText, Text
@@ -142,10 +143,14 @@ class Engine:
         reading: Reading,
         wanted: Chunking | Sequence[Sequence[Offsets]],
         *,
+        most_rows: int = CHUNKS,
         read_cache: bool = True,
         write_cache: bool = True,
     ) -> Embedded:
-        """Vectors of the chunks of each input, by late chunking. Raises `RequestError`."""
+        """Vectors of the chunks of each input, by late chunking. Raises `RequestError`.
+
+        `most_rows` is how many there may be, of all inputs.
+        """
         if self.checkpoint.pooling != ("mean",):
             raise BadRequest(
                 "Late chunking needs a model with mean pooling, "
@@ -155,12 +160,14 @@ class Engine:
         began = time.perf_counter()
         texts: list[SpannedText] = []
         chunks: list[list[Chunk]] = []
+        tally = Tally(most_rows)
         for index, value in enumerate(inputs):
             each = wanted if isinstance(wanted, Chunking) else wanted[index]
             spanned = partial(tokenize_chunks, index=index, of=len(inputs))
             text, told = await loop.run_in_executor(
                 self._threads, spanned, self.tokenizer, value, reading, each
             )
+            tally.add(text)
             texts.append(text)
             chunks.append(told)
         self._tokenized(began)

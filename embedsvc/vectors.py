@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from embedsvc import matryoshka
+from embedsvc.bounds import CHUNKS
 from embedsvc.cards import Card
 from embedsvc.engine import Embedded, Engine
 from embedsvc.texts.inputs import Reading
@@ -16,10 +17,13 @@ async def vectors_of(
     prompt: str | None,
     wanted: EmbeddingRequest,
     *,
+    most_rows: int = CHUNKS,
     read_cache: bool = True,
     write_cache: bool = True,
 ) -> Embedded:
     """The vectors, of the size wanted; `prompt` is the one named with the model, if any.
+
+    With late chunking there are no more than `most_rows`.
 
     Raises `RequestError`.
     """
@@ -36,7 +40,9 @@ async def vectors_of(
     if wanted.chunks is None:
         embedded = await engine.embed(wanted.inputs, reading, **caching)
     else:
-        embedded = await engine.embed_chunks(wanted.inputs, reading, wanted.chunks, **caching)
+        embedded = await engine.embed_chunks(
+            wanted.inputs, reading, wanted.chunks, most_rows=most_rows, **caching
+        )
     if wanted.dimensions is not None:
         cut = matryoshka.cut(embedded.vectors, wanted.dimensions, layer_norm=card.layer_norm)
         embedded = replace(embedded, vectors=cut)

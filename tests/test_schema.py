@@ -1,5 +1,6 @@
 """The wire format: what is read, how it is refused, and that numbers survive the trip."""
 
+import asyncio
 import base64
 import json
 
@@ -21,12 +22,8 @@ def read(**fields: object):
 
 
 def answer(vectors: np.ndarray, encoding_format: EncodingFormat) -> bytes:
-    """Written in two pieces, as large answers are."""
-    rows = [
-        write_rows(vectors[:1], first=0, encoding_format=encoding_format),
-        write_rows(vectors[1:], first=1, encoding_format=encoding_format),
-    ]
-    return write_embeddings(rows[: len(vectors)], model='m"1', tokens=9)
+    writing = write_embeddings(vectors, model='m"1', tokens=9, encoding_format=encoding_format)
+    return b"".join(asyncio.run(writing))
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=20))

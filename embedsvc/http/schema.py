@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import msgspec
 from msgspec import Meta
 
+from embedsvc.bounds import CHUNKS
 from embedsvc.cards import Truncate
 from embedsvc.errors import BadRequest
 from embedsvc.quantize import DTYPES, Dtype
@@ -17,7 +18,9 @@ from embedsvc.texts.requests import (
     Chunking,
     EmbeddingRequest,
     EncodingFormat,
+    Int32,
     Offsets,
+    each_once,
     read_inputs,
     read_truncate,
 )
@@ -47,7 +50,7 @@ class EmbeddingBody(msgspec.Struct):
     ] = None
     chunking: Chunking | None = None
     output_dtype: Dtype | None = None
-    embedding_types: list[Dtype] | None = None
+    embedding_types: Annotated[list[Dtype], Meta(max_length=len(DTYPES))] | None = None
 
 
 class Usage(msgspec.Struct):
@@ -112,6 +115,7 @@ def read_request(
         sent = msgspec.json.decode(body, type=EmbeddingBody)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         sent = _second_look(body, model)
+    each_once("embedding_types", sent.embedding_types or ())
     inputs = read_inputs(sent.input, max_inputs)
     return EmbeddingRequest(
         model=model or sent.model,
@@ -190,13 +194,16 @@ def _chunks(
         raise BadRequest("Invalid 'chunks': give either `chunks` or `chunking`.")
     try:
         one = isinstance(sent.input, str) or isinstance(sent.input[0], int)
-        kind = list[tuple[int, int]] if one else list[list[tuple[int, int]]]
+        kind = list[tuple[Int32, Int32]] if one else list[list[tuple[Int32, Int32]]]
         found: Any = msgspec.convert(sent.chunks, kind)
     except msgspec.ValidationError:
         raise BadRequest(
             "Invalid 'chunks': expected [start, end] of each chunk, in a list for each input."
         ) from None
     chunks: list[list[Offsets]] = [found] if one else found
+    total = sum(map(len, chunks))
+    if total > CHUNKS:
+        raise BadRequest(f"Invalid 'chunks': they are {total}, and {CHUNKS} at most.")
     if len(chunks) != inputs or not all(chunks):
         raise BadRequest(
             f"Invalid 'chunks': expected one or more chunks for each of {inputs} inputs."

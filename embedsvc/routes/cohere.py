@@ -11,14 +11,21 @@ from starlette.responses import Response
 
 from embedsvc.cards import Truncate
 from embedsvc.errors import EmptyInput
-from embedsvc.http.answers import write_values
-from embedsvc.quantize import Dtype
+from embedsvc.http.answers import Form, write_vectors
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
-from embedsvc.texts.requests import EmbeddingRequest, Fields, read_inputs
+from embedsvc.texts.requests import EmbeddingRequest, Fields, each_once, read_inputs
 
 TRUNCATE: dict[str, Truncate] = {"NONE": "error", "END": "end", "START": "start"}
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
+FORMS: dict[EmbeddingType, Form] = {
+    "float": ("float", "float"),
+    "int8": ("int8", "float"),
+    "uint8": ("uint8", "float"),
+    "binary": ("binary", "float"),
+    "ubinary": ("ubinary", "float"),
+    "base64": ("float", "base64"),
+}
 
 
 class Content(msgspec.Struct):
@@ -38,7 +45,7 @@ class EmbedBody(msgspec.Struct):
     texts: list[str] | None = None
     inputs: list[Item] | None = None
     output_dimension: int | None = None
-    embedding_types: list[EmbeddingType] | None = None
+    embedding_types: Annotated[list[EmbeddingType], Meta(max_length=len(FORMS))] | None = None
     truncate: Literal["NONE", "START", "END"] | None = None
 
 
@@ -77,15 +84,15 @@ async def create_embeddings(request: Request) -> Response:
         truncate=TRUNCATE[sent.truncate or "END"],
         fields=Fields(field, "output_dimension"),
     )
-    answer = await embed(request, wanted)
-    embeddings: dict[str, Any] = {}
-    for kind in sent.embedding_types or ["float"]:
-        dtype: Dtype = "float" if kind == "base64" else kind
-        form = "base64" if kind == "base64" else "float"
-        embeddings[kind] = list(write_values(answer.embedded.vectors, dtype, form))
-    body = {
-        "id": str(uuid4()),
-        "embeddings": embeddings,
+    kinds = sent.embedding_types or ["float"]
+    each_once("embedding_types", kinds)
+    forms = [FORMS[kind] for kind in kinds]
+    answer = await embed(request, wanted, forms)
+    pieces: list[bytes] = [b'{"id":"%b","embeddings":{' % str(uuid4()).encode()]
+    for kind, form in zip(kinds, forms, strict=True):
+        pieces.append(b'%b"%b":' % (b"," if len(pieces) > 1 else b"", kind.encode()))
+        pieces += await write_vectors(answer.embedded.vectors, *form)
+    about = {
         "texts": texts,
         "meta": {
             "api_version": {"version": "2"},
@@ -93,7 +100,8 @@ async def create_embeddings(request: Request) -> Response:
         },
         "response_type": "embeddings_by_type",
     }
-    return JsonResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
+    pieces.append(b"},%b" % orjson.dumps(about)[1:])
+    return JsonResponse(pieces, answer.headers)
 
 
 routes = [Endpoint("POST", "/v2/embed", create_embeddings, body=EmbedBody, answer=EmbedAnswer)]

@@ -1,20 +1,22 @@
 """From a request to its vectors, for the routes of every dialect."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from embedsvc.engine import Embedded
-from embedsvc.errors import ClientGone
+from embedsvc.engine import Embedded, Engine
+from embedsvc.errors import BadRequest, ClientGone
+from embedsvc.http.answers import Form, most_rows
 from embedsvc.instances.registry import Registry
 from embedsvc.telemetry.record import current
 from embedsvc.texts.requests import EmbeddingRequest
 from embedsvc.vectors import vectors_of
 
 T = TypeVar("T")
+NUMBERS: tuple[Form, ...] = (("float", "float"),)
 PATIENCE = 0.05
 """Seconds before somebody looks out for the client hanging up."""
 
@@ -27,15 +29,19 @@ class Answer:
     headers: list[tuple[bytes, bytes]]
 
 
-async def embed(request: Request, wanted: EmbeddingRequest) -> Answer:
-    """The vectors of a request, of the size it wants. Raises `RequestError`.
+async def embed(
+    request: Request, wanted: EmbeddingRequest, forms: Sequence[Form] = NUMBERS
+) -> Answer:
+    """The vectors of a request, of the size it wants, to be written in so many forms.
+
+    Raises `RequestError`, also where the answer would be too large, before anything is computed.
 
     `ClientGone` if the client hangs up before they are there; they are not computed then.
     """
-    return await _while_connected(request, _embed(request, wanted))
+    return await _while_connected(request, _embed(request, wanted, forms))
 
 
-async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
+async def _embed(request: Request, wanted: EmbeddingRequest, forms: Sequence[Form]) -> Answer:
     registry: Registry = request.app.state.registry
     card, prompt = registry.card(wanted.model)
     record = current.get()
@@ -44,7 +50,8 @@ async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
     control = request.headers.get("cache-control", "").lower()
     caching = {"read_cache": "no-cache" not in control, "write_cache": "no-store" not in control}
     async with registry.use(wanted.model) as engine:
-        embedded = await vectors_of(engine, card, prompt, wanted, **caching)
+        most = _most_rows(engine, wanted, forms)
+        embedded = await vectors_of(engine, card, prompt, wanted, most_rows=most, **caching)
     if record is not None:
         record.texts, record.tokens = len(wanted.inputs), embedded.tokens
     headers = [
@@ -56,6 +63,18 @@ async def _embed(request: Request, wanted: EmbeddingRequest) -> Answer:
     if embedded.split:
         headers.append((b"x-embedsvc-split", b"%d" % embedded.split))
     return Answer(embedded, headers)
+
+
+def _most_rows(engine: Engine, wanted: EmbeddingRequest, forms: Sequence[Form]) -> int:
+    """How many rows the answer may have. Raises `BadRequest` if there are more inputs than that."""
+    dimensions = min(wanted.dimensions or engine.dimensions, engine.dimensions)
+    most = most_rows(max(dimensions, 1), forms)
+    if len(wanted.inputs) > most:
+        raise BadRequest(
+            f"Invalid '{wanted.fields.input}': in the form that is asked for, an answer has "
+            f"{most} vectors of {dimensions} dimensions at most."
+        )
+    return most
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

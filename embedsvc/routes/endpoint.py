@@ -21,6 +21,8 @@ T = TypeVar("T")
 JSON = (b"content-type", b"application/json")
 BODIES = 2
 """Times the longest body: what the bodies of all requests in flight may have together."""
+SHORT = 64 << 10
+"""Bytes of a body that are sent at once: copying them is sooner done than sending pieces."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -92,8 +94,22 @@ async def read_body(request: Request, kind: type[T]) -> T:
 class JsonResponse(Response):
     """An answer in JSON, made without the detours of its base class."""
 
-    def __init__(self, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    def __init__(
+        self, body: bytes | list[bytes], headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        """A body in pieces is sent piece by piece, each forgotten once it is on its way."""
+        self._pieces = [body] if isinstance(body, bytes) else body
+        length = sum(map(len, self._pieces))
+        if length <= SHORT:
+            self._pieces = [b"".join(self._pieces)]
         self.status_code = 200
-        self.background = None
-        self.body = body
-        self.raw_headers = [JSON, (b"content-length", b"%d" % len(body)), *headers]
+        self.raw_headers = [JSON, (b"content-length", b"%d" % length), *headers]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send(start | {"headers": self.raw_headers})
+        self._pieces.reverse()
+        while self._pieces:
+            piece = self._pieces.pop()
+            more = bool(self._pieces)
+            await send({"type": "http.response.body", "body": piece, "more_body": more})

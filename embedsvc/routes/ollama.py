@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from embedsvc.cards import Card
 from embedsvc.errors import BadRequest
+from embedsvc.http.answers import write_vectors
 from embedsvc.instances.registry import Registry
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
@@ -123,14 +124,17 @@ async def create_embeddings(request: Request) -> Response:
         truncate="error" if sent.truncate is False else "end",
     )
     answer = await embed(request, wanted)
-    body = {
-        "model": sent.model,
-        "embeddings": answer.embedded.vectors,
-        "total_duration": round((time.perf_counter() - began) * 1e9),
-        "load_duration": 0,
-        "prompt_eval_count": answer.embedded.tokens,
-    }
-    return JsonResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
+    about = EmbedAnswer(
+        sent.model,
+        [],
+        total_duration=round((time.perf_counter() - began) * 1e9),
+        load_duration=0,
+        prompt_eval_count=answer.embedded.tokens,
+    )
+    # The vectors, between what is around the list without them.
+    begin, end = msgspec.json.encode(about).rsplit(b"[]", 1)
+    written = [begin, *await write_vectors(answer.embedded.vectors), end]
+    return JsonResponse(written, answer.headers)
 
 
 async def create_embedding(request: Request) -> Response:

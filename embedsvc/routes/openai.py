@@ -3,14 +3,14 @@
 Azure's clients name the model in the path, and some base URLs lack the /v1.
 """
 
-import asyncio
+from collections.abc import Sequence
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc.errors import ModelNotFound
-from embedsvc.http.answers import write_embeddings, write_rows
+from embedsvc.http.answers import Form, write_embeddings
 from embedsvc.http.schema import (
     ChunkRow,
     EmbeddingAnswer,
@@ -20,39 +20,30 @@ from embedsvc.http.schema import (
     read_request,
 )
 from embedsvc.instances.registry import Registry
+from embedsvc.quantize import Dtype
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_bytes
 from embedsvc.texts.late_chunking import Chunk
 
-ROWS = 64
-"""Vectors written in one turn of the event loop, which takes less than a millisecond."""
-
 
 async def create_embeddings(request: Request) -> Response:
     """`POST /v1/embeddings`: vectors of texts."""
-    body = await read_bytes(request)
     wanted = read_request(
-        body,
+        await read_bytes(request),
         model=request.path_params.get("model"),
         max_inputs=request.app.state.settings.max_inputs,
     )
-    answer = await embed(request, wanted)
-    chunks = _chunk_rows(answer.embedded.chunks)
-    rows: list[bytes] = []
-    for first in range(0, len(answer.embedded.vectors), ROWS):
-        some = slice(first, first + ROWS)
-        rows.append(
-            write_rows(
-                answer.embedded.vectors[some],
-                first=first,
-                encoding_format=wanted.encoding_format,
-                dtypes=wanted.dtypes,
-                chunks=chunks and chunks[some],
-            )
-        )
-        if first + ROWS < len(answer.embedded.vectors):
-            await asyncio.sleep(0)  # let others have a turn
-    written = write_embeddings(rows, model=wanted.model, tokens=answer.embedded.tokens)
+    dtypes: Sequence[Dtype] = [wanted.dtypes] if isinstance(wanted.dtypes, str) else wanted.dtypes
+    forms: list[Form] = [(dtype, wanted.encoding_format) for dtype in dtypes]
+    answer = await embed(request, wanted, forms)
+    written = await write_embeddings(
+        answer.embedded.vectors,
+        model=wanted.model,
+        tokens=answer.embedded.tokens,
+        encoding_format=wanted.encoding_format,
+        dtypes=wanted.dtypes,
+        chunks=_chunk_rows(answer.embedded.chunks),
+    )
     return JsonResponse(written, answer.headers)
 
 

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
 import msgspec
-import orjson
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +16,7 @@ from tokenizers import Encoding
 from embedsvc import __version__
 from embedsvc.engine import Engine
 from embedsvc.errors import BadRequest
+from embedsvc.http.answers import write_vectors
 from embedsvc.instances.registry import Registry
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
@@ -85,8 +85,7 @@ async def create_embeddings(request: Request) -> Response:
         fields=FIELDS,
     )
     answer = await embed(request, wanted)
-    body = orjson.dumps(answer.embedded.vectors, option=orjson.OPT_SERIALIZE_NUMPY)
-    return JsonResponse(body, answer.headers)
+    return JsonResponse(await write_vectors(answer.embedded.vectors), answer.headers)
 
 
 async def tokenize(request: Request) -> Response:

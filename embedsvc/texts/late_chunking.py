@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.bounds import CHUNK_TOKENS, CHUNKS
 from embedsvc.errors import BadRequest, NoTokens
 from embedsvc.texts.requests import Chunking, Offsets
 from embedsvc.texts.tokens import LocatedTokens, SpannedText
@@ -24,6 +25,26 @@ class Chunk:
     start: int
     end: int
     tokens: int
+
+
+class Tally:
+    """The chunks of one request, counted before anything of it is computed."""
+
+    def __init__(self, most_rows: int) -> None:
+        self._most = min(most_rows, CHUNKS)
+        self._rows = self._tokens = 0
+
+    def add(self, text: SpannedText) -> None:
+        """Raises `BadRequest` when there are too many of them, or of tokens in all of them."""
+        self._rows += len(text.spans)
+        self._tokens += sum(stop - first for first, stop in text.spans)
+        if self._rows > self._most:
+            raise BadRequest(f"Too many chunks: one answer has {self._most} of them at most.")
+        if self._tokens > CHUNK_TOKENS:
+            raise BadRequest(
+                f"Too much overlap: the chunks of one request have {CHUNK_TOKENS} tokens at most, "
+                "of which one that is in several chunks counts in each."
+            )
 
 
 def span(

@@ -13,6 +13,7 @@ from embedsvc.quantize import Dtype
 MAX_INPUTS = 2048
 EncodingFormat = Literal["float", "base64"]
 Inputs = list[str] | list[list[int]]
+Int32 = Annotated[int, Meta(ge=-1 << 31, lt=1 << 31)]
 Offsets = tuple[int, int]
 """A chunk by its first character and the one after its last, in Unicode code points."""
 
@@ -20,8 +21,8 @@ Offsets = tuple[int, int]
 class Chunking(msgspec.Struct, frozen=True):
     """Late chunking into chunks of `size` tokens, sharing `overlap` with the one before."""
 
-    size: Annotated[int, Meta(ge=1)]
-    overlap: Annotated[int, Meta(ge=0)] = 0
+    size: Annotated[int, Meta(ge=1, lt=1 << 31)]
+    overlap: Annotated[int, Meta(ge=0, lt=1 << 31)] = 0
 
 
 class Fields(msgspec.Struct, frozen=True):
@@ -70,6 +71,12 @@ def read_inputs(value: Any, max_inputs: int = MAX_INPUTS, field: str = "input") 
         where = f"{field}[{value.index(empty)}]"
         raise EmptyInput(f"Invalid '{where}': input cannot be an empty {said}.")
     return value
+
+
+def each_once(field: str, values: Sequence[Any]) -> None:
+    """Raises `BadRequest` if one of the values is there twice."""
+    if len(set(values)) < len(values):
+        raise BadRequest(f"Invalid '{field}': expected each type once.")
 
 
 def read_truncate(value: Truncate | bool | None) -> Truncate | None:
