@@ -10,6 +10,7 @@ import pytest
 
 from embedsvc import cli
 from embedsvc.commands import service as command
+from embedsvc.commands.arguments import actions, subcommands
 from embedsvc.errors import EXIT_HUNG, ServiceError
 from embedsvc.probe import Found
 from embedsvc.service import here
@@ -401,6 +402,29 @@ def test_settings_given_at_installation_are_kept(
     }
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert f"\nEnvironmentFile={file}\n" in fake.unit.read_text()
+
+
+def test_every_option_of_serve_is_one_of_install(
+    linux: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the file that the service is given its settings in."""
+    parser = cli._parser(["serve", "service"])
+    commands = {name: found for name, found, _ in subcommands(parser)}
+    below = {name: found for name, found, _ in subcommands(commands["service"])}
+    of_serve, of_install = (
+        {option: action.help for action in actions(found) for option in action.option_strings}
+        for found in (commands["serve"], below["install"])
+    )
+    del of_serve["--environment-file"]
+    assert {name: of_install.get(name) for name in of_serve} == of_serve
+    names = ("--tls-cert", "--tls-key", "--api-keys-file", "--uds")
+    given = [word for name in names for word in (name, f"some{name}")]
+    fake = FakeSystemd(units(linux))
+    assert install(*given, "--max-memory", "8GB", fake=fake, monkeypatch=monkeypatch) == 0
+    lines = (linux / ".config/embedsvc/environment").read_text().splitlines()
+    for name in names:
+        assert f"EMBEDSVC_{name[2:].replace('-', '_').upper()}={linux}/some{name}" in lines
+    assert "EMBEDSVC_MAX_MEMORY=8GB" in lines
 
 
 def test_installing_again_changes_what_is_given_and_keeps_the_rest(

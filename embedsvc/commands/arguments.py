@@ -1,16 +1,43 @@
 """What is said of every command's arguments alike: examples first, then a line of usage."""
 
 import argparse
-from collections.abc import Iterator, Mapping
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar, cast
+
+from embedsvc.quantities import read_count, read_number
+
+T = TypeVar("T")
 
 
 def describe(parser: argparse.ArgumentParser, examples: str) -> None:
-    """Give a parser that has all its arguments the help that every command has."""
+    """Give a parser that has all its arguments the help that every command has.
+
+    An option with a default says it at the end, and a number that is none is refused in words.
+    """
+    for action in actions(parser):
+        if action.type in NUMBERS:
+            action.type = NUMBERS[action.type]
+        if action.option_strings and action.nargs != 0 and action.default is not None:
+            said = action.help or ""
+            if "default: " not in said:
+                action.help = f"{said}; default: {_written(action.default)}".removeprefix("; ")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = f"examples:\n{examples}"
     words = [word for action in actions(parser) if (word := _needed(action))]
     parser.usage = " ".join([parser.prog, *words, "[options]"])
+
+
+def whole_number(text: str) -> int:
+    """One for argparse, whose own refusal names a type of Python's."""
+    return _read(read_count, text)
+
+
+def number(text: str) -> float:
+    """The same of any number."""
+    return _read(read_number, text)
+
+
+NUMBERS: dict[object, Callable[[str], float]] = {int: whole_number, float: number}
 
 
 def actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
@@ -27,6 +54,17 @@ def subcommands(
             parsers = cast(Mapping[str, argparse.ArgumentParser], action.choices)
             for choice in action._choices_actions:  # pyright: ignore[reportPrivateUsage]
                 yield choice.dest, parsers[choice.dest], choice.help or ""
+
+
+def _read(read: Callable[[str], T], text: str) -> T:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from None
+
+
+def _written(default: object) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default) or "none"
 
 
 def _needed(action: argparse.Action) -> str:

@@ -62,9 +62,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "open:80 (80 texts a second, as they come)",
     )
     option("--sweeps", default="", help=f"of {', '.join(SWEEPS)}: how it bears more of each")
-    option("--seconds", type=float, default=5.0, help="window of one shape; default: 5")
-    option("--warm-up", type=float, default=1.0, help="load before each window; default: 1")
-    option("--encoding", choices=("base64", "float"), default="base64", help="default: base64")
+    option("--seconds", type=float, default=5.0, metavar="S", help="window of one shape")
+    option("--warm-up", type=float, default=1.0, metavar="S", help="load before each window")
+    option("--encoding", choices=("base64", "float"), default="base64", help="of the vectors")
     option("--json", action="store_true", help="a line of JSON for each shape, for programs")
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from embedsvc.cards import Card, Dtype, find_cards, read_cards
+from embedsvc.cards import Card, Dtype
+from embedsvc.commands.cards import add_cards, cards_of
 from embedsvc.device import open_device
 from embedsvc.errors import CardsError
 from embedsvc.ops.base import Ops
@@ -18,9 +19,9 @@ T = TypeVar("T")
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The options that say which model, and where it runs."""
     parser.add_argument("model", help="id or alias of a card, or a folder with a checkpoint")
-    parser.add_argument("--models", type=Path, help="cards file", metavar="FILE")
+    add_cards(parser)
     parser.add_argument(
-        "--backend", choices=get_args(BackendChoice), default="auto", help="default: auto"
+        "--backend", choices=get_args(BackendChoice), default="auto", help="what computes"
     )
 
 
@@ -34,7 +35,7 @@ def find_card(model: str | None, cards: Path | None) -> Card:
 
 def find_card_and_prompt(model: str | None, cards: Path | None) -> tuple[Card, str | None]:
     """The same, and the prompt if the name is an alias with one."""
-    known = read_cards(find_cards(cards))
+    known = cards_of(cards)
     if model is None:
         return next(iter(known.by_id.values())), None
     found = known.find(model)

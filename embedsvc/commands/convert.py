@@ -27,10 +27,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     add_model(parser)
     parser.add_argument("out", type=Path, help="folder to write, which is not there yet")
-    parser.add_argument("--dtype", choices=get_args(Dtype), help="of what is not quantised")
-    parser.add_argument("--bits", type=int, choices=BITS, help="quantise matrices to so many")
     parser.add_argument(
-        "--group-size", type=int, choices=GROUP_SIZES, default=64, help="default: 64"
+        "--dtype", choices=get_args(Dtype), help="of what is not quantised; default: as it is"
+    )
+    parser.add_argument(
+        "--bits", type=int, choices=BITS, help="quantise matrices to so many; default: none"
+    )
+    parser.add_argument(
+        "--group-size", type=int, choices=GROUP_SIZES, default=64, help="weights with one scale"
     )
 
 

@@ -3,8 +3,8 @@
 import argparse
 import os
 from collections.abc import Iterator
-from typing import get_args
 
+from embedsvc.commands.settings import add_settings
 from embedsvc.diagnosis.computing import backend, memory, versions
 from embedsvc.diagnosis.finding import Finding, ok, wrong
 from embedsvc.diagnosis.models import models
@@ -12,7 +12,7 @@ from embedsvc.diagnosis.surroundings import address, folders, service
 from embedsvc.errors import CardsError
 from embedsvc.process.environment import read_environment
 from embedsvc.service.here import environment_file
-from embedsvc.settings import BackendChoice, Settings, read_settings
+from embedsvc.settings import Settings, read_settings
 
 EXAMPLES = """\
   embedsvc doctor
@@ -24,10 +24,7 @@ Looks, and changes nothing. The exit code is 1 if something is wrong.
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("--models", help="cards file", metavar="FILE")
-    parser.add_argument("--backend", help=", ".join(get_args(BackendChoice)))
-    parser.add_argument("--host", help="address that the server listens on")
-    parser.add_argument("--port", help="port that it listens on")
+    add_settings(parser.add_argument, ("models", "backend", "host", "port"))
 
 
 def run(given: argparse.Namespace) -> int:

@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("files", nargs="*", metavar="FILES", help="files and folders; none, or -: what is piped")
     option("--output", type=Path, required=True, help="a name in .parquet, .jsonl or .npy")
     option("--overwrite", action="store_true", help="replace OUTPUT if it is there")
-    option("--format", choices=FORMATS, help="of FILES whose names do not tell")
+    option("--format", choices=FORMATS, help="of FILES whose names do not tell; default: by name")
     option("--delimiter", help="between the cells of a CSV; default: a comma")
     option("--column", default=Columns().text, help="with the texts; default: text")
     option("--id-column", metavar="COLUMN", help="kept as id; default: the line's number")
@@ -42,9 +42,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--strict", action="store_true", help="end at the first row that will not do")
     add_source(parser)
     option = add_vectors(parser).add_argument
-    option("--dtype", choices=STORED, default="float32", help="default: float32")
+    option(
+        "--dtype", choices=STORED, default="float32", help="of what is written; default: float32"
+    )
     option("--truncate", choices=get_args(Truncate), help="texts that are too long; default: error")
-    option("--chunking", type=read_chunking, metavar="TOKENS[:OVERLAP]", help="late chunking")
+    option(
+        "--chunking",
+        type=read_chunking,
+        metavar="TOKENS[:OVERLAP]",
+        help="late chunking; default: none",
+    )
 
 
 def read_chunking(value: str) -> Chunking:

@@ -1,10 +1,10 @@
 """`embedsvc models`: the cards, and what of each is on this disk."""
 
 import argparse
-from pathlib import Path
 
-from embedsvc.cards import Card, find_cards, read_cards
+from embedsvc.cards import Card
 from embedsvc.checkpoints.sources import find_checkpoint
+from embedsvc.commands.cards import add_cards, cards_of
 from embedsvc.commands.table import write_table
 from embedsvc.errors import CheckpointError
 from embedsvc.instances.memory import in_words
@@ -17,12 +17,12 @@ EXAMPLES = """\
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("--models", type=Path, help="cards file", metavar="FILE")
+    add_cards(parser)
 
 
 def run(given: argparse.Namespace) -> int:
     """Print a line for each. Raises `CardsError`."""
-    cards = read_cards(find_cards(given.models)).by_id.values()
+    cards = cards_of(given.models).by_id.values()
     write_table(("model", "on disk", "size", "from"), [(card.id, *_here(card)) for card in cards])
     return 0
 

@@ -1,10 +1,10 @@
 """`embedsvc pull MODEL ...`: download models, or what is new of them."""
 
 import argparse
-from pathlib import Path
 
-from embedsvc.cards import Card, find_cards, read_cards
+from embedsvc.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
+from embedsvc.commands.cards import add_cards, cards_of
 from embedsvc.commands.progress import Bar
 from embedsvc.errors import CardsError, CheckpointError
 from embedsvc.names import spelled
@@ -20,14 +20,14 @@ A download that was cut goes on where it was.
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("model", nargs="+", help="id or alias of a card, or a repository")
-    parser.add_argument("--models", type=Path, help="cards file", metavar="FILE")
+    add_cards(parser)
 
 
 def run(given: argparse.Namespace) -> int:
     """Print the folder of each. Raises `SetupError`."""
     from embedsvc.checkpoints import hub  # takes long to import
 
-    cards = read_cards(find_cards(given.models))
+    cards = cards_of(given.models)
     for model in given.model:
         found = cards.find(model)
         name = spelled(model)

@@ -1,9 +1,8 @@
 """`embedsvc rm MODEL ...`: delete models that were downloaded."""
 
 import argparse
-from pathlib import Path
 
-from embedsvc.cards import find_cards, read_cards
+from embedsvc.commands.cards import add_cards, cards_of
 from embedsvc.errors import CardsError
 from embedsvc.instances.memory import in_words
 from embedsvc.names import spelled
@@ -18,14 +17,14 @@ All revisions go, also where another program downloaded them.
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("model", nargs="+", help="id or alias of a card, or a repository")
-    parser.add_argument("--models", type=Path, help="cards file", metavar="FILE")
+    add_cards(parser)
 
 
 def run(given: argparse.Namespace) -> int:
     """Print what was deleted. Raises `SetupError`."""
     from embedsvc.checkpoints import hub  # takes long to import
 
-    cards = read_cards(find_cards(given.models))
+    cards = cards_of(given.models)
     for model in given.model:
         found = cards.find(model)
         repo = found[0].repo if found else spelled(model)

@@ -30,9 +30,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("index", type=Path, metavar="INDEX", help="what embedsvc embed wrote")
     option("query", metavar="QUERY", help="a text")
     option("-k", type=int, default=10, help="rows to show; default: 10")
-    option("--prompt", help="before the query; needed if INDEX was made with --prompt")
+    option(
+        "--prompt", help="before the query; needed if INDEX was made with --prompt; default: none"
+    )
     option("--json", action="store_true", help="a line of JSON for each row, for programs")
-    add_source(parser)
+    add_source(parser, "the one that made INDEX")
 
 
 def run(given: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from embedsvc.commands.arguments import describe
+from embedsvc.commands.settings import add_settings
 from embedsvc.errors import EXIT_BAD, CardsError
 from embedsvc.probe import probe
 from embedsvc.process.environment import read_environment, updated
@@ -22,8 +23,8 @@ from embedsvc.service.here import (
     system_user,
 )
 from embedsvc.service.job import Job
-from embedsvc.service.machine import MARKER, DryRun, Machine, secret
-from embedsvc.settings import Settings, read_settings
+from embedsvc.service.machine import MARKER, DryRun, Machine
+from embedsvc.settings import Settings, read_settings, variable
 from embedsvc.text_files import read_text
 
 EXAMPLES = """\
@@ -41,6 +42,7 @@ ACTIONS = {
     "status": "say whether it runs and answers; the exit code is 1 if not",
     "logs": "print its logs",
 }
+USER_HELP = "with --system: who runs it; default: a user made up by systemd, on a Mac who ran sudo"
 STOP_MARGIN = 15
 """Seconds to end in, beyond those for what is in flight."""
 READY_SECONDS = 60.0
@@ -60,8 +62,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         elif name != "status":
             option("--dry-run", action="store_true", help="print what would be written and run")
         if name == "install":
-            option("--user", help="with --system: who runs it", metavar="NAME")
-            _add_settings(action)
+            option("--user", help=USER_HELP, metavar="NAME")
+            group = action.add_argument_group(
+                "settings", "as of `embedsvc serve`; EMBEDSVC_* variables count too, and are kept"
+            )
+            add_settings(group.add_argument)
         lines = [line for line in EXAMPLES.splitlines() if f" {name}" in line]
         example = lines[0] if lines else f"  embedsvc service {name}"
         describe(action, f"{example}\n\n{text[0].upper()}{text[1:]}.\n")
@@ -152,25 +157,12 @@ def _job(settings: Settings, file: Path, *, system: bool, user: str | None = Non
     )
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """An option for each setting; a key is given in the environment, which others cannot read."""
-    group = parser.add_argument_group(
-        "settings", "as of `embedsvc serve`; EMBEDSVC_* variables count too, and are kept"
-    )
-    for field in msgspec.structs.fields(Settings):
-        flag = f"--{field.name.replace('_', '-')}"
-        if field.type is bool:
-            group.add_argument(flag, action="store_true", default=None)
-        elif not secret(field.name):
-            group.add_argument(flag, metavar=field.name.upper())
-
-
 def _given(options: Mapping[str, Any]) -> dict[str, str]:
     """The settings that were given, as variables; paths absolute, for a service has no folder."""
     parsed = read_settings(options, os.environ)
     values: dict[str, str] = {}
     for field in msgspec.structs.fields(Settings):
-        name = f"EMBEDSVC_{field.name.upper()}"
+        name = variable(field.name)
         value = options.get(field.name)
         text = str(value) if value is not None else os.environ.get(name)
         if text:

@@ -25,7 +25,9 @@ WIDTH = 60
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="two or more")
-    parser.add_argument("--lines", type=Path, metavar="FILE", help="a file with one on each line")
+    parser.add_argument(
+        "--lines", type=Path, metavar="FILE", help="a file with one on each line; default: none"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
     add_source(parser)
     add_vectors(parser)

@@ -13,6 +13,7 @@ from embedsvc.bulk.local import open_local
 from embedsvc.bulk.remote import open_remote
 from embedsvc.commands.address import DEFAULT_URL, KEY_HELP, key_of, url_of
 from embedsvc.commands.common import find_card_and_prompt
+from embedsvc.commands.settings import HELP
 from embedsvc.errors import CardsError
 from embedsvc.process.loop import new_event_loop
 from embedsvc.settings import BackendChoice, read_settings
@@ -25,15 +26,13 @@ Group = argparse._ArgumentGroup  # pyright: ignore[reportPrivateUsage] - it has 
 T = TypeVar("T")
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
-    """The options that say which model, and where it runs."""
+def add_source(parser: argparse.ArgumentParser, first: str = "the first card") -> None:
+    """The options that say which model (left out, `first`), and where it runs."""
     group = parser.add_argument_group("the model")
     option = group.add_argument
-    option(
-        "--model", metavar="M", help="id or alias of a card, or a folder; default: the first card"
-    )
-    option("--models", type=Path, metavar="FILE", help="cards file")
-    option("--backend", choices=get_args(BackendChoice), help="default: auto")
+    option("--model", metavar="M", help=f"id or alias of a card, or a folder; default: {first}")
+    option("--models", type=Path, metavar="PATH", help=HELP["models"])
+    option("--backend", choices=get_args(BackendChoice), help="what computes; default: auto")
     option(
         "--url",
         metavar="URL",
@@ -52,9 +51,13 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 def add_vectors(parser: argparse.ArgumentParser) -> Group:
     """The options that say what is asked of the model; the group, for more of them."""
     group = parser.add_argument_group("the vectors")
-    group.add_argument("--input-type", metavar="TYPE", help="query, document: the model's prompt")
-    group.add_argument("--prompt", help="a text to put before each text, instead")
-    group.add_argument("--dimensions", type=int, help="fewer, of a Matryoshka model")
+    group.add_argument(
+        "--input-type", metavar="TYPE", help=f"{', '.join(SAME)}: the model's prompt; default: none"
+    )
+    group.add_argument("--prompt", help="a text to put before each, instead; default: none")
+    group.add_argument(
+        "--dimensions", type=int, metavar="N", help="fewer, of a Matryoshka model; default: all"
+    )
     return group
 
 

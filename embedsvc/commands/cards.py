@@ -1,0 +1,25 @@
+"""Which cards a command goes by, and the option that says so."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from embedsvc.cards import Cards, find_cards, read_cards
+from embedsvc.commands.settings import HELP
+from embedsvc.settings import read_settings, variable
+
+
+def add_cards(parser: argparse.ArgumentParser) -> None:
+    """The option."""
+    parser.add_argument("--models", type=Path, help=HELP["models"], metavar="PATH")
+
+
+def cards_of(file: Path | None, environ: Mapping[str, str] = os.environ) -> Cards:
+    """The cards of the file that the option or the environment names, else those there are.
+
+    Raises `CardsError`.
+    """
+    name = variable("models")
+    settings = read_settings({"models": file}, {name: environ.get(name, "")})
+    return read_cards(find_cards(settings.models))
