@@ -31,3 +31,15 @@ CHUNKS = 32_768
 
 CHUNK_TOKENS = 2_000_000
 """Tokens of all these chunks; one that is in several chunks counts in each."""
+
+HUB_INFO_BYTES = 16 << 20
+"""Of what a hub tells about a repository."""
+
+HUB_FILES = 1000
+"""Of a repository, those that are downloaded."""
+
+HUB_BYTES = 512 << 30
+"""Of them all."""
+
+HUB_UNSTATED_BYTES = 16 << 30
+"""Of a file whose size the hub does not say."""

@@ -20,6 +20,7 @@ class Asked(NamedTuple):
     name: str
     range: str | None
     key: str | None
+    encoding: str | None = None
 
 
 class Refusal(NamedTuple):
@@ -47,6 +48,14 @@ class Hub:
         """Statuses that the next files are answered with."""
         self.cuts: list[int] = []
         """After how many bytes the next large files are cut."""
+        self.stated: dict[str, int | None] = {}
+        """The size that is told of a file, in place of its own."""
+        self.info: bytes | None = None
+        """What is told of the repository, in place of the truth."""
+        self.headers: dict[str, str] = {}
+        """Further ones, of files."""
+        self.redirects: dict[str, str] = {}
+        """Where files are said to be."""
         self.between: Callable[[int], None] = lambda sent: None
         """Called before each chunk of a large file, with the bytes that were sent of it."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -68,7 +77,8 @@ class Hub:
         siblings: list[dict[str, object]] = []
         for name, content in self.files.items():
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324 - git's
-            about: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": blob}
+            size = self.stated.get(name, len(content))
+            about: dict[str, object] = {"rfilename": name, "size": size, "blobId": blob}
             if len(content) > SMALL:
                 digest = hashlib.sha256(content).hexdigest()
                 about["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 130}
@@ -88,7 +98,8 @@ class Hub:
                 elif path.startswith("/api/models/org/model/revision/"):
                     revision = path.rpartition("/")[2]
                     if revision in ("main", hub.commit):
-                        self._answer(200, json.dumps(hub._about()).encode())
+                        told = json.dumps(hub._about()).encode()
+                        self._answer(200, told if hub.info is None else hub.info)
                     else:
                         self._refuse(404, "RevisionNotFound")
                 elif path.startswith(f"/org/model/resolve/{hub.commit}/"):
@@ -98,14 +109,23 @@ class Hub:
 
             def _file(self, name: str) -> None:
                 wanted = self.headers["Range"]
-                hub.asked.append(Asked(name, wanted, self.headers["Authorization"]))
+                hub.asked.append(
+                    Asked(
+                        name, wanted, *map(self.headers.get, ("Authorization", "Accept-Encoding"))
+                    )
+                )
                 if hub.file_refusals:
                     self._refuse(hub.file_refusals.pop(0))
+                    return
+                if name in hub.redirects:
+                    self._answer(302, b"", Location=hub.redirects[name])
                     return
                 content = hub.sent.get(name, hub.files[name])
                 first = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
                 self.send_response(206 if wanted else 200)
                 self.send_header("Content-Length", str(len(content) - first))
+                for header, value in hub.headers.items():
+                    self.send_header(header, value)
                 self.end_headers()
                 large = len(content) > SMALL
                 end = len(content)

@@ -8,31 +8,27 @@ from threading import Event
 from typing import NamedTuple
 
 import httpx2
-from huggingface_hub import get_session
-from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import (
     build_hf_headers,  # pyright: ignore[reportUnknownVariableType] - of an unused parameter
-    hf_raise_for_status,
 )
 
+from embedsvc.bounds import HUB_UNSTATED_BYTES
+from embedsvc.checkpoints.hub_client import BrokenAnswer, Refused, opened
 from embedsvc.errors import Stopped
 
 TRIES = 6
 """Times in a row that nothing comes, until a download is given up."""
 PAUSE_SECONDS = 0.5
 """Before the second try; each time twice as long."""
-TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
-
-
-class BrokenFile(Exception):
-    """A file came as another than the hub says."""
+PIECE = 1 << 20
 
 
 class File(NamedTuple):
     """A file of a repository."""
 
     name: str
-    size: int
+    size: int | None
+    """Bytes, if the hub says it."""
     checksum: str
     """sha256 of a large one; of others git's, by which the hub names them."""
 
@@ -42,16 +38,20 @@ def part_of(blobs: Path, file: File) -> Path:
 
 
 def fetch(url: str, file: File, blobs: Path, advance: Callable[[int], None], stop: Event) -> None:
-    """Bring a file to its place, from where it was left; what is cut is taken up again."""
+    """Bring a file to its place, from where it was left; what is cut is taken up again.
+
+    Raises `BrokenAnswer` if it comes as another than the hub says, `Refused`, `httpx2.HTTPError`,
+    `Stopped` once `stop` is set.
+    """
     part = part_of(blobs, file)
     failures = 0
     while True:
         here = part.stat().st_size if part.exists() else 0
         try:
-            _stream(url, part, here, file.size, advance)
+            _stream(url, part, here, file, advance)
             break
-        except httpx2.HTTPError as error:
-            if isinstance(error, HfHubHTTPError) and not _passes(error.response.status_code):
+        except (httpx2.HTTPError, Refused) as error:
+            if isinstance(error, Refused) and not _passes(error.status):
                 raise
             came = part.exists() and part.stat().st_size > here
             failures = 0 if came else failures + 1
@@ -62,32 +62,40 @@ def fetch(url: str, file: File, blobs: Path, advance: Callable[[int], None], sto
     found = _checksum(part, file)
     if found != file.checksum:
         part.unlink()
-        raise BrokenFile(
+        raise BrokenAnswer(
             f"has a file that came broken, {file.name}: its checksum is {found}, the hub says "
             f"{file.checksum}; it was deleted"
         )
     part.replace(blobs / file.checksum)
 
 
-def _stream(url: str, part: Path, here: int, size: int, advance: Callable[[int], None]) -> None:
+def _stream(url: str, part: Path, here: int, file: File, advance: Callable[[int], None]) -> None:
     """Add what is missing of a file."""
+    size = file.size
     if here == size and part.exists():
         return
     headers = build_hf_headers()
-    if 0 < here < size:
+    wanted = size is not None and 0 < here < size
+    if wanted:
         headers["Range"] = f"bytes={here}-"
-    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as answer:
-        hf_raise_for_status(answer)
-        goes_on = answer.status_code == 206
+    most = HUB_UNSTATED_BYTES if size is None else size
+    with opened(url, headers) as answer:
+        goes_on = wanted and answer.status_code == 206
         with part.open("ab" if goes_on else "wb") as stream:
             here = here if goes_on else 0
-            for chunk in answer.iter_bytes():
-                stream.write(chunk)
+            for chunk in answer.iter_raw():
                 here += len(chunk)
+                if here > most:
+                    part.unlink()
+                    raise BrokenAnswer(
+                        f"has a file that does not end where it should, {file.name}: {most} bytes "
+                        "were to come; it was deleted"
+                    )
+                stream.write(chunk)
                 advance(here)
             stream.flush()
             os.fsync(stream.fileno())
-    if here < size:
+    if size is not None and here < size:
         raise httpx2.RemoteProtocolError("the connection was cut")
 
 
@@ -98,8 +106,10 @@ def _passes(status: int) -> bool:
 
 def _checksum(part: Path, file: File) -> str:
     if len(file.checksum) == 64:
-        with part.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    content = part.read_bytes()
-    head = b"blob %d\0" % len(content)
-    return hashlib.sha1(head + content, usedforsecurity=False).hexdigest()
+        digest = hashlib.sha256()
+    else:
+        digest = hashlib.sha1(b"blob %d\0" % part.stat().st_size, usedforsecurity=False)
+    with part.open("rb") as stream:
+        while piece := stream.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -9,28 +9,28 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
 
 import httpx2
+from filelock import Timeout
 from huggingface_hub import (
-    HfApi,
     constants,
     hf_hub_url,
     snapshot_download,  # pyright: ignore[reportUnknownVariableType] - of unused parameters
 )
 from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
-    RevisionNotFoundError,
 )
-from huggingface_hub.utils import WeakFileLock
+from huggingface_hub.utils import WeakFileLock, validate_repo_id
 
-from embedsvc.checkpoints.download import BrokenFile, File, fetch, part_of
+from embedsvc.bounds import HUB_BYTES, HUB_FILES
+from embedsvc.checkpoints.download import File, fetch, part_of
+from embedsvc.checkpoints.hub_client import BrokenAnswer, Info, Refused, ask
 from embedsvc.errors import Stopped
 
 Told = Callable[[int, int], None]
@@ -40,6 +40,12 @@ NOT_NEEDED = frozenset({"onnx", "openvino", "coreml", "gguf", "original"})
 """Folders with the model for others."""
 PATTERNS = ["*.json", "*.txt", "*.model", "model*.safetensors", "*/model*.safetensors"]
 """The same for huggingface_hub."""
+PLAIN = re.compile(r"[A-Za-z0-9_][\w.+=@ -]{0,99}", re.ASCII)
+"""A part of a file's name that is the same on every disk, and leads nowhere."""
+DEEPEST = 8
+"""Folders in each other."""
+LOCK_SECONDS = 1.0
+"""How often somebody who waits for another process looks whether to stop."""
 CHECKSUM = re.compile("[0-9a-f]{64}|[0-9a-f]{40}")
 COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -76,11 +82,9 @@ def kept(repo: str, revision: str | None) -> Path | None:
         commit = revision
         if not COMMIT.fullmatch(revision):
             commit = (root / "refs" / revision).read_text(encoding="ascii")
-        names = _list_of(root, commit).read_text(encoding="utf-8").splitlines()
-    except OSError:
+    except (OSError, ValueError):
         return None
-    folder = root / "snapshots" / commit
-    return folder if all((folder / name).is_file() for name in names) else None
+    return _complete(root, commit) if COMMIT.fullmatch(commit) else None
 
 
 def pull(
@@ -92,9 +96,9 @@ def pull(
     """
     try:
         return _download(repo, revision or constants.DEFAULT_REVISION, told, stop or Event())
-    except BrokenFile as error:
+    except BrokenAnswer as error:
         raise HubError(str(error)) from None
-    except (httpx2.HTTPError, HFValidationError, OSError) as error:
+    except (Refused, httpx2.HTTPError, HFValidationError, OSError) as error:
         unreachable = isinstance(error, httpx2.TransportError | OfflineModeIsEnabled)
         if unreachable and (folder := _from_others(repo, revision)):
             return folder
@@ -125,51 +129,91 @@ def delete(repo: str) -> int:
 
 
 def _download(repo: str, revision: str, told: Told | None, stop: Event) -> Path:
-    api = HfApi(endpoint=constants.ENDPOINT)
-    info = api.model_info(repo, revision=revision, files_metadata=True, timeout=10)
-    commit = info.sha or ""
-    files = [
-        File(each.rfilename, each.size or 0, each.lfs.sha256 if each.lfs else each.blob_id or "")
-        for each in info.siblings or ()
-        if _needed(each.rfilename)
-    ]
-    odd = [file.name for file in files if not CHECKSUM.fullmatch(file.checksum)]
-    if odd or not COMMIT.fullmatch(commit):
+    if stop.is_set():
+        raise Stopped(f"the download of {repo} was stopped")
+    validate_repo_id(repo)
+    info = ask(repo, revision, stop)
+    commit = info.sha
+    files = _files(info)
+    if not COMMIT.fullmatch(commit):
         raise HubError(f"is told of by {constants.ENDPOINT} without checksums")
     root = repo_folder(repo)
     blobs = root / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(root / "embedsvc.lock"):  # one process at a time
-        missing = [file for file in files if not (blobs / file.checksum).is_file()]
-        total = sum(file.size for file in files)
-        done = total - sum(file.size for file in missing)
-        _check_room(blobs, missing)
-        for file in missing:
-            url = hf_hub_url(repo, file.name, revision=commit, endpoint=constants.ENDPOINT)
-            before = done
+    with _locked(root / "embedsvc.lock", repo, stop):  # one process at a time
+        folder = _complete(root, commit)
+        if folder is None or not all((folder / file.name).is_file() for file in files):
+            _fetch_all(repo, commit, files, blobs, told, stop)
+            folder = _link(root, commit, files)
+        if revision != commit:
+            _write(root / "refs" / revision, commit)
+        return folder
 
-            def advance(here: int, before: int = before) -> None:
-                if stop.is_set():
-                    raise Stopped(f"the download of {repo} was stopped")
-                if told is not None:
-                    told(before + here, total)
 
-            advance(0)
-            fetch(url, file, blobs, advance, stop)
-            done += file.size
-        return _link(root, revision, commit, files)
+def _files(info: Info) -> list[File]:
+    """The files that are needed. Raises `HubError` where what the hub says of them cannot be."""
+    files = [
+        File(each.name, each.size, (each.lfs.sha256 if each.lfs else each.blob) or "")
+        for each in info.siblings
+        if _needed(each.name)
+    ]
+    if any(not CHECKSUM.fullmatch(file.checksum) for file in files):
+        raise HubError(f"is told of by {constants.ENDPOINT} without checksums")
+    if len({file.name for file in files}) < len(files):
+        raise HubError(f"has a file twice, says {constants.ENDPOINT}")
+    if len(files) > HUB_FILES or sum(file.size or 0 for file in files) > HUB_BYTES:
+        raise HubError(
+            f"is too large: at most {HUB_FILES} files and {HUB_BYTES >> 30} GiB are downloaded"
+        )
+    return files
+
+
+def _fetch_all(
+    repo: str, commit: str, files: list[File], blobs: Path, told: Told | None, stop: Event
+) -> None:
+    """Bring what is not here yet."""
+    missing = [file for file in files if not (blobs / file.checksum).is_file()]
+    total = sum(file.size or 0 for file in files)
+    done = total - sum(file.size or 0 for file in missing)
+    _check_room(blobs, missing)
+    for file in missing:
+        url = hf_hub_url(repo, file.name, revision=commit, endpoint=constants.ENDPOINT)
+        before = done
+
+        def advance(here: int, before: int = before) -> None:
+            if stop.is_set():
+                raise Stopped(f"the download of {repo} was stopped")
+            if told is not None:
+                told(before + here, max(total, before + here))
+
+        advance(0)
+        fetch(url, file, blobs, advance, stop)
+        done += file.size or 0
+
+
+@contextmanager
+def _locked(file: Path, repo: str, stop: Event) -> Generator[None]:
+    """While no other process downloads the repository. Raises `Stopped`."""
+    with ExitStack() as held:
+        while True:
+            with suppress(Timeout):
+                held.enter_context(WeakFileLock(file, timeout=LOCK_SECONDS))
+                break
+            if stop.is_set():
+                raise Stopped(f"the download of {repo} was stopped")
+        yield
 
 
 def _needed(name: str) -> bool:
     *folders, last = name.split("/")
-    if any(part.startswith(".") for part in (*folders, last)) or not NOT_NEEDED.isdisjoint(folders):
+    if len(folders) > DEEPEST or not all(PLAIN.fullmatch(part) for part in (*folders, last)):
         return False
-    return NEEDED.fullmatch(last) is not None
+    return NOT_NEEDED.isdisjoint(folders) and NEEDED.fullmatch(last) is not None
 
 
 def _check_room(folder: Path, missing: list[File]) -> None:
     here = sum(part.stat().st_size for file in missing if (part := part_of(folder, file)).exists())
-    needed, free = sum(file.size for file in missing) - here, shutil.disk_usage(folder).free
+    needed, free = sum(file.size or 0 for file in missing) - here, shutil.disk_usage(folder).free
     if needed > free:
         raise HubError(
             f"does not fit on the disk: {needed / 1e6:,.1f} MB are to come, and {folder} has "
@@ -177,20 +221,35 @@ def _check_room(folder: Path, missing: list[File]) -> None:
         )
 
 
-def _link(root: Path, revision: str, commit: str, files: list[File]) -> Path:
-    """The folder with the files under their names; it counts as complete from the end on."""
+def _link(root: Path, commit: str, files: list[File]) -> Path:
+    """The folder with the files under their names; it counts as complete from the end on.
+
+    Who reads there meanwhile finds every file that was there: links that are right stay, and others
+    are exchanged in one step.
+    """
     folder = root / "snapshots" / commit
     folder.mkdir(parents=True, exist_ok=True)
+    new = root / "link.new"
     for file in files:
         link = folder / file.name
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        blob = root / "blobs" / file.checksum
-        link.symlink_to(os.path.relpath(blob, link.parent))
-    if revision != commit:
-        _write(root / "refs" / revision, commit)
+        target = os.path.relpath(root / "blobs" / file.checksum, link.parent)
+        if not (link.is_symlink() and os.readlink(link) == target):  # noqa: PTH115 - as it is written
+            new.unlink(missing_ok=True)
+            new.symlink_to(target)
+            new.replace(link)
     _write(_list_of(root, commit), "\n".join(file.name for file in files))
     return folder
+
+
+def _complete(root: Path, commit: str) -> Path | None:
+    """The folder of a commit, if all of its files are here."""
+    folder = root / "snapshots" / commit
+    try:
+        names = _list_of(root, commit).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    return folder if all((folder / name).is_file() for name in names) else None
 
 
 def _list_of(root: Path, commit: str) -> Path:
@@ -224,18 +283,19 @@ def _in_words(error: Exception, repo: str, revision: str | None) -> str:
     hub = constants.ENDPOINT
     if isinstance(error, OfflineModeIsEnabled):
         return "is not on this disk, and HF_HUB_OFFLINE keeps it from being downloaded"
-    if isinstance(error, GatedRepoError):
-        return f"is gated: accept its terms at {hub}/{repo}, and set HF_TOKEN to a token of yours"
-    if isinstance(error, RevisionNotFoundError):
-        return f"has no revision `{revision}`"
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
+    if isinstance(error, Refused):
+        if error.code == "GatedRepo":
+            return (
+                f"is gated: accept its terms at {hub}/{repo}, and set HF_TOKEN to a token of yours"
+            )
+        if error.code == "RevisionNotFound":
+            return f"has no revision `{revision}`"
         told = {
             401: f"is not shown by {hub} to everybody, if it exists: set HF_TOKEN",
             403: f"may not be read with this HF_TOKEN, says {hub}",
             404: f"does not exist at {hub}",
         }
-        return told.get(status, f"could not be downloaded: {hub} answered {status}")
+        return told.get(error.status, f"could not be downloaded: {hub} answered {error.status}")
     if isinstance(error, httpx2.TransportError):
         return f"could not be downloaded: {hub} cannot be reached ({error})"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

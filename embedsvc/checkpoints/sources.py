@@ -36,6 +36,17 @@ def find_checkpoint(
     return folder
 
 
+def is_here(card: Card) -> bool:
+    """Whether the card's files are on this disk, so that nobody has to be asked for them."""
+    if _path(card, []) or _package(card, []):
+        return True
+    if card.repo is None:
+        return False
+    from embedsvc.checkpoints import hub
+
+    return hub.kept(card.repo, card.revision) is not None
+
+
 def _path(card: Card, looked: list[str]) -> Path | None:
     if card.path is None:
         return None

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from embedsvc.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from embedsvc.checkpoints.sources import find_checkpoint
+from embedsvc.checkpoints.sources import find_checkpoint, is_here
 from embedsvc.device import Device
 from embedsvc.encoder import Encoder, load_encoder
 from embedsvc.engine import Engine
@@ -32,8 +32,10 @@ class Loader:
     def __init__(self, device: Device, settings: Settings) -> None:
         self.device = device
         self._settings = settings
-        # Downloads take minutes, so they are apart from what is done with files that are here.
+        # Downloads take minutes, so they are apart from what is done with files that are here; and
+        # what clients made up does not keep the operator's models waiting.
         self._downloads = ThreadPoolExecutor(2, thread_name_prefix="download")
+        self._ad_hoc_downloads = ThreadPoolExecutor(2, thread_name_prefix="ad-hoc-download")
         self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
 
@@ -42,7 +44,10 @@ class Loader:
 
         Raises `CheckpointError`, also once `stop` is set.
         """
-        await self._on(self._downloads, partial(find_checkpoint, card, told, stop))
+        threads = self._ad_hoc_downloads if card.ad_hoc else self._downloads
+        if await self._on(self._files, partial(is_here, card)):
+            threads = self._files
+        await self._on(threads, partial(find_checkpoint, card, told, stop))
         return await self._on(self._files, partial(open_checkpoint, card))
 
     async def load(self, checkpoint: Checkpoint, told: Told) -> Engine:
@@ -83,7 +88,8 @@ class Loader:
 
     def close(self) -> None:
         """Start nothing more; return when what runs has ended."""
-        for threads in (self._downloads, self._files, self._tokenizing):
+        downloads = self._downloads, self._ad_hoc_downloads
+        for threads in (*downloads, self._files, self._tokenizing):
             threads.shutdown(cancel_futures=True)
 
     async def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
