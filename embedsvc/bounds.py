@@ -4,6 +4,27 @@ A bound is checked before work or memory is spent on what it bounds. What operat
 `settings`.
 """
 
+CHECKPOINT_JSON = 4 << 20
+"""Bytes of a checkpoint's file of settings, such as config.json; the largest known have about 1."""
+
+TENSOR_INDEX = 16 << 20
+"""Bytes of the index that says which shard has which tensor."""
+
+TENSOR_HEADER = 8 << 20
+"""Bytes of the header of a safetensors file; a model of a thousand tensors has about 0.1 MiB."""
+
+TOKENIZER_FILE = 64 << 20
+"""Bytes of a tokeniser's vocabulary or of tokenizer.json; those of 256 000 tokens have 34."""
+
+MODULES = 32
+"""Modules of a chain of sentence-transformers."""
+
+LAYERS = 1000
+"""Layers of a model, and modules of a list that has one for each."""
+
+VECTOR = 1 << 20
+"""Dimensions of a vector, on its way through a model's modules too."""
+
 MODEL_NAME = 200
 """Characters of a model's name, as a client sends it."""
 

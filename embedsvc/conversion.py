@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from embedsvc.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.files import Files
-from embedsvc.checkpoints.modules import BOOLEANS, NAMES, Normalize
+from embedsvc.checkpoints.modules import BOOLEANS, NAMES, Normalize, Truncate
 from embedsvc.checkpoints.packed_weights import quantize
 from embedsvc.checkpoints.tensors import (
     BITS,
@@ -29,6 +29,7 @@ from embedsvc.checkpoints.tensors import (
     Tensors,
     weight_files,
 )
+from embedsvc.checkpoints.transformer_settings import read_settings
 from embedsvc.errors import CheckpointError
 
 CODES: dict[Dtype, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -76,7 +77,10 @@ def convert(checkpoint: Checkpoint, out: Path, precision: Precision) -> None:
         skipped |= {n for n in names if n in other or n.endswith((".bin", ".npz", ".onnx", ".pt"))}
         return skipped | (weights if Path(folder) == checkpoint.folder else set())
 
-    shutil.copytree(checkpoint.root, out, ignore=ignored)
+    try:
+        shutil.copytree(checkpoint.root, out, ignore=ignored)
+    except (OSError, shutil.Error) as error:
+        raise CheckpointError(f"{checkpoint.root}: cannot be copied to {out}: {error}") from None
     inside = out / checkpoint.folder.relative_to(checkpoint.root)
     _write_weights(checkpoint.tensors(), inside / WEIGHTS, precision)
     _write_config(checkpoint, inside, precision)
@@ -174,15 +178,18 @@ def _complete(checkpoint: Checkpoint, out: Path, inside: Path) -> None:
         stated = files.read("config_sentence_transformers.json")
         _write(out / "config_sentence_transformers.json", {**stated, "prompts": card.prompts})
     if checkpoint.special_tokens:
-        stated = Files(card.id, inside).read("sentence_bert_config.json")
+        name, settings = read_settings(Files(card.id, inside))
+        stated = Files(card.id, inside).read(name)
         limit = {"max_seq_length": checkpoint.max_tokens}
-        _write(inside / "sentence_bert_config.json", {"do_lower_case": False, **stated, **limit})
+        _write(inside / name, {"do_lower_case": settings.do_lower_case, **stated, **limit})
     said = (out / "modules.json").is_file() and card.pooling is None and card.normalize is None
     if said or not checkpoint.special_tokens:
         return
     modules = [("Transformer", str(inside.relative_to(out)).removeprefix("."))]
     modules.append(("Pooling", "1_Pooling"))
     for step in checkpoint.steps:
+        if isinstance(step, Truncate):  # which is said elsewhere
+            continue
         own = f"{len(modules)}_Normalize"
         path = own if isinstance(step, Normalize) else step.folder.relative_to(checkpoint.root)
         modules.append((type(step).__name__, str(path)))

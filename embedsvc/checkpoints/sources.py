@@ -51,9 +51,29 @@ def _path(card: Card, looked: list[str]) -> Path | None:
     if card.path is None:
         return None
     if card.path.is_dir():
-        return card.path
+        return _snapshot(card.id, card.path)
     looked.append(f"no folder {card.path}")
     return None
+
+
+def _snapshot(model: str, folder: Path) -> Path:
+    """The folder, or the files in it if it is a repository's in the hub's cache: those of its main
+    branch, or the only ones there are. Raises `CheckpointError` if neither can be told."""
+    snapshots = folder / "snapshots"
+    if not snapshots.is_dir() or (folder / "config.json").exists():
+        return folder
+    each = [entry for entry in snapshots.iterdir() if entry.is_dir()]
+    main = folder / "refs" / "main"
+    if main.is_file():
+        with main.open("rb") as stream:
+            commit = stream.read(100).decode(errors="replace").strip()
+        each = [entry for entry in each if entry.name == commit] or each
+    if len(each) != 1:
+        raise CheckpointError(
+            f"model `{model}`: {folder}: is a repository of the hub's cache with {len(each)} "
+            "commits: give the `path` of one in its folder `snapshots`"
+        )
+    return each[0]
 
 
 def _package(card: Card, looked: list[str]) -> Path | None:

@@ -1,5 +1,6 @@
 """The weights of a checkpoint, read strictly: none missing, none left over, none misshapen."""
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -11,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from embedsvc.bounds import TENSOR_HEADER
+from embedsvc.checkpoints.files import Files
+from embedsvc.checkpoints.kinds import found_instead, kind_of
 from embedsvc.checkpoints.packed_weights import Quantized, expand
 from embedsvc.errors import CheckpointError
 
@@ -18,7 +22,6 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 OLD_WEIGHTS = "weights.safetensors"
 """What MLX's tools wrote before they took up the common name."""
-NOT_OPENED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "weights.npz")
 
 BITS, GROUP_SIZES = (4, 8), (32, 64, 128)
 DTYPES = {
@@ -31,6 +34,8 @@ DTYPES = {
     "U32": "<u4",
 }
 """NumPy's names for safetensors' types; bfloat16 is the upper half of a float32."""
+DIMENSIONS = 8
+"""Of a tensor, at most."""
 
 HOLDERS = re.compile(r"^(bert|roberta|mpnet|distilbert|new|model|auto_model)\.")
 """What holds a model in the class that saved it, in front of its tensors' names."""
@@ -112,9 +117,10 @@ class Tensors:
             value = self.take_stored(name)
             self._check(name, value.shape, (outputs, inputs))
             return self._floats(name, value)
-        packed = self.take_stored(name)
-        scales = self._floats(name, self.take_stored(f"{stem}.scales"))
-        biases = self._floats(name, self.take_stored(f"{stem}.biases"))
+        parts = [self.take_stored(part) for part in (name, f"{stem}.scales", f"{stem}.biases")]
+        if any(part.ndim != 2 or not part.size for part in parts):
+            raise self.error(f"tensor `{name}` is quantised, but not a matrix")
+        packed, scales, biases = parts[0], *(self._floats(name, part) for part in parts[1:])
         bits, group_size = packed.shape[1] * 32 / inputs, inputs / scales.shape[1]
         if packed.dtype != np.uint32 or bits not in BITS or group_size not in GROUP_SIZES:
             raise self.error(
@@ -132,9 +138,12 @@ class Tensors:
         entry = self._entry(name)
         del self._left[name]
         count = math.prod(entry.shape)
-        value: NDArray[Any] = np.fromfile(
-            entry.file, DTYPES[entry.dtype], count, offset=entry.offset
-        ).reshape(entry.shape)
+        with Files(self._model, entry.file.parent).open(entry.file.name) as stream:
+            stream.seek(entry.offset)
+            flat: NDArray[Any] = np.fromfile(stream, DTYPES[entry.dtype], count)
+        if len(flat) < count:
+            raise self.error(f"tensor `{name}`: {entry.file} ends before it does")
+        value = flat.reshape(entry.shape)
         if self._taken is not None:
             self._taken(value.nbytes)
         if entry.dtype == "BF16":
@@ -169,22 +178,18 @@ class Tensors:
 
 def weight_files(model: str, folder: Path) -> list[Path]:
     """The safetensors files of a folder: one, or the shards that its index lists."""
+    files = Files(model, folder)
     for name in (WEIGHTS, OLD_WEIGHTS):
-        if (folder / name).is_file():
+        if files.has(name):
             return [folder / name]
-    index = folder / INDEX
-    if index.is_file():
-        try:
-            listed = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()
-        except msgspec.MsgspecError as error:
-            raise CheckpointError(f"model `{model}`: {index}: {error}") from None
-        return [folder / Path(name).name for name in sorted(set(listed))]
-    said = f"model `{model}`: {folder}: {WEIGHTS} is missing"
-    for name in NOT_OPENED:
-        if (folder / name).is_file():
-            said += f"; {name} is there, but only safetensors files are opened"
-            break
-    raise CheckpointError(said)
+    if files.has(INDEX):
+        listed = files.read_as(INDEX, _Index)
+        named = listed.weight_map.values() if listed else ()
+        shards = {Path(name).name for name in named}
+        if not shards:
+            raise files.error(INDEX, "lists no shard")
+        return [folder / name for name in sorted(shards)]
+    raise CheckpointError(f"model `{model}`: {folder}: {WEIGHTS} is missing{found_instead(folder)}")
 
 
 class _Index(msgspec.Struct):
@@ -192,24 +197,43 @@ class _Index(msgspec.Struct):
 
 
 def _entries(model: str, file: Path) -> list[Entry]:
-    """The tensors of a file."""
+    """The tensors of a file, whose header was checked.
+
+    The header is read twice, since the library gives no offsets; it says whether they lie within
+    the file, one behind the other and as long as their shapes.
+    """
+    files = Files(model, file.parent)
+    with files.open(file.name) as stream:
+        beginning = stream.read(100)
+        length = int.from_bytes(beginning[:8], "little")
+        if length > TENSOR_HEADER or len(beginning) < 8:
+            said = f"is no safetensors file, or has a header of {length} bytes"
+            raise files.error(file.name, kind_of(beginning) or said)
+        stream.seek(8)
+        content = stream.read(length)
     try:
-        with safe_open(file, framework="numpy"):  # checks the header
+        with safe_open(file, framework="numpy"):
             pass
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header: dict[str, Any] = msgspec.json.decode(stream.read(length))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"model `{model}`: {file}: {error}") from None
+        header: dict[str, Any] = json.loads(content, object_pairs_hook=_unique)
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise files.error(file.name, f"{error}; it may be cut off: download it again") from None
     header.pop("__metadata__", None)
     entries: list[Entry] = []
     for raw, about in header.items():
-        if about["dtype"] not in DTYPES:
-            kind = about["dtype"]
-            raise CheckpointError(f"model `{model}`: {file}: tensor `{raw}` holds {kind}")
+        kind, shape = about["dtype"], about["shape"]
+        if kind not in DTYPES or len(shape) > DIMENSIONS:
+            raise files.error(file.name, f"tensor `{raw}` holds {kind} in shape {shape[:9]}")
         offset = 8 + length + about["data_offsets"][0]
-        entries.append(Entry(file, raw, about["dtype"], tuple(about["shape"]), offset))
+        entries.append(Entry(file, raw, kind, tuple(shape), offset))
     return entries
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, each of whose keys is there once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice")
+    return found
 
 
 def _plain(name: str, *, renamed: bool) -> str:
