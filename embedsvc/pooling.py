@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Pooling
-from embedsvc.checkpoints.modules import Activation, Dense, LayerNorm, Step
+from embedsvc.checkpoints.modules import Activation, Dense, LayerNorm, Step, Truncate
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import EmbeddingFailed
 from embedsvc.ops.base import Array, Ops
@@ -56,6 +56,8 @@ def _load(model: str, step: Step) -> Callable[[Floats], Floats]:
         return _dense(model, step)
     if isinstance(step, LayerNorm):
         return _layer_norm(model, step)
+    if isinstance(step, Truncate):
+        return lambda vectors: vectors[:, : step.size]
     return lambda vectors: finish(vectors, normalize=True)
 
 

@@ -31,7 +31,7 @@ async def vectors_of(
         field = wanted.fields.dimensions
         matryoshka.check(wanted.dimensions, engine.dimensions, card.dimensions, field)
     reading = Reading(
-        choose(engine.checkpoint.prompts, wanted, prompt),
+        choose(engine.checkpoint.prompts, wanted, prompt, engine.checkpoint.default_prompt),
         wanted.truncate or card.truncate,
         card.token_ids,
         wanted.fields.input,

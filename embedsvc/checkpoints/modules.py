@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
+from embedsvc.bounds import MODULES, VECTOR
 from embedsvc.cards import Pooling
-from embedsvc.checkpoints.files import Files
+from embedsvc.checkpoints.files import Files, as_array
 
 Activation = Literal["Identity", "Tanh", "ReLU", "Sigmoid", "SiLU", "GELU"]
 
@@ -58,7 +59,14 @@ class Normalize:
     """Vectors brought to length 1."""
 
 
-Step = Dense | LayerNorm | Normalize
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Vectors cut to their first dimensions, which leaves them shorter than 1."""
+
+    size: int
+
+
+Step = Dense | LayerNorm | Normalize | Truncate
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +89,11 @@ def read_modules(files: Files) -> Modules | None:
 
     Raises `CheckpointError` that names a module we do not have, or one out of place.
     """
-    listed = files.read_list("modules.json")
+    listed = files.read_as("modules.json", list[dict[str, Any]])
     if listed is None:
         return None
+    if len(listed) > MODULES:
+        raise files.error("modules.json", f"lists {len(listed)} modules, more than {MODULES}")
     kinds = [_kind(files, module) for module in listed]
     first = files.inside(_path(files, listed[0])) if listed else files
     static = kinds[:1] == ["StaticEmbedding"]
@@ -125,7 +135,10 @@ def _kind(files: Files, module: dict[str, Any]) -> str:
 
 
 def _path(files: Files, module: dict[str, Any]) -> str:
-    path = PurePosixPath(str(module.get("path", "")))
+    stated = module.get("path", "")
+    if not isinstance(stated, str) or not stated.isprintable():
+        raise files.error("modules.json", f"`path` must be the name of a folder, not {stated!r}")
+    path = PurePosixPath(stated)
     if path.is_absolute() or ".." in path.parts:
         raise files.error("modules.json", f"path `{path}` leaves the folder")
     return str(path)
@@ -137,20 +150,30 @@ def _pooling(files: Files) -> tuple[tuple[Pooling, ...], bool]:
         raise files.error("config.json", "does not say how to pool")
     named: Any = config.get("pooling_mode")
     if named is None:
-        unknown = {k for k, on in config.items() if k.startswith("pooling_mode_") and on}
-        unknown -= BOOLEANS.keys()
+        stated = [key for key in config if key.startswith("pooling_mode_")]
+        unknown = {key for key in stated if _switch(files, config, key)} - BOOLEANS.keys()
         if unknown:
             raise files.error("config.json", f"pooling `{min(unknown)}` is not supported")
         # sentence-transformers takes the mean where none is switched on.
         modes: list[Pooling] = [mode for key, mode in BOOLEANS.items() if config.get(key)]
         modes = modes or ["mean"]
     else:
-        names = [named] if isinstance(named, str) else [str(name) for name in named]
-        for name in names:
+        names = [named] if isinstance(named, str) else as_array(named)
+        if names is None or not 1 <= len(names) <= len(NAMES):
+            raise files.error("config.json", f"`pooling_mode` of {names!r} is not supported")
+        for name in map(str, names):
             if name not in NAMES:
                 raise files.error("config.json", f"pooling `{name}` is not supported")
         modes = [NAMES[name] for name in names]
-    return tuple(modes), bool(config.get("include_prompt", True))
+    return tuple(modes), _switch(files, config, "include_prompt", default=True)
+
+
+def _switch(files: Files, config: dict[str, Any], key: str, *, default: bool = False) -> bool:
+    """A key of a config.json that is true or false."""
+    value = config.get(key, default)
+    if not isinstance(value, bool):
+        raise files.error("config.json", f"`{key}` must be true or false, not {value!r}")
+    return value
 
 
 def _dense(files: Files) -> Dense:
@@ -163,15 +186,15 @@ def _dense(files: Files) -> Dense:
         files.folder,
         _size(files, "in_features"),
         _size(files, "out_features"),
-        bool(config.get("bias", True)),
+        _switch(files, config, "bias", default=True),
         activation,  # pyright: ignore[reportArgumentType] - checked above
-        bool(config.get("use_residual", False)),
+        _switch(files, config, "use_residual"),
     )
 
 
 def _size(files: Files, key: str) -> int:
     size = files.read("config.json").get(key)
-    if not isinstance(size, int) or size < 1:
+    if type(size) is not int or not 1 <= size <= VECTOR:
         raise files.error("config.json", f"`{key}` must be a size, not `{size}`")
     return size
 

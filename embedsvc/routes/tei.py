@@ -94,7 +94,7 @@ async def tokenize(request: Request) -> Response:
     texts = _texts(request, sent.inputs)
     async with _model(request, sent.model) as (name, engine):
         wanted = EmbeddingRequest(model=name, inputs=texts, prompt_name=sent.prompt_name)
-        prompt = choose(engine.checkpoint.prompts, wanted, None)
+        prompt = choose(engine.checkpoint.prompts, wanted, None, engine.checkpoint.default_prompt)
         texts = [prompt + text for text in texts]
         explained = await engine.explain(texts, special=sent.add_special_tokens)
     answer = [_tokens(text, encoding) for text, encoding in zip(texts, explained, strict=True)]

@@ -56,8 +56,10 @@ def _prompt(name: str, prompts: Prompts) -> str | None:
     return next((known for known in (*SAME, *prompts) if known.lower() == name), None)
 
 
-def choose(prompts: Prompts, request: EmbeddingRequest, from_model: str | None) -> str:
-    """The text that a request wants before its inputs.
+def choose(
+    prompts: Prompts, request: EmbeddingRequest, from_model: str | None, default: str = ""
+) -> str:
+    """The text that a request wants before its inputs, the model's `default` if it says none.
 
     `from_model` is the prompt that the name of its model names. Raises `BadRequest`.
     """
@@ -67,7 +69,7 @@ def choose(prompts: Prompts, request: EmbeddingRequest, from_model: str | None) 
         return _named(prompts, "prompt_name", request.prompt_name)
     if request.input_type is not None:
         return _named(prompts, "input_type", request.input_type)
-    return "" if from_model is None else _named(prompts, "model", from_model)
+    return default if from_model is None else _named(prompts, "model", from_model)
 
 
 def _named(prompts: Prompts, field: str, name: str) -> str:

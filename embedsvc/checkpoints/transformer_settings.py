@@ -1,0 +1,95 @@
+"""What sentence-transformers keeps beside a transformer: its limit of tokens, and lower-casing."""
+
+from typing import Any
+
+import msgspec
+
+from embedsvc.checkpoints.files import Files, as_object
+
+FILES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+"""Names that it may have; the first that says anything is taken."""
+WITHOUT_EFFECT = {
+    "model_kwargs": ("attn_implementation", "dtype", "torch_dtype", "low_cpu_mem_usage",
+                     "use_safetensors", "device_map", "add_pooling_layer", "trust_remote_code"),
+    "processor_kwargs": ("model_max_length", "padding_side", "padding", "use_fast",
+                         "trust_remote_code"),
+    "config_kwargs": ("use_memory_efficient_attention", "unpad_inputs", "use_cache",
+                      "trust_remote_code"),
+}  # fmt: skip
+"""What may be said there and changes no vector, or is obeyed."""
+WITHOUT_EFFECT_ON_TEXTS = ("padding", "truncation", "return_tensors", "pad_to_multiple_of")
+OLD_NAMES = {
+    "model_args": "model_kwargs",
+    "tokenizer_args": "processor_kwargs",
+    "config_args": "config_kwargs",
+}
+
+
+class TransformerSettings(msgspec.Struct, frozen=True):
+    """Settings of the first module."""
+
+    max_seq_length: int | None = None
+    """Tokens of a text, special tokens included."""
+    do_lower_case: bool = False
+    """Whether texts are lower-cased before all else."""
+
+
+def read_settings(files: Files) -> tuple[str, TransformerSettings]:
+    """The settings, and the file that has them.
+
+    Raises `CheckpointError` that names the file and what of it is not supported.
+    """
+    for name in FILES:
+        stated = files.read(name)
+        if not stated:
+            continue
+        for old, new in OLD_NAMES.items():
+            if old in stated:
+                stated[new] = stated.pop(old)
+        _check(files, name, stated)
+        limit = stated.get("max_seq_length")
+        tokenizer: dict[str, Any] = stated.get("processor_kwargs") or {}
+        if "model_max_length" in tokenizer:  # which has the last word
+            limit = tokenizer["model_max_length"]
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise files.error(name, f"`max_seq_length` must be a number of tokens, not {limit!r}")
+        lower = stated.get("do_lower_case", False)
+        if not isinstance(lower, bool):
+            raise files.error(name, f"`do_lower_case` must be true or false, not {lower!r}")
+        return name, TransformerSettings(limit, lower)
+    return FILES[0], TransformerSettings()
+
+
+def _check(files: Files, name: str, stated: dict[str, Any]) -> None:
+    """Raise if it asks for what is not done here."""
+    task = stated.get("transformer_task", "feature-extraction")
+    if task != "feature-extraction":
+        raise files.error(name, f"`transformer_task` of `{task}` is not supported")
+    for key in ("query_length", "document_length", "query_expansion", "tokenizer_name_or_path"):
+        if stated.get(key) is not None:
+            raise files.error(name, f"`{key}` is not supported")
+    for key, known in WITHOUT_EFFECT.items():
+        given = as_object(stated.get(key) or {})
+        if given is None:
+            raise files.error(name, f"`{key}` must be an object")
+        for inner in given:
+            if inner not in known:
+                raise files.error(name, f"`{inner}` in `{key}` is not supported")
+    processing = as_object(stated.get("processing_kwargs") or {})
+    for key in ("common", "text"):
+        given = as_object((processing or {}).get(key) or {})
+        if processing is None or given is None:
+            raise files.error(name, "`processing_kwargs` must be an object of objects")
+        for inner in given:
+            if inner not in WITHOUT_EFFECT_ON_TEXTS:
+                raise files.error(name, f"`{inner}` in `processing_kwargs` is not supported")
+    if "text" not in (as_object(stated.get("modality_config", {"text": {}})) or {}):
+        raise files.error(name, "`modality_config` has no text: not a model of text")
