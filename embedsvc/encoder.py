@@ -1,29 +1,21 @@
 """A checkpoint in memory: token ids in, vectors out."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc import pooling
-from embedsvc.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.cost import measure
-from embedsvc.errors import CheckpointError, EmbeddingFailed
-from embedsvc.models import (
-    EXCEED_FLOAT16,
-    Architecture,
-    fallback,
-    find_architecture,
-    read_config,
-)
+from embedsvc.errors import CheckpointError, DoesNotFit, EmbeddingFailed
+from embedsvc.models import fallback
 from embedsvc.ops.base import Array, Batch, Ops, TokenIds
+from embedsvc.plan import Plan, make_plan
 from embedsvc.texts.late_chunking import pool as pool_spans
 from embedsvc.texts.tokens import SpannedText, Text
 from embedsvc.turns import InTurn, Stepwise, at_once
-from embedsvc.wording import plain_types
 
 
 class Begun(NamedTuple):
@@ -39,21 +31,23 @@ class Encoder:
     def __init__(
         self,
         ops: Ops,
-        checkpoint: Checkpoint,
-        architecture: Architecture,
-        config: Any,
+        plan: Plan,
         in_turn: InTurn,
         taken: Callable[[int], None] | None,
     ) -> None:
+        checkpoint, architecture, config = plan.checkpoint, plan.architecture, plan.config
         self._ops = ops
         self._checkpoint = checkpoint
-        tensors = checkpoint.tensors(taken)
+        self.rows = plan.rows
+        """Tokens that there are vectors for; None where that is not known."""
+        tensors, longest = checkpoint.tensors(taken), checkpoint.max_tokens
         if in_turn is at_once:
-            weights = architecture.prepare(ops, tensors, config)
+            weights = architecture.prepare(ops, tensors, config, longest)
         elif architecture is fallback:
-            weights = in_turn(lambda: architecture.prepare(ops, tensors, config))
+            weights = in_turn(lambda: architecture.prepare(ops, tensors, config, longest))
         else:
-            weights = architecture.prepare(cast(Ops, Stepwise(ops, in_turn)), tensors, config)
+            stepwise = cast(Ops, Stepwise(ops, in_turn))
+            weights = architecture.prepare(stepwise, tensors, config, longest)
         self._steps = pooling.load_steps(checkpoint.card.id, checkpoint.steps)
 
         def forward(ops: Ops, batch: Batch) -> Array:
@@ -68,13 +62,11 @@ class Encoder:
         self.dtype = ops.dtype
         # Passes now: errors show at load, and the first request does not pay for first use.
         try:
-            first = in_turn(
-                lambda: self.encode([np.zeros(min(2, checkpoint.max_tokens), np.int32)])
-            )
+            first = in_turn(lambda: self.encode([np.zeros(min(2, longest), dtype=np.int32)]))
         except (CheckpointError, EmbeddingFailed) as error:
-            raise CheckpointError(f"model `{checkpoint.card.id}`: {error}") from None
+            raise tensors.error(str(error)) from None
         self.dimensions = first.shape[1]
-        typical = [np.zeros(min(n, checkpoint.max_tokens), dtype=np.int32) for n in range(32, 64)]
+        typical = [np.zeros(min(n, longest), dtype=np.int32) for n in range(32, 64)]
         ops.tune(lambda: self.encode(typical), in_turn)
         self.cost = measure(self.encode, checkpoint.max_tokens, ops.max_batch_tokens, in_turn)
 
@@ -137,42 +129,20 @@ def load_encoder(
     checkpoint: Checkpoint,
     in_turn: InTurn = at_once,
     taken: Callable[[int], None] | None = None,
+    plan: Plan | None = None,
 ) -> Encoder:
     """The checkpoint on the device, tried with one small batch.
 
     What has to be done on the device is done `in_turn`, step by step; `taken` is told the bytes of
-    each tensor that was read.
+    each tensor that was read; `plan` is made anew if it is not given.
 
-    Raises `CheckpointError` that names what is missing, wrong or not supported.
+    Raises `CheckpointError` that names what is missing, wrong or not supported, `DoesNotFit` if
+    the device has less memory than the weights take.
     """
-    architecture, config = find_pass(checkpoint, ops.dtype)
-    return Encoder(ops, checkpoint, architecture, config, in_turn, taken)
-
-
-def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
-    """The architecture that computes a checkpoint in that dtype, and its config.
-
-    Raises `CheckpointError` if there is none, or the checkpoint is not as it takes them.
-    """
-    model, kind = checkpoint.card.id, checkpoint.model_type
-    architecture: Architecture | None = find_architecture(kind, checkpoint.config)
-    if dtype == "float16" and kind in EXCEED_FLOAT16:
-        raise CheckpointError(
-            f'model `{model}`: {kind} exceeds float16; give its card `dtype = "bfloat16"`'
-        )
-    try:
-        if architecture is None:
-            fallback.check(kind)
-            architecture = fallback
-        config = read_config(architecture, checkpoint.config)
-    except msgspec.ValidationError as error:
-        raise CheckpointError(f"model `{model}`: config.json: {plain_types(str(error))}") from None
-    except CheckpointError as error:
-        raise CheckpointError(f"model `{model}`: {error}") from None
-    longest = getattr(config, "longest", checkpoint.max_tokens)
-    if checkpoint.max_tokens > longest:
-        raise CheckpointError(
-            f"model `{model}`: it takes {longest} tokens, not {checkpoint.max_tokens}; "
-            f"give its card `max_tokens = {longest}`"
-        )
-    return architecture, config
+    if plan is None:
+        plan = make_plan(checkpoint, ops.dtype, packed=ops.name == "mlx")
+    if plan.size > ops.memory:
+        needed, there = (f"{size / 1e9:.3g} GB" for size in (plan.size, ops.memory))
+        model = checkpoint.card.id
+        raise DoesNotFit(f"model `{model}` needs {needed}, and the device has {there}")
+    return Encoder(ops, plan, in_turn, taken)

@@ -100,7 +100,8 @@ class Engine:
         Raises whatever goes wrong.
         """
         began = time.monotonic()
-        (vector,) = await self._encode([np.zeros(2, np.int32)])
+        length = min(2, self.checkpoint.max_tokens)
+        (vector,) = await self._encode([np.zeros(length, np.int32)])
         if self._first_check is None:
             self._first_check = vector
         lengths = np.linalg.norm(vector) * np.linalg.norm(self._first_check)

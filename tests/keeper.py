@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Card, read_cards
-from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.device import Device
 from embedsvc.engine import Engine
 from embedsvc.errors import CheckpointError
 from embedsvc.instances.instance import Instance, State
 from embedsvc.instances.loading import Loader, Told
-from embedsvc.instances.memory import weights_size
 from embedsvc.instances.registry import Registry
 from embedsvc.ops.numpy import NumpyOps
+from embedsvc.plan import Plan, make_plan
 from embedsvc.settings import Settings
 from tests.checkpoints import write_bert
 
@@ -34,13 +34,14 @@ class Slow(Loader):
         self.loads: list[str] = []
         self.broken: set[str] = set()
 
-    async def load(self, checkpoint: Checkpoint, told: Told) -> Engine:
-        self.loads.append(checkpoint.card.id)
+    async def load(self, plan: Plan, told: Told) -> Engine:
+        model = plan.checkpoint.card.id
+        self.loads.append(model)
         self.called.set()
         await self.gate.wait()
-        if checkpoint.card.id in self.broken:
-            raise CheckpointError(f"model `{checkpoint.card.id}` is broken")
-        return await super().load(checkpoint, told)
+        if model in self.broken:
+            raise CheckpointError(f"model `{model}` is broken")
+        return await super().load(plan, told)
 
 
 class Keeper(Registry):
@@ -81,7 +82,7 @@ def write_cards(folder: Path, names: Sequence[str] = "abc", **about: str) -> int
     cards = [f"[models.{name}]\npath = 'tiny'\n" + about.get(name, "") + "\n" for name in names]
     (folder / "models.toml").write_text("".join(cards))
     checkpoint = open_checkpoint(Card(id="tiny", path=folder / "tiny"))
-    return weights_size(checkpoint, "float32", packed=False)
+    return make_plan(checkpoint, "float32", packed=False).size
 
 
 @asynccontextmanager

@@ -89,7 +89,7 @@ def hidden_states(ops: Ops, checkpoint: Checkpoint, texts: list[NDArray[np.int32
     architecture = find_architecture(checkpoint.model_type, checkpoint.config)
     assert architecture is not None
     config = read_config(architecture, checkpoint.config)
-    weights = architecture.prepare(ops, checkpoint.tensors(), config)
+    weights = architecture.prepare(ops, checkpoint.tensors(), config, checkpoint.max_tokens)
 
     def forward(ops: Ops, batch: Batch) -> Any:
         return architecture.forward(ops, weights, config, batch)

@@ -16,7 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from embedsvc.cards import Card, Cards
 from embedsvc.errors import CheckpointError, Stopped, Unavailable
-from embedsvc.instances import registry as registry_module
 from embedsvc.instances.instance import Instance
 from embedsvc.instances.registry import Registry
 from embedsvc.settings import Settings
@@ -63,11 +62,11 @@ class StubLoader:
         await self.steps.acquire()
         if stop.is_set():
             raise Stopped("stopped")
-        return SimpleNamespace(card=card)
+        return SimpleNamespace(card=card, size=SIZE)
 
-    async def load(self, checkpoint: Any, told: object) -> Any:
+    async def load(self, plan: Any, told: object) -> Any:
         await self.steps.acquire()
-        if checkpoint.card.id in self.failing:
+        if plan.card.id in self.failing:
             raise CheckpointError("broken")
         return StubEngine(self.steps)
 
@@ -230,17 +229,6 @@ class LifeCycle(RuleBasedStateMachine):
             self.loop.run_until_complete(end())
         finally:
             self.loop.close()
-
-
-registry_module_size = registry_module.weights_size
-
-
-def setup_module() -> None:
-    registry_module.weights_size = lambda *_, **__: SIZE  # type: ignore[assignment]
-
-
-def teardown_module() -> None:
-    registry_module.weights_size = registry_module_size
 
 
 logging.getLogger("hypothesis").setLevel(logging.WARNING)

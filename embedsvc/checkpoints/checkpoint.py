@@ -7,8 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from embedsvc.cards import Card, Pooling, Prompts
-from embedsvc.checkpoints.files import Files
-from embedsvc.checkpoints.modules import Modules, Normalize, Step, read_modules
+from embedsvc.checkpoints import transformer_settings
+from embedsvc.checkpoints.defaults import completed
+from embedsvc.checkpoints.files import Files, as_array, as_object
+from embedsvc.checkpoints.kinds import found_instead
+from embedsvc.checkpoints.modules import (
+    Dense,
+    LayerNorm,
+    Modules,
+    Normalize,
+    Step,
+    Truncate,
+    read_modules,
+)
+from embedsvc.checkpoints.prompts import read_prompts
 from embedsvc.checkpoints.sources import find_checkpoint, sha256
 from embedsvc.checkpoints.tensors import WEIGHTS, Tensors, weight_files
 from embedsvc.errors import CheckpointError
@@ -18,12 +30,23 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "sentence_bert_config.json",
+    *transformer_settings.FILES,
 )
 STATIC_MAX_TOKENS = 32768
 """Where nothing limits a text: it is looked up token by token."""
 POSITIONS_FROM = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Kinds that number positions from the padding token's id on, so that some are never reached."""
+CLASSES = {
+    "BertFor": "bert",
+    "BertModel": "bert",
+    "RobertaFor": "roberta",
+    "RobertaModel": "roberta",
+    "XLMRoberta": "xlm-roberta",
+    "DistilBert": "distilbert",
+    "Camembert": "camembert",
+    "MPNet": "mpnet",
+}
+"""How the classes begin that files name which are older than `model_type`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +60,7 @@ class Checkpoint:
     """In it, that of weights, config.json and tokeniser."""
     model_type: str
     config: dict[str, Any]
-    """config.json, for the architecture to read."""
+    """config.json with what it leaves out, for the architecture to read."""
     pooling: tuple[Pooling, ...]
     """Set side by side if there are several."""
     steps: tuple[Step, ...]
@@ -48,6 +71,8 @@ class Checkpoint:
     max_tokens: int
     """Tokens in one text, special tokens included."""
     prompts: Prompts
+    default_prompt: str
+    """The text before an input where none is asked for."""
 
     def fingerprint(self, *how: str) -> str:
         """A digest of all that a vector depends on: files and card, and `how` it is computed."""
@@ -55,9 +80,13 @@ class Checkpoint:
         parts += [sha256(f) for name in TOKENIZER_FILES if (f := self.folder / name).is_file()]
         for step in self.steps:
             parts.append(type(step).__name__)
-            if not isinstance(step, Normalize):
+            if isinstance(step, Dense | LayerNorm):
                 parts += _digests(self.card.id, step.folder)
+            elif isinstance(step, Truncate):
+                parts.append(str(step.size))
         parts.append(repr((self.pooling, self.normalize, sorted(self.prompts.items()))))
+        if self.card.plain_tokens:
+            parts.append(repr(self.card.plain_tokens))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def tensors(self, taken: Callable[[int], None] | None = None) -> Tensors:
@@ -90,7 +119,9 @@ def open_checkpoint(card: Card) -> Checkpoint:
     if not modules.include_prompt:
         raise root.error("modules.json", "a pooling without the prompt (`include_prompt` = false)"
                          " is not supported")  # fmt: skip
-    steps, normalize = _steps(card, modules)
+    stated = read_prompts(root, card)
+    cut = (Truncate(stated.truncate_dim),) if stated.truncate_dim else ()
+    steps, normalize = _steps(card, (*modules.steps, *cut))
     return Checkpoint(
         card=card,
         root=root.folder,
@@ -102,7 +133,8 @@ def open_checkpoint(card: Card) -> Checkpoint:
         normalize=normalize,
         special_tokens=not modules.static,
         max_tokens=_max_tokens(files, card, config, static=modules.static),
-        prompts=_prompts(root) if card.prompts is None else card.prompts,
+        prompts=stated.prompts if card.prompts is None else card.prompts,
+        default_prompt=stated.default,
     )
 
 
@@ -117,21 +149,39 @@ def _config(files: Files, modules: Modules) -> dict[str, Any]:
     config = files.read("config.json")
     if modules.static:
         return {**config, "model_type": "static"}
+    if files.has("adapter_config.json") and files.has("config.json"):
+        raise files.error(
+            "adapter_config.json",
+            "a LoRA adapter lies beside the model, and would not be applied: merge it into the "
+            "weights (peft's `merge_and_unload`), or take it away",
+        )
     if not config:
-        raise files.error("config.json", "is missing")
-    if "model_type" not in config:
+        raise files.error("config.json", "is missing" + found_instead(files.folder))
+    kind = config.setdefault("model_type", _kind(config))
+    if not isinstance(kind, str):
         raise files.error("config.json", "does not say its `model_type`")
-    mlx: dict[str, Any] = config.get("quantization") or {}
-    other: dict[str, Any] = config.get("quantization_config") or {}
-    way = other.get("quant_method") or mlx.get("mode", "affine")
-    if way != "affine":
-        raise files.error("config.json", f"weights quantised by `{way}` are not supported")
-    return config
+    for name, key in (("quantization", "mode"), ("quantization_config", "quant_method")):
+        about = as_object(config.get(name) or {})
+        if about is None:
+            raise files.error("config.json", f"`{name}` must be an object")
+        if about.get(key, "affine") != "affine":
+            raise files.error(
+                "config.json", f"weights quantised by `{about[key]}` are not supported"
+            )
+    return completed(config)
 
 
-def _steps(card: Card, modules: Modules) -> tuple[tuple[Step, ...], bool]:
+def _kind(config: dict[str, Any]) -> str | None:
+    """What old files say by a class alone: `BertModel`, `XLMRobertaForMaskedLM`."""
+    for name in as_array(config.get("architectures")) or ():
+        for beginning, kind in CLASSES.items():
+            if str(name).startswith(beginning):
+                return kind
+    return None
+
+
+def _steps(card: Card, steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], bool]:
     """What comes after pooling, and whether vectors are normalised at the end of it."""
-    steps = modules.steps
     normalize = isinstance(steps[-1], Normalize) if steps else False
     if normalize:
         steps = steps[:-1]
@@ -139,13 +189,15 @@ def _steps(card: Card, modules: Modules) -> tuple[tuple[Step, ...], bool]:
 
 
 def _max_tokens(files: Files, card: Card, config: dict[str, Any], *, static: bool) -> int:
-    if card.max_tokens and not static:
-        return card.max_tokens  # if the model has no positions for that, it does not load
-    tokenizer = files.read("tokenizer_config.json").get("model_max_length")
-    stated = files.read("sentence_bert_config.json").get("max_seq_length")
-    limits = [stated or tokenizer, _positions(config)]
     if static:
-        limits = [card.max_tokens, STATIC_MAX_TOKENS]
+        return min(card.max_tokens or STATIC_MAX_TOKENS, STATIC_MAX_TOKENS)
+    _, settings = transformer_settings.read_settings(files)
+    if card.max_tokens:
+        return card.max_tokens  # if the model has no positions for that, it does not load
+    tokenizer = files.read("tokenizer_config.json")
+    limits: list[Any] = [settings.max_seq_length, _positions(config)]
+    if settings.max_seq_length is None:
+        limits.append(tokenizer.get("model_max_length", tokenizer.get("max_len")))
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0]
     # Tokenisers that know no limit state one of 10^30.
     if not known or min(known) > 10**9:
@@ -164,14 +216,8 @@ def _positions(config: dict[str, Any]) -> int | None:
     positions = max((n for n in stated if isinstance(n, int)), default=None)
     if positions is None or config["model_type"] not in POSITIONS_FROM:
         return positions
-    padding: int | None = config.get("pad_token_id")
-    return positions - (1 if padding is None else padding) - 1
-
-
-def _prompts(files: Files) -> Prompts:
-    config = files.read("config_sentence_transformers.json")
-    stated: dict[str, str | None] = config.get("prompts") or {}
-    return {name: text for name, text in stated.items() if text is not None}
+    padding: Any = config.get("pad_token_id")
+    return positions - (padding if isinstance(padding, int) else 1) - 1
 
 
 def _digests(model: str, folder: Path) -> list[str]:

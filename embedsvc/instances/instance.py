@@ -13,10 +13,10 @@ from typing import Literal
 from uuid import uuid4
 
 from embedsvc.cards import Card
-from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.engine import Engine
 from embedsvc.errors import CheckpointError, SetupError, Stopped
 from embedsvc.instances.loading import Loader
+from embedsvc.plan import Plan
 
 State = Literal["unloaded", "downloading", "loading", "ready", "unloading", "failed"]
 FOREVER = -1.0
@@ -33,7 +33,7 @@ class Instance:
         *,
         keep_alive: float,
         pinned: bool,
-        find_room: Callable[["Instance", Checkpoint], Awaitable[None]],
+        find_room: Callable[["Instance", Plan], Awaitable[None]],
         changed: Callable[["Instance"], None],
     ) -> None:
         """`find_room` returns when there is memory for it; `changed` is told of every state."""
@@ -135,11 +135,11 @@ class Instance:
 
     async def _load(self) -> None:
         try:
-            checkpoint = await self._loader.fetch(self.card, self._tell("downloading"), self._stop)
+            plan = await self._loader.fetch(self.card, self._tell("downloading"), self._stop)
             self.progress = (0, 0)
             self._enter("loading")
-            await self._find_room(self, checkpoint)
-            self._engine = await self._loader.load(checkpoint, self._tell("loading"))
+            await self._find_room(self, plan)
+            self._engine = await self._loader.load(plan, self._tell("loading"))
             self.progress = (self.progress[1], self.progress[1])  # some tensors are not read
             self._enter("ready")
             if not self.users and self.keep_alive:  # 0: once it has been used

@@ -10,12 +10,13 @@ from threading import Event
 from typing import TypeVar
 
 from embedsvc.cards import Card
-from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.sources import find_checkpoint, is_here
 from embedsvc.device import Device
 from embedsvc.encoder import Encoder, load_encoder
 from embedsvc.engine import Engine
 from embedsvc.errors import CardsError
+from embedsvc.plan import Plan, make_plan
 from embedsvc.settings import Settings
 from embedsvc.store import Store
 from embedsvc.texts.tokenizer import open_tokenizer
@@ -39,7 +40,7 @@ class Loader:
         self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
 
-    async def fetch(self, card: Card, told: Told, stop: Event) -> Checkpoint:
+    async def fetch(self, card: Card, told: Told, stop: Event) -> Plan:
         """The card's files, downloaded if they are not here, and read but for the weights.
 
         Raises `CheckpointError`, also once `stop` is set.
@@ -48,13 +49,13 @@ class Loader:
         if await self._on(self._files, partial(is_here, card)):
             threads = self._files
         await self._on(threads, partial(find_checkpoint, card, told, stop))
-        return await self._on(self._files, partial(open_checkpoint, card))
+        return await self._on(self._files, partial(self._plan, card))
 
-    async def load(self, checkpoint: Checkpoint, told: Told) -> Engine:
+    async def load(self, plan: Plan, told: Told) -> Engine:
         """The checkpoint's engine. Raises `SetupError`."""
-        tokenizer = await self._on(self._files, partial(open_tokenizer, checkpoint))
-        entries = checkpoint.tensors().entries().values()
-        total, done = sum(entry.nbytes for entry in entries), 0
+        checkpoint = plan.checkpoint
+        tokenizer = await self._on(self._files, partial(open_tokenizer, checkpoint, plan.rows))
+        total, done = plan.stored, 0
 
         def taken(size: int) -> None:
             nonlocal done
@@ -63,7 +64,7 @@ class Loader:
 
         def load(in_turn: InTurn) -> Encoder:
             ops = in_turn(lambda: self.device.make_ops(checkpoint.card.dtype))
-            return load_encoder(ops, checkpoint, in_turn, taken)
+            return load_encoder(ops, checkpoint, in_turn, taken, plan)
 
         dtype = self.device.dtype(checkpoint.card.dtype)
         encoder, fingerprint = await asyncio.gather(
@@ -94,6 +95,11 @@ class Loader:
 
     async def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+    def _plan(self, card: Card) -> Plan:
+        """What is known of a card's files before room is made for them."""
+        dtype, packed = self.device.dtype(card.dtype), self.device.ops.name == "mlx"
+        return make_plan(open_checkpoint(card), dtype, packed=packed)
 
     def _store(self, fingerprint: str, dimensions: int) -> Store | None:
         """The model's vectors on disk, if they are to be kept there."""

@@ -1,10 +1,7 @@
 """How much memory the models that are loaded may take together, and how much each takes."""
 
-import math
 from collections.abc import Hashable
 
-from embedsvc.cards import Dtype
-from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.errors import DoesNotFit
 
 SHARE = 0.7
@@ -40,22 +37,6 @@ class Memory:
                 f"model `{model}` needs {in_words(size)}, and models may take "
                 f"{in_words(self.limit)}{others} (--max-memory)"
             )
-
-
-def weights_size(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> int:
-    """Bytes that a checkpoint's weights take in a dtype, quantised ones `packed` or not."""
-    item = 4 if dtype == "float32" else 2
-    size = 0
-    for entry in checkpoint.tensors().entries().values():
-        count = math.prod(entry.shape)
-        if entry.dtype != "U32":
-            size += count * item
-        elif packed:
-            size += count * 4
-        else:
-            bits = int(checkpoint.config.get("quantization", {}).get("bits", 4))
-            size += count * 32 // bits * item
-    return size
 
 
 def in_words(size: int) -> str:

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 from embedsvc.bounds import AD_HOC_MODELS, MODEL_NAME
 from embedsvc.cards import Card, Cards, Prompts, ad_hoc_card
-from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.device import Device
 from embedsvc.engine import Engine
 from embedsvc.errors import (
@@ -20,8 +19,9 @@ from embedsvc.errors import (
 from embedsvc.instances.description import Description, describe
 from embedsvc.instances.instance import Instance, State
 from embedsvc.instances.loading import Loader
-from embedsvc.instances.memory import SHARE, Memory, weights_size
+from embedsvc.instances.memory import SHARE, Memory
 from embedsvc.names import check_name
+from embedsvc.plan import Plan
 from embedsvc.settings import Settings
 from embedsvc.texts.prompts import split_name
 
@@ -238,10 +238,9 @@ class Registry:
         except SetupError as error:
             raise Unavailable(str(error)) from None
 
-    async def _find_room(self, instance: Instance, checkpoint: Checkpoint) -> None:
+    async def _find_room(self, instance: Instance, plan: Plan) -> None:
         """Take memory for an instance, and unload others for it; those who wait take turns."""
-        dtype = self.device.dtype(checkpoint.card.dtype)
-        size = weights_size(checkpoint, dtype, packed=self.device.ops.name == "mlx")
+        size = plan.size
         async with self._room:
             while not self.memory.fits(size):
                 others = [each for each in self.instances() if each is not instance and each.size]

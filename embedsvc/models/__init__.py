@@ -33,8 +33,11 @@ class Architecture(Protocol):
     If it has a `longest`, that is the number of tokens that the pass can take of one text.
     """
 
-    def prepare(self, ops: Ops, tensors: Tensors, config: Any) -> Any:
-        """Weights on the device from a checkpoint's tensors, all of which must be known."""
+    def prepare(self, ops: Ops, tensors: Tensors, config: Any, longest: int) -> Any:
+        """Weights on the device from a checkpoint's tensors, all of which must be known.
+
+        Tables by position are for texts of up to `longest` tokens.
+        """
         ...
 
     def forward(self, ops: Ops, weights: Any, config: Any, batch: Batch) -> Array:
@@ -75,6 +78,14 @@ def read_config(architecture: Architecture, config: dict[str, Any]) -> Any:
 
     Raises `msgspec.ValidationError` where that is missing, or asks for what is not supported.
     """
-    spellings: dict[str, str] = getattr(architecture, "SPELLINGS", {})
-    respelled = {spellings[name]: value for name, value in config.items() if name in spellings}
-    return msgspec.convert(respelled | config, architecture.Config)
+    return msgspec.convert(config, architecture.Config)
+
+
+def table_rows(architecture: Architecture, config: Any, tensors: Tensors) -> int | None:
+    """How many tokens there are vectors for, or None where only mlx-embeddings knows.
+
+    Raises `CheckpointError`.
+    """
+    if architecture is static:
+        return static.rows(tensors)
+    return getattr(config, "rows", None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.models.configs import Sizes
+from embedsvc.models.configs import Eps, Size, Sizes, refuse_remainder
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
 
@@ -18,10 +18,13 @@ UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
 class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    type_vocab_size: int
-    layer_norm_eps: float
+    type_vocab_size: Size
+    layer_norm_eps: Eps
     hidden_act: Literal["gelu"]
     position_embedding_type: Literal["absolute"] = "absolute"
+
+    def __post_init__(self) -> None:
+        refuse_remainder(self, "hidden_size", "num_attention_heads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,9 @@ class Weights:
     eps: float
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, *, first_position: int = 0) -> Weights:
+def prepare(
+    ops: Ops, tensors: Tensors, config: Config, longest: int, *, first_position: int = 0
+) -> Weights:
     """Weights on the device, from tensors under transformers' names.
 
     The tables of RoBERTa begin with positions that no token has; `first_position` skips them.
@@ -72,7 +77,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, *, first_position: int =
     types = tensors.take("embeddings.token_type_embeddings.weight", config.type_vocab_size, width)
     weights = Weights(
         words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
-        positions=ops.array(positions[first_position:] + types[0]),
+        positions=ops.array(positions[first_position:][:longest] + types[0]),
         norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),

@@ -1,30 +1,58 @@
-"""What the configs of several architectures have in common."""
+"""What the configs of several architectures have in common.
 
-from typing import Literal
+A config.json is somebody else's, so each number has bounds, and numbers that only make sense
+together are held against each other; what is not bounded here must fit the weights' shapes.
+"""
+
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
+
+from embedsvc.bounds import LAYERS
+
+Size = Annotated[int, Meta(ge=1, le=1 << 20)]
+"""Of a row, or of a part of one."""
+Rows = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+"""Of a table that is looked up by numbers of 32 bits."""
+Layers = Annotated[int, Meta(ge=1, le=LAYERS)]
+Eps = Annotated[float, Meta(gt=0, lt=1)]
+"""What keeps a norm from dividing by zero."""
+Base = Annotated[float, Meta(ge=1, le=1e12)]
+"""Of rotary positions."""
+Factor = Annotated[float, Meta(ge=1e-6, le=1e6)]
+"""What something is multiplied by."""
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """What nearly all spell alike."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
+    vocab_size: Rows
+    hidden_size: Size
+    num_hidden_layers: Layers
+    num_attention_heads: Size
+    intermediate_size: Size
+    max_position_embeddings: Rows
 
     @property
     def longest(self) -> int:
         """Tokens of the longest text there are positions for."""
         return self.max_position_embeddings
 
+    @property
+    def rows(self) -> int:
+        """Rows of the table of words."""
+        return self.vocab_size
+
+    def made(self, longest: int) -> int:
+        """Numbers in the tables that are made at load, for texts of so many tokens."""
+        return 0
+
 
 class RopeParameters(msgspec.Struct, frozen=True):
     """Rotary positions as transformers 5 writes them; no kind of scaling is known here."""
 
-    rope_theta: float
+    rope_theta: Base
     rope_type: Literal["default"] = "default"
 
 
@@ -41,3 +69,28 @@ def refuse_unless(config: msgspec.Struct, **wanted: object) -> None:
         found = getattr(config, name)
         if found != value:
             raise ValueError(f"`{name}` of {found} is not supported (only {value})")
+
+
+def refuse_remainder(config: msgspec.Struct, name: str, divisor: str) -> int:
+    """How often a field goes into another.
+
+    Raises `ValueError` that names both unless nothing is left over.
+    """
+    whole, part = getattr(config, name), getattr(config, divisor)
+    if whole % part:
+        raise ValueError(f"`{name}` of {whole} is not a multiple of `{divisor}`, {part}")
+    return whole // part
+
+
+def refuse_odd_heads(size: int) -> None:
+    """Raise `ValueError` unless heads have two halves, as rotary positions need them."""
+    if size % 2:
+        raise ValueError(f"heads of {size} cannot be turned by halves: their size must be even")
+
+
+def refuse_wrong_kinds(kinds: tuple[str, ...] | None, layers: int) -> None:
+    """Raise `ValueError` unless `layer_types`, where they are given, are one for each layer."""
+    if kinds is not None and len(kinds) != layers:
+        raise ValueError(
+            f"`layer_types` are {len(kinds)}, not one for each of `num_hidden_layers`, {layers}"
+        )

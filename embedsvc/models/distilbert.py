@@ -6,6 +6,7 @@ import msgspec
 
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.models import bert
+from embedsvc.models.configs import Layers, Rows, Size, refuse_remainder
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Attention, Ops
 
@@ -18,13 +19,21 @@ EPS = 1e-12
 class Config(msgspec.Struct, frozen=True):
     """What the pass reads of config.json."""
 
-    vocab_size: int
-    dim: int
-    n_layers: int
-    n_heads: int
-    hidden_dim: int
-    max_position_embeddings: int
+    vocab_size: Rows
+    dim: Size
+    n_layers: Layers
+    n_heads: Size
+    hidden_dim: Size
+    max_position_embeddings: Rows
     activation: Literal["gelu"]
+
+    def __post_init__(self) -> None:
+        refuse_remainder(self, "dim", "n_heads")
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table of words."""
+        return self.vocab_size
 
     @property
     def longest(self) -> int:
@@ -32,7 +41,7 @@ class Config(msgspec.Struct, frozen=True):
         return self.max_position_embeddings
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> bert.Weights:
     """Weights on the device, from tensors under transformers' names."""
     read = Reader(ops, tensors)
     width, inner, heads = config.dim, config.hidden_dim, config.n_heads
@@ -49,9 +58,10 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
         )
 
     places = config.max_position_embeddings
+    positions = tensors.take("embeddings.position_embeddings.weight", places, width)
     weights = bert.Weights(
         words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
-        positions=read.array("embeddings.position_embeddings.weight", places, width),
+        positions=ops.array(positions[:longest]),
         norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
         layers=tuple(layer(f"transformer.layer.{i}") for i in range(config.n_layers)),

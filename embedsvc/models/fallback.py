@@ -32,7 +32,7 @@ def installed() -> bool:
     return importlib.util.find_spec("mlx_embeddings") is not None
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config) -> Any:
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Any:
     """The model of mlx-embeddings, its weights read from the checkpoint's folder.
 
     Raises `CheckpointError` if the backend is not MLX, or the weights do not fit the model.

@@ -11,7 +11,20 @@ from typing import Literal
 import numpy as np
 
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.models.configs import RopeByLayer, Sizes, refuse_unless
+from embedsvc.models.configs import (
+    Base,
+    Eps,
+    Factor,
+    Layers,
+    RopeByLayer,
+    Rows,
+    Size,
+    Sizes,
+    refuse_odd_heads,
+    refuse_remainder,
+    refuse_unless,
+    refuse_wrong_kinds,
+)
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Ops, columns, rope_table
 
@@ -24,24 +37,31 @@ LayerType = Literal["full_attention", "sliding_attention"]
 class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    num_key_value_heads: int
-    head_dim: int
-    rms_norm_eps: float
-    query_pre_attn_scalar: float
-    sliding_window: int
+    num_key_value_heads: Size
+    head_dim: Size
+    rms_norm_eps: Eps
+    query_pre_attn_scalar: Factor
+    sliding_window: Rows
     hidden_activation: Literal["gelu_pytorch_tanh"]
     use_bidirectional_attention: bool = False
     layer_types: tuple[LayerType, ...] | None = None
-    sliding_window_pattern: int = 6
+    sliding_window_pattern: Layers = 6
     rope_parameters: RopeByLayer | None = None
-    rope_theta: float = 1_000_000.0
-    rope_local_base_freq: float = 10_000.0
+    rope_theta: Base = 1_000_000.0
+    rope_local_base_freq: Base = 10_000.0
     rope_scaling: None = None
     attn_logit_softcapping: None = None
     attention_bias: bool = False
 
     def __post_init__(self) -> None:
         refuse_unless(self, attention_bias=False)
+        refuse_remainder(self, "num_attention_heads", "num_key_value_heads")
+        refuse_odd_heads(self.head_dim)
+        refuse_wrong_kinds(self.layer_types, self.num_hidden_layers)
+
+    def made(self, longest: int) -> int:
+        """Numbers of the rotary positions of so many tokens, for each kind of layer."""
+        return longest * self.head_dim * len(set(self.kinds()))
 
     def kinds(self) -> tuple[LayerType, ...]:
         """What each layer attends to."""
@@ -94,14 +114,14 @@ class Weights:
     norm: Array  # (D,)
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
     """Weights on the device, from tensors under transformers' names."""
     read = Reader(ops, tensors)
     width, inner, size = config.hidden_size, config.intermediate_size, config.head_dim
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
 
     def view(kind: LayerType) -> View:
-        table = rope_table(size, config.theta(kind), config.longest)
+        table = rope_table(size, config.theta(kind), longest)
         attention = Attention(
             heads,
             kv_heads,

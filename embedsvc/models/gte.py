@@ -5,12 +5,21 @@ gte-multilingual-base, gte-base-en-v1.5 and arctic-embed-m-v2.0 are this archite
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.models.configs import Sizes, refuse_unless
+from embedsvc.models.configs import (
+    Base,
+    Eps,
+    Factor,
+    Sizes,
+    refuse_odd_heads,
+    refuse_remainder,
+    refuse_unless,
+)
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns, rope_table
 
@@ -21,7 +30,7 @@ UNUSED = ("pooler.", "classifier.", "lm_head.")
 class RopeScaling(msgspec.Struct, frozen=True):
     """Rotary positions stretched by fixed NTK (Su, 2023, kexue.fm/archives/9706, equation 6)."""
 
-    factor: float
+    factor: Factor
     type: Literal["ntk"]
     mixed_b: None = None
 
@@ -29,20 +38,20 @@ class RopeScaling(msgspec.Struct, frozen=True):
 class RopeParameters(msgspec.Struct, frozen=True):
     """Rotary positions as transformers 5 writes them."""
 
-    rope_theta: float
+    rope_theta: Base
     rope_type: Literal["default", "linear"] = "default"
-    factor: float = 1.0
+    factor: Factor = 1.0
 
 
 class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    type_vocab_size: int
-    layer_norm_eps: float
+    type_vocab_size: Annotated[int, Meta(ge=0)]
+    layer_norm_eps: Eps
     hidden_act: Literal["gelu"]
     layer_norm_type: Literal["layer_norm"] = "layer_norm"
     position_embedding_type: Literal["rope"] = "rope"
-    rope_theta: float = 160_000.0
+    rope_theta: Base
     rope_scaling: RopeScaling | None = None
     rope_parameters: RopeParameters | None = None
     pack_qkv: bool = True
@@ -50,6 +59,16 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         refuse_unless(self, pack_qkv=True, logn_attention_scale=False)
+        refuse_odd_heads(self.head_size)
+
+    @property
+    def head_size(self) -> int:
+        """Of each head."""
+        return refuse_remainder(self, "hidden_size", "num_attention_heads")
+
+    def made(self, longest: int) -> int:
+        """Numbers of the rotary positions of so many tokens."""
+        return longest * self.head_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +90,12 @@ class Weights:
     layers: tuple[Layer, ...]
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
     """Weights on the device, from tensors under the authors' names."""
     read = Reader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads
-    size = width // heads
+    size = config.head_size
 
     def layer(name: str) -> Layer:
         return Layer(
@@ -91,7 +110,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
     weights = Weights(
         words=read.words(config.vocab_size, config.type_vocab_size, width),
         norm=read.norm("embeddings.LayerNorm", width),
-        rope=ops.float32(_rope(config, size)),
+        rope=ops.float32(_rope(config, longest)),
         attention=Attention(heads, heads, scale=size**-0.5),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
     )
@@ -99,8 +118,8 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
     return weights
 
 
-def _rope(config: Config, size: int) -> Array:
-    longest = config.longest
+def _rope(config: Config, longest: int) -> Array:
+    size = config.head_size
     new, scaling = config.rope_parameters, config.rope_scaling
     if new is not None:
         return rope_table(size, new.rope_theta, longest, slower=new.factor)

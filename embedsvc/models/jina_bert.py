@@ -7,13 +7,14 @@ by its tensors alone.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.models.configs import Sizes
+from embedsvc.models.configs import Eps, Sizes, refuse_remainder
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
 
@@ -24,11 +25,18 @@ UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
 class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    type_vocab_size: int
-    layer_norm_eps: float
+    type_vocab_size: Annotated[int, Meta(ge=0)]
+    layer_norm_eps: Eps
     hidden_act: Literal["gelu"]
     feed_forward_type: Literal["geglu"]
     position_embedding_type: Literal["alibi"]
+
+    def __post_init__(self) -> None:
+        refuse_remainder(self, "hidden_size", "num_attention_heads")
+
+    def made(self, longest: int) -> int:
+        """Numbers of the biases, for every distance in texts of so many tokens."""
+        return self.num_attention_heads * (2 * longest - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class Weights:
     layers: tuple[Layer, ...]
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
     """Weights on the device, from tensors under the authors' names."""
     read = Reader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
@@ -99,7 +107,6 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
             ),
         )
 
-    longest = config.longest
     bias = -slopes(heads)[:, None] * np.abs(np.arange(1 - longest, longest))
     weights = Weights(
         words=read.words(config.vocab_size, config.type_vocab_size, width),

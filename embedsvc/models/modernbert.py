@@ -9,7 +9,17 @@ from functools import partial
 from typing import Literal
 
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.models.configs import RopeByLayer, Sizes
+from embedsvc.models.configs import (
+    Base,
+    Eps,
+    Layers,
+    RopeByLayer,
+    Rows,
+    Sizes,
+    refuse_odd_heads,
+    refuse_remainder,
+    refuse_wrong_kinds,
+)
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns, rope_table
 
@@ -22,17 +32,30 @@ LayerType = Literal["full_attention", "sliding_attention"]
 class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    norm_eps: float
-    local_attention: int
+    norm_eps: Eps
+    local_attention: Rows
     hidden_activation: Literal["gelu"]
     layer_types: tuple[LayerType, ...] | None = None
-    global_attn_every_n_layers: int = 3
+    global_attn_every_n_layers: Layers = 3
     rope_parameters: RopeByLayer | None = None
-    global_rope_theta: float = 160_000.0
-    local_rope_theta: float | None = 10_000.0
+    global_rope_theta: Base = 160_000.0
+    local_rope_theta: Base | None = 10_000.0
     attention_bias: bool = False
     mlp_bias: bool = False
     norm_bias: bool = False
+
+    def __post_init__(self) -> None:
+        refuse_odd_heads(self.head_size)
+        refuse_wrong_kinds(self.layer_types, self.num_hidden_layers)
+
+    @property
+    def head_size(self) -> int:
+        """Of each head."""
+        return refuse_remainder(self, "hidden_size", "num_attention_heads")
+
+    def made(self, longest: int) -> int:
+        """Numbers of the rotary positions of so many tokens, for each kind of layer."""
+        return longest * self.head_size * len(set(self.kinds()))
 
     def kinds(self) -> tuple[LayerType, ...]:
         """What each layer attends to."""
@@ -77,16 +100,16 @@ class Weights:
     final_norm: Norm
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
     """Weights on the device, from tensors under transformers' names."""
     read = Reader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads
-    size = width // heads
+    size = config.head_size
 
     def view(kind: LayerType) -> View:
         window = config.local_attention // 2 if kind == "sliding_attention" else None
-        table = rope_table(size, config.theta(kind), config.longest)
+        table = rope_table(size, config.theta(kind), longest)
         return View(ops.float32(table), Attention(heads, heads, scale=size**-0.5, window=window))
 
     def norm(name: str) -> Norm:

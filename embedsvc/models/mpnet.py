@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.models import bert
-from embedsvc.models.configs import Sizes
+from embedsvc.models.configs import Eps, Sizes, refuse_remainder
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Attention, Ops
 
@@ -24,17 +24,27 @@ FARTHEST = 128
 class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    layer_norm_eps: float
+    layer_norm_eps: Eps
     hidden_act: Literal["gelu"]
     relative_attention_num_buckets: Literal[32] = 32
+
+    def __post_init__(self) -> None:
+        refuse_remainder(self, "hidden_size", "num_attention_heads")
+        if self.longest < 1:
+            positions = self.max_position_embeddings
+            raise ValueError(f"`max_position_embeddings` of {positions} leave none for a token")
 
     @property
     def longest(self) -> int:
         """Tokens of the longest text there are positions for."""
         return self.max_position_embeddings - FIRST_POSITION
 
+    def made(self, longest: int) -> int:
+        """Numbers of the biases, for every distance in texts of so many tokens."""
+        return self.num_attention_heads * (2 * longest - 1)
 
-def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
+
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> bert.Weights:
     """Weights on the device, from tensors under transformers' names."""
     read = Reader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
@@ -54,11 +64,11 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> bert.Weights:
     places = config.max_position_embeddings
     positions = tensors.take("embeddings.position_embeddings.weight", places, width)
     biases = tensors.take("encoder.relative_attention_bias.weight", buckets, heads)
-    distances = np.arange(1 - config.longest, config.longest)
+    distances = np.arange(1 - longest, longest)
     bias = ops.array(biases[bucket(distances, buckets)].T)
     weights = bert.Weights(
         words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
-        positions=ops.array(positions[FIRST_POSITION:]),
+        positions=ops.array(positions[FIRST_POSITION:][:longest]),
         norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=bias),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),

@@ -5,12 +5,23 @@ nomic-embed-text v1, v1.5 and v2-moe, and arctic-embed-m-long, are this architec
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
+from embedsvc.bounds import LAYERS
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.models.configs import Sizes, refuse_unless
+from embedsvc.models.configs import (
+    Base,
+    Eps,
+    Rows,
+    Size,
+    Sizes,
+    refuse_odd_heads,
+    refuse_remainder,
+    refuse_unless,
+)
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import (
     Array,
@@ -26,44 +37,37 @@ from embedsvc.ops.base import (
 
 UNUSED = ("pooler.", "cls.")
 """Tensors that checkpoints carry and the hidden states do not need."""
-SPELLINGS = {
-    "n_embd": "hidden_size",
-    "n_layer": "num_hidden_layers",
-    "n_head": "num_attention_heads",
-    "n_inner": "intermediate_size",
-    "layer_norm_epsilon": "layer_norm_eps",
-    "rotary_emb_base": "rope_theta",
-}
-"""How the authors' repositories spell what transformers calls otherwise."""
+COUNT = Annotated[int, Meta(ge=0, le=LAYERS)]
+POSITIONS = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
 class RopeParameters(msgspec.Struct, frozen=True):
     """Rotary positions as transformers 5 writes them; what is dynamic begins beyond `longest`."""
 
-    rope_theta: float
+    rope_theta: Base
     rope_type: Literal["default", "dynamic"] = "default"
 
 
 class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    layer_norm_eps: float
-    type_vocab_size: int
-    pad_vocab_size_multiple: int = 1
-    max_position_embeddings: int = 0
-    n_positions: int = 0
-    max_trained_positions: int = 2048
+    layer_norm_eps: Eps
+    type_vocab_size: POSITIONS
+    pad_vocab_size_multiple: Size = 1
+    max_position_embeddings: POSITIONS = 0
+    n_positions: POSITIONS = 0
+    max_trained_positions: Rows = 2048
     head_dim: int | None = None
-    rope_theta: float = 1000.0
+    rope_theta: Base
     rope_parameters: RopeParameters | None = None
     hidden_act: str = "silu"
     activation_function: Literal["swiglu", "gelu"] | None = None  # goes before `hidden_act`
     qkv_proj_bias: bool = False
     mlp_fc1_bias: bool = False
     mlp_fc2_bias: bool = False
-    num_experts: int = 0
-    moe_top_k: int = 0
-    moe_every_n_layers: int = 0
+    num_experts: COUNT = 0
+    moe_top_k: COUNT = 0
+    moe_every_n_layers: COUNT = 0
     causal: bool = False
     prenorm: bool = False
     parallel_block: bool = False
@@ -96,8 +100,31 @@ class Config(Sizes, frozen=True, kw_only=True):
         )
         if self.activation_function is None:
             refuse_unless(self, hidden_act="silu")
+        refuse_odd_heads(self.head_size)
         if self.head_dim is not None:
-            refuse_unless(self, head_dim=self.hidden_size // self.num_attention_heads)
+            refuse_unless(self, head_dim=self.head_size)
+        if self.moe_every_n_layers and not 1 <= self.moe_top_k <= self.num_experts:
+            raise ValueError(
+                f"`moe_top_k` of {self.moe_top_k} does not go with `num_experts`, "
+                f"{self.num_experts}"
+            )
+        if self.longest < 1:
+            raise ValueError("`max_position_embeddings` and `n_positions` leave none for a token")
+
+    @property
+    def head_size(self) -> int:
+        """Of each head."""
+        return refuse_remainder(self, "hidden_size", "num_attention_heads")
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table of words, which is filled up to a multiple of some number."""
+        multiple = self.pad_vocab_size_multiple
+        return -(-self.vocab_size // multiple) * multiple
+
+    def made(self, longest: int) -> int:
+        """Numbers of the rotary positions of so many tokens."""
+        return longest * self.head_size
 
     @property
     def longest(self) -> int:
@@ -154,12 +181,12 @@ class Weights:
     layers: tuple[Layer, ...]
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
     """Weights on the device, from tensors under the authors' names."""
     read = Reader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads
-    size = width // heads
+    size = config.head_size
 
     def mixture(name: str) -> Mixture:
         shape = (config.num_experts, inner, width)
@@ -194,13 +221,11 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
             norm=read.norm(f"{name}.norm2", width),
         )
 
-    vocabulary = -(-config.vocab_size // config.pad_vocab_size_multiple)
-    vocabulary *= config.pad_vocab_size_multiple
     theta = config.rope_parameters.rope_theta if config.rope_parameters else config.rope_theta
     weights = Weights(
-        words=read.words(vocabulary, config.type_vocab_size, width),
+        words=read.words(config.rows, config.type_vocab_size, width),
         norm=read.norm("emb_ln", width),
-        rope=ops.float32(rope_table(size, theta, config.longest)),
+        rope=ops.float32(rope_table(size, theta, longest)),
         attention=Attention(heads, heads, scale=size**-0.5),
         layers=tuple(layer(f"encoder.layers.{i}", i) for i in range(config.num_hidden_layers)),
     )

@@ -7,7 +7,17 @@ from functools import partial
 from typing import Literal
 
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.models.configs import RopeParameters, Sizes, refuse_unless
+from embedsvc.models.configs import (
+    Base,
+    Eps,
+    RopeParameters,
+    Size,
+    Sizes,
+    refuse_odd_heads,
+    refuse_remainder,
+    refuse_unless,
+    refuse_wrong_kinds,
+)
 from embedsvc.models.reader import Reader
 from embedsvc.ops.base import Array, Attention, Batch, Linear, Ops, columns, rope_table
 
@@ -18,11 +28,11 @@ UNUSED = ("lm_head.",)
 class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
-    num_key_value_heads: int
-    head_dim: int
-    rms_norm_eps: float
+    num_key_value_heads: Size
+    head_dim: Size
+    rms_norm_eps: Eps
     hidden_act: Literal["silu"]
-    rope_theta: float = 10_000.0
+    rope_theta: Base
     rope_scaling: None = None
     rope_parameters: RopeParameters | None = None
     layer_types: tuple[Literal["full_attention"], ...] | None = None
@@ -31,6 +41,13 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         refuse_unless(self, attention_bias=False, use_sliding_window=False)
+        refuse_remainder(self, "num_attention_heads", "num_key_value_heads")
+        refuse_odd_heads(self.head_dim)
+        refuse_wrong_kinds(self.layer_types, self.num_hidden_layers)
+
+    def made(self, longest: int) -> int:
+        """Numbers of the rotary positions of so many tokens."""
+        return longest * self.head_dim
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +71,7 @@ class Weights:
     norm: Array  # (D,)
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
     """Weights on the device, from tensors under transformers' names."""
     read = Reader(ops, tensors)
     width, inner, size = config.hidden_size, config.intermediate_size, config.head_dim
@@ -78,7 +95,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config) -> Weights:
     theta = config.rope_parameters.rope_theta if config.rope_parameters else config.rope_theta
     weights = Weights(
         words=read.array("embed_tokens.weight", config.vocab_size, width),
-        rope=ops.float32(rope_table(size, theta, config.longest)),
+        rope=ops.float32(rope_table(size, theta, longest)),
         attention=Attention(heads, kv_heads, scale=size**-0.5, causal=True),
         layers=tuple(layer(f"layers.{i}") for i in range(config.num_hidden_layers)),
         norm=read.array("norm.weight", width),

@@ -1,0 +1,132 @@
+"""What an old or terse config.json leaves out: the values that transformers takes for it.
+
+They are of each `model_type`, as transformers 5 has them, and for the types that it does not have
+(`new`), as their authors' code does. `tests/reference/defaults.json` records them from there.
+"""
+
+from typing import Any
+
+_BERT = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+_ROBERTA = _BERT | {"pad_token_id": 1}
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "bert": _BERT,
+    "camembert": _ROBERTA,
+    "distilbert": {
+        "vocab_size": 30522,
+        "dim": 768,
+        "n_layers": 6,
+        "n_heads": 12,
+        "hidden_dim": 3072,
+        "max_position_embeddings": 512,
+        "activation": "gelu",
+    },
+    "gemma3_text": {
+        "vocab_size": 262208,
+        "hidden_size": 2304,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "intermediate_size": 9216,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-6,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "hidden_activation": "gelu_pytorch_tanh",
+    },
+    "gte": _BERT
+    | {
+        "vocab_size": 250048,
+        "max_position_embeddings": 8192,
+        "type_vocab_size": 1,
+        "rope_theta": 160_000.0,
+    },
+    "modernbert": {
+        "vocab_size": 50368,
+        "hidden_size": 768,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 12,
+        "intermediate_size": 1152,
+        "max_position_embeddings": 8192,
+        "norm_eps": 1e-5,
+        "local_attention": 128,
+        "hidden_activation": "gelu",
+    },
+    "mpnet": {key: value for key, value in _ROBERTA.items() if key != "type_vocab_size"}
+    | {"vocab_size": 30527},
+    "new": _BERT
+    | {
+        "vocab_size": 30528,
+        "max_position_embeddings": 2048,
+        "type_vocab_size": 1,
+        "rope_theta": 10_000.0,
+    },
+    "nomic_bert": {
+        "vocab_size": 30528,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 2048,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "silu",
+        "rope_theta": 1000.0,
+    },
+    "qwen3": {
+        "vocab_size": 151936,
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+        "intermediate_size": 22016,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+        "rope_theta": 10_000.0,
+    },
+    "roberta": _ROBERTA | {"vocab_size": 50265},
+    "xlm-roberta": _ROBERTA,
+}
+
+SPELLINGS: dict[str, dict[str, str]] = {
+    "distilbert": {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+    },
+    "nomic_bert": {
+        "n_embd": "hidden_size",
+        "n_layer": "num_hidden_layers",
+        "n_head": "num_attention_heads",
+        "n_inner": "intermediate_size",
+        "layer_norm_epsilon": "layer_norm_eps",
+        "rotary_emb_base": "rope_theta",
+    },
+}
+"""Other names of values, by `model_type`, and those that are used here."""
+
+
+def completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json under the names used here, with what it leaves out."""
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        return config
+    spellings, defaults = SPELLINGS.get(kind, {}), DEFAULTS.get(kind, {})
+    respelled = {spellings[name]: value for name, value in config.items() if name in spellings}
+    if "n_positions" in config:  # the authors' name of what transformers gives another default
+        defaults = {k: v for k, v in defaults.items() if k != "max_position_embeddings"}
+    return defaults | respelled | config
