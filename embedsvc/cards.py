@@ -74,6 +74,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Texts put before an input when they are asked for by name: {query = "query: "}."""
     prompt_aliases: dict[str, str] = {}
     """Other names for the model with one of its prompts: {e5-query = "query"}."""
+    plain_tokens: tuple[str, ...] = ()
+    """Tokens added to its tokeniser that it has no vectors for, to be read as ordinary text."""
     token_ids: TokenIdsMeaning = "cl100k_base"
     """What token ids sent as input are: OpenAI's, this model's own, or not accepted."""
     truncate: Truncate = "error"

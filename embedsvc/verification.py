@@ -57,13 +57,13 @@ def verify(ops: Ops, checkpoint: Checkpoint) -> Iterator[Check]:
     except EmbeddingFailed as error:
         yield Check("finite", False, str(error))
         return
+    ids = _tokens(checkpoint, encoder.rows)
     yield Check(
         "loads",
         True,
         f"{checkpoint.model_type}, {encoder.dimensions} dimensions, {checkpoint.max_tokens} "
         f"tokens, pooling {' + '.join(checkpoint.pooling)}, {ops.name} {ops.dtype}",
     )
-    ids = _tokens(checkpoint)
     try:
         vectors = np.concatenate([encoder.encode([text]) for text in ids])
     except EmbeddingFailed as error:
@@ -78,11 +78,11 @@ def verify(ops: Ops, checkpoint: Checkpoint) -> Iterator[Check]:
     yield from _against_reference(checkpoint, shown, EXACT if ops.dtype == "float32" else CLOSE)
 
 
-def _tokens(checkpoint: Checkpoint) -> list[TokenIds]:
+def _tokens(checkpoint: Checkpoint, rows: int | None) -> list[TokenIds]:
     """The texts' ids, and a text of full length."""
     full = "word " * FULL_LENGTH
     limits = [checkpoint.max_tokens] * len(TEXTS) + [min(FULL_LENGTH, checkpoint.max_tokens)]
-    texts = open_tokenizer(checkpoint).encode([*TEXTS, full])
+    texts = open_tokenizer(checkpoint, rows).encode([*TEXTS, full])
     return [text[:limit] for text, limit in zip(texts, limits, strict=True)]
 
 

@@ -190,7 +190,7 @@ def test_prompts_come_from_the_checkpoint_unless_the_card_has_some(tmp_path: Pat
     ("file", "content", "said"),
     [
         ("config.json", None, r"config\.json: is missing"),
-        ("config.json", "[]", r"config\.json: Expected `object`"),
+        ("config.json", "[]", r"config\.json: expected an object"),
         ("modules.json", "[{", r"modules\.json: "),
         ("tokenizer_config.json", "nope", r"tokenizer_config\.json: "),
     ],

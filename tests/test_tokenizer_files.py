@@ -49,7 +49,7 @@ def test_the_limit_equals_sentence_transformers(name: str, tmp_path: Path) -> No
 
 def test_a_checkpoint_that_knows_no_limit_needs_one_in_its_card(tmp_path: Path) -> None:
     shutil.copytree(FOLDERS / "xlm-roberta", tmp_path, dirs_exist_ok=True)
-    write_json(tmp_path / "config.json", {"model_type": "bert"})
+    write_json(tmp_path / "config.json", {"model_type": "unheard-of"})
     with pytest.raises(CheckpointError, match="give the card a `max_tokens`"):
         open_checkpoint(Card(id="x", path=tmp_path, pooling="mean"))
     card = Card(id="x", path=tmp_path, pooling="mean", max_tokens=77)

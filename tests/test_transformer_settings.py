@@ -109,13 +109,16 @@ def test_a_setting_that_is_not_obeyed_is_refused_by_file_and_name(
 @pytest.mark.parametrize(
     ("stated", "said"),
     [
-        ({"prompts": ["query"]}, "Expected `object | null`, got `array` - at `$.prompts`"),
-        ({"prompts": {"query": 7}}, "Expected `str | null`, got `int` - at `$.prompts[...]`"),
+        ({"prompts": ["query"]}, "expected an object or null, not a list - at `$.prompts`"),
+        (
+            {"prompts": {"query": 7}},
+            "expected a string or null, not a whole number - at `$.prompts[...]`",
+        ),
         ({"prompts": {"a\nb": "x"}}, "'a\\nb' is no name for a prompt"),
         ({"prompts": {"a" * 201: "x"}}, "is no name for a prompt"),
         ({"default_prompt_name": "other"}, "`default_prompt_name`: there is no prompt `other`"),
         ({"truncate_dim": 0}, "`truncate_dim` must be at least 1, not 0"),
-        ({"truncate_dim": "8"}, "Expected `int | null`, got `str`"),
+        ({"truncate_dim": "8"}, "expected a whole number or null, not a string"),
     ],
 )
 def test_what_is_wrong_for_a_whole_model_is_refused_by_file(

@@ -17,6 +17,7 @@ import msgspec
 from embedsvc.bounds import CHECKPOINT_JSON, TENSOR_INDEX, TOKENIZER_FILE
 from embedsvc.checkpoints.kinds import kind_of
 from embedsvc.errors import CheckpointError
+from embedsvc.wording import plain_types
 
 T = TypeVar("T")
 SIZES = {
@@ -137,4 +138,5 @@ class Files:
         except RecursionError:
             raise self.error(name, "is nested too deeply") from None
         except (msgspec.MsgspecError, UnicodeError) as error:
-            raise self.error(name, kind_of(content[:100]) or str(error)) from None
+            said = kind_of(content[:100]) or plain_types(str(error))
+            raise self.error(name, said) from None

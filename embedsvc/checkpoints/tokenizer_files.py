@@ -9,45 +9,133 @@ import hashlib
 import importlib
 import importlib.util
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
-from embedsvc.checkpoints.files import Files
+from embedsvc.checkpoints.files import Files, as_array, as_object
+from embedsvc.checkpoints.kinds import kind_of
+from embedsvc.checkpoints.transformer_settings import read_settings
+from embedsvc.errors import CheckpointError
+from embedsvc.samples import TEXTS
 
+T = TypeVar("T")
 FILE = "tokenizer.json"
 OTHER_FILES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
                "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
                "added_tokens.json", "config.json")  # fmt: skip
 """What transformers makes a tokeniser from where there is no tokenizer.json."""
+FEW = 16
+"""Tokens that a message names."""
 BERT_LIKE = ("Bert", "DistilBert", "MPNet", "Electra")
 ROBERTA_LIKE = ("Roberta", "GPT2", "Bart")
 
 
-def read_tokenizer(model: str, folder: Path) -> Tokenizer:
+def read_tokenizer(
+    model: str,
+    folder: Path,
+    *,
+    alone: bool = False,
+    rows: int | None = None,
+    plain: Sequence[str] = (),
+) -> Tokenizer:
     """The tokeniser of a folder, with nothing cut and nothing padded.
 
-    Raises `CheckpointError` that names the file, or the command that installs what reads it.
+    Static embeddings go by tokenizer.json `alone`. Of tokens whose id is beyond the `rows` of the
+    model's table, those that are `plain` are left out, and so are read as ordinary text.
+
+    Raises `CheckpointError` that names the file, or the command that installs what reads it; also
+    where a token, other than these, has no row.
     """
     files = Files(model, folder)
-    file = folder / FILE
-    if not file.is_file():
-        file = _converted(files)
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
-        raise files.error(FILE, str(error)) from None
-    config = files.read("tokenizer_config.json")
-    _switch(tokenizer, config)
-    _add_tokens(tokenizer, files, config)
-    if files.read("sentence_bert_config.json").get("do_lower_case"):
-        _lower(tokenizer)
+    content = files.read_bytes(FILE)
+    made = content is None
+    if content is None:
+        content = _converted(files)
+    tokenizer = _guarded(files, lambda: Tokenizer.from_buffer(_without(content, rows, plain)))
+    added: dict[str, str] = {}
+    if not alone:
+        config = files.read("tokenizer_config.json")
+        _guarded(files, lambda: _switch(tokenizer, config), "tokenizer_config.json")
+        added = _add_tokens(tokenizer, files, config, () if rows is None else plain)
+        if read_settings(files)[1].do_lower_case:
+            _lower(tokenizer)
     # The file may carry the settings of the model's training.
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    ids = _guarded(files, lambda: _ids(tokenizer))
+    if rows is not None:
+        _check_rows(files, tokenizer, ids, rows, added, made=made)
     return tokenizer
+
+
+def _guarded(files: Files, work: Callable[[], T], name: str = FILE) -> T:
+    """The result of the library's work on a file; whatever it raises is said of the file.
+
+    What panics in Rust comes as a `BaseException` that no other class tells.
+    """
+    try:
+        return work()
+    except (KeyboardInterrupt, SystemExit, CheckpointError):
+        raise
+    except BaseException as error:  # noqa: BLE001
+        kind = kind_of(files.beginning(name))
+        raise files.error(name, kind or str(error).partition("\n")[0]) from None
+
+
+def _without(content: bytes, rows: int | None, plain: Sequence[str]) -> bytes:
+    """tokenizer.json without such of these added tokens as have no row."""
+    if rows is None or not plain:
+        return content
+    whole: dict[str, Any] = msgspec.json.decode(content)
+    whole["added_tokens"] = [
+        token
+        for token in as_array(whole.get("added_tokens")) or []
+        if token["content"] not in plain or token["id"] < rows
+    ]
+    return msgspec.json.encode(whole)
+
+
+def _ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """All tokens that texts may come to, with their ids; tried on some texts.
+
+    Those that are put around every text need not be in the vocabulary.
+    """
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    for text in ("", *TEXTS):
+        encoding = tokenizer.encode(text)
+        ids.update(zip(encoding.tokens, encoding.ids, strict=True))
+    return ids
+
+
+def _check_rows(
+    files: Files,
+    tokenizer: Tokenizer,
+    ids: dict[str, int],
+    rows: int,
+    added: dict[str, str],
+    *,
+    made: bool,
+) -> None:
+    """Raise unless the model has a vector for every token."""
+    without = sorted((number, token) for token, number in ids.items() if number >= rows)
+    if not without:
+        return
+    number, token = without[0]
+    name = added.get(token, "vocab.txt" if made and files.has("vocab.txt") else FILE)
+    more = f" ({len(without)} such)" if len(without) > 1 else ""
+    said = (
+        f"token `{token}` has id {number}, and the model has vectors for {rows} tokens, "
+        f"0 to {rows - 1}{more}: tokeniser and weights do not belong together"
+    )
+    extra = {each.content for each in tokenizer.get_added_tokens_decoder().values()}
+    if len(without) <= FEW and all(each in extra for _, each in without):
+        names = ", ".join(f'"{each}"' for _, each in without)
+        said += f"; to read it as ordinary text, give the card `plain_tokens = [{names}]`"
+    raise files.error(name, said)
 
 
 def _switch(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
@@ -77,27 +165,52 @@ class _Token(msgspec.Struct):
     special: bool = True
 
 
-def _add_tokens(tokenizer: Tokenizer, files: Files, config: dict[str, Any]) -> None:
-    """Tokens that other files name and tokenizer.json lacks, in the order of their ids."""
-    numbered: dict[str, Any] = config.get("added_tokens_decoder") or {}
-    stated: list[Any] = [numbered[number] for number in sorted(numbered, key=int)]
-    named = [config]
+def _add_tokens(
+    tokenizer: Tokenizer, files: Files, config: dict[str, Any], plain: Sequence[str]
+) -> dict[str, str]:
+    """Add tokens that other files name and tokenizer.json lacks, in the order of their ids, save
+    the `plain` ones; the file that names each."""
+    name = "tokenizer_config.json"
+    numbered: Any = config.get("added_tokens_decoder") or {}
+    stated = [(name, value) for value in _in_order(files, name, numbered, by_value=False)]
+    named = [(name, config)]
     if not numbered:  # the older way to say it
-        named.append(files.read("special_tokens_map.json"))
-        by_name = files.read("added_tokens.json")
-        stated = sorted(by_name, key=lambda name: int(by_name[name]))
-    for about in named:
-        stated += [value for key, value in about.items() if key.endswith("_token")]
+        older = "special_tokens_map.json"
+        named.append((older, files.read(older)))
+        name = "added_tokens.json"
+        by_name = _in_order(files, name, files.read(name), by_value=True)
+        stated = [(name, value) for value in by_name]
+    for name, about in named:
+        stated += [(name, value) for key, value in about.items() if key.endswith("_token")]
         for key in ("additional_special_tokens", "extra_special_tokens"):
-            more: Any = about.get(key) or []
-            stated += more.values() if isinstance(more, dict) else more
-    for value in stated:
+            by_key = as_object(about.get(key)) or {}
+            listed = as_array(about.get(key)) or by_key.values()
+            stated += [(name, value) for value in listed]
+    new: dict[str, AddedToken] = {}
+    added: dict[str, str] = {}
+    for name, value in stated:
         token = _token(value)
-        if token is None or tokenizer.token_to_id(token.content) is not None:
+        if token is None or token.content in (*plain, "") or token.content in new:
             continue
-        add: Any = tokenizer
-        add = add.add_special_tokens if token.special else add.add_tokens
-        add([AddedToken(**msgspec.structs.asdict(token))])
+        if tokenizer.token_to_id(token.content) is None:
+            new[token.content] = AddedToken(**msgspec.structs.asdict(token))
+            added[token.content] = name
+    library: Any = tokenizer
+    library.add_tokens(list(new.values()))  # all at once: each call looks at all there are
+    return added
+
+
+def _in_order(files: Files, name: str, stated: Any, *, by_value: bool) -> list[Any]:
+    """Tokens by their ids, which are the keys of an object, or its values."""
+    try:
+        pairs = (
+            [(int(number), token) for number, token in stated.items()]
+            if not by_value
+            else [(int(number), token) for token, number in stated.items()]
+        )
+    except (AttributeError, TypeError, ValueError):
+        raise files.error(name, "has added tokens without a number") from None
+    return [token for _, token in sorted(pairs, key=lambda pair: pair[0])]
 
 
 def _token(value: Any) -> _Token | None:
@@ -122,15 +235,16 @@ def _lower(tokenizer: Tokenizer) -> None:
     tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *parts])
 
 
-def _converted(files: Files) -> Path:
+def _converted(files: Files) -> bytes:
     """tokenizer.json made by transformers from the older files, once for each state of them."""
-    sources = [files.folder / name for name in OTHER_FILES if (files.folder / name).is_file()]
     digest = hashlib.sha256()
-    for source in sources:
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    for name in OTHER_FILES:
+        content = files.read_bytes(name)
+        if content is not None:
+            digest.update(name.encode() + b"\0" + content)
     cached = _cache_folder() / f"{digest.hexdigest()[:32]}.json"
     if cached.is_file():
-        return cached
+        return cached.read_bytes()
     if importlib.util.find_spec("transformers") is None:
         raise files.error(
             FILE,
@@ -147,7 +261,7 @@ def _converted(files: Files) -> Path:
     unfinished = cached.with_suffix(f".{os.getpid()}")
     unfinished.write_text(made, encoding="utf-8")
     unfinished.replace(cached)
-    return cached
+    return made.encode()
 
 
 def _cache_folder() -> Path:

@@ -60,8 +60,9 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _vectors(ops: Ops, checkpoint: Checkpoint) -> NDArray[np.float64]:
-    ids = [text[: checkpoint.max_tokens] for text in open_tokenizer(checkpoint).encode(TEXTS)]
-    return load_encoder(ops, checkpoint).encode(ids).astype(np.float64)
+    encoder = load_encoder(ops, checkpoint)
+    texts = open_tokenizer(checkpoint, encoder.rows).encode(TEXTS)
+    return encoder.encode([ids[: checkpoint.max_tokens] for ids in texts]).astype(np.float64)
 
 
 def _megabytes(checkpoint: Checkpoint) -> float:

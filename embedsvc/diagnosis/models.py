@@ -10,8 +10,8 @@ from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.checkpoints.tensors import weight_files
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
-from embedsvc.encoder import find_pass
 from embedsvc.errors import CardsError, CheckpointError
+from embedsvc.plan import make_plan
 from embedsvc.texts.tokenizer import open_tokenizer
 
 
@@ -47,9 +47,8 @@ def _checkpoint(card: Card, folder: Path) -> Finding:
     dtype: Dtype = card.dtype or "float32"
     try:
         checkpoint = open_checkpoint(here)
-        find_pass(checkpoint, dtype)
-        open_tokenizer(checkpoint)
-        checkpoint.tensors()
+        plan = make_plan(checkpoint, dtype, packed=False)
+        open_tokenizer(checkpoint, plan.rows)
         weights = sum(file.stat().st_size for file in weight_files(card.id, checkpoint.folder))
     except CheckpointError as error:
         hint = "remove the folder, and it is downloaded again" if card.repo else ""

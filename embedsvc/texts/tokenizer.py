@@ -16,12 +16,23 @@ class Tokenizer:
     """The checkpoint's own tokeniser, with nothing cut and nothing padded. Use it on any thread."""
 
     def __init__(
-        self, model: str, folder: Path, max_tokens: int, *, special_tokens: bool = True
+        self,
+        model: str,
+        folder: Path,
+        max_tokens: int,
+        *,
+        special_tokens: bool = True,
+        rows: int | None = None,
+        plain: Sequence[str] = (),
     ) -> None:
-        self._tokenizer = read_tokenizer(model, folder)
+        """Of a model with vectors for so many tokens (`rows`), if that is known."""
+        self._tokenizer = read_tokenizer(
+            model, folder, alone=not special_tokens, rows=rows, plain=plain
+        )
         self._special_tokens = special_tokens
         self.max_tokens = max_tokens
-        self.vocabulary = self._tokenizer.get_vocab_size()
+        vocabulary = self._tokenizer.get_vocab_size()
+        self.vocabulary = vocabulary if rows is None else min(vocabulary, rows)
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Ids of each text, special tokens included, (L,) each, however long."""
@@ -55,11 +66,16 @@ class Tokenizer:
         )
 
 
-def open_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The tokeniser of a checkpoint. Raises `CheckpointError` that names the file."""
+def open_tokenizer(checkpoint: Checkpoint, rows: int | None) -> Tokenizer:
+    """The tokeniser of a checkpoint that has vectors for so many tokens, if that is known.
+
+    Raises `CheckpointError` that names the file, also where a token has no vector.
+    """
     return Tokenizer(
         checkpoint.card.id,
         checkpoint.folder,
         checkpoint.max_tokens,
         special_tokens=checkpoint.special_tokens,
+        rows=rows,
+        plain=checkpoint.card.plain_tokens,
     )
