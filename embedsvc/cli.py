@@ -10,6 +10,7 @@ from typing import Any
 from embedsvc import __version__
 from embedsvc.commands.arguments import describe
 from embedsvc.errors import EXIT_INTERRUPTED, EXIT_PIPE, SetupError
+from embedsvc.plain import within_line
 
 COMMANDS = {
     "serve": "serve the models of a cards file",
@@ -55,8 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except SetupError as error:
-        print(f"embedsvc: {error}", file=sys.stderr)
+        print(f"embedsvc: {_in_lines(str(error))}", file=sys.stderr)
         return error.exit_code
+
+
+def _in_lines(text: str) -> str:
+    """An error as it was written, but for what moves the cursor: files and servers have a say."""
+    return "\n".join(map(within_line, text.split("\n")))
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

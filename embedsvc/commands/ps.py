@@ -5,6 +5,7 @@ import argparse
 from embedsvc.commands.server import Instance, Instances, add_server, server_of
 from embedsvc.commands.table import write_table
 from embedsvc.instances.memory import in_words
+from embedsvc.plain import within_line
 
 EXAMPLES = """\
   embedsvc ps
@@ -20,9 +21,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Print a line for each. Raises `ServerError`."""
+    """Print a line for each, and why those that failed did. Raises `ServerError`."""
     told = server_of(given).ask("GET", "/v1/instances", kind=Instances)
     write_table(HEADINGS, [_row(instance) for instance in told.data])
+    for instance in told.data:
+        if instance.error:
+            print(within_line(f"{instance.model} failed: {instance.error}"))
     return 0
 
 
@@ -31,6 +35,8 @@ def _row(instance: Instance) -> tuple[str, ...]:
     kept = "while used" if seconds == 0 else f"{seconds:g} s unused"
     if instance.pinned or seconds < 0:
         kept = "pinned" if instance.pinned else "for ever"
+    if instance.state == "failed":
+        kept = "pinned, not loaded" if instance.pinned else "not loaded"
     return (
         instance.model,
         f"{instance.state}{_share(**instance.progress)}"

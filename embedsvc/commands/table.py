@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from embedsvc.plain import within_line
+
 
 def write_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns as wide as they need to be."""
-    table = [headings, *rows]
+    """Print rows in columns as wide as they need to be, whatever is in them on its line."""
+    table = [list(map(within_line, row)) for row in (headings, *rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
     for row in table:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

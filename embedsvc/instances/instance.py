@@ -99,13 +99,22 @@ class Instance:
         if self._engine is None:
             await asyncio.shield(self._loading)
         if self._engine is None:
-            raise self.error or Stopped(f"model `{self.card.id}` was unloaded before it was ready")
+            gone = Stopped(f"model `{self.card.id}` was unloaded before it was ready")
+            # However many raise it, it does not keep the frames of those who did so before.
+            raise (self.error or gone).with_traceback(None)
         return self._engine
 
     def set_keep_alive(self, seconds: float) -> None:
         self.keep_alive = seconds
         if not self.users:
             self._unload_when_idle()
+
+    def set_pinned(self, pinned: bool) -> None:
+        """Have it stay whatever its `keep_alive` says, or no longer: that begins anew then."""
+        if pinned != self.pinned:
+            self.pinned = pinned
+            if not self.users:
+                self._unload_when_idle()
 
     def close(self) -> "asyncio.Task[None]":
         """Take no new users; unload once those there are done. A download ends at once."""

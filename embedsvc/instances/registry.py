@@ -17,6 +17,7 @@ from embedsvc.errors import (
     Unavailable,
 )
 from embedsvc.instances.description import Description, describe
+from embedsvc.instances.failures import Failures
 from embedsvc.instances.instance import Instance, State
 from embedsvc.instances.loading import Loader
 from embedsvc.instances.memory import SHARE, Memory
@@ -43,6 +44,7 @@ class Registry:
         self._instances: dict[str, Instance] = {}  # by card id: the one that takes users
         self._unloading: set[Instance] = set()
         self._known: dict[str, Description] = {}
+        self._failures = Failures()
         self._room = asyncio.Lock()
         self._appeared = asyncio.Event()  # another one for each new instance
         self._closed = False
@@ -80,11 +82,13 @@ class Registry:
     async def use(self, name: str) -> AsyncGenerator[Engine]:
         """The engine of the card that a name means, loaded if need be; it stays meanwhile.
 
-        Raises `ModelNotFound`; `Unavailable` with the reason if it does not load, `Loading` if that
-        takes longer than requests wait.
+        Raises `ModelNotFound`; `Unavailable` with the reason if it does not load, or just did not;
+        `Loading` if that takes longer than requests wait.
         """
         card, _ = self.card(name)
-        instance = self.start(card)
+        instance = self._instances.get(card.id)
+        if instance is None or instance.closing or instance.over:
+            instance = self._try(card)
         with instance.user():
             engine = instance.engine
             if engine is None:
@@ -95,8 +99,30 @@ class Registry:
     def start(
         self, card: Card, *, keep_alive: float | None = None, pin: bool | None = None
     ) -> Instance:
-        """The card's instance, which begins to load if there is none; with these settings if given,
-        else with the card's or the server's."""
+        """The card's instance, which begins to load if there is none, also where it just failed;
+        with these settings if given, else with the card's or the server's."""
+        self._failures.forget(card.id)
+        return self._start(card, keep_alive=keep_alive, pin=pin)
+
+    def retry_failed(self) -> None:
+        """Let models that did not load be tried again by the next request."""
+        self._failures.forget()
+
+    def _try(self, card: Card) -> Instance:
+        """The same for a request: what failed is left alone for a while."""
+        failed = self._instances.get(card.id)
+        if failed is not None and failed.state == "failed" and self._failures.wait(card.id):
+            raise self._unavailable(failed.card, str(failed.error))
+        return self._start(card)
+
+    def _unavailable(self, card: Card, reason: str) -> Unavailable:
+        error = Unavailable(reason)
+        error.headers["Retry-After"] = self._failures.retry_after(card.id)
+        return error
+
+    def _start(
+        self, card: Card, *, keep_alive: float | None = None, pin: bool | None = None
+    ) -> Instance:
         if self._closed:
             raise Unavailable("The server is shutting down.")
         instance = self._instances.get(card.id)
@@ -115,7 +141,7 @@ class Registry:
             self._appeared = asyncio.Event()
         else:
             if pin is not None:
-                instance.pinned = pin
+                instance.set_pinned(pin)
             if keep_alive is not None:
                 instance.set_keep_alive(keep_alive)
         return instance
@@ -157,6 +183,7 @@ class Registry:
         self.cards = self.cards.without(card.id)
         self._instances.pop(card.id, None)
         self._known.pop(card.id, None)
+        self._failures.forget(card.id)
 
     def replace(self, old: Card, new: Card | None) -> None:
         """Have a card's instance be as its new card says, or go if there is none.
@@ -166,6 +193,7 @@ class Registry:
         instance = self._instances.get(old.id)
         if new is None or not new.loads_like(old):
             self._known.pop(old.id, None)
+            self._failures.forget(old.id)
             if instance is not None:
                 again = new is not None and not instance.over
                 self.unload(instance)
@@ -174,7 +202,7 @@ class Registry:
         elif instance is not None:
             instance.card = new
             if new.pin != old.pin:
-                instance.pinned = new.pin
+                instance.set_pinned(new.pin)
             if new.keep_alive != old.keep_alive:
                 instance.set_keep_alive(self._keep_alive(new))
 
@@ -236,19 +264,21 @@ class Registry:
         except TimeoutError:
             raise Loading(instance.card.id, instance.state, instance.progress) from None
         except SetupError as error:
-            raise Unavailable(str(error)) from None
+            raise self._unavailable(instance.card, str(error)) from None
 
     async def _find_room(self, instance: Instance, plan: Plan) -> None:
         """Take memory for an instance, and unload others for it; those who wait take turns."""
         size = plan.size
         async with self._room:
-            while not self.memory.fits(size):
+            while True:
+                if self._closed or (instance.closing and not instance.users):
+                    raise Stopped(f"model `{instance.card.id}` was unloaded before it was ready")
+                if self.memory.fits(size):
+                    break
                 others = [each for each in self.instances() if each is not instance and each.size]
                 kept = sum(each.size for each in others if each.pinned and not each.closing)
                 self.memory.check(instance.card.id, size, kept)
                 await asyncio.wait([self.unload(_next_to_go(others))])
-                if self._closed or (instance.closing and not instance.users):
-                    raise Stopped(f"model `{instance.card.id}` was unloaded before it was ready")
             instance.size = size
             self.memory.take(instance, size)
 
@@ -256,7 +286,10 @@ class Registry:
         card, engine = instance.card, instance.engine
         if instance.state == "ready" and engine is not None:
             self._known[card.id] = describe(engine)
+            self._failures.forget(card.id)
         elif instance.over:
+            if instance.state == "failed" and self._instances.get(card.id) is instance:
+                self._failures.add(card.id)
             self.memory.give_back(instance)
             instance.size = 0
             self._unloading.discard(instance)

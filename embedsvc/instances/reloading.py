@@ -32,5 +32,6 @@ def reload(registry: Registry) -> Changes:
     )
     for name in (*changes.changed, *changes.removed):
         registry.replace(old[name], new.get(name))
+    registry.retry_failed()
     registry.start_preloaded()
     return changes

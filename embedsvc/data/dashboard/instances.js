@@ -111,7 +111,8 @@ function row(model) {
   set(parts.facts, facts.filter(Boolean).join(" · "));
   parts.element.dataset.state = state;
   set(parts.state, WORDS[state]);
-  set(parts.memory, instance?.memory_bytes ? bytes(instance.memory_bytes) : "");
+  const memory = instance?.memory_bytes ? bytes(instance.memory_bytes) : "";
+  set(parts.memory, [memory, instance?.pinned && "pinned"].filter(Boolean).join(" · "));
   set(parts.error, instance?.error ?? "");
   parts.error.hidden = !instance?.error;
   set(parts.action, ACTIONS[state]);
