@@ -2,10 +2,15 @@
 # Needs Python 3.11 or newer, with pip and venv, and make (3.81, as on a Mac, will do).
 
 PYTHON ?= python3
-HOST ?= 127.0.0.1
-PORT ?= 8000
+# Of `make serve`, on its command line: without them the service's own settings hold, EMBEDSVC_HOST and
+# EMBEDSVC_PORT among them. A HOST in the environment, as conda has one, is somebody else's.
+HOST =
+PORT =
 # More arguments, e.g. make test ARGS='-k tokenizer -x' or make lock ARGS=--upgrade
-ARGS ?=
+ARGS =
+# Nor are they passed on to a make that is run by a recipe, or by the tests that it runs.
+unexport HOST PORT ARGS
+MAKEOVERRIDES =
 
 # The environment of all this; another Python has one of its own: make test VENV=.venv-3.13 PYTHON=python3.13
 VENV ?= .venv
@@ -18,7 +23,7 @@ LOCK := $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.1
 .PHONY: help serve test test-clients test-dashboard test-dist test-extras check lint format bench lock dist clean
 
 help:
-	@echo 'make serve   run the service on http://$(HOST):$(PORT) (set HOST and PORT to change that)'
+	@echo 'make serve   run the service on http://127.0.0.1:8000 (HOST=... and PORT=... change that)'
 	@echo 'make test    run the tests'
 	@echo 'make test-extras  install mlx-embeddings and Ray beside .venv (1.5 GB) and test what uses them'
 	@echo 'make test-clients  run the service against real clients, which are installed (some 500 MB)'
@@ -33,7 +38,7 @@ help:
 	@echo 'make clean   remove .venv and everything else that was built'
 
 serve: $(VENV)/.runtime
-	@exec $(BIN)/embedsvc serve --host $(HOST) --port $(PORT) $(ARGS)
+	@exec $(BIN)/embedsvc serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/pytest $(ARGS)

@@ -101,6 +101,29 @@ def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         log_to(tmp_path / "none" / "log")
 
 
+def test_a_log_that_could_not_be_opened_ends_in_silence(tmp_path: Path) -> None:
+    """Python 3.13 tells what its finaliser raises, which closes it."""
+    log = LogFile.__new__(LogFile)
+    with pytest.raises(OSError, match="No such file"):
+        log.__init__(tmp_path / "none" / "log")
+    log.close()
+    assert log.closed
+
+
+def test_a_log_whose_folder_went_away_keeps_its_own_file_open(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    with LogFile(tmp_path / "logs" / "log") as log:
+        (tmp_path / "logs").rename(tmp_path / "moved")
+        with pytest.raises(OSError, match="No such file"):
+            log.write("lost\n")
+        with (tmp_path / "other").open("w") as other:  # which would have got its descriptor
+            (tmp_path / "moved").rename(tmp_path / "logs")
+            log.write("there\n")
+            other.write("mine")
+    assert (tmp_path / "logs" / "log").read_text() == "there\n"
+    assert (tmp_path / "other").read_text() == "mine"
+
+
 def test_a_server_s_errors_go_to_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     options = ("--log-file", str(log), "--models", str(tmp_path / "none.toml"), "--port", "0")

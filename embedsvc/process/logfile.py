@@ -12,6 +12,9 @@ from embedsvc.errors import CardsError
 class LogFile(io.TextIOBase):
     """Appends to the file of that name, whichever it is by now."""
 
+    _descriptor = -1
+    """Of a file that could not be opened, which its finaliser closes all the same."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = Lock()
@@ -21,8 +24,8 @@ class LogFile(io.TextIOBase):
         data = text.encode("utf-8", errors="backslashreplace")
         with self._lock:
             if not self._there():
-                os.close(self._descriptor)
-                self._descriptor = self._open()
+                before, self._descriptor = self._descriptor, self._open()
+                os.close(before)
             while data:
                 data = data[os.write(self._descriptor, data) :]
         return len(text)
@@ -31,7 +34,7 @@ class LogFile(io.TextIOBase):
         return True
 
     def close(self) -> None:
-        if not self.closed:
+        if not self.closed and self._descriptor >= 0:
             os.close(self._descriptor)
         super().close()
 
