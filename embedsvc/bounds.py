@@ -64,3 +64,13 @@ HUB_BYTES = 512 << 30
 
 HUB_UNSTATED_BYTES = 16 << 30
 """Of a file whose size the hub does not say."""
+
+TEXT_CHARACTERS = 1 << 20
+"""Characters of a text, or token ids, that are looked at to find out whether a model can take it;
+it is that a text of as many tokens as OpenAI takes has less."""
+
+TOKEN_CHARACTERS = 16
+"""Of a token, beyond that many characters for each that may be had: some text is white space."""
+
+PROMPT_CHARACTERS = 16_384
+"""Characters of a prompt, which goes before every input of a request."""

@@ -78,8 +78,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Tokens added to its tokeniser that it has no vectors for, to be read as ordinary text."""
     token_ids: TokenIdsMeaning = "cl100k_base"
     """What token ids sent as input are: OpenAI's, this model's own, or not accepted."""
-    truncate: Truncate = "error"
-    """What becomes of an input that is too long, where the request does not say."""
+    truncate: Truncate | None = None
+    """What becomes of an input that is too long, where the request does not say; left out, as the
+    server is set."""
     dtype: Dtype | None = None
     """What the model is computed in; left out, float32 on a CPU and float16 on a GPU."""
     sha256: str | None = None

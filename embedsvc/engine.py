@@ -1,20 +1,19 @@
 """A loaded model: from inputs to vectors, by way of its cache and its waiting line."""
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
 
 from embedsvc.batcher import Batcher
 from embedsvc.bounds import CHUNKS
 from embedsvc.cache import Cache
+from embedsvc.cards import Truncate
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.device import Device
 from embedsvc.encoder import Encoder
@@ -24,19 +23,31 @@ from embedsvc.settings import Settings
 from embedsvc.store import Store
 from embedsvc.telemetry.histogram import Histogram
 from embedsvc.telemetry.record import current
-from embedsvc.texts.inputs import PLAIN, Input, Reading, Tokenized, tokenize, tokenize_chunks
+from embedsvc.texts.explained import Token, explain
+from embedsvc.texts.inputs import (
+    PLAIN,
+    Input,
+    Reading,
+    Tokenized,
+    size,
+    tokenize,
+    tokenize_chunks,
+)
 from embedsvc.texts.late_chunking import Chunk, Tally
 from embedsvc.texts.requests import Chunking, Offsets
+from embedsvc.texts.steps import finish
 from embedsvc.texts.tokenizer import Tokenizer
 from embedsvc.texts.tokens import SpannedText, Text
-from embedsvc.texts.truncation import average
+from embedsvc.texts.truncation import average, more_than
+from embedsvc.tokenizing import Tokenizing
 
-TEXTS = 64
-"""Texts tokenised at a time."""
+log = logging.getLogger(__name__)
 ALIKE = 0.98
 """Cosine of what is computed twice, at least; in half precision it is not always the same."""
 SHORT = 500
 """Characters that are tokenised sooner than a thread could be asked to."""
+FEW = 64
+"""Texts of which the same is true."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,7 @@ class Engine:
         tokenizer: Tokenizer,
         encoder: Encoder,
         device: Device,
-        threads: ThreadPoolExecutor,
+        tokenizing: Tokenizing,
         settings: Settings,
         store: Store | None,
         fingerprint: str,
@@ -75,13 +86,14 @@ class Engine:
         self.fingerprint = fingerprint
         """Vectors of two models with the same one may be compared."""
         self.max_batch_tokens = settings.max_batch_tokens or device.ops.max_batch_tokens
+        self.max_request_tokens = settings.max_request_tokens
+        self.truncate: Truncate | None = settings.truncate
+        """What becomes of inputs that are too long, where neither request nor card says."""
         self.truncated = self.split = 0
         self.tokenize_seconds = Histogram()
-        self._threads = threads
+        self._tokenizing = tokenizing
         self._encoder = encoder
         self._device = device
-        self._max_request_tokens = settings.max_request_tokens
-
         self._first_check: NDArray[np.float32] | None = None
         self._checked = -math.inf
         self._batcher = Batcher(
@@ -128,12 +140,13 @@ class Engine:
         read = await self._tokenize(inputs, reading)
         self._tokenized(began)
         lengths = list(map(len, read.texts))
-        self._check_tokens(sum(lengths))
         vectors = await self._cache.embed(read.texts, read=read_cache, write=write_cache)
         split = sum(parts > 1 for parts in read.parts)
         if split:
             normalize = self.checkpoint.normalize
             vectors = average(vectors, lengths, read.parts, normalize=normalize)
+            if reading.rule.longest is not None and not self.split:
+                self._warn_of_split()
         self.truncated += read.cut
         self.split += split
         return Embedded(vectors, sum(lengths), read.cut, split)
@@ -157,23 +170,25 @@ class Engine:
                 "Late chunking needs a model with mean pooling, "
                 f"and this one's is {' + '.join(self.checkpoint.pooling)}."
             )
-        loop = asyncio.get_running_loop()
         began = time.perf_counter()
         texts: list[SpannedText] = []
         chunks: list[list[Chunk]] = []
         tally = Tally(most_rows)
+        tokens = 0
         for index, value in enumerate(inputs):
             each = wanted if isinstance(wanted, Chunking) else wanted[index]
-            spanned = partial(tokenize_chunks, index=index, of=len(inputs))
-            text, told = await loop.run_in_executor(
-                self._threads, spanned, self.tokenizer, value, reading, each
+            work = tokenize_chunks(
+                self.tokenizer, value, reading, each, index=index, of=len(inputs)
             )
+            text, told = await self._tokenizing.run(work, size([value], reading))
             tally.add(text)
             texts.append(text)
             chunks.append(told)
+            tokens += len(text)
+            if tokens > self.max_request_tokens:
+                last = index == len(inputs) - 1
+                raise TooManyTokens(tokens if last else more_than(tokens), self.max_request_tokens)
         self._tokenized(began)
-        tokens = sum(map(len, texts))
-        self._check_tokens(tokens)
         # Their answers have many lengths, so each is a call of its own; batches are shared.
         calls = [
             asyncio.ensure_future(self._cache.embed([text], read=read_cache, write=write_cache))
@@ -187,11 +202,10 @@ class Engine:
         rows = [vectors.reshape(-1, self.dimensions) for vectors in found]
         return Embedded(np.concatenate(rows), tokens, chunks=chunks)
 
-    async def explain(self, texts: Sequence[str], *, special: bool) -> list[Encoding]:
-        """The tokens of texts, as the tokeniser's library gives them."""
-        loop = asyncio.get_running_loop()
-        explain = partial(self.tokenizer.explain, texts, special=special)
-        return await loop.run_in_executor(self._threads, explain)
+    async def explain(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
+        """The tokens of each text. Raises `RequestError`."""
+        work = explain(self.tokenizer, texts, special=special, most=self.max_request_tokens)
+        return await self._tokenizing.run(work, sum(map(len, texts)))
 
     def counts(self) -> Iterator[tuple[str, str, float]]:
         """Name, meaning and value of everything counted."""
@@ -259,24 +273,23 @@ class Engine:
         return await device.wait(lambda: encoder.finish(begun), seconds)
 
     async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> Tokenized:
-        """The inputs in tokens, some at a time: a long request lets short ones in between."""
-        # Ids are decoded with a table that is read when first needed, and not on the event loop.
-        texts = len(inputs) < TEXTS and isinstance(inputs[0], str)
-        if texts and sum(map(len, inputs)) <= SHORT:
-            return tokenize(self.tokenizer, inputs, reading, of=len(inputs))
-        loop = asyncio.get_running_loop()
+        """The inputs in tokens; on the event loop only if that is sooner done than asked for."""
+        work = tokenize(self.tokenizer, inputs, reading)
+        characters = size(inputs, reading)
+        # Ids are decoded with a table that is read when first needed. A model that a client chose
+        # may come with a pattern that takes as long as whoever made it likes.
+        texts = len(inputs) < FEW and isinstance(inputs[0], str)
+        if texts and characters <= SHORT and not self.checkpoint.card.ad_hoc:
+            return finish(work)
         self._batcher.check_room(len(inputs))  # before work is done for nothing
-        read: list[Tokenized] = []
-        for first in range(0, len(inputs), TEXTS):
-            some = inputs[first : first + TEXTS]
-            work = partial(tokenize, self.tokenizer, some, reading, first=first, of=len(inputs))
-            read.append(await loop.run_in_executor(self._threads, work))
-        if len(read) == 1:
-            return read[0]
-        return Tokenized(
-            [text for part in read for text in part.texts],
-            [count for part in read for count in part.parts],
-            sum(part.cut for part in read),
+        return await self._tokenizing.run(work, characters)
+
+    def _warn_of_split(self) -> None:
+        log.warning(
+            "model %s takes %d tokens, and a text has more: it is embedded in parts, whose vectors "
+            "are averaged, as are others from now on; see `truncate` for other ways",
+            self.checkpoint.card.id,
+            self.tokenizer.max_tokens,
         )
 
     def _tokenized(self, began: float) -> None:
@@ -285,7 +298,3 @@ class Engine:
         record = current.get()
         if record is not None:
             record.tokenize, record.tokenized = now - began, now
-
-    def _check_tokens(self, tokens: int) -> None:
-        if tokens > self._max_request_tokens:
-            raise TooManyTokens(tokens, self._max_request_tokens)

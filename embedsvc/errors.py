@@ -110,7 +110,7 @@ class TooManyTokens(BadRequest):
     type = "max_tokens_per_request"
     code = "max_tokens_per_request"
 
-    def __init__(self, tokens: int, limit: int) -> None:
+    def __init__(self, tokens: int | str, limit: int) -> None:
         super().__init__(f"Requested {tokens} tokens, max {limit} tokens per request")
 
 

@@ -63,6 +63,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a request waits for its model to load before it is answered 503."""
     allow_ad_hoc: bool = False
     """Whether clients may load models without a card: repositories, folders by the cards file."""
+    truncate: Literal["error", "end", "start", "chunk"] | None = None
+    """What becomes of an input that is too long, where neither the request nor the model's card
+    says: it is refused, cut, or split into parts whose vectors are averaged; left out, what the
+    servers do whose API is spoken, which is `chunk` for OpenAI's."""
     max_inputs: int = 2048
     """Inputs of one request."""
     max_request_tokens: int = 300_000

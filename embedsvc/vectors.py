@@ -9,6 +9,7 @@ from embedsvc.engine import Embedded, Engine
 from embedsvc.texts.inputs import Reading
 from embedsvc.texts.prompts import choose
 from embedsvc.texts.requests import EmbeddingRequest
+from embedsvc.texts.truncation import Rule
 
 
 async def vectors_of(
@@ -32,7 +33,7 @@ async def vectors_of(
         matryoshka.check(wanted.dimensions, engine.dimensions, card.dimensions, field)
     reading = Reading(
         choose(engine.checkpoint.prompts, wanted, prompt, engine.checkpoint.default_prompt),
-        wanted.truncate or card.truncate,
+        _rule(engine, card, wanted),
         card.token_ids,
         wanted.fields.input,
     )
@@ -47,3 +48,11 @@ async def vectors_of(
         cut = matryoshka.cut(embedded.vectors, wanted.dimensions, layer_norm=card.layer_norm)
         embedded = replace(embedded, vectors=cut)
     return embedded
+
+
+def _rule(engine: Engine, card: Card, wanted: EmbeddingRequest) -> Rule:
+    """What becomes of texts that are too long: what the request says, else its model's card, else
+    the server's setting, else what is the custom in the request's dialect."""
+    said, custom = wanted.truncate or card.truncate or engine.truncate, wanted.otherwise
+    longest = None if said else custom.longest
+    return Rule(said or custom.truncate, longest, custom.remedy, engine.max_request_tokens)

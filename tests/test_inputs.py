@@ -13,13 +13,14 @@ from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.encoder import load_encoder
 from embedsvc.ops.base import Ops
 from embedsvc.ops.numpy import NumpyOps
-from embedsvc.texts.inputs import Input, Reading, tokenize, tokenize_chunks
+from embedsvc.texts.inputs import Input, Reading, Tokenized, tokenize, tokenize_chunks
 from embedsvc.texts.late_chunking import pool
 from embedsvc.texts.requests import Chunking
+from embedsvc.texts.steps import finish
 from embedsvc.texts.token_ids import _table
 from embedsvc.texts.tokenizer import Tokenizer
 from embedsvc.texts.tokens import SpannedText
-from embedsvc.texts.truncation import average
+from embedsvc.texts.truncation import Rule, average
 from tests.conftest import serve
 
 CLS, SEP, A = 2, 3, 4  # and b is 5, c is 6, ...
@@ -34,8 +35,14 @@ def letters(count: int) -> str:
     return " ".join(chr(ord("a") + i % 26) for i in range(count))
 
 
+def read(
+    tokenizer: Tokenizer, inputs: list[Input], *, truncate: Truncate = "error", **reading: object
+) -> Tokenized:
+    return finish(tokenize(tokenizer, inputs, Reading(rule=Rule(truncate), **reading)))
+
+
 def ids(tokenizer: Tokenizer, value: Input, **reading: object) -> list[list[int]]:
-    return [text.tolist() for text in tokenize(tokenizer, [value], Reading(**reading)).texts]
+    return [text.tolist() for text in read(tokenizer, [value], **reading).texts]
 
 
 @pytest.mark.parametrize(
@@ -49,17 +56,17 @@ def ids(tokenizer: Tokenizer, value: Input, **reading: object) -> list[list[int]
 def test_what_is_too_long_is_cut_or_split_and_keeps_its_special_tokens(
     tokenizer: Tokenizer, truncate: Truncate, expected: list[list[int]]
 ) -> None:
-    read = tokenize(tokenizer, ["a", letters(12)], Reading(truncate=truncate))
-    assert [text.tolist() for text in read.texts] == [[CLS, A, SEP], *expected]
-    assert read.parts == [1, len(expected)]
-    assert read.cut == (truncate != "chunk")
+    found = read(tokenizer, ["a", letters(12)], truncate=truncate)
+    assert [text.tolist() for text in found.texts] == [[CLS, A, SEP], *expected]
+    assert found.parts == [1, len(expected)]
+    assert found.cut == (truncate != "chunk")
 
 
 @pytest.mark.parametrize("truncate", ["error", "end", "start", "chunk"])
 def test_what_just_fits_is_left_alone(tokenizer: Tokenizer, truncate: Truncate) -> None:
-    read = tokenize(tokenizer, [letters(8)], Reading(truncate=truncate))
-    assert [text.tolist() for text in read.texts] == [[CLS, *range(4, 12), SEP]]
-    assert (read.parts, read.cut) == ([1], 0)
+    found = read(tokenizer, [letters(8)], truncate=truncate)
+    assert [text.tolist() for text in found.texts] == [[CLS, *range(4, 12), SEP]]
+    assert (found.parts, found.cut) == ([1], 0)
 
 
 @pytest.mark.parametrize("truncate", ["end", "start", "chunk"])
@@ -122,7 +129,7 @@ def test_an_average_is_weighted_by_length_and_of_length_1() -> None:
 
 
 def chunks(tokenizer: Tokenizer, text: str, wanted: object, prompt: str = ""):
-    return tokenize_chunks(tokenizer, text, Reading(prompt), wanted)
+    return finish(tokenize_chunks(tokenizer, text, Reading(prompt), wanted))
 
 
 def test_a_chunk_takes_the_tokens_that_begin_in_it(tokenizer: Tokenizer) -> None:

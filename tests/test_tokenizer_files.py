@@ -16,6 +16,7 @@ from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.tokenizer_files import read_tokenizer
 from embedsvc.errors import BadRequest, CheckpointError
 from embedsvc.texts.inputs import PLAIN, tokenize
+from embedsvc.texts.steps import finish
 from embedsvc.texts.tokenizer import Tokenizer
 from tests.checkpoints import CONFIG, write_json
 
@@ -62,7 +63,7 @@ def test_without_special_tokens_a_text_may_have_no_token_and_is_refused() -> Non
     (ids,) = tokenizer.encode(["hello"])
     assert ids.tolist() == with_special.encode(["hello"])[0][1:-1].tolist()
     with pytest.raises(BadRequest, match=r"Invalid 'input\[1\]': the model has no token for it"):
-        tokenize(tokenizer, ["hello", " "], PLAIN, of=2)
+        finish(tokenize(tokenizer, ["hello", " "], PLAIN))
 
 
 def test_without_tokenizer_json_the_command_that_helps_is_named(

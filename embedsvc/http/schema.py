@@ -24,6 +24,7 @@ from embedsvc.texts.requests import (
     read_inputs,
     read_truncate,
 )
+from embedsvc.texts.truncation import OPENAI
 from embedsvc.wording import plain_types
 
 
@@ -126,6 +127,7 @@ def read_request(
         prompt_name=sent.prompt_name,
         prompt=sent.prompt,
         truncate=read_truncate(sent.truncate),
+        otherwise=OPENAI,
         chunks=_chunks(sent, len(inputs)),
         dtypes=sent.output_dtype or sent.embedding_types or "float",
     )

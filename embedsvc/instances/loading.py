@@ -20,6 +20,7 @@ from embedsvc.plan import Plan, make_plan
 from embedsvc.settings import Settings
 from embedsvc.store import Store
 from embedsvc.texts.tokenizer import open_tokenizer
+from embedsvc.tokenizing import Tokenizing
 from embedsvc.turns import InTurn
 
 T = TypeVar("T")
@@ -38,7 +39,9 @@ class Loader:
         self._downloads = ThreadPoolExecutor(2, thread_name_prefix="download")
         self._ad_hoc_downloads = ThreadPoolExecutor(2, thread_name_prefix="ad-hoc-download")
         self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._tokenizing = Tokenizing()
+        # The tokenisers of models that clients chose may take as long as those please.
+        self._ad_hoc_tokenizing = Tokenizing("tokenize-ad-hoc")
 
     async def fetch(self, card: Card, told: Told, stop: Event) -> Plan:
         """The card's files, downloaded if they are not here, and read but for the weights.
@@ -77,7 +80,7 @@ class Loader:
             tokenizer,
             encoder,
             self.device,
-            self._tokenizing,
+            self._ad_hoc_tokenizing if checkpoint.card.ad_hoc else self._tokenizing,
             self._settings,
             store,
             fingerprint,
@@ -89,9 +92,10 @@ class Loader:
 
     def close(self) -> None:
         """Start nothing more; return when what runs has ended."""
-        downloads = self._downloads, self._ad_hoc_downloads
-        for threads in (*downloads, self._files, self._tokenizing):
+        for threads in (self._downloads, self._ad_hoc_downloads, self._files):
             threads.shutdown(cancel_futures=True)
+        for tokenizing in (self._tokenizing, self._ad_hoc_tokenizing):
+            tokenizing.close()
 
     async def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, work)

@@ -15,8 +15,10 @@ from embedsvc.http.answers import Form, write_vectors
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.texts.requests import EmbeddingRequest, Fields, each_once, read_inputs
+from embedsvc.texts.truncation import Rule
 
 TRUNCATE: dict[str, Truncate] = {"NONE": "error", "END": "end", "START": "start"}
+CUT = Rule("end", remedy='send "truncate": "END"')
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 FORMS: dict[EmbeddingType, Form] = {
     "float": ("float", "float"),
@@ -81,7 +83,8 @@ async def create_embeddings(request: Request) -> Response:
         inputs=texts,
         input_type=sent.input_type,
         dimensions=sent.output_dimension,
-        truncate=TRUNCATE[sent.truncate or "END"],
+        truncate=None if sent.truncate is None else TRUNCATE[sent.truncate],
+        otherwise=CUT,
         fields=Fields(field, "output_dimension"),
     )
     kinds = sent.embedding_types or ["float"]

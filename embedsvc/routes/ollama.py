@@ -19,10 +19,15 @@ from embedsvc.http.answers import write_vectors
 from embedsvc.instances.registry import Registry
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
-from embedsvc.texts.requests import EmbeddingRequest, Fields
+from embedsvc.texts.requests import EmbeddingRequest, Fields, read_truncate
+from embedsvc.texts.truncation import Rule
 
 VERSION = "0.12.0"
 """The version of Ollama's API; clients ask for a least one."""
+
+
+CUT = Rule("end", remedy='send "truncate": true')
+"""Of a text that is too long, Ollama embeds the beginning."""
 
 
 class EmbedBody(msgspec.Struct):
@@ -121,7 +126,8 @@ async def create_embeddings(request: Request) -> Response:
         model=sent.model,
         inputs=inputs,
         dimensions=sent.dimensions,
-        truncate="error" if sent.truncate is False else "end",
+        truncate=read_truncate(sent.truncate),
+        otherwise=CUT,
     )
     answer = await embed(request, wanted)
     about = EmbedAnswer(
@@ -145,7 +151,7 @@ async def create_embedding(request: Request) -> Response:
         async with _registry(request).use(model):
             return JsonResponse(msgspec.json.encode(OldAnswer([])))
     wanted = EmbeddingRequest(
-        model=model, inputs=[sent.prompt], truncate="end", fields=Fields("prompt")
+        model=model, inputs=[sent.prompt], otherwise=CUT, fields=Fields("prompt")
     )
     answer = await embed(request, wanted)
     body = {"embedding": answer.embedded.vectors[0]}

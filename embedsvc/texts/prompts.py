@@ -6,6 +6,7 @@ different ways, so the usual names of either kind stand for each other.
 
 from collections.abc import Callable
 
+from embedsvc.bounds import PROMPT_CHARACTERS
 from embedsvc.cards import Card, Cards, Prompts
 from embedsvc.errors import BadRequest
 from embedsvc.names import spelled
@@ -63,6 +64,16 @@ def choose(
 
     `from_model` is the prompt that the name of its model names. Raises `BadRequest`.
     """
+    prompt = _chosen(prompts, request, from_model)
+    if len(prompt) > PROMPT_CHARACTERS:
+        raise BadRequest(
+            f"Invalid 'prompt': a prompt may have {PROMPT_CHARACTERS} characters, and this one has "
+            f"{len(prompt)}."
+        )
+    return prompt
+
+
+def _chosen(prompts: Prompts, request: EmbeddingRequest, from_model: str | None) -> str:
     if request.prompt is not None:
         return request.prompt
     if request.prompt_name is not None:

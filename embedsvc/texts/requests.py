@@ -9,6 +9,7 @@ from msgspec import Meta
 from embedsvc.cards import Truncate
 from embedsvc.errors import BadRequest, EmptyInput
 from embedsvc.quantize import Dtype
+from embedsvc.texts.truncation import Rule
 
 MAX_INPUTS = 2048
 EncodingFormat = Literal["float", "base64"]
@@ -43,6 +44,9 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_name: str | None = None
     prompt: str | None = None
     truncate: Truncate | None = None
+    otherwise: Rule = Rule()
+    """What the servers do with a text that is too long that the request's dialect comes from: what
+    is done here if neither request, card nor setting says."""
     chunks: Chunking | Sequence[Sequence[Offsets]] | None = None
     dtypes: Sequence[Dtype] | Dtype = "float"
     """Several: each row has its vector in each of them, by name."""

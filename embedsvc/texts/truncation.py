@@ -5,39 +5,78 @@ tokens and the prompt stay, in every part.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.cards import Truncate
-from embedsvc.errors import BadRequest
+from embedsvc.errors import BadRequest, TooManyTokens
 from embedsvc.ops.base import TokenIds
 from embedsvc.texts.tokens import LocatedTokens
 
 OVERLAP = 8
 """Parts share one token in so many with the part before."""
+OPENAI_TOKENS = 8191
+"""The longest text that OpenAI's models take."""
 
 
-def fit(name: str, tokens: LocatedTokens, max_tokens: int, truncate: Truncate) -> list[TokenIds]:
-    """The text in parts of `max_tokens` or fewer: one part, except with `chunk`.
+ANY_REMEDY = 'send "truncate": "end", "start", or "chunk" for all of it in parts'
+"""What to do about a text that is refused."""
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """What becomes of the texts of a request that are too long."""
+
+    truncate: Truncate = "error"
+    longest: int | None = None
+    """With `chunk`, the tokens of the longest text that is split, by the model's count or OpenAI's;
+    None: as many as there may be in a request."""
+    remedy: str = ANY_REMEDY
+    """What to do about a text that is refused, in the fields of the request's dialect."""
+    request_tokens: int = 1 << 60
+    """Tokens of all parts of all inputs."""
+
+
+OPENAI = Rule("chunk", OPENAI_TOKENS)
+"""OpenAI's models take long texts. A model that cannot is shown all of them, in parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A text in parts that fit, most often one."""
+
+    parts: list[TokenIds]
+    cut: bool = False
+    """Whether something was left out."""
+
+
+def fit(name: str, tokens: LocatedTokens, max_tokens: int, rule: Rule) -> Fitted:
+    """A text that is too long in parts of `max_tokens` or fewer: one part, except with `chunk`.
 
     Raises `BadRequest`, in which `name` says which input it is about.
     """
     room = max_tokens - tokens.head - tokens.tail
-    if truncate == "error" or room < 1:
-        raise too_long(name, len(tokens.ids), max_tokens)
+    if rule.truncate == "error" or room < 1:
+        raise too_long(name, len(tokens.ids), max_tokens, rule.remedy)
     end = len(tokens.ids) - tokens.tail
     first, last = tokens.ids[: tokens.head], tokens.ids[end:]
     content = tokens.ids[tokens.head : end]
-    if truncate == "end":
+    if rule.truncate == "end":
         parts = [content[:room]]
-    elif truncate == "start":
+    elif rule.truncate == "start":
         parts = [content[-room:]]
     else:
         step = room - room // OVERLAP
         starts = range(0, max(len(content) - room, 0) + step, step)
+        frames = len(starts) * (len(first) + len(last))
+        all_parts = len(content) + (len(starts) - 1) * (room - step) + frames
+        if all_parts > rule.request_tokens:
+            raise TooManyTokens(all_parts, rule.request_tokens)
         parts = [content[start : start + room] for start in starts]
-    return [np.concatenate([first, part, last]) for part in parts]
+    whole = [np.concatenate([first, part, last]) for part in parts]
+    return Fitted(whole, cut=rule.truncate != "chunk")
 
 
 def average(
@@ -56,10 +95,16 @@ def average(
     return means
 
 
-def too_long(name: str, tokens: int, max_tokens: int) -> BadRequest:
-    """The refusal, in the words that clients look for."""
+def too_long(name: str, tokens: int | str, max_tokens: int, remedy: str) -> BadRequest:
+    """The refusal, in the words that clients look for, and what to do instead."""
     which = "input" if name.endswith("]") else "context"
     return BadRequest(
         f"Invalid '{name}': maximum {which} length is {max_tokens} tokens. This model's maximum "
-        f"context length is {max_tokens} tokens, however you requested {tokens} tokens."
+        f"context length is {max_tokens} tokens, however you requested {tokens} tokens. "
+        f"To have it embedded all the same, {remedy}."
     )
+
+
+def more_than(tokens: int) -> str:
+    """A number of tokens that was not counted to its end."""
+    return f"more than {tokens}"

@@ -1,0 +1,69 @@
+"""How many tokens OpenAI counts in a text: its limits are in those, whatever model answers here.
+
+Byte pair encoding with cl100k_base, whose ids say which pair is joined first (Sennrich et al.,
+2016, arXiv:1508.07909). It is done in Python, since few texts come near the limit.
+"""
+
+from functools import cache
+from heapq import heapify, heappop, heappush
+
+from tokenizers import Regex, pre_tokenizers
+
+from embedsvc.texts.pieces import from_start
+from embedsvc.texts.steps import Steps
+from embedsvc.texts.token_ids import ids_by_bytes
+
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""What a text is taken apart into; no token reaches from one of them into the next."""
+
+
+def count_tokens(text: str, most: int) -> Steps[int]:
+    """Tokens of a text, or some number above `most` where there are more than that."""
+    tokens = 0
+    known: dict[str, int] = {}  # long words that take a while are often long runs of one thing
+    for piece in from_start(text):
+        if piece.start:
+            yield
+        for word, _ in _words().pre_tokenize_str(text[piece.start : piece.stop]):
+            if word not in known:
+                known[word] = count_parts(word.encode("utf-8", "replace"))
+            tokens += known[word]
+        if tokens > most:
+            break
+    return tokens
+
+
+def count_parts(word: bytes) -> int:
+    """Tokens that a word is joined into: n log n for a word of n bytes."""
+    ids = ids_by_bytes()
+    if word in ids:
+        return 1
+    size = parts = len(word)
+    ends = list(range(1, size + 1))  # by where a part begins: where it ends; 0 once it was joined
+    before = list(range(-1, size))  # by where a part begins: where the one before it does
+    pairs = [
+        (ids[pair], at, at + 2) for at in range(size - 1) if (pair := word[at : at + 2]) in ids
+    ]
+    heapify(pairs)
+    while pairs:
+        _, first, end = heappop(pairs)
+        second = ends[first]
+        if not 0 < second < size or ends[second] != end:
+            continue  # one of the two was joined with another meanwhile
+        ends[first], ends[second] = end, 0
+        parts -= 1
+        if end < size:
+            before[end] = first
+            if (pair := word[first : ends[end]]) in ids:
+                heappush(pairs, (ids[pair], first, ends[end]))
+        if (other := before[first]) >= 0 and (pair := word[other:end]) in ids:
+            heappush(pairs, (ids[pair], other, end))
+    return parts
+
+
+@cache
+def _words() -> pre_tokenizers.Split:
+    return pre_tokenizers.Split(Regex(WORDS), "isolated")

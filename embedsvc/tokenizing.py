@@ -1,0 +1,36 @@
+"""The threads that tokenise, for all models: nobody waits for somebody else's long request."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from embedsvc.texts.pieces import PIECE
+from embedsvc.texts.steps import Steps, take_step
+
+T = TypeVar("T")
+
+
+class Tokenizing:
+    """One thread for short requests and one for long ones, which take turns on it step by step."""
+
+    def __init__(self, name: str = "tokenize") -> None:
+        self._short = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._long = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-long")
+
+    async def run(self, work: Steps[T], characters: int) -> T:
+        """What work in steps comes to, which is to tokenise so many characters.
+
+        Cancelled, it does no further step.
+        """
+        loop = asyncio.get_running_loop()
+        threads = self._short if characters <= PIECE else self._long
+        step = partial(take_step, work)
+        while (result := await loop.run_in_executor(threads, step)) is None:
+            pass
+        return result.value
+
+    def close(self) -> None:
+        """Start nothing more; return when what runs has ended."""
+        for threads in (self._short, self._long):
+            threads.shutdown(cancel_futures=True)
