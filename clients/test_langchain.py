@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import openai
 import pytest
 from langchain_ollama import OllamaEmbeddings
 from langchain_openai import AzureOpenAIEmbeddings, OpenAIEmbeddings
@@ -11,6 +13,7 @@ from langchain_tests.unit_tests import EmbeddingsUnitTests
 
 from clients.conftest import MODEL
 
+DOCUMENTS = [("a cat", 3), ("a kitten", 600), ("the central bank", 4), ("interest rates", 700)]
 WAYS: list[dict[str, Any]] = [{}, {"check_embedding_ctx_length": False}, {"chunk_size": 4}]
 
 
@@ -32,10 +35,27 @@ def test_ollama(server: str, right: Callable[..., None]) -> None:
     right(client.embed_documents, client.embed_query)
 
 
-def test_a_long_document_is_cut_where_the_model_name_says_so(server: str) -> None:
-    client = OpenAIEmbeddings(model=MODEL, base_url=f"{server}/v1", api_key="none", model_kwargs={})
-    with pytest.raises(Exception, match="maximum context length is 256 tokens"):
-        client.embed_documents(["word " * 400])
+@pytest.mark.parametrize("options", WAYS)
+def test_a_document_longer_than_the_model_takes(server: str, options: dict[str, Any]) -> None:
+    client = OpenAIEmbeddings(model=MODEL, base_url=f"{server}/v1", api_key="none", **options)
+    texts = [f"{animal} on a mat and elsewhere. " * words for animal, words in DOCUMENTS]
+    rows = np.array(client.embed_documents(texts))
+    assert np.abs(np.linalg.norm(rows, axis=1) - 1).max() < 1e-5
+    near = rows @ rows.T
+    for one, same in ((0, 1), (2, 3)):  # what a document is about counts, not how long it is
+        strangers = [i for i in range(len(rows)) if i not in (one, same)]
+        assert near[one, same] > near[one, strangers].max()
+
+
+def test_a_document_longer_than_openai_takes(server: str) -> None:
+    client = OpenAIEmbeddings(model=MODEL, base_url=f"{server}/v1", api_key="none")
+    (row,) = client.embed_documents(["the cat sat on the mat and the dog did not. " * 2000])
+    assert abs(np.linalg.norm(row) - 1) < 1e-5
+    client = OpenAIEmbeddings(
+        model=MODEL, base_url=f"{server}/v1", api_key="none", check_embedding_ctx_length=False
+    )
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 8191 tokens"):
+        client.embed_documents(["the cat sat on the mat and the dog did not. " * 2000])
 
 
 class Standard(EmbeddingsIntegrationTests):

@@ -17,6 +17,7 @@ from tests.checkpoints import write_bert, write_json
 from tests.conftest import serve
 
 LONG = "a " * 31  # 33 tokens with [CLS] and [SEP]; the limit is 32
+UNCUT = {"truncate": "error"}
 PATHS = {
     "{id}": "none",
     "{id:path}": "none",
@@ -162,9 +163,16 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"input": ["a", 7]}, "Invalid 'input': expected a string or token array."),
     ({"input": {"a": 1}}, "Invalid 'input': expected a string or token array."),
     ({"input": ["a"] * 21}, "Invalid 'input': array length must be 20 or less."),
-    ({"input": LONG}, "Invalid 'input': maximum context length is 32 tokens."),
-    ({"input": ["a", LONG]}, "Invalid 'input[1]': maximum input length is 32 tokens."),
-    ({"input": LONG}, "This model's maximum context length is 32 tokens, however you requested 33"),
+    (UNCUT | {"input": LONG}, "Invalid 'input': maximum context length is 32 tokens."),
+    (UNCUT | {"input": ["a", LONG]}, "Invalid 'input[1]': maximum input length is 32 tokens."),
+    (
+        UNCUT | {"input": LONG},
+        "This model's maximum context length is 32 tokens, however you requested 33 tokens.",
+    ),
+    (
+        UNCUT | {"input": LONG},
+        'send "truncate": "end", "start", or "chunk" for all of it in parts.',
+    ),
     ({"input": [100_256]}, "Invalid 'input': 100256 is not a token id of cl100k_base."),
     ({"input": [[1], [-1]]}, "Invalid 'input[1]': -1 is not a token id of cl100k_base."),
     ({"input": [10**30]}, f"Invalid 'input': {10**30} is not a token id of cl100k_base."),
@@ -226,6 +234,7 @@ DIALECTS: list[tuple[str, dict[str, object], str]] = [
     ("/embed", {"inputs": [1]}, "Invalid 'inputs[0]': expected a string, not a whole number."),
     ("/embed", {"inputs": []}, "Invalid 'inputs': input cannot be an empty array."),
     ("/embed", {"inputs": LONG}, "Invalid 'inputs': maximum context length is 32 tokens."),
+    ("/embed", {"inputs": LONG}, 'embedded all the same, send "truncate": true.'),
     ("/", {"inputs": ["a", LONG]}, "Invalid 'inputs[1]': maximum input length is 32 tokens."),
     ("/embed", {"inputs": "a", "normalize": False}, "this model's vectors have length 1"),
     ("/embed", {"inputs": "a", "prompt_name": "x"}, "Invalid value for 'prompt_name' = x."),
@@ -233,6 +242,7 @@ DIALECTS: list[tuple[str, dict[str, object], str]] = [
     ("/v2/embed", {"images": ["x"]}, "Please submit `texts`."),
     ("/v2/embed", {"texts": ["a"], "truncate": "x"}, "Invalid 'truncate': Invalid enum value 'x'."),
     ("/v2/embed", {"texts": ["a", LONG], "truncate": "NONE"}, "Invalid 'texts[1]': maximum input"),
+    ("/v2/embed", {"texts": [LONG], "truncate": "NONE"}, 'send "truncate": "END".'),
     ("/v2/embed", {"texts": [""]}, "Invalid 'texts[0]': input cannot be an empty string."),
     (
         "/v2/embed",
@@ -276,7 +286,7 @@ def test_all_inputs_together_may_be_too_long(server: TestClient) -> None:
 def test_a_text_too_long_is_named_by_its_place_in_a_long_request(client: TestClient) -> None:
     texts = ["a"] * 200
     texts[170] = LONG
-    answer = client.post("/v1/embeddings", json={"model": "embed", "input": texts})
+    answer = client.post("/v1/embeddings", json=UNCUT | {"model": "embed", "input": texts})
     shaped(answer, 400, "Invalid 'input[170]'")
 
 

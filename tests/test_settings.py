@@ -12,6 +12,7 @@ from embedsvc.settings import Settings, read_settings
 VALUES = {
     "backend": "numpy",
     "insecure": "true",
+    "truncate": "end",
     "allow_ad_hoc": "true",
     "log_level": "debug",
     "log_format": "json",

@@ -115,7 +115,7 @@ def test_a_model_that_a_client_chose_never_tokenises_on_the_event_loop(
         async with keeping(tmp_path, allow_ad_hoc=True) as keeper:
             await keeper.embed("a")
             assert threads == [threading.current_thread().name]
-            chosen = keeper.find_card("./tiny")
+            chosen = await keeper.find_card("./tiny")
             await keeper.embed(chosen.id)
             assert len(threads) == 2
             assert threads[1].startswith("tokenize-ad-hoc")

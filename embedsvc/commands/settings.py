@@ -27,6 +27,7 @@ HELP = {
     "keep_alive": "how long unused models stay loaded, as 10m; -1 is for ever",
     "load_wait_seconds": "how long a request waits for its model to load",
     "allow_ad_hoc": "let clients load models that have no card",
+    "truncate": "what becomes of texts that are too long; default: as the API spoken has it",
     "max_inputs": "inputs of one request",
     "max_request_tokens": "tokens of one request",
     "max_body_bytes": "size of one request",

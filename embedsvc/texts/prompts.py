@@ -64,7 +64,7 @@ def choose(
 
     `from_model` is the prompt that the name of its model names. Raises `BadRequest`.
     """
-    prompt = _chosen(prompts, request, from_model)
+    prompt = _chosen(prompts, request, from_model, default)
     if len(prompt) > PROMPT_CHARACTERS:
         raise BadRequest(
             f"Invalid 'prompt': a prompt may have {PROMPT_CHARACTERS} characters, and this one has "
@@ -73,7 +73,9 @@ def choose(
     return prompt
 
 
-def _chosen(prompts: Prompts, request: EmbeddingRequest, from_model: str | None) -> str:
+def _chosen(
+    prompts: Prompts, request: EmbeddingRequest, from_model: str | None, default: str
+) -> str:
     if request.prompt is not None:
         return request.prompt
     if request.prompt_name is not None:
