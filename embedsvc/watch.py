@@ -72,8 +72,9 @@ class Watch:
         self._end = end
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._broken: dict[str, str] = {}  # by model: what it did when it was tried
-        self._checks: dict[str, asyncio.Task[None]] = {}
+        self._broken: dict[Engine, str] = {}  # what it did when it was tried
+        self._checks: dict[Engine, asyncio.Task[None]] = {}
+        self._over_for: Work | str | None = None
         # Ages in seconds that this process was awake: suspended, it does not hang.
         self._works: dict[Work, float] = {}
         self._told: set[Work | str] = set()
@@ -104,6 +105,7 @@ class Watch:
         """Why requests should not be sent here; None if they may."""
         if self.stopping:
             return "The server is shutting down."
+        self._forget_unloaded()
         if self.over or self.late:
             return self.over or self.late
         missing = self._registry.missing()
@@ -138,6 +140,9 @@ class Watch:
             self._judge("models", broken[0], self._broken_age, 0.0, None)
         self.late = late
         self._told.intersection_update({*self._works, "loop", "models"} if late else {"models"})
+        if self._over_for == "models" and not broken:
+            self.over = self._over_for = None  # what was broken is loaded no longer, or computes
+            self._over_age = 0.0
         if self.over:
             self._over_age += elapsed
             if self._over_age > LAST_SECONDS:
@@ -156,7 +161,7 @@ class Watch:
             self._told.add(what)
             log.error("%s It is at:\n%s", said, stack(thread))
         if age > limit and self.over is None:
-            self.over = said
+            self.over, self._over_for = said, what
             log.critical("%s There is no hope left.", said)
         return said
 
@@ -170,6 +175,7 @@ class Watch:
 
     def _beat(self) -> None:
         self._loop_age = 0.0
+        self._forget_unloaded()
         if self._pings and not self.over:
             notify("WATCHDOG=1")
 
@@ -177,15 +183,21 @@ class Watch:
         while True:
             await asyncio.sleep(IDLE_SECONDS / 4)
             for model, engine in self._registry.engines().items():
-                if model in self._broken or not engine.well_within(IDLE_SECONDS):
+                if engine in self._broken or not engine.well_within(IDLE_SECONDS):
                     self._check(model, engine)
+
+    def _forget_unloaded(self) -> None:
+        """An engine that is loaded no longer computes nothing, and nothing wrong."""
+        if self._broken:
+            loaded = set(self._registry.engines().values())
+            self._broken = {e: said for e, said in self._broken.items() if e in loaded}
 
     def _check(self, model: str, engine: Engine) -> "asyncio.Task[None]":
         """Try a model, unless that is being done."""
-        task = self._checks.get(model)
+        task = self._checks.get(engine)
         if task is None:
-            task = self._checks[model] = asyncio.create_task(self._try(model, engine))
-            task.add_done_callback(lambda _: self._checks.pop(model, None))
+            task = self._checks[engine] = asyncio.create_task(self._try(model, engine))
+            task.add_done_callback(lambda _: self._checks.pop(engine, None))
         return task
 
     async def _try(self, model: str, engine: Engine) -> None:
@@ -194,11 +206,11 @@ class Watch:
         except Exception as error:
             if self._registry.engines().get(model) is not engine:
                 return  # it was unloaded meanwhile
-            if model not in self._broken:
+            if engine not in self._broken:
                 log.exception("model %s is broken", model)
-            self._broken[model] = f"The model `{model}` is broken: {error}"
+            self._broken[engine] = f"The model `{model}` is broken: {error}"
         else:
-            self._broken.pop(model, None)
+            self._broken.pop(engine, None)
 
 
 def stack(thread: int | None) -> str:

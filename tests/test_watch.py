@@ -173,6 +173,38 @@ def test_a_model_that_stays_broken_ends_the_server(
     assert kept.ended
 
 
+@pytest.mark.parametrize("seconds", [20, 59, 63])
+def test_a_broken_model_that_is_unloaded_does_not_end_the_server(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Encoder, "encode", fails(RuntimeError("broken")))
+        kept.forget_that_it_was_well()
+        assert kept.get("/ready")[0] == 503
+        kept.look(seconds)
+    (instance,) = kept.client.get("/v1/instances").json()["data"]
+    kept.client.delete(f"/v1/instances/{instance['id']}")
+    kept.look(100)
+    assert not kept.ended
+    assert kept.get("/health")[0] == 200
+    assert kept.embed().status_code == 200
+    assert kept.get("/ready") == (200, "ready")
+
+
+def test_a_model_that_was_broken_and_is_loaded_anew_is_well(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Encoder, "encode", fails(RuntimeError("broken")))
+        kept.forget_that_it_was_well()
+        assert kept.get("/ready")[0] == 503
+    (instance,) = kept.client.get("/v1/instances").json()["data"]
+    kept.client.delete(f"/v1/instances/{instance['id']}")
+    assert kept.embed().status_code == 200
+    assert kept.get("/ready") == (200, "ready")
+    assert kept.watch.well
+
+
 def test_a_device_that_hangs_is_told_then_not_ready_then_not_healthy_then_ended(
     kept: Kept, hanging: Event, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -332,5 +364,5 @@ def test_a_process_whose_device_hangs_ends_itself_with_a_code_of_its_own(cards_f
     )
     assert done.returncode == EXIT_HUNG, done.stderr
     assert "Encoder.encode = lambda" in done.stderr or "in <lambda>" in done.stderr
-    assert "the process ends itself, with exit code 6" in done.stderr
+    assert f"the process ends itself, with exit code {EXIT_HUNG}" in done.stderr
     logging.getLogger(__name__).debug(done.stderr)
