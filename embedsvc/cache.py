@@ -24,6 +24,9 @@ ENTRY_BYTES = 256
 """What an entry takes beside its vector: key, headers, its places in the table. Measured on
 64-bit Linux: 190 to 230, and more while the table grows."""
 
+LONGER = 64
+"""Times as many texts as a call wants may be in a flight that it joins."""
+
 Compute = Callable[[list[Text]], Awaitable[NDArray[np.float32]]]
 Vectors = dict[bytes, bytes]  # by key: float32, little-endian, (D,)
 Flying = asyncio.Future[NDArray[np.float32]]  # what was computed (n, D)
@@ -72,7 +75,8 @@ class Call:
     """What it has so far."""
     write: bool
     last: bool
-    """Whether a flight's failure is final, also where the call has only joined it."""
+    """Whether a flight's failure is final, also where the call has only joined it: then it joined
+    none that carries a text of others alone, which might be the one at fault."""
     done: asyncio.Future[None]
     flights: set["Flight"] = field(default_factory=set["Flight"])
     """Those it still waits for."""
@@ -118,8 +122,8 @@ class Cache:
         Without `write` (no-store) nothing is kept that no other call wants kept.
 
         Raises what `compute` raises; but if that was another call's, for texts that this one
-        merely shares with it, they are tried once more on their own. Raises `Unavailable` when
-        closing. Cancelled, it calls off what nobody else waits for.
+        merely shares with it, they are tried once more, apart from its others. Raises
+        `Unavailable` when closing. Cancelled, it calls off what nobody else waits for.
         """
         keys = [_key(ids) for ids in texts]
         wanted = dict(zip(keys, texts, strict=True))
@@ -180,7 +184,7 @@ class Cache:
         own: dict[bytes, Text] = {}
         for key, ids in missing.items():
             flight = self._flights.get(key) if read else None
-            if flight is None:
+            if flight is None or not _will_do(flight, call, missing):
                 own[key] = ids
             elif call in flight.calls:
                 flight.calls[call].append(key)
@@ -274,6 +278,14 @@ def _key(text: Text) -> bytes:
     spans = np.array([len(text.spans), *chain.from_iterable(text.spans)], "<i4").tobytes()
     ids = text.ids.astype("<i4", copy=False).tobytes()
     return blake2b(spans + ids, digest_size=16, person=b"spans").digest()
+
+
+def _will_do(flight: Flight, call: Call, missing: dict[bytes, Text]) -> bool:
+    """Whether a call should wait for a flight, which lands as a whole: not for one that is much
+    longer than what it wants, nor at the second try for one that others' texts can make fail."""
+    if call.last:
+        return flight.texts.keys() <= missing.keys()
+    return len(flight.texts) <= LONGER * len(missing)
 
 
 def _settle(call: Call, flight: Flight, error: BaseException | None = None) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from embedsvc.cache import ENTRY_BYTES, Cache, Memory
+from embedsvc.cache import ENTRY_BYTES, LONGER, Cache, Memory
 from embedsvc.errors import EmbeddingFailed, Unavailable
 from embedsvc.ops.base import TokenIds
 from embedsvc.store import STAMP_SECONDS, Store
@@ -426,6 +426,51 @@ def test_who_only_shared_a_text_of_a_call_that_failed_has_it_tried_again() -> No
         assert model.computed == [[1, 666], [2], [1]]
         model.finish()
         assert (await joiner).tolist() == vectors(1, 2)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_at_the_second_try_only_the_text_at_fault_fails(order: tuple[int, int]) -> None:
+    async def scenario(model: Model) -> None:
+        asked = cache(model)
+        first = ask(asked, 1, 667)
+        await turns(1)
+        wanted = {1: (1,), 2: (1, 666)}
+        callers = {which: ask(asked, *wanted[which]) for which in order}
+        await turns()
+        model.fail()  # what all three share
+        with pytest.raises(Failure):
+            await first
+        await turns()
+        while model.running:
+            values, _ = model.running[0]
+            model.fail() if 666 in values else model.finish()
+            await turns()
+        assert (await callers[1]).tolist() == vectors(1)
+        with pytest.raises(Failure):
+            await callers[2]
+
+    run(scenario)
+
+
+def test_who_wants_little_does_not_wait_for_a_flight_of_many() -> None:
+    async def scenario(model: Model) -> None:
+        asked = cache(model)
+        bulk = ask(asked, *range(LONGER + 1))
+        await turns()
+        assert model.computed == [list(range(LONGER + 1))]
+        one = ask(asked, 7)
+        two = ask(asked, 7, 8)
+        await turns()
+        model.finish(1)
+        assert (await one).tolist() == vectors(7)
+        assert not two.done()  # half of what it wants is worth waiting for
+        assert not bulk.done()
+        model.finish()
+        assert (await two).tolist() == vectors(7, 8)
+        assert (await bulk).tolist() == vectors(*range(LONGER + 1))
+        assert model.computed[1:] == [[7]]
 
     run(scenario)
 
