@@ -5,6 +5,7 @@ is no text is refused with its line, never guessed at.
 """
 
 import codecs
+import os
 from collections.abc import Iterable, Iterator
 from io import BufferedIOBase
 from pathlib import Path
@@ -66,6 +67,11 @@ def decode(content: bytes) -> str:
     if "\0" in text:
         raise NotText(_lines_in(text[: text.index("\0")]), NUL)
     return text
+
+
+def printable(path: str | Path) -> str:
+    """A path as text: bytes of it that are no UTF-8 as \\xff."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def lines_of(stream: BufferedIOBase, limit: int) -> Iterator[bytes | None]:

@@ -59,6 +59,14 @@ def test_the_time_left_counts_only_what_this_run_did(clock: Clock) -> None:
     assert "  95%  20 rows  10/s  0:01 left" in drawn(stream)
 
 
+def test_rows_that_were_done_before_are_counted_and_took_no_time(clock: Clock) -> None:
+    stream = Terminal()
+    progress = Progress(stream, clock=clock)
+    clock.now = 10.0
+    progress.update(1000, 0, None, 10.0, 900)
+    assert drawn(stream) == "1,000 rows  10/s"
+
+
 def test_of_a_pipe_it_tells_no_share(clock: Clock) -> None:
     stream = Terminal()
     progress = Progress(stream, clock=clock)

@@ -221,6 +221,25 @@ def test_a_run_that_broke_goes_on_and_gives_the_same_output(
         )
 
 
+def test_what_is_told_on_resume_counts_all_rows(source: Path, tmp_path: Path) -> None:
+    class Told(Progress):
+        rows: list[tuple[int, int]] = []  # noqa: RUF012 - of this test
+
+        def update(
+            self, rows: int, bad: int, share: float | None, seconds: float, before: int = 0
+        ) -> None:
+            self.rows.append((rows, before))
+
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(BulkError, match="out of order"):
+        go(Fake(breaks_after=200), output, source)
+    told = Told(io.StringIO())
+    with Run(Plan(inputs=(str(source),), output=output), told) as run:
+        summary = asyncio.run(run.embed(Fake()))
+    assert {before for _, before in told.rows} == {summary.before.items}
+    assert told.rows[-1][0] == 500
+
+
 def test_a_run_that_ended_while_the_output_was_put_together_embeds_nothing_again(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,15 @@
 """pyarrow, which reads and writes Parquet, where it is installed."""
 
+import base64
 import importlib
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from embedsvc.errors import BulkError
+from embedsvc.text_files import printable
 
 BUFFER_BYTES = 1 << 20
 """Read at a time, of each column."""
@@ -17,10 +23,93 @@ def arrow(module: str = "") -> Any:
         raise BulkError("Parquet needs pyarrow: pip install 'embedsvc[parquet]'") from None
 
 
-def open_parquet(path: str) -> Any:
-    """A `ParquetFile` that reads its row groups piece by piece. Raises `BulkError`."""
+@contextmanager
+def open_parquet(path: Path) -> Generator[Any]:
+    """A `ParquetFile` that reads its row groups piece by piece.
+
+    Raises `BulkError`, also for what goes wrong while it is read.
+    """
     parquet = arrow(".parquet")
     try:
-        return parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
-    except (OSError, arrow().ArrowException) as error:
-        raise BulkError(f"{path}: {error}") from None
+        with (
+            path.open("rb") as stream,
+            parquet.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file,
+        ):
+            yield file
+    except (OSError, UnicodeDecodeError, arrow().ArrowException) as error:
+        raise BulkError(f"{printable(path)}: {in_short(error)}") from None
+
+
+def in_short(error: Exception) -> str:
+    """The first line of what Arrow says, which may be many."""
+    said = getattr(error, "strerror", None) or str(error)
+    return said.partition("\n")[0][:300]
+
+
+def json_form(scalar: Any) -> Any:
+    """An Arrow scalar as JSON has it, whatever its type.
+
+    Binary as base64; dates, times, timestamps and durations in ISO 8601, or as Arrow writes them
+    where they have nanoseconds or lie beyond Python's years; decimals and UUIDs as text; a map, and
+    a struct with two fields of one name, as a list of pairs; other extension types as what they are
+    stored in.
+    """
+    pa, types = arrow(), arrow(".types")
+    kind = scalar.type
+    if not scalar.is_valid:
+        return None
+    if isinstance(kind, pa.BaseExtensionType):
+        if kind.extension_name == "arrow.uuid":
+            return str(uuid.UUID(bytes=scalar.value.as_py()))
+        return json_form(scalar.value)
+    if types.is_dictionary(kind):
+        return json_form(scalar.value)
+    if types.is_map(kind):
+        return [[json_form(pair[0]), json_form(pair[1])] for pair in scalar.values]
+    if types.is_struct(kind):
+        fields = [(kind.field(i).name, json_form(scalar[i])) for i in range(kind.num_fields)]
+        named = dict(fields)
+        return named if len(named) == len(fields) else [list(field) for field in fields]
+    if hasattr(scalar, "values"):  # lists of every sort
+        return [json_form(value) for value in scalar.values]
+    if types.is_floating(kind):
+        return float(scalar.as_py())
+    if hasattr(scalar, "as_buffer"):
+        return _bytes_form(scalar)
+    if getattr(kind, "unit", None) == "ns":
+        scalar = _microseconds(scalar)
+    return _time_form(scalar)
+
+
+def _bytes_form(scalar: Any) -> str:
+    """Of a string, which may be none in truth, or of bytes."""
+    content: bytes = scalar.as_buffer().to_pybytes()
+    if "string" in str(scalar.type):
+        return content.decode(errors="backslashreplace")
+    return base64.b64encode(content).decode()
+
+
+def _microseconds(scalar: Any) -> Any:
+    """The same to the microsecond, where that is exact: Python has no nanoseconds."""
+    pa, types = arrow(), arrow(".types")
+    kind = scalar.type
+    if scalar.value % 1000:
+        return scalar
+    if types.is_timestamp(kind):
+        return scalar.cast(pa.timestamp("us", kind.tz))
+    return scalar.cast(pa.time64("us") if types.is_time64(kind) else pa.duration("us"))
+
+
+def _time_form(scalar: Any) -> Any:
+    """Of numbers and of what has a place in time."""
+    pa = arrow()
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):  # among them Arrow's: nanoseconds, far years, unknown zones
+        pass
+    try:
+        text: str = scalar.cast("string").as_py()
+    except (ValueError, NotImplementedError):
+        naive = pa.scalar(scalar.value, pa.timestamp(scalar.type.unit))
+        text = f"{naive.cast('string').as_py()}Z"
+    return str(scalar.value) if "<" in text else text  # Arrow has its limits too

@@ -7,7 +7,7 @@ from itertools import islice
 
 from embedsvc.bulk.inputs import READERS
 from embedsvc.bulk.inputs.source import Source
-from embedsvc.bulk.rows import Columns, Item, Row
+from embedsvc.bulk.rows import Columns, Item, Row, to_json
 from embedsvc.errors import BulkError
 
 LEAST, MOST = 1 << 13, 1 << 18
@@ -28,6 +28,18 @@ class Block:
     characters: int = 0
     read: int = 0
     """Bytes of the inputs up to there, more or less."""
+
+
+def check_beginnings(sources: Sequence[Source], columns: Columns) -> None:
+    """Read the beginning of each file. Raises `BulkError` if it cannot be read or lacks a column.
+
+    What is piped in can be read only once, and a folder has neither.
+    """
+    for source in sources:
+        if source.again and source.format != "folder":
+            items = READERS[source.format](source, columns)
+            next(items, None)
+            items.close()
 
 
 class Blocks:
@@ -89,7 +101,7 @@ class Blocks:
 
     def _add(self, item: Item) -> int:
         """Take it into the digest; its bytes, more or less."""
-        told = repr(item).encode()
+        told = to_json(item)
         self._digest = blake2b(self._digest + told, digest_size=16).digest()
         return len(told)
 

@@ -8,17 +8,19 @@ import msgspec
 import numpy as np
 
 from embedsvc.bulk.about import About, How, fingerprint_of
-from embedsvc.bulk.blocks import Blocks
+from embedsvc.bulk.blocks import Blocks, check_beginnings
 from embedsvc.bulk.dtypes import Stored, store
 from embedsvc.bulk.embedder import Embedder, probe
-from embedsvc.bulk.inputs.source import Format, find_sources
+from embedsvc.bulk.inputs.source import Format, Identity, Source, find_sources
 from embedsvc.bulk.outputs import output_for
-from embedsvc.bulk.outputs.files import beside, replacing
+from embedsvc.bulk.outputs.files import beside, check_own_files, own_files, replacing
 from embedsvc.bulk.partial import Job, Partial, Record
 from embedsvc.bulk.pipeline import Embedding, Finished, Pipeline, Totals
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import Bad, Columns
 from embedsvc.errors import BulkError
+from embedsvc.telemetry.logs import within_line
+from embedsvc.text_files import printable
 
 SHOWN = 10
 """Bad rows that are shown as they are met; the file of them has all."""
@@ -31,6 +33,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     output: Path
     format: Format | None = None
     delimiter: str | None = None
+    quote: str | None = None
+    header: bool = True
     columns: Columns = Columns()
     how: How = How()
     dtype: Stored = "float32"
@@ -57,12 +61,21 @@ class Run:
         """Raises `BulkError` if there is something in the way, before a model is loaded."""
         self._plan = plan
         self._progress = progress
-        self._sources = find_sources(plan.inputs, plan.format, plan.delimiter)
+        self._sources = find_sources(
+            plan.inputs, plan.format, plan.delimiter, plan.quote, header=plan.header
+        )
         self._output = output_for(plan.output)
+        check_own_files(plan.output)
+        _keep_apart(self._sources, plan.output)
         partial = beside(plan.output, "partial")
         if plan.output.exists() and not plan.overwrite and not partial.exists():
             raise BulkError(f"{plan.output} is there already: say --overwrite to replace it")
         self._partial = Partial(partial)
+        try:
+            check_beginnings(self._sources, plan.columns)
+        except BulkError:
+            self._partial.close(keep=True)
+            raise
 
     def __enter__(self) -> "Run":
         return self
@@ -77,12 +90,14 @@ class Run:
         about = About(embedder.model, fingerprint_of(sample), len(sample), plan.dtype, plan.how)
         partial.begin(
             Job(
-                plan.inputs,
-                plan.format,
-                plan.delimiter,
-                plan.columns,
-                about,
-                embedder.fingerprint,
+                inputs=tuple(map(printable, plan.inputs)),
+                format=plan.format,
+                delimiter=plan.delimiter,
+                quote=plan.quote,
+                header=plan.header,
+                columns=plan.columns,
+                about=about,
+                fingerprint=embedder.fingerprint,
             )
         )
         before = partial.state
@@ -124,7 +139,7 @@ class Run:
         with replacing(rejects) as file:
             for record in self._partial.records():
                 for bad in record.bad:
-                    told = bad._asdict() | {"row": msgspec.Raw(bad.row)}
+                    told = bad._asdict() | {"row": msgspec.Raw(bad.row), "id": msgspec.Raw(bad.id)}
                     file.write(msgspec.json.encode(told) + b"\n")
 
     def _record(self, finished: Finished, last: Record) -> Record:
@@ -148,6 +163,25 @@ class Run:
                 yield record.data
         if rows != self._partial.state.rows:
             raise BulkError(f"{self._partial.path}: damaged on disk; delete it to begin anew")
+
+
+def _keep_apart(sources: Sequence[Source], output: Path) -> None:
+    """Have folders leave out what the run writes. Raises `BulkError` if that is an input."""
+    own = own_files(output)
+    for source in sources:
+        for path in own:
+            if source.identity == _identity(path):
+                raise BulkError(f"{source.name} is an input, and the run would write it: {path}")
+        source.left_out = lambda: frozenset(found for path in own if (found := _identity(path)))
+
+
+def _identity(path: Path) -> Identity | None:
+    """Of the file, by whatever name it is reached; none if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _rows(results: Sequence[Embedding | Bad]) -> tuple[list[dict[str, Any]], Any]:
@@ -181,7 +215,7 @@ class _Reporter:
         for result in results:
             if not isinstance(result, Bad):
                 continue
-            said = f"{result.file}:{result.line}: {result.reason}"
+            said = within_line(f"{result.file}:{result.line}: {result.reason}")
             if self._strict:
                 raise BulkError(said)
             self._bad += 1
@@ -194,5 +228,4 @@ class _Reporter:
         """Tell how far it is."""
         total = self._blocks.total
         share = min(read / total, 1.0) if total else None
-        rows = state.items - self._before.items
-        self._progress.update(rows, state.rejected, share, seconds)
+        self._progress.update(state.items, state.rejected, share, seconds, self._before.items)

@@ -9,7 +9,8 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,17 +20,19 @@ from embedsvc.bulk.about import About, read_fingerprint
 from embedsvc.bulk.rows import Bad, Columns
 from embedsvc.errors import BulkError
 
-MAGIC = b"embedsvc bulk 1\n"
+MAGIC = b"embedsvc bulk 2\n"
 HEAD = struct.Struct("<QI")  # bytes of a record, and their CRC-32
 T = TypeVar("T")
 
 
-class Job(msgspec.Struct, frozen=True):
+class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What is being done; it goes on only as it was begun."""
 
     inputs: tuple[str, ...]
     format: str | None
     delimiter: str | None
+    quote: str | None
+    header: bool
     columns: Columns
     about: About
     fingerprint: str | None = None
@@ -62,10 +65,8 @@ class Partial:
         """After the last record."""
         self._begins = 0
         self._resumed = self.state, 0
-        try:
+        with self._failing():
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise BulkError(f"{path}: {error.strerror}") from None
         self._file = open(descriptor, "r+b")  # noqa: PTH123, SIM115 - closed by `close`
         if not self._lock():
             self._file.close()
@@ -73,20 +74,21 @@ class Partial:
 
     def begin(self, job: Job) -> None:
         """Go on where it ends, or begin. Raises `BulkError` if it is of another job."""
-        if self._is_new():
-            self._file.seek(0)
-            self._file.truncate()
-            self._file.write(MAGIC)
-            self._write([job])
-            self._begins = self._file.tell()
-            self._resumed = self.state, self._begins
-            return
-        try:
-            found = self._next(Job)
-        except msgspec.ValidationError:
-            found = None
+        with self._failing():
+            if self._is_new():
+                self._file.seek(0)
+                self._file.truncate()
+                self._file.write(MAGIC)
+                self._write([job])
+                self._begins = self._file.tell()
+            else:
+                self._go_on(job)
+            self._resumed = self.state, self._file.tell()
+
+    def _go_on(self, job: Job) -> None:
+        found = self._next(Job)
         if found is None:
-            raise BulkError(f"{self.path} is damaged, or not of this version: it is in the way")
+            raise self._damaged()
         differences = ", ".join(_differences(found, job))
         if differences:
             raise BulkError(
@@ -97,20 +99,18 @@ class Partial:
         for record in self.records():
             self.state = _state(record)
         self._file.truncate()
-        self._resumed = self.state, self._file.tell()
 
     def append(self, records: Sequence[Record]) -> None:
         """Add records, in the order of the input. Raises `BulkError`, as on a full disk."""
-        try:
+        with self._failing():
             self._write(records)
-        except OSError as error:
-            raise BulkError(f"{self.path}: {error.strerror}") from None
         self.state = _state(records[-1])
 
     def undo(self) -> None:
         """Drop what was added since `begin`."""
         self.state, end = self._resumed
-        self._file.truncate(end)
+        with self._failing():
+            self._file.truncate(end)
 
     def records(self) -> Iterator[Record]:
         """All that are whole; one at a time is in memory."""
@@ -120,9 +120,22 @@ class Partial:
 
     def close(self, *, keep: bool) -> None:
         """Let go of the file, and delete it unless it is to be kept and has any rows."""
-        if not keep or os.fstat(self._file.fileno()).st_size <= self._begins:
-            self.path.unlink(missing_ok=True)
-        self._file.close()
+        with suppress(OSError):  # what could not be written is said already, and is cut off later
+            if not keep or os.fstat(self._file.fileno()).st_size <= self._begins:
+                self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._file.close()
+
+    @contextmanager
+    def _failing(self) -> Generator[None]:
+        """Raises `BulkError` in place of `OSError`, as on a full disk."""
+        try:
+            yield
+        except OSError as error:
+            raise BulkError(f"{self.path}: {error.strerror}") from None
+
+    def _damaged(self) -> BulkError:
+        return BulkError(f"{self.path} is damaged, or not of this version: it is in the way")
 
     def _write(self, values: Iterable[Job | Record]) -> None:
         for value in values:
@@ -145,7 +158,10 @@ class Partial:
             _, checksum = HEAD.unpack(self._file.read(HEAD.size))
             packed = self._file.read(size)
             if zlib.crc32(packed) == checksum:
-                return msgspec.msgpack.decode(packed, type=kind)
+                try:
+                    return msgspec.msgpack.decode(packed, type=kind)
+                except msgspec.MsgspecError:  # whole, and not as this version writes it
+                    raise self._damaged() from None
         self._file.seek(place)
         return None
 
@@ -198,6 +214,8 @@ def _options(job: Job) -> dict[str, object]:
         "the input": " ".join(job.inputs),
         "--format": job.format,
         "--delimiter": job.delimiter,
+        "--quote": job.quote,
+        "--no-header": None if job.header else "given",
         "--column": columns.text,
         "--id-column": columns.id,
         "--keep": ",".join(columns.keep),

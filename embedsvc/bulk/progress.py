@@ -20,15 +20,20 @@ class Progress:
         self._first: tuple[float, float] | None = None
         self._bar = ""
 
-    def update(self, rows: int, bad: int, share: float | None, seconds: float) -> None:
-        """So many rows are done by this run, and that share of the input, where it is known."""
+    def update(
+        self, rows: int, bad: int, share: float | None, seconds: float, before: int = 0
+    ) -> None:
+        """So many rows are done, and that share of the input, where it is known.
+
+        `before` is how many of the rows were done by runs before this one, which took no time.
+        """
         if share is not None and self._first is None:
             self._first = seconds, share  # what was done before this run took no time in it
         now = self._clock()
         if now - self._shown < (BAR_SECONDS if self._terminal else LINE_SECONDS):
             return
         self._shown = now
-        parts = [f"{rows:,} rows", f"{rows / seconds:,.0f}/s"]
+        parts = [f"{rows:,} rows", f"{(rows - before) / seconds:,.0f}/s"]
         if share is not None and self._first is not None:
             parts.insert(0, f"{share:4.0%}")
             gained = share - self._first[1]

@@ -1,16 +1,19 @@
 """Rows, on their way from an input to the output, and those that are set aside."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 
+from embedsvc.bulk.arrow import json_form
+
 OWN = ("id", "text", "chunk", "start", "end", "embedding")
 """Columns of every output, which columns that are carried along cannot be called."""
 
-NO_COLUMN = "no column"
-"""How the reason begins of a row that lacks one."""
+COLUMNS_TOLD, LONGEST_NAME, LONGEST_REASON = 50, 100, 2000
+"""Of a reason: columns that are named, and characters of a name and in all."""
 
 
 class Row(NamedTuple):
@@ -32,6 +35,8 @@ class Bad(NamedTuple):
     reason: str
     row: bytes
     """What was read, as JSON."""
+    id: bytes = b"null"
+    """What its id would be, as JSON."""
 
 
 Item = Row | Bad
@@ -55,20 +60,33 @@ class Columns(msgspec.Struct, frozen=True):
         A bad one where the text or the id is missing, or the text is none; what is to be carried
         along and is not there is null.
         """
+        identity = to_json(record.get(self.id, number) if self.id else number)
         for name in (self.text, self.id):
             if name is not None and name not in record:
-                there = ", ".join(record) or "none"
-                return Bad(file, line, f"{NO_COLUMN} `{name}`; there are: {there}", to_json(record))
+                return Bad(file, line, missing_column(name, record), to_json(record), identity)
         wrong = _wrong(record[self.text])
         if wrong:
-            return Bad(file, line, f"`{self.text}` {wrong}", to_json(record))
+            return Bad(file, line, f"`{self.text}` {wrong}", to_json(record), identity)
         kept = {name: record.get(name) for name in self.keep}
         return Row(file, line, record[self.id] if self.id else number, record[self.text], kept)
 
 
 def set_aside(row: Row, reason: str) -> Bad:
     """The row as one that could not be embedded."""
-    return Bad(row.file, row.line, reason, to_json({"id": row.id, "text": row.text} | row.kept))
+    told = to_json({"id": row.id, "text": row.text} | row.kept)
+    return Bad(row.file, row.line, reason[:LONGEST_REASON], told, to_json(row.id))
+
+
+def missing_column(name: str, names: Collection[str]) -> str:
+    """The reason of a row or a table that has these columns, and not that one."""
+    there = [_short(name) for name in islice(names, COLUMNS_TOLD)]
+    if len(names) > len(there):
+        there.append(f"and {len(names) - len(there):,} more")
+    return f"no column `{_short(name)}`; there are: {', '.join(there) or 'none'}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
 
 
 def to_json(value: object) -> bytes:
@@ -77,15 +95,10 @@ def to_json(value: object) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """A value of Parquet as Python's own."""
+    """A value of Parquet as JSON has it."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    try:
-        return value.as_py()
-    except AttributeError:
-        return str(value)
-    except ValueError:  # nanoseconds, which Python's types do not have
-        return value.cast("string").as_py()
+    return json_form(value) if hasattr(value, "as_py") else str(value)
 
 
 def _wrong(text: object) -> str | None:

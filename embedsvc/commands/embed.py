@@ -1,6 +1,7 @@
 """`embedsvc embed`: the texts of files as vectors in a file."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import get_args
@@ -35,7 +36,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--output", type=Path, required=True, help="a name in .parquet, .jsonl or .npy")
     option("--overwrite", action="store_true", help="replace OUTPUT if it is there")
     option("--format", choices=FORMATS, help="of FILES whose names do not tell; default: by name")
-    option("--delimiter", help="between the cells of a CSV; default: a comma")
+    option("--delimiter", metavar="C", help="between the cells of a table; default: what fits")
+    option("--quote", metavar="C", help='around the cells of a table; default: " in CSV, else none')
+    option("--no-header", action="store_true", help="columns of a table are numbers, from 1")
     option("--column", default=Columns().text, help="with the texts; default: text")
     option("--id-column", metavar="COLUMN", help="kept as id; default: the line's number")
     option("--keep", default="", metavar="COLUMNS", help="others to carry along: title,url")
@@ -55,9 +58,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def read_chunking(value: str) -> Chunking:
-    """A size and an overlap, as 64:8. Raises `ValueError`."""
-    size, _, overlap = value.partition(":")
-    return Chunking(int(size), int(overlap or 0))
+    """A size and an overlap, as 64:8. Raises `ArgumentTypeError`."""
+    found = re.fullmatch(r"([0-9]{1,9})(?::([0-9]{1,9}))?", value)
+    if found is None or not int(found[2] or 0) < int(found[1]):
+        raise argparse.ArgumentTypeError(
+            f"must be tokens, or tokens:overlap with fewer that overlap, not {value!r}"
+        )
+    return Chunking(int(found[1]), int(found[2] or 0))
 
 
 def run(given: argparse.Namespace) -> int:
@@ -91,13 +98,20 @@ def _plan(given: argparse.Namespace) -> Plan:
     for name in keep:
         if name in OWN:
             raise CardsError(f"--keep {name}: the output has a column of that name")
-    if given.delimiter is not None and len(given.delimiter) != 1:
-        raise CardsError(f"--delimiter must be one character, not {given.delimiter!r}")
+    delimiter = "\t" if given.delimiter == "\\t" else given.delimiter
+    quote = "" if given.quote == "none" else given.quote
+    for option, value in (("--delimiter", delimiter), ("--quote", quote)):
+        if value and (len(value) != 1 or value in "\r\n"):
+            raise CardsError(f"{option} must be one character, not {value!r}")
+    if delimiter == "" or (delimiter and delimiter == quote):
+        raise CardsError("--delimiter must be one character, and another than --quote")
     return Plan(
         inputs=tuple(given.files) or ("-",),
         output=given.output,
         format=given.format,
-        delimiter=given.delimiter,
+        delimiter=delimiter,
+        quote=quote,
+        header=not given.no_header,
         columns=Columns(given.column, given.id_column, keep),
         how=How(given.input_type, given.prompt, given.truncate, given.dimensions, given.chunking),
         dtype=given.dtype,

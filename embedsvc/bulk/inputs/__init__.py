@@ -1,16 +1,17 @@
 """What rows are read from: a module for each format, with `read(source, columns)`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
-from embedsvc.bulk.inputs import delimited, folder, jsonl, lines, parquet
+from embedsvc.bulk.inputs import delimited, folder, jsonl, lines, parquet, rejects
 from embedsvc.bulk.inputs.source import Format, Source
 from embedsvc.bulk.rows import Columns, Item
 
-READERS: dict[Format, Callable[[Source, Columns], Iterator[Item]]] = {
+READERS: dict[Format, Callable[[Source, Columns], Generator[Item]]] = {
     "jsonl": jsonl.read,
     "csv": delimited.read,
     "tsv": delimited.read,
     "parquet": parquet.read,
     "lines": lines.read,
+    "rejects": rejects.read,
     "folder": folder.read,
 }

@@ -1,76 +1,99 @@
-"""CSV and TSV, with the columns' names on the first line."""
+"""CSV and TSV, with the columns' names on the first line, or numbers in their place."""
 
-import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Generator, Iterator
+from itertools import chain
 
 from embedsvc.bulk.inputs.lines import MAX_LINE_BYTES, TOO_LONG, lines_of
 from embedsvc.bulk.inputs.source import Source
-from embedsvc.bulk.rows import Bad, Columns, Item, to_json
+from embedsvc.bulk.inputs.table import Line, Lines, Record, csv_rows, tsv_rows
+from embedsvc.bulk.rows import Bad, Columns, Item, missing_column, to_json
 from embedsvc.errors import BulkError
 
+DELIMITERS = (",", ";", "\t", "|")
+"""Of CSV: the first of them is it under which the wanted columns are there."""
+SAID = re.compile(rb"sep=(.)(?:\r\n|\n|\r)?")
+"""How Excel says a delimiter, on a line of its own before all others."""
 
-def read(source: Source, columns: Columns) -> Iterator[Item]:
+
+def read(source: Source, columns: Columns) -> Generator[Item]:
     """Rows with the number of their first line. Blank lines are passed over.
 
     Raises `BulkError` if the columns are not there.
     """
-    lines = _Lines(source)
-    csv.field_size_limit(MAX_LINE_BYTES)
-    delimiter = source.delimiter or ("\t" if source.format == "tsv" else ",")
-    table = csv.reader(lines, delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    while True:
-        number = table.line_num + 1
-        cells: list[str] = []
-        wrong: str | None = None
-        try:
-            cells = next(table)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            wrong = f"not CSV: {error}"
-        wrong = lines.take_wrong() or wrong
-        if header is None:
-            if wrong:
-                raise BulkError(f"{source.name}:{number}: {wrong}")
-            header = _checked(source, cells, columns)
-        elif wrong:
-            yield Bad(source.name, number, wrong, to_json(cells or None))
-        elif cells and len(cells) != len(header):
-            reason = f"{len(cells)} cells, and the first line has {len(header)}"
-            yield Bad(source.name, number, reason, to_json(cells))
-        elif cells:
-            record = dict(zip(header, cells, strict=True))
-            yield columns.row(source.name, number, record, source.number(number))
+    lines = Lines(lines_of(source))
+    first = _first_line(lines)
+    if first is None:
+        return
+    delimiter = source.table.delimiter or _said(lines, first) or _found(source, columns, first)
+    rows = _rows(source, lines, delimiter)
+    header = next(rows, None)
+    if header is None:
+        return
+    if header.wrong:
+        raise BulkError(f"{source.name}:{header.line}: {header.wrong}")
+    names = _names(source, header)
+    _check(source, names, columns)
+    for row in rows if source.table.header else chain([header], rows):
+        identity = source.number(row.line)
+        if row.wrong:
+            told = row.text if row.text is not None else row.cells or None
+            yield Bad(source.name, row.line, row.wrong, to_json(told), to_json(identity))
+        elif row.cells and len(row.cells) != len(names):
+            reason = f"{len(row.cells)} cells, and the first line has {len(names)}"
+            yield Bad(source.name, row.line, reason, to_json(row.cells), to_json(identity))
+        elif row.cells:
+            record = dict(zip(names, row.cells, strict=True))
+            yield columns.row(source.name, row.line, record, identity)
 
 
-class _Lines:
-    """The lines as text, and what is wrong with those that the last row was made of."""
-
-    def __init__(self, source: Source) -> None:
-        self._lines = lines_of(source)
-        self._wrong: str | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        for _, line in self._lines:
-            if line is None:
-                self._wrong = TOO_LONG
-                yield "\n"
-                continue
-            try:
-                yield line.decode()
-            except UnicodeDecodeError:
-                self._wrong = "not UTF-8"
-                yield line.decode(errors="replace")
-
-    def take_wrong(self) -> str | None:
-        wrong, self._wrong = self._wrong, None
-        return wrong
+def _first_line(lines: Lines) -> Line | None:
+    """The first line that is not blank, which is put back."""
+    for line in lines:
+        if line[1] is None or not line[1].isspace():
+            lines.put_back([line])
+            return line
+    return None
 
 
-def _checked(source: Source, header: list[str], columns: Columns) -> list[str]:
+def _said(lines: Lines, first: Line) -> str | None:
+    """The delimiter that a line says which is no row; the line is taken."""
+    said = SAID.fullmatch(first[1] or b"")
+    if said is None:
+        return None
+    next(lines)
+    return said[1].decode("latin-1")
+
+
+def _found(source: Source, columns: Columns, first: Line) -> str:
+    """The delimiter that makes the wanted columns of the first line, or the usual one."""
+    if source.format == "tsv":
+        return "\t"
+    for delimiter in DELIMITERS:
+        header = next(_rows(source, Lines([first]), delimiter))
+        if set(columns.names) <= set(_names(source, header)):
+            return delimiter
+    return DELIMITERS[0]
+
+
+def _rows(source: Source, lines: Lines, delimiter: str) -> Iterator[Record]:
+    quote = source.table.quote
+    if source.format == "tsv" and not quote:
+        return tsv_rows(lines, delimiter, too_long=TOO_LONG)
+    if quote is None:
+        quote = '"'
+    return csv_rows(lines, delimiter, quote, most=MAX_LINE_BYTES, too_long=TOO_LONG)
+
+
+def _names(source: Source, header: Record) -> list[str]:
+    if source.table.header:
+        return header.cells
+    return [str(number) for number in range(1, len(header.cells) + 1)]
+
+
+def _check(source: Source, names: list[str], columns: Columns) -> None:
     for name in columns.names:
-        if name not in header:
-            there = ", ".join(header)
-            raise BulkError(f"{source.name}: no column `{name}`; there are: {there}")
-    return header
+        if name not in names:
+            raise BulkError(f"{source.name}: {missing_column(name, names)}")
+        if names.count(name) > 1:
+            raise BulkError(f"{source.name}: two columns are called `{name}`")

@@ -1,52 +1,74 @@
 """A folder: every file in it and below is a row, in the order of their names."""
 
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from embedsvc.bulk.inputs.lines import MAX_LINE_BYTES, TOO_LONG, not_utf8, refuse_columns
-from embedsvc.bulk.inputs.source import Source
-from embedsvc.bulk.rows import Bad, Columns, Item, Row
-from embedsvc.text_files import NotText, decode
+from embedsvc.bulk.inputs.source import Identity, Source
+from embedsvc.bulk.rows import Bad, Columns, Item, Row, to_json
+from embedsvc.text_files import NotText, decode, printable
 
 
-def read(source: Source, columns: Columns) -> Iterator[Item]:
-    """Rows with the path of their file as id. What is hidden is passed over."""
+def read(source: Source, columns: Columns) -> Generator[Item]:
+    """Rows with the path of their file as id. What is hidden is passed over, and the run's own."""
     refuse_columns(source, columns)
-    source.bytes = sum(size for _, size in _files(source.name))
+    folder = os.fspath(source.path or ".")
+    source.bytes = sum(size for _, size, _ in _files(folder, source.left_out()))
     done = 0
     source.read = lambda: done
-    for path, size in _files(source.name):
-        yield _row(source, path, size)
+    for path, size, wrong in _files(folder, source.left_out()):
+        if wrong is None:
+            yield _row(source, path, size)
+        else:
+            name = printable(path)
+            yield Bad(name, 1, f"cannot be read: {wrong}", b"null", to_json(name))
         done += size
 
 
 def _row(source: Source, path: str, size: int) -> Item:
+    name = printable(path)
     if size > MAX_LINE_BYTES:
-        return Bad(path, 1, TOO_LONG, b"null")
+        return Bad(name, 1, TOO_LONG, b"null", to_json(name))
     try:
-        content = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_LINE_BYTES + 1)
     except OSError as error:
-        return Bad(path, 1, f"cannot be read: {error.strerror}", b"null")
+        return Bad(name, 1, f"cannot be read: {error.strerror}", b"null", to_json(name))
+    if len(content) > MAX_LINE_BYTES:  # it grows
+        return Bad(name, 1, TOO_LONG, b"null", to_json(name))
     try:
         text = decode(content)
     except NotText as error:
         if b"\0" in content:
-            return Bad(path, error.line, "not text", b"null")
-        return not_utf8(source, error.line, content)._replace(file=path)
+            return Bad(name, error.line, "not text", b"null", to_json(name))
+        return not_utf8(source, error.line, content)._replace(file=name, id=to_json(name))
     if not text.strip():
-        return Bad(path, 1, "is empty", b"null")
-    return Row(path, 1, path, text, {})
+        return Bad(name, 1, "is empty", b"null", to_json(name))
+    return Row(name, 1, name, text, {})
 
 
-def _files(folder: str) -> Iterator[tuple[str, int]]:
-    """Path and bytes of each file."""
-    with os.scandir(folder) as entries:
-        named = sorted(entries, key=lambda entry: entry.name)
-    for entry in named:
-        if entry.name.startswith("."):
+def _files(folder: str, left_out: frozenset[Identity]) -> Iterator[tuple[str, int, str | None]]:
+    """Path and bytes of each file, and why it cannot be read, if it cannot; folders too."""
+    waiting = [folder]  # the next one last
+    while waiting:
+        path = waiting.pop()
+        try:
+            if path == folder or _is_folder(path):
+                with os.scandir(path) as entries:
+                    names = [entry.name for entry in entries if not entry.name.startswith(".")]
+                names.sort(reverse=True)
+                waiting += [os.path.join(path, name) for name in names]  # noqa: PTH118
+                continue
+            status = os.stat(path)  # noqa: PTH116 - of what may be many files
+        except OSError as error:  # it went away, may not be read, or is a link to itself
+            yield path, 0, error.strerror
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path)
-        elif entry.is_file():
-            yield entry.path, entry.stat().st_size
+        if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in left_out:
+            yield path, status.st_size, None
+
+
+def _is_folder(path: str) -> bool:
+    """Whether it is one itself; links to folders are passed over, for they may go round."""
+    return stat.S_ISDIR(os.lstat(path).st_mode)

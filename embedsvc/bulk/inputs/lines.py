@@ -1,6 +1,6 @@
 """Text, a row on each line. Also the lines of formats that have some."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from embedsvc.bulk.inputs.source import Source
 from embedsvc.bulk.rows import Bad, Columns, Item, Row, to_json
@@ -13,12 +13,12 @@ MAX_LINE_BYTES = 16 << 20
 TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MiB"
 
 
-def read(source: Source, columns: Columns) -> Iterator[Item]:
+def read(source: Source, columns: Columns) -> Generator[Item]:
     """Rows with their number as id. Blank lines are passed over."""
     refuse_columns(source, columns)
     for number, line in lines_of(source):
         if line is None:
-            yield Bad(source.name, number, TOO_LONG, b"null")
+            yield Bad(source.name, number, TOO_LONG, b"null", to_json(source.number(number)))
             continue
         try:
             text = line.decode().rstrip("\r\n")
@@ -26,7 +26,7 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
             yield not_utf8(source, number, line)
             continue
         if "\0" in text:
-            yield Bad(source.name, number, NUL, to_json(text))
+            yield Bad(source.name, number, NUL, to_json(text), to_json(source.number(number)))
         elif text.strip():
             yield Row(source.name, number, source.number(number), text, {})
 
@@ -39,7 +39,8 @@ def lines_of(source: Source) -> Iterator[tuple[int, bytes | None]]:
 
 def not_utf8(source: Source, number: int, line: bytes) -> Bad:
     """The bad row of bytes that are no text."""
-    return Bad(source.name, number, "not UTF-8", to_json(line.decode(errors="replace")))
+    told = to_json(line.decode(errors="backslashreplace"))
+    return Bad(source.name, number, "not UTF-8", told, to_json(source.number(number)))
 
 
 def refuse_columns(source: Source, columns: Columns) -> None:

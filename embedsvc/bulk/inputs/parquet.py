@@ -1,29 +1,26 @@
 """Parquet: rows as they are, values in their types."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
-from embedsvc.bulk.arrow import arrow, open_parquet
+from embedsvc.bulk.arrow import arrow, in_short, json_form, open_parquet
 from embedsvc.bulk.inputs.source import Source
-from embedsvc.bulk.rows import Columns, Item
+from embedsvc.bulk.rows import Columns, Item, missing_column
 from embedsvc.errors import BulkError
 
 ROWS = 256
 """Decoded at a time."""
 
 
-def read(source: Source, columns: Columns) -> Iterator[Item]:
+def read(source: Source, columns: Columns) -> Generator[Item]:
     """Rows with their number, from 1, for a line. Values that are carried along are pyarrow's.
 
     Raises `BulkError` if the columns are not there, or the file is broken.
     """
     if source.path is None:
         raise BulkError("Parquet cannot be piped in: name the file")
-    with open_parquet(source.name) as file:
-        names: list[str] = file.schema_arrow.names
-        for name in columns.names:
-            if name not in names:
-                raise BulkError(f"{source.name}: no column `{name}`; there are: {', '.join(names)}")
+    with open_parquet(source.path) as file:
+        _check(source, file.schema_arrow.names, columns)
         total = max(file.metadata.num_rows, 1)
         number = 0
         source.read = lambda: (source.bytes or 0) * number // total
@@ -33,16 +30,44 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
                     number += 1
                     yield columns.row(source.name, number, record, source.number(number))
         except (OSError, arrow().ArrowException) as error:
-            raise BulkError(f"{source.name}: after row {number}: {error}") from None
+            raise BulkError(f"{source.name}: after row {number}: {in_short(error)}") from None
+
+
+def _check(source: Source, names: list[str], columns: Columns) -> None:
+    for name in columns.names:
+        if name not in names:
+            raise BulkError(f"{source.name}: {missing_column(name, names)}")
+        if names.count(name) > 1:
+            raise BulkError(f"{source.name}: two columns are called `{name}`")
 
 
 def _records(batch: Any, columns: Columns) -> Iterator[dict[str, Any]]:
-    values: dict[str, Any] = {}
-    for name in columns.names:
-        column = batch.column(name)
-        if arrow().types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        values[name] = column
-    texts = values.pop(columns.text).to_pylist()
+    values = {name: batch.column(name) for name in columns.names}
+    texts = _texts(values.pop(columns.text))
     for index, text in enumerate(texts):
         yield {columns.text: text} | {name: values[name][index] for name in values}
+
+
+def _texts(column: Any) -> list[Any]:
+    """Strings as Python's own; of what is no text, what says so in a row's reason."""
+    types = arrow(".types")
+    if types.is_string(column.type) or types.is_large_string(column.type):
+        try:
+            return column.to_pylist()
+        except UnicodeDecodeError:  # Parquet's strings may be none
+            pass
+    return [_text(value) for value in column]
+
+
+def _text(value: Any) -> Any:
+    if not value.is_valid:
+        return None
+    if isinstance(value.type, arrow().BaseExtensionType) or hasattr(value, "dictionary"):
+        return _text(value.value)
+    if hasattr(value, "as_buffer"):
+        try:
+            return value.as_py()
+        except UnicodeDecodeError:
+            return value.as_buffer().to_pybytes()
+    form = json_form(value)
+    return value if isinstance(form, str) else form

@@ -33,8 +33,9 @@ OUTPUTS = {
 
 def output_for(path: Path) -> Output:
     """The format that a file's name tells. Raises `BulkError`, also if it needs an extra."""
-    if path.suffix not in OUTPUTS:
+    ending = path.suffix.lower()
+    if ending not in OUTPUTS:
         raise BulkError(f"{path}: an output's name ends in {', '.join(OUTPUTS)}")
-    if path.suffix == ".parquet":
+    if ending == ".parquet":
         arrow()
-    return OUTPUTS[path.suffix]
+    return OUTPUTS[ending]

@@ -1,9 +1,10 @@
 """Files that are there when they are whole, and the small ones beside an output."""
 
 import os
+import stat
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,11 +13,36 @@ import msgspec
 from embedsvc.bulk.about import About
 from embedsvc.errors import BulkError
 
+BESIDE = ("partial", "rejects.jsonl", "rows.jsonl", "about.json")
+"""What a run may write beside its output."""
+
+
+def own_files(path: Path) -> list[Path]:
+    """All files that a run with that output may write, or replace."""
+    return [path, *(beside(path, what) for what in BESIDE)]
+
+
+def check_own_files(path: Path) -> None:
+    """Raises `BulkError` if one of them could not be written when everything is computed."""
+    longest = max((_unfinished(own).name for own in own_files(path)), key=len)
+    with suppress(OSError, AttributeError):  # no folder, or Windows
+        if len(os.fsencode(longest)) > os.pathconf(path.parent, "PC_NAME_MAX"):
+            raise BulkError(f"{path}: the name is too long: files beside it have longer ones")
+    for own in own_files(path):
+        try:
+            status = own.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise BulkError(f"{own}: {error.strerror}") from None
+        if not stat.S_ISREG(status.st_mode):
+            raise BulkError(f"{own} is in the way: it is no file")
+
 
 @contextmanager
 def replacing(path: Path) -> Generator[BinaryIO]:
     """A file that takes the place of `path` once it is written. Raises `BulkError`."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = _unfinished(path)
     try:
         with unfinished.open("wb") as file:
             yield file
@@ -25,9 +51,14 @@ def replacing(path: Path) -> Generator[BinaryIO]:
         unfinished.replace(path)
         _sync_names(path.parent)
     except OSError as error:
-        raise BulkError(f"{path}: {error.strerror}") from None
+        raise BulkError(f"{path}: {error.strerror or error}") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.unfinished")
 
 
 def _sync_names(folder: Path) -> None:

@@ -15,7 +15,7 @@ from embedsvc.bulk.about import About
 from embedsvc.bulk.arrow import arrow, open_parquet
 from embedsvc.bulk.dtypes import store
 from embedsvc.bulk.outputs.files import decode_about, replacing
-from embedsvc.bulk.rows import plain, to_json
+from embedsvc.bulk.rows import to_json
 
 KEY = b"embedsvc"
 GROUP_BYTES = 32 << 20
@@ -64,12 +64,12 @@ class ParquetIndex:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with open_parquet(str(path)) as file:
+        with open_parquet(path) as file:
             written: dict[bytes, bytes] = file.schema_arrow.metadata or {}
         self.about = decode_about(path, written.get(KEY))
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        with open_parquet(str(self._path)) as file:
+        with open_parquet(self._path) as file:
             for batch in file.iter_batches(batch_size=ROWS, columns=["embedding"]):
                 column = batch.column(0)
                 flat = column.flatten().to_numpy()
@@ -77,7 +77,7 @@ class ParquetIndex:
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         found: dict[int, dict[str, Any]] = {}
-        with open_parquet(str(self._path)) as file:
+        with open_parquet(self._path) as file:
             names = [name for name in file.schema_arrow.names if name != "embedding"]
             first = 0
             for group in range(file.num_row_groups):
@@ -95,16 +95,50 @@ class ParquetIndex:
 def _column(values: list[Any]) -> Any:
     """Values in the type they have in common; as text, if they have none."""
     pa = arrow()
+    scalars = [value for value in values if isinstance(value, pa.Scalar)]
+    if scalars:
+        kind = _common({value.type for value in scalars})
+        if all(value is None or isinstance(value, pa.Scalar) for value in values):
+            return _of_scalars(values, kind)
+        return pa.array([_text(value) for value in values], pa.string())
     # JSON's objects and lists differ from row to row, so they stay JSON.
     values = [_text(value) if type(value) in (dict, list) else value for value in values]
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
-        return pa.array([_text(value) for value in values])
+        return pa.array([_text(value) for value in values], pa.string())
+
+
+def _of_scalars(values: list[Any], kind: Any) -> Any:
+    """Values in that type, also of those types that `pa.array` would not take them in."""
+    pa = arrow()
+    null = pa.nulls(1, kind)
+    column = pa.concat_arrays(
+        [null if one is None else _in_type(pa.repeat(one, 1), kind) for one in values]
+    )
+    if pa.types.is_dictionary(kind):  # not with all that other rows have
+        column = column.dictionary_decode().dictionary_encode().cast(kind)
+    return column
+
+
+def _in_type(column: Any, kind: Any) -> Any:
+    """The column in a type that `_common` found for it and others."""
+    pa = arrow()
+    if column.type == kind:
+        return column
+    if pa.types.is_null(column.type):
+        return pa.nulls(len(column), kind)
+    if pa.types.is_string(kind):
+        return pa.array([_text(value) for value in column], kind)
+    return column.cast(kind, safe=False)
 
 
 def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else to_json(value).decode()
+    """As JSON has it; a string without its quotes."""
+    if value is None or isinstance(value, str):
+        return value
+    told = to_json(value)
+    return msgspec.json.decode(told) if told[:1] in (b'"', b"n") else told.decode()
 
 
 def _schema(blocks: Iterable[bytes], about: About) -> Any:
@@ -120,26 +154,30 @@ def _schema(blocks: Iterable[bytes], about: About) -> Any:
 
 
 def _common(types: set[Any]) -> Any:
-    """The type that values of these types go into."""
+    """The type that values of these types go into, and lose nothing but the last digits."""
     pa = arrow()
-    types = types - {pa.null()}
+    if len(types) > 1:
+        types = types - {pa.null()}
+    if len(types) == 1:
+        return next(iter(types))
+    for family in ("is_signed_integer", "is_unsigned_integer", "is_floating", "is_decimal"):
+        if all(getattr(pa.types, family)(kind) for kind in types):
+            return _unified(types)
+    numbers = pa.types.is_signed_integer, pa.types.is_floating
+    if all(any(is_one(kind) for is_one in numbers) for kind in types):
+        return pa.float64() if types else pa.string()
+    return pa.string()
+
+
+def _unified(types: set[Any]) -> Any:
+    pa = arrow()
     try:
         schemas = [pa.schema([("x", kind)]) for kind in types]
         return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
-    except (pa.ArrowException, ValueError):  # nothing in common, or nothing
+    except (pa.ArrowException, ValueError):  # nothing in common
         return pa.string()
 
 
 def _cast(batch: Any, schema: Any) -> Any:
-    pa = arrow()
-    columns: list[Any] = []
-    for field in schema:
-        column = batch.column(field.name)
-        if column.type == field.type:
-            pass
-        elif pa.types.is_string(field.type) and not pa.types.is_null(column.type):
-            column = pa.array([_text(plain(value)) for value in column], field.type)
-        else:
-            column = column.cast(field.type, safe=False)
-        columns.append(column)
-    return pa.record_batch(columns, schema=schema)
+    columns = [_in_type(batch.column(field.name), field.type) for field in schema]
+    return arrow().record_batch(columns, schema=schema)
