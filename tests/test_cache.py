@@ -434,7 +434,7 @@ def test_who_only_shared_a_text_of_a_call_that_failed_has_it_tried_again() -> No
 def test_at_the_second_try_only_the_text_at_fault_fails(order: tuple[int, int]) -> None:
     async def scenario(model: Model) -> None:
         asked = cache(model)
-        first = ask(asked, 1, 667)
+        first = ask(asked, 1, 666, 667)
         await turns(1)
         wanted = {1: (1,), 2: (1, 666)}
         callers = {which: ask(asked, *wanted[which]) for which in order}
