@@ -74,9 +74,8 @@ class Call:
     vectors: Vectors
     """What it has so far."""
     write: bool
-    last: bool
-    """Whether a flight's failure is final, also where the call has only joined it: then it joined
-    none that carries a text of others alone, which might be the one at fault."""
+    again: bool
+    """Whether a flight that it had joined has failed before."""
     done: asyncio.Future[None]
     flights: set["Flight"] = field(default_factory=set["Flight"])
     """Those it still waits for."""
@@ -122,27 +121,27 @@ class Cache:
         Without `write` (no-store) nothing is kept that no other call wants kept.
 
         Raises what `compute` raises; but if that was another call's, for texts that this one
-        merely shares with it, they are tried once more, apart from its others. Raises
-        `Unavailable` when closing. Cancelled, it calls off what nobody else waits for.
+        merely shares with it, they are tried again. Raises `Unavailable` when closing. Cancelled,
+        it calls off what nobody else waits for.
         """
         keys = [_key(ids) for ids in texts]
         wanted = dict(zip(keys, texts, strict=True))
         self.joined += len(keys) - len(wanted)
         vectors: Vectors = {}
-        retrying = False
+        again = False
         while len(vectors) < len(wanted):
             if self._closed:
                 raise Unavailable("The server is shutting down.")
             missing = self._recall(wanted, vectors) if read else wanted
             if missing:
                 loop = asyncio.get_running_loop()
-                call = Call(vectors, write, retrying, loop.create_future())
+                call = Call(vectors, write, again, loop.create_future())
                 self._board(call, missing, read=read)
                 try:
                     await call.done
                 finally:
                     self._leave(call)
-                retrying = True
+                again = True
         rows = bytearray().join([vectors[key] for key in keys])  # many times faster than np.stack
         return np.frombuffer(rows, "<f4").reshape(len(keys), -1)
 
@@ -180,11 +179,15 @@ class Cache:
         return missing
 
     def _board(self, call: Call, missing: dict[bytes, Text], *, read: bool) -> None:
-        """Join the flights that carry missing texts, and start one with the others."""
+        """Join the flights that carry missing texts, and start one with the others.
+
+        A flight lands as a whole: who wants little does not join one that is much longer.
+        """
         own: dict[bytes, Text] = {}
+        longest = LONGER * len(missing)
         for key, ids in missing.items():
             flight = self._flights.get(key) if read else None
-            if flight is None or not _will_do(flight, call, missing):
+            if flight is None or len(flight.texts) > longest:
                 own[key] = ids
             elif call in flight.calls:
                 flight.calls[call].append(key)
@@ -252,9 +255,10 @@ class Cache:
             self.store.put_many({key: keep[key] for key in computed if key in keep})
 
     def _failed(self, flight: Flight, error: BaseException) -> None:
-        for call in flight.calls:
-            # Who only joined may not be at fault, and tries again.
-            own = call is flight.leader or call.last
+        for call, keys in flight.calls.items():
+            # Who only joined may not be at fault, and tries again: once, if all texts are its own,
+            # else until it is not others whose texts fail. Each failure ends the leader's call.
+            own = call is flight.leader or (call.again and len(keys) == len(flight.texts))
             _settle(call, flight, error if own else None)
 
     def _leave(self, call: Call) -> None:
@@ -278,14 +282,6 @@ def _key(text: Text) -> bytes:
     spans = np.array([len(text.spans), *chain.from_iterable(text.spans)], "<i4").tobytes()
     ids = text.ids.astype("<i4", copy=False).tobytes()
     return blake2b(spans + ids, digest_size=16, person=b"spans").digest()
-
-
-def _will_do(flight: Flight, call: Call, missing: dict[bytes, Text]) -> bool:
-    """Whether a call should wait for a flight, which lands as a whole: not for one that is much
-    longer than what it wants, nor at the second try for one that others' texts can make fail."""
-    if call.last:
-        return flight.texts.keys() <= missing.keys()
-    return len(flight.texts) <= LONGER * len(missing)
 
 
 def _settle(call: Call, flight: Flight, error: BaseException | None = None) -> None:

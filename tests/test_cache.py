@@ -431,7 +431,7 @@ def test_who_only_shared_a_text_of_a_call_that_failed_has_it_tried_again() -> No
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
-def test_at_the_second_try_only_the_text_at_fault_fails(order: tuple[int, int]) -> None:
+def test_of_requests_that_share_a_text_only_those_at_fault_fail(order: tuple[int, int]) -> None:
     async def scenario(model: Model) -> None:
         asked = cache(model)
         first = ask(asked, 1, 666, 667)
