@@ -5,8 +5,11 @@ absent, and nothing here raises: what cannot be read is absent, what cannot be w
 """
 
 import asyncio
+import errno
 import logging
+import os
 import sqlite3
+import stat
 import time
 import zlib
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
@@ -16,6 +19,8 @@ from itertools import islice
 from pathlib import Path
 
 SCHEMA = 1
+BESIDE = ("-wal", "-shm")
+"""Files that SQLite has beside its own."""
 PAGE_BYTES = 16384
 """Rows of common dimensions fill it well: 8 to 35 % more on disk than the vectors themselves."""
 READ_KEYS = 500
@@ -238,6 +243,7 @@ class Table:
     def _opened(self) -> sqlite3.Connection:
         if self._db is None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_private(self._path)
             db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None)
             try:
                 self._prepare(db)
@@ -289,7 +295,7 @@ class Table:
         aside = self._path.with_name(f"{self._path.name}.corrupt")
         try:
             # The log first: it must not be taken for the next file's.
-            for suffix in ("-wal", "-shm"):
+            for suffix in BESIDE:
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
             self._path.replace(aside)
         except OSError as error:
@@ -302,6 +308,26 @@ class Table:
         if abs(self._clock() - self._complained) >= COMPLAINT_SECONDS:
             self._complained = self._clock()
             log.warning("cache file %s: %s", self._path, message)
+
+
+def _make_private(path: Path) -> None:
+    """Make the file, if it is not there, and its user's alone, for vectors tell of texts. SQLite
+    gives the files it has beside it the same mode.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        if about.st_uid == os.geteuid() and about.st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+    for suffix in BESIDE:
+        with suppress(OSError):
+            beside = path.with_name(path.name + suffix)
+            if not beside.is_symlink() and beside.stat().st_mode & 0o077:
+                beside.chmod(0o600)
 
 
 class _Unusable(Exception):

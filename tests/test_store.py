@@ -1,8 +1,10 @@
 """The cache on disk: what is read is what was written or nothing, whatever befell the file."""
 
 import asyncio
+import os
 import resource
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -59,6 +61,33 @@ def path(tmp_path: Path) -> Path:
 
 
 # --- the file ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o000])
+def test_its_files_are_for_their_user_alone_whatever_the_folder_is(path: Path, umask: int) -> None:
+    path.parent.chmod(0o777)
+    before = os.umask(umask)
+    try:
+        first = table(path)
+        first.write(rows(range(3)), [])
+        found = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+        assert found == dict.fromkeys(("abc.sqlite", "abc.sqlite-wal", "abc.sqlite-shm"), 0o600)
+        for file in path.parent.iterdir():
+            file.chmod(0o644)  # as an older version left them
+        again = table(path)
+        assert again.read([key(1)]) == rows([1])
+        assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+    finally:
+        os.umask(before)
+
+
+def test_what_is_no_regular_file_is_left_alone(path: Path) -> None:
+    os.mkfifo(path)
+    broken = table(path)
+    assert broken.read([key(1)]) == {}
+    broken.write(rows([1]), [])
+    assert broken.errors == 2
+    assert stat.S_ISFIFO(path.stat().st_mode)
 
 
 def test_what_was_written_is_there_after_a_restart(path: Path) -> None:
