@@ -13,9 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from embedsvc.bounds import ANSWERS_IN_FLIGHT, BODIES_IN_FLIGHT
 from embedsvc.cards import find_cards, read_cards
 from embedsvc.device import open_device
 from embedsvc.errors import NoRoute, RequestError
+from embedsvc.http.budget import InFlight
 from embedsvc.http.edge import Edge
 from embedsvc.http.refusals import write_error
 from embedsvc.instances.registry import Registry
@@ -44,6 +46,11 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
     """
 
     metrics = Metrics()
+    held = InFlight(
+        bodies=BODIES_IN_FLIGHT * settings.max_body_bytes,
+        answers=ANSWERS_IN_FLIGHT,
+    )
+    metrics.read_also(lambda: _held(held))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
@@ -82,10 +89,13 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
         lifespan=lifespan,
     )
     # All there is around the routes: Starlette's layer for bugs is left out, `Edge` sees to them.
-    app.middleware_stack = Edge(ExceptionMiddleware(app.router, handlers), settings, metrics, tell)
+    app.middleware_stack = Edge(
+        ExceptionMiddleware(app.router, handlers), settings, metrics, held, tell
+    )
     app.router.redirect_slashes = False
     app.state.settings = settings
     app.state.metrics = metrics
+    app.state.in_flight = held
     app.state.stopping = asyncio.Event()  # for answers that would never end
     return app
 
@@ -99,6 +109,13 @@ def _figures(watch: Watch) -> Iterator[Metric]:
     )
     meaning = "1 while nothing is late, hangs or is broken."
     yield gauge("well", meaning, [], [([], float(watch.well))])
+
+
+def _held(held: InFlight) -> Iterator[Metric]:
+    meaning = "Bodies of requests in flight, less the small ones."
+    yield gauge("body_bytes", meaning, [], [([], float(held.bodies.used))])
+    meaning = "Long answers that are being written, or wait to be read."
+    yield gauge("answer_bytes", meaning, [], [([], float(held.answers.used))])
 
 
 async def _refused(request: Request, error: RequestError) -> Response:

@@ -47,6 +47,12 @@ VECTOR_BYTES = 128 << 20
 """Of the vectors in one answer, as they are written: OpenAI's 2048 inputs have room with the 4096
 dimensions of the largest models, in numbers."""
 
+BODIES_IN_FLIGHT = 2
+"""Bodies of the longest size that all requests in flight may have together."""
+
+ANSWERS_IN_FLIGHT = 256 << 20
+"""Bytes of the answers, and of their vectors, that are being written or wait to be read."""
+
 CHUNKS = 32_768
 """Chunks of all texts of a request, for late chunking."""
 

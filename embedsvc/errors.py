@@ -179,7 +179,10 @@ class TimedOut(RequestError):
     type = "invalid_request_error"
 
     def __init__(self, part: str, seconds: float) -> None:
-        super().__init__(f"The {part} of your request was not here after {seconds:.0f} seconds.")
+        super().__init__(
+            f"The {part} of your request came too slowly, or not at all: the limit is "
+            f"{seconds:g} seconds."
+        )
 
 
 class HeadTooLarge(RequestError):

@@ -40,8 +40,6 @@ class Metrics(Collector):
         """By the sort of error."""
         self.request_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
         """From a request's head to its whole answer, by model."""
-        self.body_bytes = 0
-        """Of requests in flight."""
         self.registry: Registry | None = None
         """Read too, once it is there."""
         self._sources: list[Callable[[], Iterable[Metric]]] = []
@@ -52,7 +50,6 @@ class Metrics(Collector):
     def count(self, record: Record) -> None:
         """Count a request that is over."""
         self.requests[record.route, record.status] += 1
-        self.body_bytes -= record.body
         if record.model:
             self.request_seconds[record.model].observe(record.total)
         if record.refusal:
@@ -85,9 +82,6 @@ class Metrics(Collector):
             "request_seconds",
             "From a request's head to its whole answer.",
             sorted(self.request_seconds.items()),
-        )
-        yield gauge(
-            "body_bytes", "Bodies of requests in flight.", [], [([], float(self.body_bytes))]
         )
         yield from _build()
         for source in self._sources:

@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import select
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.test_server import serving
 HEAD = 2000
 BODY = 20_000
 CONNECTIONS = 6
+SMALL = {"model": "tiny", "input": "hello"}
 POST = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n"
 
 
@@ -158,25 +161,56 @@ def test_a_body_that_grows_too_large_is_a_413(server: Server) -> None:
 def test_bodies_that_are_too_large_together_are_a_429(server: Server) -> None:
     head = POST + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % BODY
     with contextlib.ExitStack() as stack:
-        for _ in range(2):
-            stack.enter_context(server.connect()).sendall(head + b" " * (BODY - 1000))
-        while server.figure("body_bytes") < 2 * (BODY - 1000):
+        greedy = [stack.enter_context(server.connect()) for _ in range(2)]
+        for client in greedy:
+            client.sendall(head + b" " * (BODY - 100))
+        while server.figure("body_bytes") < 2 * (BODY - 100):
             pass
-        status, headers, error = server.says(head + b" " * 3000)
+        # Who holds little is answered all the same.
+        assert httpx2.post(f"{server.url}/v1/embeddings", json=SMALL).status_code == 200
+        # Then whoever holds most of what is too much gives way.
+        third = stack.enter_context(server.connect())
+        third.sendall(head + b" " * (BODY - 2000))
+        told, _, _ = select.select(greedy, [], [], 20)
+        status, headers, error = answer(told[0])
         assert (status, headers["retry-after"]) == (429, "1")
         assert error["code"] == "rate_limit_exceeded"
+        assert server.figure("body_bytes") <= 2 * BODY
     while server.figure("body_bytes"):
         pass
 
 
 @pytest.mark.parametrize(
     "trickle",
-    [b"POST /v1/emb", POST, POST + b"Content-Length: 1000\r\n\r\n{"],
-    ids=["line", "headers", "body"],
+    [
+        b"POST /v1/emb",
+        POST,
+        POST + b"Content-Length: 1000\r\n\r\n{",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (BODY - 1, b" " * (BODY - 1)),
+    ],
+    ids=["line", "headers", "body", "all but the last chunk"],
 )
 def test_who_sends_too_slowly_is_told_408(server: Server, trickle: bytes) -> None:
     status, _, error = server.says(trickle)
     assert (status, error["type"]) == (408, "invalid_request_error")
+
+
+@pytest.mark.parametrize("trickle", [b"", b" "], ids=["nothing", "byte after byte"])
+def test_who_has_sent_much_of_a_body_is_not_waited_for_any_longer_either(
+    tmp_path: Path, tiny_folder: Path, trickle: bytes
+) -> None:
+    cards = tmp_path / "models.toml"
+    cards.write_text(f"[models.tiny]\npath = '{tiny_folder}'\n")
+    serves = serving("--backend", "numpy", "--read-seconds", "1", cards=cards)
+    with serves as (url, process), Server(url, process).connect() as client:
+        client.sendall(POST + b"Content-Length: %d\r\n\r\n" % (9 << 20) + b" " * (8 << 20))
+        client.settimeout(0.2)
+        for _ in range(100):
+            client.sendall(trickle)
+            with contextlib.suppress(TimeoutError):
+                assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+                return
+    pytest.fail("it waited on")
 
 
 def test_who_sends_byte_after_byte_is_not_waited_for_any_longer(server: Server) -> None:
@@ -267,3 +301,48 @@ def test_all_that_was_refused_is_counted(server: Server) -> None:
     text = httpx2.get(f"{server.url}/metrics").text
     for reason in ("bad_request", "head_too_large"):
         assert f'embedsvc_refusals_total{{reason="{reason}"}}' in text
+
+
+# --- answers that are not read -----------------------------------------------------------------
+
+ANSWERS = 3_000_000
+FEW = f"""
+import sys
+from embedsvc import app, cli
+app.ANSWERS_IN_FLIGHT = {ANSWERS}
+sys.exit(cli.main(sys.argv[1:]))
+"""
+"""A server whose answers in flight may have so many bytes."""
+
+
+@pytest.fixture
+def few(tmp_path: Path, tiny_folder: Path) -> Iterator[Server]:
+    cards = tmp_path / "models.toml"
+    cards.write_text(f"[models.tiny]\npath = '{tiny_folder}'\npreload = true\n")
+    options = ("--backend", "numpy", "--log-level", "error")
+    with serving(*options, cards=cards, command=(sys.executable, "-c", FEW, "serve")) as found:
+        yield Server(*found)
+        found[1].terminate()
+        assert found[1].communicate(timeout=30)[1] == ""
+
+
+def test_answers_that_are_not_read_take_no_more_than_their_share(few: Server) -> None:
+    body = json.dumps({"model": "tiny", "input": ["a"] * 2000}).encode()
+    request = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with contextlib.ExitStack() as stack:
+        for _ in range(12):
+            client = stack.enter_context(few.connect())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(0.2)
+            with contextlib.suppress(OSError):  # more than the machine keeps for him
+                client.sendall(request * 40)
+        most, answered = 0.0, 0
+        with httpx2.Client(timeout=30) as reader:
+            while answered < 5 or most < ANSWERS / 2:
+                status = reader.post(f"{few.url}/v1/embeddings", content=body).status_code
+                assert status in (200, 429)
+                answered += status == 200
+                most = max(most, few.figure("answer_bytes"))
+        assert most <= ANSWERS
+    while few.figure("answer_bytes"):
+        pass

@@ -25,11 +25,11 @@ COMMAND = (sys.executable, "-m", "embedsvc", "serve")
 
 @contextlib.contextmanager
 def serving(
-    *options: str, cards: Path = ROOT / "models.toml"
+    *options: str, cards: Path = ROOT / "models.toml", command: tuple[str, ...] = COMMAND
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A running server's base URL and process; stopped, if it still runs, at the end."""
     process = subprocess.Popen(
-        [*COMMAND, "--port", "0", "--models", str(cards), *options],
+        [*command, "--port", "0", "--models", str(cards), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

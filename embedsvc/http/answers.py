@@ -14,6 +14,7 @@ import orjson
 from numpy.typing import NDArray
 
 from embedsvc.bounds import VECTOR_BYTES
+from embedsvc.http.budget import hold_answer
 from embedsvc.http.schema import ChunkRow
 from embedsvc.quantize import Dtype, quantize
 from embedsvc.texts.requests import EncodingFormat
@@ -78,12 +79,18 @@ async def write_vectors(
 
 
 async def in_turns(vectors: NDArray[np.float32], write: Callable[[slice], bytes]) -> list[bytes]:
-    """What `write` makes of some rows at a time, set apart by commas, with turns for others."""
+    """What `write` makes of some rows at a time, set apart by commas, with turns for others.
+
+    Raises `TooManyBytes` where all answers that are written or wait to be read are too large.
+    """
     step = max(COMPONENTS // vectors.shape[1], 1)
     pieces = [write(slice(0, step))]
+    held = vectors.nbytes + len(pieces[0])
     for first in range(step, len(vectors), step):
+        hold_answer(held)
         await asyncio.sleep(0)
         pieces.append(b",%b" % write(slice(first, first + step)))
+        held += len(pieces[-1])
     return pieces
 
 

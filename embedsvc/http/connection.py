@@ -24,7 +24,7 @@ from embedsvc.errors import (
 from embedsvc.http.refusals import write_error
 
 LEAST_RATE = 32 * 1024
-"""Bytes in a second that allow a body one more second."""
+"""Bytes in a second that a body has to come at."""
 LAST_SECONDS = 1.0
 """How long a connection is kept to be told that it is refused."""
 MOST_UNREAD = 2
@@ -60,7 +60,7 @@ class Connection(HttpToolsProtocol):
         self._answered: RequestResponseCycle | None = None
         self._read_timer: TimerHandle | None = None
         self._write_timer: TimerHandle | None = None
-        self._began = self.loop.time()
+        self._until = 0.0  # when a body is too late
         most = self.limits.connections
         self._too_many = len(self.connections) > most
         if len(self.connections) > 2 * most:
@@ -95,8 +95,11 @@ class Connection(HttpToolsProtocol):
         elif self._reads == "body" and self._got > MOST_UNREAD * self.limits.body_bytes:
             self.transport.abort()
         elif self._read_timer is None:
-            self._began = self.loop.time()
+            self._until = self.loop.time() + self.limits.seconds
             self._read_timer = self.loop.call_later(self.limits.seconds, self._late)
+        elif self._reads == "body":
+            latest = self.loop.time() + self.limits.seconds
+            self._until = min(self._until + len(data) / LEAST_RATE, latest)
 
     def _feed(self, data: bytes) -> None:
         """Parse, and ignore offers of other protocols, as RFC 9110 7.8 allows: the parser, which
@@ -138,6 +141,7 @@ class Connection(HttpToolsProtocol):
                 self._refuse(HeadTooLarge(self.limits.head_bytes))
                 return
         super().on_headers_complete()
+        self.scope["transport"] = self.transport  # pyright: ignore[reportGeneralTypeIssues] - ours
         self._reads, self._got = "body", 0
         self._stop_reading_timer()
 
@@ -188,14 +192,13 @@ class Connection(HttpToolsProtocol):
             else:
                 self.transport.close()
             return
+        now = self.loop.time()
         if self.flow.read_paused:  # it is us who do not read: another request comes first
-            self._began = self.loop.time()
-        allowed = self.limits.seconds + self._got / LEAST_RATE
-        left = self._began + allowed - self.loop.time()
-        if left > 0:
-            self._read_timer = self.loop.call_later(left, self._late)
+            self._until = now + self.limits.seconds
+        if self._until > now:
+            self._read_timer = self.loop.call_at(self._until, self._late)
         else:
-            self._refuse(TimedOut("body", allowed))
+            self._refuse(TimedOut("body", self.limits.seconds))
 
     def _watch_reader(self, unread: int) -> None:
         """End the connection if by and by nothing of what is unread is read."""

@@ -4,6 +4,7 @@ Paths are tidied, callers checked, and every answer, also one that refuses, gets
 its time and what browsers want to see.
 """
 
+import asyncio
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 from embedsvc.errors import BodyTooLarge, RequestError
 from embedsvc.http.access import DASHBOARD, Access
+from embedsvc.http.budget import InFlight, in_flight
 from embedsvc.http.refusals import write_error
 from embedsvc.metrics import Metrics
 from embedsvc.settings import Settings
@@ -43,10 +45,16 @@ class Edge:
     """ASGI middleware around everything; one object for a server's life."""
 
     def __init__(
-        self, app: App, settings: Settings, metrics: Metrics, tell: Callable[[Record], None] | None
+        self,
+        app: App,
+        settings: Settings,
+        metrics: Metrics,
+        held: InFlight,
+        tell: Callable[[Record], None] | None,
     ) -> None:
-        """`tell` is told of every request that is over."""
+        """`held` is what requests in flight hold; `tell` is told of every request that is over."""
         self._app = app
+        self._held = held
         self._access = Access(settings)
         self._metrics = metrics
         self._tell = tell
@@ -71,6 +79,9 @@ class Edge:
         if b"traceparent" in headers:
             record.traceparent = headers[b"traceparent"]
         current.set(record)
+        in_flight.set(self._held)
+        if "transport" in scope:
+            record.hang_up = scope["transport"].abort
 
         def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
@@ -89,6 +100,14 @@ class Edge:
                 await _refuse(path, refused, send_with_headers)
             else:
                 await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            if record.gave_way is None or record.status:
+                raise
+            told_to: asyncio.Task[Any] | None = asyncio.current_task()
+            if told_to is not None:
+                told_to.uncancel()
+            record.refusal = record.gave_way.reason
+            await _refuse(path, record.gave_way, send_with_headers)
         except Exception:  # a bug; what can go wrong is a RequestError and answered as one
             if record.status:
                 raise
@@ -102,6 +121,7 @@ class Edge:
             await _refuse(path, failed, send_with_headers)
         finally:
             record.total = time.perf_counter() - began
+            self._held.release(record)
             self._metrics.count(record)
             if self._tell is not None:
                 self._tell(record)

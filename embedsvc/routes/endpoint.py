@@ -5,22 +5,20 @@ from typing import Any, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from embedsvc.errors import BadRequest, BodyTooLarge, ClientGone, TooManyBytes
+from embedsvc.errors import BadRequest
+from embedsvc.http import bodies
+from embedsvc.http.budget import hold_answer
 from embedsvc.http.schema import not_json
-from embedsvc.metrics import Metrics
-from embedsvc.settings import Settings
 from embedsvc.telemetry.record import current
 from embedsvc.wording import plain_types
 
 T = TypeVar("T")
 JSON = (b"content-type", b"application/json")
-BODIES = 2
-"""Times the longest body: what the bodies of all requests in flight may have together."""
 SHORT = 64 << 10
 """Bytes of a body that are sent at once: copying them is sooner done than sending pieces."""
 Handler = Callable[[Request], Awaitable[Response]]
@@ -56,26 +54,10 @@ class Endpoint(Route):
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body. Raises `BodyTooLarge` or `TooManyBytes` before it is all here; `ClientGone`."""
-    settings: Settings = request.app.state.settings
-    metrics: Metrics = request.app.state.metrics
-    record = current.get()
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > settings.max_body_bytes:
-                raise BodyTooLarge(settings.max_body_bytes)
-            if record is not None:
-                record.body = size
-                metrics.body_bytes += len(chunk)
-                if metrics.body_bytes > BODIES * settings.max_body_bytes:
-                    raise TooManyBytes(BODIES * settings.max_body_bytes)
-            chunks.append(chunk)
-    except ClientDisconnect:
-        raise ClientGone from None
-    return b"".join(chunks)
+    """The body. Raises what `bodies.read` does."""
+    state = request.app.state
+    limit: int = state.settings.max_body_bytes
+    return await bodies.read(request.receive, limit, state.in_flight.bodies)
 
 
 async def read_body(request: Request, kind: type[T]) -> T:
@@ -99,17 +81,27 @@ class JsonResponse(Response):
     ) -> None:
         """A body in pieces is sent piece by piece, each forgotten once it is on its way."""
         self._pieces = [body] if isinstance(body, bytes) else body
-        length = sum(map(len, self._pieces))
+        self._length = length = sum(map(len, self._pieces))
         if length <= SHORT:
             self._pieces = [b"".join(self._pieces)]
         self.status_code = 200
         self.raw_headers = [JSON, (b"content-length", b"%d" % length), *headers]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises `TooManyBytes` before it begins, if too much waits to be read already."""
+        left = self._length
+        long = left > SHORT
+        if long:
+            hold_answer(left)
         start = {"type": "http.response.start", "status": self.status_code}
         await send(start | {"headers": self.raw_headers})
         self._pieces.reverse()
         while self._pieces:
             piece = self._pieces.pop()
-            more = bool(self._pieces)
-            await send({"type": "http.response.body", "body": piece, "more_body": more})
+            await send({"type": "http.response.body", "body": piece, "more_body": long})
+            if long:
+                hold_answer(left)  # with this piece, which has yet to be read
+                left -= len(piece)
+        if long:
+            # It is over when the last of it is on its way, for which this waits.
+            await send({"type": "http.response.body", "body": b""})

@@ -4,7 +4,10 @@ Whoever has a part in answering it adds what he knows to `current`'s record, if 
 is computed for nobody's request, as at load, has none.
 """
 
+from collections.abc import Callable
 from contextvars import ContextVar
+
+from embedsvc.errors import RequestError
 
 
 class Record:
@@ -19,8 +22,10 @@ class Record:
     """What sort of error the answer is, if it is one."""
     traceparent: bytes | None = None
     """The caller's span, if he traces."""
-    body = 0
-    """Bytes of it that were read."""
+    gave_way: RequestError | None = None
+    """The refusal, where it was ended to make room for others."""
+    hang_up: Callable[[], None] | None = None
+    """Ends its connection at once, where that can be done."""
     model = ""
     texts = 0
     tokens = 0

@@ -1,0 +1,113 @@
+"""What all requests in flight hold in memory together, and who gives way when it is too much.
+
+One client cannot take it from the others: first whoever does not read his answer is hung up on,
+then the request that holds most is answered 429. Requests that hold little are not counted: there
+are no more of them than connections.
+"""
+
+import asyncio
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from embedsvc.errors import TooManyBytes
+from embedsvc.telemetry.record import Record, current
+
+SMALL = 16 << 10
+"""Bytes that a request may hold uncounted, and whatever the others do."""
+STALLED_SECONDS = 1.0
+"""How long after the last that he read, a client is one who does not read his answer."""
+
+
+@dataclass(slots=True, eq=False)
+class Holding:
+    """What one request holds."""
+
+    record: Record
+    task: asyncio.Task[Any] | None
+    bytes: int = 0
+    moved: float = 0.0
+    """When that last changed, by `time.monotonic`."""
+
+
+class Budget:
+    """Bytes of one sort. On the event loop."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._held: dict[Record, Holding] = {}
+
+    def hold(self, size: int) -> None:
+        """Have the current request hold so many bytes in all, at most until it is over.
+
+        Raises `TooManyBytes` if there is no room for more, and no other request gives way; it holds
+        nothing then.
+        """
+        record = current.get()
+        if record is None:
+            return
+        holding = self._held.get(record)
+        if holding is None:
+            holding = self._held[record] = Holding(record, asyncio.current_task())
+        grows = size > holding.bytes
+        self.used += size - holding.bytes
+        holding.bytes = size
+        holding.moved = now = time.monotonic()
+        while grows and self.used > self.limit:
+            other = self._next(holding, now)
+            if other is None:
+                self.release(record)
+                raise TooManyBytes(self.limit)
+            self._end(other)
+
+    def release(self, record: Record) -> None:
+        """Have a request that is over hold nothing."""
+        holding = self._held.pop(record, None)
+        if holding is not None:
+            self.used -= holding.bytes
+
+    def _next(self, asking: Holding, now: float) -> Holding | None:
+        """Who is to give way to whom is asking; None: nobody."""
+        others = [each for each in self._held.values() if each is not asking]
+        answered = [each for each in others if each.record.status]
+        stalled = min(answered, key=lambda each: each.moved, default=None)
+        if stalled is not None and now - stalled.moved >= STALLED_SECONDS:
+            return stalled
+        waiting = [each for each in others if not each.record.status]
+        largest = max(waiting, key=lambda each: each.bytes, default=None)
+        return largest if largest is not None and largest.bytes > asking.bytes else None
+
+    def _end(self, holding: Holding) -> None:
+        """End a request; what it held counts as free, and is within this turn of the loop."""
+        self.release(holding.record)
+        if holding.record.status and holding.record.hang_up is not None:
+            holding.record.hang_up()
+        elif holding.task is not None:
+            holding.record.gave_way = TooManyBytes(self.limit)
+            holding.task.cancel()
+
+
+class InFlight:
+    """What requests in flight hold, by sort. One object for a server's life."""
+
+    def __init__(self, *, bodies: int, answers: int) -> None:
+        self.bodies = Budget(bodies)
+        self.answers = Budget(answers)
+
+    def release(self, record: Record) -> None:
+        """Have a request that is over hold nothing."""
+        self.bodies.release(record)
+        self.answers.release(record)
+
+
+in_flight: ContextVar[InFlight | None] = ContextVar("in_flight", default=None)
+"""Of the server that the current request came to."""
+
+
+def hold_answer(size: int) -> None:
+    """Have the current request hold so many bytes of its answer. Raises `TooManyBytes`."""
+    of_server = in_flight.get()
+    if of_server is not None:
+        of_server.answers.hold(size)
