@@ -47,6 +47,15 @@ VECTOR_BYTES = 128 << 20
 """Of the vectors in one answer, as they are written: OpenAI's 2048 inputs have room with the 4096
 dimensions of the largest models, in numbers."""
 
+ENCODINGS = 3
+"""Encodings of a body, one in another."""
+
+MEMBERS = 4096
+"""Members of gzip, or frames of zstd, that a body is made of."""
+
+ZSTD_WINDOW_LOG = 23
+"""The largest window of zstd, 8 MiB, which RFC 9659 allows."""
+
 BODIES_IN_FLIGHT = 2
 """Bodies of the longest size that all requests in flight may have together."""
 

@@ -12,6 +12,7 @@ EmbedsvcError
 │   ├── InstanceNotFound  404  no instance has this id
 │   ├── NoRoute      404, 405  nothing answers at this path, or not to this method
 │   ├── BodyTooLarge      413  the request's body has too many bytes
+│   ├── UnsupportedBody   415  its encoding or charset is none that the server reads
 │   ├── TimedOut          408  the client took too long over its request
 │   ├── HeadTooLarge      431  the request's line and headers have too many bytes
 │   ├── ClientGone        499  the client hung up before the answer
@@ -170,6 +171,20 @@ class BodyTooLarge(RequestError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The body of your request is too large: the limit is {limit} bytes.")
+
+
+class UnsupportedBody(RequestError):
+    """A body that is encoded in a way that the server does not read."""
+
+    status = 415
+    type = "invalid_request_error"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"We cannot read the body of your request: {why}. "
+            "It may be packed as gzip, deflate or zstd, and its charset is best UTF-8."
+        )
+        self.headers["Accept-Encoding"] = "gzip, deflate, zstd"
 
 
 class TimedOut(RequestError):

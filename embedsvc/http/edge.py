@@ -80,6 +80,7 @@ class Edge:
             record.traceparent = headers[b"traceparent"]
         current.set(record)
         in_flight.set(self._held)
+        scope["named_headers"] = headers
         if "transport" in scope:
             record.hang_up = scope["transport"].abort
 

@@ -54,10 +54,10 @@ class Endpoint(Route):
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body. Raises what `bodies.read` does."""
+    """The body, unpacked, in UTF-8. Raises what `bodies.read` does."""
     state = request.app.state
     limit: int = state.settings.max_body_bytes
-    return await bodies.read(request.receive, limit, state.in_flight.bodies)
+    return await bodies.read(request.scope, request.receive, limit, state.in_flight.bodies)
 
 
 async def read_body(request: Request, kind: type[T]) -> T:
