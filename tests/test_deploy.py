@@ -76,3 +76,43 @@ def test_compose_builds_a_target_of_the_dockerfile() -> None:
     targets = re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE)
     assert SERVICE["build"]["target"] in targets
     assert targets[-1] == "server"  # what `docker build` makes if it is told nothing
+
+
+def test_every_service_is_bounded_and_may_do_as_little_as_it_can() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert re.fullmatch(r"\d+g", service["mem_limit"]), name
+        assert 0 < service["pids_limit"] <= 1024, name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "privileged" not in service, name
+
+
+def test_images_of_others_are_pinned() -> None:
+    for name in ("prometheus", "grafana"):
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", COMPOSE["services"][name]["image"])
+
+
+def test_nobody_can_log_in_to_grafana_and_no_page_reach_it_under_another_name() -> None:
+    environment = COMPOSE["services"]["grafana"]["environment"]
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"  # no admin:admin
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_SERVER_ENFORCE_DOMAIN"] == "true"
+    assert environment["GF_SERVER_DOMAIN"] == "localhost"
+
+
+def test_prometheus_is_read_by_no_page_but_its_own() -> None:
+    (allowed,) = [
+        argument.partition("=")[2]
+        for argument in COMPOSE["services"]["prometheus"]["command"]
+        if argument.startswith("--web.cors.origin=")
+    ]
+    for origin, may in (
+        ("http://localhost:9090", True),
+        ("http://localhost:3000", True),
+        ("https://evil.example", False),
+        ("http://localhost:3000.evil.example", False),
+    ):
+        assert bool(re.fullmatch(allowed, origin)) is may
