@@ -21,6 +21,9 @@ LEAST = {"port": 0, "cache_bytes": 0, "load_wait_seconds": 0, "drain_seconds": 0
 """The least values of numbers; of the others 1."""
 MOST = {"port": 65535}
 LogLevel = Literal["debug", "info", "warning", "error"]
+KEYS = frozenset({"api_keys", "api_keys_file"})
+"""Settings whose variables hold something where they are set: left empty by mistake, as by a shell
+that lacks another variable, they would open a server to everybody."""
 BackendChoice = Literal["auto", "mlx", "native", "numpy"]
 
 
@@ -119,8 +122,10 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
         value, source = given.get(field.name), option(field.name)
-        if value is None and environ.get(variable(field.name)):
-            value, source = environ[variable(field.name)], variable(field.name)
+        if value is None:
+            value, source = environ.get(variable(field.name)), variable(field.name)
+            if not value and field.name not in KEYS:
+                continue  # set to nothing is not set
         if value is None:
             continue
         try:
@@ -161,6 +166,8 @@ def _read(name: str, kind: Any, text: str) -> Any:
 
 
 def _read_path(text: str) -> Path:
+    if not text.strip():
+        raise ValueError("there is nothing in it")
     try:
         return Path(text).expanduser()
     except RuntimeError:  # of a user there is not
@@ -168,7 +175,10 @@ def _read_path(text: str) -> Path:
 
 
 def _read_list(text: str) -> tuple[str, ...]:
-    return tuple(text.replace(",", " ").split())
+    found = tuple(text.replace(",", " ").split())
+    if not found:
+        raise ValueError("there is nothing in it")
+    return found
 
 
 READERS: dict[Any, Callable[[str], Any]] = {

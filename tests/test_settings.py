@@ -54,3 +54,21 @@ def test_the_command_line_wins_over_the_environment() -> None:
 def test_a_limit_below_its_least_is_refused_by_name(name: str) -> None:
     with pytest.raises(CardsError, match=rf"^--{name.replace('_', '-')}=0: must be at least 1$"):
         read_settings({name: "0"}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("API_KEYS", value) for value in ("", " ", " , ", ",,", "\t")),
+        *(("API_KEYS_FILE", value) for value in ("", " ")),
+    ],
+)
+def test_a_variable_of_keys_that_holds_none_does_not_open_the_server(name: str, value: str) -> None:
+    with pytest.raises(CardsError, match=rf"^EMBEDSVC_{name}=.*: there is nothing in it$"):
+        read_settings({}, {f"EMBEDSVC_{name}": value})
+
+
+@pytest.mark.parametrize("name", ["allowed_hosts", "cors_origins"])
+def test_a_list_with_nothing_in_it_is_refused(name: str) -> None:
+    with pytest.raises(CardsError, match="there is nothing in it"):
+        read_settings({name: " , "}, {})
