@@ -89,3 +89,6 @@ TOKEN_CHARACTERS = 16
 
 PROMPT_CHARACTERS = 16_384
 """Characters of a prompt, which goes before every input of a request."""
+
+METRIC_MODELS = 1000
+"""Models whose requests are timed by their name; there may be more in turn, in a long life."""

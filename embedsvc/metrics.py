@@ -21,11 +21,14 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from embedsvc import __version__
+from embedsvc.bounds import METRIC_MODELS
 from embedsvc.instances.instance import State
 from embedsvc.instances.registry import Registry
 from embedsvc.telemetry.histogram import Histogram
 from embedsvc.telemetry.record import Record
 
+OTHERS = "others"
+"""The label of models that have none of their own, for there are so many."""
 Samples = Iterable[tuple[list[str], float]]
 
 
@@ -39,7 +42,7 @@ class Metrics(Collector):
         self.refusals: defaultdict[str, int] = defaultdict(int)
         """By the sort of error."""
         self.request_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
-        """From a request's head to its whole answer, by model."""
+        """From a request's head to its whole answer, by model; those beyond a bound together."""
         self.registry: Registry | None = None
         """Read too, once it is there."""
         self._sources: list[Callable[[], Iterable[Metric]]] = []
@@ -51,7 +54,10 @@ class Metrics(Collector):
         """Count a request that is over."""
         self.requests[record.route, record.status] += 1
         if record.model:
-            self.request_seconds[record.model].observe(record.total)
+            known = record.model in self.request_seconds
+            room = len(self.request_seconds) < METRIC_MODELS
+            model = record.model if known or room else OTHERS
+            self.request_seconds[model].observe(record.total)
         if record.refusal:
             self.refusals[record.refusal] += 1
 
@@ -134,15 +140,16 @@ def _engines(registry: Registry) -> Iterator[Metric]:
 
 
 def _instances(registry: Registry) -> Iterator[Metric]:
-    instances = registry.instances()
+    states: defaultdict[str, set[State]] = defaultdict(set)
+    for each in registry.instances():
+        states[each.card.id].add(each.state)
     yield gauge(
         "instance_state",
         "1 for the state that a model's instance is in.",
         ["model", "state"],
         [
-            ([model, state], float(any(each.state == state for each in of_model)))
-            for model in sorted({each.card.id for each in instances})
-            for of_model in [[each for each in instances if each.card.id == model]]
+            ([model, state], float(state in its))
+            for model, its in sorted(states.items())
             for state in get_args(State)
         ],
     )

@@ -1,6 +1,7 @@
 """`/metrics`: every request is in it once, by what became of it, and by what it cost."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from embedsvc.encoder import Encoder
+from embedsvc.telemetry.record import Record
 from tests.conftest import serve
 
 
@@ -119,3 +121,47 @@ def test_mlx_tells_its_own_memory(cards_file) -> None:
         found = scrape(client)
     kinds = [found.of("device_memory_bytes", kind=kind) for kind in ("active", "cache", "peak")]
     assert kinds[2] >= kinds[0] > 0
+
+
+def test_models_without_end_are_labels_with_one(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedsvc.metrics.METRIC_MODELS", 2)
+    metrics = client.app.state.metrics  # type: ignore[attr-defined]
+    for number in range(10):
+        record = Record(0.0, b"id", "POST", "/v1/embeddings")
+        record.model = f"model-{number}"
+        metrics.count(record)
+    found = scrape(client)
+    counts = {
+        name: found.of("request_seconds_count", model=name) for name in metrics.request_seconds
+    }
+    assert counts == {"model-0": 1, "model-1": 1, "others": 8}
+
+
+def test_instances_are_counted_in_one_pass(client: TestClient) -> None:
+    class Instance:
+        looked = 0
+
+        def __init__(self, number: int) -> None:
+            self.card = SimpleNamespace(id=f"model-{number % 300}")
+
+        @property
+        def state(self) -> str:
+            Instance.looked += 1
+            return "failed"
+
+    metrics = client.app.state.metrics  # type: ignore[attr-defined]
+    registry = metrics.registry
+    many = [Instance(number) for number in range(600)]
+    metrics.registry = SimpleNamespace(
+        instances=lambda: many,
+        engines=registry.engines,
+        memory=registry.memory,
+        device=registry.device,
+    )
+    found = scrape(client)
+    metrics.registry = registry
+    assert found.of("instance_state", model="model-7", state="failed") == 1
+    assert found.of("instance_state", model="model-7", state="ready") == 0
+    assert Instance.looked == len(many)

@@ -29,21 +29,57 @@ class Now(msgspec.Struct):
     activity: Activity | None
 
 
+class Pulse:
+    """The event of every second, made once for all who watch, and while anybody does.
+
+    Who reads slowly misses some: nothing is kept for anybody.
+    """
+
+    def __init__(self, metrics: Metrics, registry: Registry) -> None:
+        self._metrics = metrics
+        self._registry = registry
+        self._watchers = 0
+        self._beating: asyncio.Task[None] | None = None
+        self._next: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """From now on; the first is at once."""
+        self._watchers += 1
+        try:
+            yield self._tell(None)
+            if self._beating is None:
+                self._beating = asyncio.create_task(self._beat())
+            while True:
+                yield await asyncio.shield(self._next)
+        finally:
+            self._watchers -= 1
+            if not self._watchers and self._beating is not None:
+                self._beating.cancel()
+                self._beating = None
+
+    async def _beat(self) -> None:
+        before = read(self._metrics)
+        while True:
+            await asyncio.sleep(SECONDS)
+            reading = read(self._metrics)
+            message = self._tell(compare(before, reading))
+            before = reading
+            now, self._next = self._next, asyncio.get_running_loop().create_future()
+            now.set_result(message)
+
+    def _tell(self, activity: Activity | None) -> bytes:
+        ops = self._registry.device.ops
+        instances = tell_all(self._registry)
+        now = Now(__version__, ops.name, ops.dtype, ops.device, instances, activity)
+        return msgspec.json.encode(now)
+
+
 async def watch(request: Request) -> Response:
     """`GET /v1/activity`: instances, and what was done, every second, as server-sent events."""
-    return Events(request, _every_second(request.app.state.metrics, request.app.state.registry))
+    state = request.app.state
+    if not hasattr(state, "pulse"):
+        state.pulse = Pulse(state.metrics, state.registry)
+    return Events(request, state.pulse.events())
 
 
 routes = [Endpoint("GET", "/v1/activity", watch, answer="text/event-stream")]
-
-
-async def _every_second(metrics: Metrics, registry: Registry) -> AsyncIterator[bytes]:
-    ops = registry.device.ops
-    before, activity = read(metrics), None
-    while True:
-        instances = tell_all(registry)
-        now = Now(__version__, ops.name, ops.dtype, ops.device, instances, activity)
-        yield msgspec.json.encode(now)
-        await asyncio.sleep(SECONDS)
-        reading = read(metrics)
-        before, activity = reading, compare(before, reading)
