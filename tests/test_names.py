@@ -66,7 +66,7 @@ def test_every_model_is_found_however_its_name_is_written(card) -> None:
     [
         "acme/bge-m3",  # another's model of the same name
         "mlx-community/bge-m3-4bit",  # other vectors
-        "all-minilm:l12-v2",  # Ollama's tag of another model than `all-minilm`
+        "all-minilm:l3-v2",  # a tag may be another model than `all-minilm`
         "bge-m3:nothing",
         "bge-m",
         "\N{KELVIN SIGN}bge-m3",
@@ -269,3 +269,20 @@ def test_commands_take_a_name_as_people_write_it(
     assert main(["verify", "FIRST_MODEL:latest", *cards]) in (0, 1)
     assert main(["verify", "first-modell", *cards]) == CardsError.exit_code
     assert "is it `org/First-Model`?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "card"),
+    [
+        ("all-minilm:22m", "all-MiniLM-L6-v2"),
+        ("all-minilm:l12-v2", "all-MiniLM-L12-v2"),
+        ("nomic-embed-text:v1.5", "nomic-embed-text-v1.5"),
+        ("mxbai-embed-large:335m", "mxbai-embed-large-v1"),
+        ("BGE-M3:567M", "bge-m3"),
+        ("qwen3-embedding:8b", "Qwen3-Embedding-8B"),
+    ],
+)
+def test_tags_of_ollamas_library_are_known_where_they_name_the_same_model(
+    name: str, card: str
+) -> None:
+    assert meant(name) == (card, None)
