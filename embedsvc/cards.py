@@ -154,26 +154,26 @@ class Cards(msgspec.Struct, frozen=True, dict=True):
 
     def with_ad_hoc(self, card: Card, name: str | None = None) -> "Cards":
         """These, and one that clients asked for, by that name."""
-        known = self.ad_hoc.get(card.id)
-        aliases = () if known is None else known.aliases
+        aliases = self.ad_hoc.get(card.id, card).aliases
         if name is not None and name != card.id and name not in aliases:
             aliases = (*aliases, name)[-AD_HOC_SPELLINGS:]
         card = msgspec.structs.replace(card, aliases=aliases)
         cards = self.without(card.id)
-        named = dict.fromkeys((card.id, *aliases), card)
+        # A name of the file's stays the file's, also where that was read anew.
+        names = [name for name in (card.id, *aliases) if name not in cards.by_name]
         one = {card.id: card}
+        named = dict.fromkeys(names, card)
         return cards._with(cards.by_id | one, cards.by_name | named, cards.ad_hoc | one)
 
     def without(self, model: str) -> "Cards":
         """These, less one that is not in the file, if it is there."""
-        card = self.ad_hoc.get(model)
-        if card is None:
+        if model not in self.ad_hoc:
             return self
-        names = {card.id, *card.aliases}
-        return self._with(
-            *({key: value for key, value in old.items() if key not in names}
-              for old in (self.by_id, self.by_name, self.ad_hoc))
-        )  # fmt: skip
+        left = (
+            {name: card for name, card in cards.items() if card.id != model}
+            for cards in (self.by_id, self.by_name, self.ad_hoc)
+        )
+        return self._with(*left)
 
     def _with(
         self, by_id: dict[str, Card], by_name: dict[str, Card], ad_hoc: dict[str, Card]

@@ -144,6 +144,24 @@ def test_an_error_that_many_are_told_stays_as_large_as_it_is(tmp_path: Path) -> 
     asyncio.run(main())
 
 
+def test_a_reason_that_a_file_made_long_is_cut(tmp_path: Path) -> None:
+    write_cards(tmp_path)
+
+    async def main() -> None:
+        async with keeping(tmp_path) as keeper:
+
+            async def fail(*_: object) -> None:
+                raise CheckpointError("model `a`: no such kind: " + "x" * 1_000_000)
+
+            keeper.loader.load = fail  # type: ignore[method-assign]
+            instance = keeper.start(keeper.named("a"))
+            with pytest.raises(CheckpointError, match=r"no such kind: x+…$") as caught:
+                await instance.loaded()
+            assert len(str(caught.value)) < 3000
+
+    asyncio.run(main())
+
+
 # --- pinned ------------------------------------------------------------------------------------
 
 

@@ -65,12 +65,19 @@ def test_a_reload_loads_what_is_to_be_preloaded_and_keeps_what_has_no_card(tmp_p
 
     async def main() -> None:
         async with keeping(tmp_path, allow_ad_hoc=True) as keeper:
-            await keeper.start(await keeper.find_card("./tiny")).loaded()
+            (tmp_path / "b").mkdir()
+            for name in ("./tiny", "./b/../tiny"):
+                await keeper.start(await keeper.find_card(name)).loaded()
             write_cards(tmp_path, b="preload = true")
             assert reload(keeper) == Changes([], ["b"], [])
             assert (await keeper.appearance(keeper.named("b"))).state != "failed"
-            assert (await keeper.embed("./tiny")).shape == (1, 16)
+            for name in ("./tiny", "./b/../tiny"):
+                assert (await keeper.embed(name)).shape == (1, 16)
             assert keeper.loader.loads.count("./tiny") == 1
+            write_cards(tmp_path, a="aliases = ['./b/../tiny']")
+            reload(keeper)
+            assert keeper.card("./b/../tiny")[0].id == "a"  # what is in the file is the file's
+            assert (await keeper.embed("./tiny")).shape == (1, 16)
 
     asyncio.run(main())
 

@@ -16,10 +16,12 @@ from embedsvc.cards import Card
 from embedsvc.engine import Engine
 from embedsvc.errors import CheckpointError, SetupError, Stopped
 from embedsvc.instances.loading import Loader
+from embedsvc.plain import shown
 from embedsvc.plan import Plan
 
 State = Literal["unloaded", "downloading", "loading", "ready", "unloading", "failed"]
-FOREVER = -1.0
+LONGEST_REASON = 2000
+"""Characters of why a model did not load."""
 log = logging.getLogger(__name__)
 
 
@@ -162,6 +164,8 @@ class Instance:
     def _fail(self, error: SetupError) -> None:
         # Without the frames it came through, which would keep weights that were read.
         error.__traceback__ = error.__context__ = None
+        if len(said := str(error)) > LONGEST_REASON:  # files have a say in it, and it is told often
+            error = type(error)(shown(said, LONGEST_REASON))
         self.error = error
         self._enter("unloaded" if isinstance(error, Stopped) else "failed")
 
