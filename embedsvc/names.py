@@ -46,6 +46,7 @@ class Names:
         self._known = list(known)
         self._whole: dict[str, list[Known]] = {}
         self._bare: dict[str, list[Known]] = {}  # without the organisation
+        self._found: dict[str, Known | None] = {}
         self._pairs: list[tuple[Known, frozenset[str]]] | None = None
         for each in self._known:
             form = normal_form(each.name)
@@ -54,8 +55,12 @@ class Names:
 
     def find(self, name: str) -> Known | None:
         """What a name means, if it comes to the normal form of just one thing's."""
-        found = self._alike(name)
-        return found[0] if len(_things(found)) == 1 else None
+        if name not in self._found:  # clients ask by one spelling again and again
+            if len(self._found) >= NAMES_COMPARED:
+                self._found.clear()
+            found = self._alike(name)
+            self._found[name] = found[0] if len(_things(found)) == 1 else None
+        return self._found[name]
 
     def near(self, name: str) -> list[str]:
         """The names that may be meant by one that means nothing: those it is ambiguous between,

@@ -107,6 +107,14 @@ def test_names_compared_with_one_that_is_nobodys_are_bounded(
     assert len(known._pairs) == 5
 
 
+def test_spellings_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "NAMES_COMPARED", 5)
+    known = Names([Known("model", "model")])
+    for spaces in range(20):
+        assert known.find(f"model{' ' * spaces}") == Known("model", "model")
+        assert len(known._found) <= 5
+
+
 # --- over HTTP ---------------------------------------------------------------------------------
 
 

@@ -34,10 +34,16 @@ def split_name(
         return card, card.prompt_aliases.get(name)
     model, _, prompt = name.rpartition(":")
     card = cards.by_name.get(model)
-    if card is not None and model not in card.prompt_aliases:
-        known = _prompt(prompt, prompts_of(card))
-        if known is not None:
-            return card, known
+    if card is None or model in card.prompt_aliases:
+        return _meant(name, cards, prompts_of)
+    known = prompt in SAME or prompt in prompts_of(card)
+    return (card, prompt) if known else _meant(name, cards, prompts_of)
+
+
+def _meant(
+    name: str, cards: Cards, prompts_of: Callable[[Card], Prompts]
+) -> tuple[Card, str | None] | None:
+    """The same for what is written in another way than in the cards file."""
     found = cards.find(name)
     if found is not None:
         return found
@@ -50,11 +56,9 @@ def split_name(
 
 
 def _prompt(name: str, prompts: Prompts) -> str | None:
-    """The prompt of that name that may be asked for, if only in another case."""
-    if name in SAME or name in prompts:
-        return name
+    """The prompt of that name that may be asked for, in whatever case."""
     name = name.strip().lower()
-    return next((known for known in (*SAME, *prompts) if known.lower() == name), None)
+    return next((known for known in (*prompts, *SAME) if known.lower() == name), None)
 
 
 def choose(
