@@ -17,8 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 SCHEMA = 1
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 BESIDE = ("-wal", "-shm")
 """Files that SQLite has beside its own."""
 PAGE_BYTES = 16384
@@ -38,6 +40,10 @@ MAX_USED = 1024
 STAMP_SECONDS = 3600.0
 """How exactly the file knows when a row was last used: a row read all the time is not written
 all the time."""
+BUSY_SECONDS = 1.0
+"""How long a read or a write waits for another process that has the file locked."""
+REST_SECONDS = 10.0
+"""For so long it is not tried again, after that, or every request would wait."""
 COMPLAINT_SECONDS = 60.0
 """From one line in the log about a failing disk to the next."""
 
@@ -157,16 +163,19 @@ class Table:
         self._clock = clock
         self._db: sqlite3.Connection | None = None
         self._complained = -COMPLAINT_SECONDS
+        self._busy: dict[str, float] = {}  # when the file was found locked, last
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The vectors that are there, each as it was written."""
-        with self._attempt():
+        with self._attempt("read"):
+            self._check_rest("read")
             return self._read(self._opened(), keys)
         return {}
 
     def write(self, vectors: Mapping[bytes, bytes], used: Collection[bytes]) -> None:
         """Write vectors and stamp the keys used, in one transaction, evicting if need be."""
-        with self._attempt():
+        with self._attempt("write"):
+            self._check_rest("write")
             db, now = self._opened(), int(self._clock())
             with db:
                 db.execute("BEGIN IMMEDIATE")
@@ -244,7 +253,7 @@ class Table:
         if self._db is None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make_private(self._path)
-            db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None)
+            db = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
             try:
                 self._prepare(db)
                 self._measure(db)
@@ -279,16 +288,25 @@ class Table:
             db.execute("CREATE INDEX IF NOT EXISTS vectors_used ON vectors (used)")
 
     @contextmanager
-    def _attempt(self) -> Generator[None, None, None]:
+    def _attempt(self, what: Literal["read", "write"]) -> Generator[None, None, None]:
         """Turn what goes wrong inside into a line in the log."""
         try:
             yield
+        except _Resting:
+            self.errors += 1
         except (sqlite3.Error, _Unusable, OSError) as error:
             self.errors += 1
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in BUSY:
+                self._busy[what] = self._clock()
             if isinstance(error, _Unusable) or _is_corruption(error):
                 self._set_aside(str(error))
             else:
                 self._complain(f"{error}; going on without")
+
+    def _check_rest(self, what: Literal["read", "write"]) -> None:
+        """Raises `_Resting`."""
+        if abs(self._clock() - self._busy.get(what, -REST_SECONDS)) < REST_SECONDS:
+            raise _Resting
 
     def _set_aside(self, reason: str) -> None:
         self.close()
@@ -328,6 +346,10 @@ def _make_private(path: Path) -> None:
             beside = path.with_name(path.name + suffix)
             if not beside.is_symlink() and beside.stat().st_mode & 0o077:
                 beside.chmod(0o600)
+
+
+class _Resting(Exception):
+    """The file was locked a moment ago."""
 
 
 class _Unusable(Exception):

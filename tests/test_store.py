@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedsvc.store import MAX_WAITING_BYTES, STAMP_SECONDS, Store, Table
+from embedsvc.store import MAX_WAITING_BYTES, REST_SECONDS, STAMP_SECONDS, Store, Table
 
 D = 8
 
@@ -333,6 +333,33 @@ def test_a_failing_disk_is_mentioned_again_after_a_while(
         file.write(rows([1]), ())
         assert file.read([key(1)]) == {}
     assert len(caplog.records) == 2
+    file.close()
+
+
+def test_a_file_that_another_process_keeps_locked_is_waited_for_once_in_a_while(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedsvc.store.BUSY_SECONDS", 0.0)
+    clock = Clock()
+    file = table(path, clock=clock)
+    file.write(rows([1]), ())
+    tried: list[int] = []
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = Table._opened
+    monkeypatch.setattr(Table, "_opened", lambda self: (tried.append(1), began(self))[1])
+    for _ in range(5):
+        file.write(rows([2]), ())
+    assert (len(tried), file.errors) == (1, 5)
+    assert file.read([key(1)]) == rows([1])  # readers do not mind
+    clock.now += REST_SECONDS
+    file.write(rows([2]), ())
+    assert (len(tried), file.errors) == (3, 6)
+    other.execute("ROLLBACK")
+    other.close()
+    clock.now += REST_SECONDS
+    file.write(rows([2]), ())
+    assert file.read([key(2)]) == rows([2])
     file.close()
 
 
