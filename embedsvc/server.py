@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from threading import Timer
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ from embedsvc.app import create_app
 from embedsvc.errors import CardsError, RequestError
 from embedsvc.http.connection import Connection, Limits
 from embedsvc.http.listening import listening
+from embedsvc.http.tls import Handshakes, context
 from embedsvc.instances.registry import Registry
 from embedsvc.instances.reloading import reload
 from embedsvc.metrics import Metrics, counter, gauge
@@ -52,12 +54,13 @@ async def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, told: Log) -> None:
     _allow_open_files()
-    tls = _tls(settings)
+    tls = context(settings)
     with listening(settings) as listeners, _telling(settings, told) as tell:
         app = create_app(settings, tell)
         metrics: Metrics = app.state.metrics
         async with app.router.lifespan_context(app):
-            server = Server(_config(app, settings, metrics, told, tls), app.state.watch, settings)
+            config = _config(app, settings, metrics, told)
+            server = Server(config, app.state.watch, settings, tls)
             metrics.read_also(
                 lambda: [
                     counter("log_lines_lost", "Lines not written.", [], [([], told.lost)]),
@@ -98,15 +101,38 @@ def _telling(settings: Settings, told: Log) -> Generator[Callable[[Record], None
 class Server(uvicorn.Server):
     """uvicorn's, which a second signal ends at once, and which may be asked to linger."""
 
-    def __init__(self, config: uvicorn.Config, watch: Watch, settings: Settings) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        watch: Watch,
+        settings: Settings,
+        tls: ssl.SSLContext | None,
+    ) -> None:
         super().__init__(config)
         self._watch = watch
+        self._tls = tls
+        self._handshakes: list[Handshakes] = []
         self._linger = settings.drain_seconds
         self._stop_at: float | None = None
 
     @property
     def connections(self) -> int:
-        return len(self.server_state.connections)
+        """Clients, with those who have yet to shake hands."""
+        return len(self.server_state.connections) + sum(map(len, self._handshakes))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup([] if self._tls is not None else sockets)
+        if self._tls is None:
+            return
+        kind: Any = self.config.http_protocol_class
+        make = partial(
+            kind, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        self._handshakes = [
+            Handshakes(each, self._tls, make, kind.limits, lambda: self.connections)
+            for each in sockets or []
+        ]
+        self.servers: list[Any] = list(self._handshakes)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._watch.stopping:
@@ -145,9 +171,7 @@ def _reload_on_hangup(registry: Registry, server: Server) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
 
 
-def _config(
-    app: object, settings: Settings, metrics: Metrics, told: Log, tls: ssl.SSLContext | None
-) -> uvicorn.Config:
+def _config(app: object, settings: Settings, metrics: Metrics, told: Log) -> uvicorn.Config:
     def refused(error: RequestError) -> None:
         """Count and log what is refused before there is a request."""
         record = Record(time.perf_counter(), b"-", "-", "-")
@@ -176,7 +200,6 @@ def _config(
         proxy_headers=False,  # nothing here asks who the client is
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.shutdown_seconds),
-        ssl_context_factory=None if tls is None else lambda _config, _make: tls,
     )
 
 
@@ -186,22 +209,6 @@ def _allow_open_files() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    """What TLS is spoken with, if it is. Raises `CardsError`."""
-    if settings.tls_cert is None:
-        if settings.tls_key is not None:
-            raise CardsError("tls_key: there is no tls_cert for it")
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # Asked for a passphrase, it would wait for somebody to type it.
-        context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
-    except OSError as error:  # ssl's own errors too
-        files = ", ".join(str(file) for file in (settings.tls_cert, settings.tls_key) if file)
-        raise CardsError(f"tls_cert, tls_key: {files}: {error.strerror or error}") from None
-    return context
 
 
 def _announce(registry: Registry, listener: socket.socket, settings: Settings) -> None:

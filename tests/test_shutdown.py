@@ -7,6 +7,7 @@ import ssl
 import stat
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
@@ -219,6 +220,59 @@ def test_with_a_certificate_it_speaks_tls_and_nothing_else(
         client.close()
         with pytest.raises(httpx2.HTTPError):
             httpx2.get(f"http://{host}:{port}/health")
+
+
+def test_who_does_not_shake_hands_counts_and_is_not_waited_for(
+    certificate: tuple[Path, Path], cards: Path
+) -> None:
+    cert, key = certificate
+    options = ["--tls-cert", str(cert), "--tls-key", str(key), "--backend", "numpy"]
+    options += ["--max-connections", "5", "--read-seconds", "2"]
+    trusted = ssl.create_default_context(cafile=str(cert))
+    with serving(*options, cards=cards) as (url, process), ExitStack() as stack:
+        host, port = url.removeprefix("https://").split(":")
+        silent = [
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            for _ in range(60)
+        ]
+        with httpx2.Client(verify=trusted, timeout=20) as client:
+            while True:  # those beyond the limit are gone soon
+                with suppress(httpx2.HTTPError):
+                    figures = client.get(f"https://localhost:{port}/metrics").text
+                    break
+        (connections,) = [
+            float(line.split()[1])
+            for line in figures.splitlines()
+            if line.startswith("embedsvc_connections ")
+        ]
+        assert connections <= 10
+        for each in silent:
+            with suppress(ConnectionError):
+                assert each.recv(1) == b""
+        process.terminate()
+        assert process.communicate(timeout=30)[1].count("Traceback") == 0
+        assert process.returncode == 0
+
+
+def test_a_failed_handshake_leaves_nothing_behind(
+    certificate: tuple[Path, Path], cards: Path
+) -> None:
+    cert, key = certificate
+    options = ["--tls-cert", str(cert), "--tls-key", str(key), "--backend", "numpy"]
+    options += ["--max-connections", "3"]
+    trusted = ssl.create_default_context(cafile=str(cert))
+    with serving(*options, cards=cards) as (url, _):
+        host, port = url.removeprefix("https://").split(":")
+        for sent in (b"GET /health HTTP/1.1\r\n\r\n", b"\x16\x03\x01\0\5hello", b"") * 20:
+            with socket.create_connection((host, int(port)), timeout=20) as client:
+                client.sendall(sent)
+                if sent:
+                    with suppress(ConnectionError):
+                        while client.recv(100):
+                            pass
+        with httpx2.Client(verify=trusted, timeout=20) as client:
+            while "embedsvc_connections 1.0\n" not in client.get(f"{url}/metrics").text:
+                pass
 
 
 @pytest.mark.parametrize("options", [("absent.pem",), (__file__,), (None, "key.pem")])
