@@ -195,6 +195,41 @@ def test_who_sends_too_slowly_is_told_408(server: Server, trickle: bytes) -> Non
     assert (status, error["type"]) == (408, "invalid_request_error")
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        b"1;" + b"x" * HEAD + b"\r\n \r\n",
+        b"1;a=b;" + b"c=d;" * 40 + b"\r\n \r\n",
+        b"1" + b" " * 100 + b"\r\n \r\n",
+        b"0\r\nX: " + b"y" * HEAD,
+        b"0\r\n" + b"X: y\r\n" * HEAD,
+    ],
+    ids=["extension", "extensions", "spaces", "trailer", "trailers"],
+)
+def test_what_chunks_carry_beside_their_data_is_bounded(server: Server, beside: bytes) -> None:
+    with server.connect() as client:
+        client.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
+        sent, told = 0, False
+        while sent < 100 * HEAD and not told:
+            with contextlib.suppress(ConnectionError):
+                client.sendall(beside)
+            sent += len(beside)
+            told = bool(select.select([client], [], [], 0.01)[0])
+        status, _, error = answer(client)
+        assert (status, error["type"]) == (400, "invalid_request_error")
+
+
+def test_small_chunks_are_read(server: Server) -> None:
+    body = json.dumps({"model": "tiny", "input": "a " * 100}).encode()
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    with server.connect() as client:
+        client.sendall(POST + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+        for i in range(0, len(chunks), 100):
+            client.sendall(chunks[i : i + 100])
+        client.sendall(b"0\r\nX-Checksum: 1\r\n\r\n")
+        assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("trickle", [b"", b" "], ids=["nothing", "byte after byte"])
 def test_who_has_sent_much_of_a_body_is_not_waited_for_any_longer_either(
     tmp_path: Path, tiny_folder: Path, trickle: bytes

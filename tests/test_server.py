@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import httpx2
@@ -129,6 +129,35 @@ def test_a_client_that_hangs_up_frees_its_place() -> None:
             assert post(url, **bulk("two")).status_code == 429
         # Its client gone, it does not stand in the way any more.
         assert post(url, **bulk("three")).status_code == 200
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_who_has_said_his_last_and_still_reads_is_answered(server: str, version: str) -> None:
+    host, port = server.removeprefix("http://").split(":")
+    long = json.dumps(bulk(f"half {version}")).encode()  # it is not answered at once
+    short = json.dumps({"model": "all-MiniLM-L6-v2", "input": "hello"}).encode()
+    for body in (short, long):
+        head = f"POST /v1/embeddings HTTP/{version}\r\nHost: localhost\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
+        with socket.create_connection((host, int(port)), timeout=50) as connection:
+            connection.sendall(head.encode() + body)
+            connection.shutdown(socket.SHUT_WR)
+            answer = HTTPResponse(connection)  # which overlooks any 100 Continue
+            answer.begin()
+            assert answer.status == 200
+            wanted = len(json.loads(body)["input"]) if body is long else 1
+            assert len(json.loads(answer.read())["data"]) == wanted
+            assert connection.recv(1) == b""
+
+
+def test_all_of_several_requests_are_answered_to_who_has_said_his_last(server: str) -> None:
+    host, port = server.removeprefix("http://").split(":")
+    body = json.dumps({"model": "all-MiniLM-L6-v2", "input": "half of several"}).encode()
+    request = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=50) as connection:
+        connection.sendall((request % len(body) + body) * 5)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.makefile("rb").read().count(b"HTTP/1.1 200 OK\r\n") == 5
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

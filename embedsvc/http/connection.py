@@ -9,10 +9,6 @@ from asyncio import TimerHandle, Transport
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal
-
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from embedsvc.errors import (
     BadRequest,
@@ -21,10 +17,13 @@ from embedsvc.errors import (
     TimedOut,
     TooManyConnections,
 )
+from embedsvc.http.protocol import Protocol
 from embedsvc.http.refusals import write_error
 
 LEAST_RATE = 32 * 1024
 """Bytes in a second that a body has to come at."""
+CHUNK_BYTES = 16
+"""What a chunk may take beside its data; the rest is extensions and trailers."""
 LAST_SECONDS = 1.0
 """How long a connection is kept to be told that it is refused."""
 MOST_UNREAD = 2
@@ -44,20 +43,18 @@ class Limits:
     """Told of every refusal that is not the application's."""
 
 
-class Connection(HttpToolsProtocol):
+class Connection(Protocol):
     """To be made by uvicorn, from a subclass that has `limits`."""
 
     limits: Limits
-    transport: Transport
     url = b""
     """Of the request that is being read or was read last, as far as it is known."""
 
     def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn's own
         super().connection_made(transport)
-        self._reads: Literal["head", "body"] = "head"
         self._got = 0  # bytes of the head, or of the body, that is being read
-        self._over = False
-        self._answered: RequestResponseCycle | None = None
+        self._data = 0  # of the body's, those that are data
+        self._chunks = 0
         self._read_timer: TimerHandle | None = None
         self._write_timer: TimerHandle | None = None
         self._until = 0.0  # when a body is too late
@@ -94,43 +91,14 @@ class Connection(HttpToolsProtocol):
             self._refuse(HeadTooLarge(self.limits.head_bytes))
         elif self._reads == "body" and self._got > MOST_UNREAD * self.limits.body_bytes:
             self.transport.abort()
+        elif self._reads == "body" and self._beside() > self.limits.head_bytes:
+            self._refuse(BadRequest("Chunks of your request carry too much beside their data."))
         elif self._read_timer is None:
             self._until = self.loop.time() + self.limits.seconds
             self._read_timer = self.loop.call_later(self.limits.seconds, self._late)
         elif self._reads == "body":
             latest = self.loop.time() + self.limits.seconds
             self._until = min(self._until + len(data) / LEAST_RATE, latest)
-
-    def _feed(self, data: bytes) -> None:
-        """Parse, and ignore offers of other protocols, as RFC 9110 7.8 allows: the parser, which
-        would leave the connection to the other protocol, begins again behind each such head."""
-        rest = memoryview(data)
-        try:
-            while not self._over:
-                try:
-                    self.parser.feed_data(rest)
-                    return
-                except HttpParserUpgrade as offer:
-                    rest = rest[offer.args[0] :]
-                    self._read_head_again()
-        except HttpParserError:
-            self.send_400_response("")
-
-    def _read_head_again(self) -> None:
-        """Have a new parser read the head that was just read, less what it offers."""
-        method, version = self.parser.get_method(), self.parser.get_http_version()
-        if method == b"CONNECT":
-            self._refuse(BadRequest("This server is no proxy: it does not take CONNECT."))
-            return
-        lines = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
-        first = b"%b %b HTTP/%b" % (method, self.url, version.encode())
-        self.parser = HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-        self.parser.feed_data(b"\r\n".join([first, *lines, b"", b""]))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._reads == "head":  # a trailer says nothing: who may call was decided without it
-            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -142,16 +110,16 @@ class Connection(HttpToolsProtocol):
                 return
         super().on_headers_complete()
         self.scope["transport"] = self.transport  # pyright: ignore[reportGeneralTypeIssues] - ours
-        self._reads, self._got = "body", 0
+        self._reads, self._got, self._data, self._chunks = "body", 0, 0, 0
         self._stop_reading_timer()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._answered = cycle
-        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         if not self._over:
+            self._data += len(body)
             super().on_body(body)
+
+    def on_chunk_header(self) -> None:
+        self._chunks += 1
 
     def on_message_complete(self) -> None:
         if not self._over and not self.parser.should_upgrade():
@@ -182,6 +150,10 @@ class Connection(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         # Closing waits until what was written is read.
         self.loop.call_later(self.limits.seconds, self.transport.abort)
+
+    def _beside(self) -> int:
+        """Bytes of a body that are no data, nor needed to say how long chunks are."""
+        return self._got - self._data - CHUNK_BYTES * self._chunks
 
     def _late(self) -> None:
         """The head, or the body, has taken its time."""
