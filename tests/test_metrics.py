@@ -62,7 +62,7 @@ def test_refusals_are_counted_by_reason(
 ) -> None:
     embed(client, input="")
     embed(client, model="x")
-    embed(client, input="a " * 600)
+    embed(client, input="a", dimensions=1000)
     client.get("/nowhere")
     client.get("/v1/models", headers={"host": "evil.example"})
     client.post("/v1/embeddings", content=b"{")
@@ -73,9 +73,10 @@ def test_refusals_are_counted_by_reason(
     monkeypatch.setattr(Encoder, "encode", fails)
     embed(client, input="never seen")
     found = scrape(client)
-    reasons = ("bad_request", "model_not_found", "no_route", "forbidden", "embedding_failed")
+    reasons = ("bad_request", "empty_input", "model_not_found", "no_route", "forbidden")
     counts = [found.of("refusals_total", reason=reason) for reason in reasons]
-    assert counts == [3, 1, 1, 1, 1]
+    assert counts == [2, 1, 1, 1, 1]
+    assert found.of("refusals_total", reason="embedding_failed") == 1
 
 
 def test_time_is_measured_where_it_goes(client: TestClient) -> None:
