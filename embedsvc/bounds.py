@@ -84,8 +84,12 @@ TEXT_CHARACTERS = 1 << 20
 """Characters of a text, or token ids, that are looked at to find out whether a model can take it;
 it is that a text of as many tokens as OpenAI takes has less."""
 
+REQUEST_CHARACTERS = 16 << 20
+"""Of all texts of a request, those that are looked at."""
+
 TOKEN_CHARACTERS = 16
-"""Of a token, beyond that many characters for each that may be had: some text is white space."""
+"""For each token that may be had there may be that many characters, if that is more than the two
+above: some text is white space."""
 
 PROMPT_CHARACTERS = 16_384
 """Characters of a prompt, which goes before every input of a request."""

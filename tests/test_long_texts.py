@@ -347,3 +347,22 @@ def test_what_the_library_gives_up_on_fails_alone(
     assert "the tokeniser of model bert failed" in caplog.text
     assert "boom" not in caplog.records[0].getMessage()
     assert len(tokenizer.encode(["to be"])) == 1
+
+
+def test_many_texts_of_next_to_no_tokens_are_not_read_to_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("embedsvc.texts.inputs.REQUEST_CHARACTERS", 500_000)
+    tokenizer = Counting("bert", 256)
+    texts = ["a" * 100_000] * 2048
+    with pytest.raises(BadRequest, match="may have 500000 characters together"):
+        finish(tokenize(tokenizer, texts, Reading(rule=Rule(request_tokens=10_000))))
+    assert sum(tokenizer.given) <= 1_200_000  # each is looked at, and then tokenised as a whole
+
+
+def test_the_beginning_of_many_long_texts_costs_little() -> None:
+    tokenizer = Counting("bert", 256)
+    texts = [PROSE * 500] * 100
+    found = finish(tokenize(tokenizer, texts, Reading(rule=Rule("end", request_tokens=300_000))))
+    assert len(found.texts) == 100
+    assert sum(tokenizer.given) <= 100 * 2 * 4096

@@ -35,27 +35,37 @@ def explain(
     Raises `TooManyTokens` where there are more than `most` together, `BadRequest` that names a text
     with too many characters.
     """
+    yield from _count(tokenizer, texts, most)
     explained: list[list[Token]] = []
-    tokens = characters = 0
-    for index, text in enumerate(texts):
-        if characters > PIECE:
+    tokens = told = 0
+    for text in texts:
+        if told > STEP:
             yield
-            characters = 0
-        characters += len(text)
+            told = 0
+        (encoding,) = tokenizer.explain([text], special=special)
+        tokens += len(encoding)
+        told += len(encoding)
+        if tokens > most:
+            raise TooManyTokens(tokens if text is texts[-1] else more_than(tokens), most)
+        explained.append((yield from _tokens(tokenizer, text, encoding)))
+    return explained
+
+
+def _count(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> Steps[None]:
+    """See that there are not too many, before anything is made of them."""
+    tokens = 0
+    for index, text in enumerate(texts):
         name = "inputs" if len(texts) == 1 else f"inputs[{index}]"
         if len(text) > TEXT_CHARACTERS:
             raise too_many_characters(name, text, TEXT_CHARACTERS)
+        if len(text) <= PIECE:
+            continue  # it is soon told what these are, and how many
         seen = Seen(tokenizer, LongText(name, text, ""), from_start(text))
         yield from seen.more(most - tokens)
-        if not seen.all:
-            raise TooManyTokens(more_than(tokens + seen.tokens), most)
-        (encoding,) = tokenizer.explain([text], special=special)
-        tokens += len(encoding)
+        tokens += seen.tokens
         if tokens > most:
-            last = index == len(texts) - 1
-            raise TooManyTokens(tokens if last else more_than(tokens), most)
-        explained.append((yield from _tokens(tokenizer, text, encoding)))
-    return explained
+            raise TooManyTokens(more_than(tokens), most)
+        yield
 
 
 def _tokens(tokenizer: Tokenizer, text: str, encoding: Encoding) -> Steps[list[Token]]:

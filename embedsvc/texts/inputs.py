@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from embedsvc.bounds import TEXT_CHARACTERS
+from embedsvc.bounds import REQUEST_CHARACTERS, TEXT_CHARACTERS, TOKEN_CHARACTERS
 from embedsvc.cards import TokenIdsMeaning
 from embedsvc.errors import BadRequest, NoTokens, TooManyTokens
 from embedsvc.ops.base import TokenIds
@@ -65,7 +65,8 @@ def tokenize(tokenizer: Tokenizer, inputs: Sequence[Input], reading: Reading) ->
     """
     texts: list[TokenIds] = []
     parts: list[int] = []
-    cut = tokens = 0
+    cut = tokens = characters = 0
+    most = max(REQUEST_CHARACTERS, TOKEN_CHARACTERS * reading.rule.request_tokens)
     for group in _groups(inputs, reading):
         if group.start:
             yield
@@ -74,10 +75,16 @@ def tokenize(tokenizer: Tokenizer, inputs: Sequence[Input], reading: Reading) ->
             parts.append(len(fitted.parts))
             cut += fitted.cut
             tokens += sum(map(len, fitted.parts))
+            characters += fitted.characters + len(reading.prompt)
         if tokens > reading.rule.request_tokens:
             known = group.stop == len(inputs)
             said = tokens if known else more_than(tokens)
             raise TooManyTokens(said, reading.rule.request_tokens)
+        if characters > most:
+            raise BadRequest(
+                f"Invalid '{reading.field}': texts of so few tokens may have {most} characters "
+                "together, and these have more."
+            )
     return Tokenized(texts, parts, cut)
 
 
@@ -123,7 +130,9 @@ def _read(
     encoded = iter(tokenizer.encode(short) if short else ())
     read: list[Fitted] = []
     for long in longs:
-        fitted = Fitted([next(encoded)]) if _is_short(long) else None
+        fitted = None
+        if _is_short(long):
+            fitted = Fitted([next(encoded)], characters=len(long.text))
         if fitted is None or len(fitted.parts[0]) > limit:
             fitted = yield from read_parts(tokenizer, long, reading.rule)
         if not len(fitted.parts[0]):

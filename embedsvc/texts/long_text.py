@@ -6,6 +6,7 @@ tokens are to be exactly those that the model's library gives; so is the end of 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ from embedsvc.texts.truncation import Fitted, Rule, fit, more_than, too_long
 FRAGMENT = 256
 """Tokens that a cut through a word may add: a long word is one unknown token to some tokenisers,
 and its fragments are not."""
+LEAST = 2048
+"""Characters of a piece."""
 SEAM = 8
 """Tokens that a cut before white space may add, more than enough."""
 
@@ -41,7 +44,7 @@ class LongText(NamedTuple):
 def read_whole(tokenizer: Tokenizer, long: LongText, remedy: str) -> Steps[LocatedTokens]:
     """The tokens of a text that has to fit. Raises `BadRequest` if it does not."""
     limit = tokenizer.max_tokens
-    seen = Seen(tokenizer, long, from_start(long.text))
+    seen = Seen(tokenizer, long, from_start(long.text, _piece(limit)))
     yield from seen.more(limit)
     if not seen.all:
         raise too_long(long.name, more_than(seen.tokens), limit, remedy)
@@ -59,14 +62,17 @@ def read_parts(tokenizer: Tokenizer, long: LongText, rule: Rule) -> Steps[Fitted
     limit = tokenizer.max_tokens
     if rule.truncate == "error":
         tokens = yield from read_whole(tokenizer, long, rule.remedy)
-        return Fitted([tokens.ids])
-    pieces = from_end(long.text) if rule.truncate == "start" else from_start(long.text)
+        return Fitted([tokens.ids], characters=len(long.text))
+    if rule.truncate == "chunk":
+        pieces = from_start(long.text)
+    else:
+        pieces = {"end": from_start, "start": from_end}[rule.truncate](long.text, _piece(limit))
     seen = Seen(tokenizer, long, pieces, refuse=rule.truncate == "chunk")
     yield from seen.more(limit)
     if seen.all:
         tokens = tokenizer.locate(long.text, long.prompt)
         if len(tokens.ids) <= limit:
-            return Fitted([tokens.ids])
+            return Fitted([tokens.ids], characters=len(long.text))
         yield
         if rule.truncate == "chunk":
             yield from _check_longest(long, len(tokens.ids), rule, limit)
@@ -76,7 +82,12 @@ def read_parts(tokenizer: Tokenizer, long: LongText, rule: Rule) -> Steps[Fitted
         tokens = tokenizer.locate(seen.text, long.prompt)
     else:
         tokens = seen.joined()
-    return fit(long.name, tokens, limit, rule)
+    return replace(fit(long.name, tokens, limit, rule), characters=seen.characters)
+
+
+def _piece(limit: int) -> int:
+    """Characters of a piece of a text that is looked at only until it has so many tokens."""
+    return min(max(TOKEN_CHARACTERS * limit, LEAST), PIECE)
 
 
 def _read_all(seen: "Seen", long: LongText, rule: Rule, limit: int) -> Steps[LocatedTokens]:

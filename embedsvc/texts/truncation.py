@@ -50,6 +50,8 @@ class Fitted:
     parts: list[TokenIds]
     cut: bool = False
     """Whether something was left out."""
+    characters: int = 0
+    """Of the text, those that had to be looked at."""
 
 
 def fit(name: str, tokens: LocatedTokens, max_tokens: int, rule: Rule) -> Fitted:
