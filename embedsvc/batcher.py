@@ -91,11 +91,9 @@ class Batcher:
         except RequestError as error:
             done.set_exception(error)
             return done
-        due = arrived = self._clock()
+        arrived = self._clock()
         job = Job([None] * len(texts), len(texts), done, arrived, current.get())
-        for index, ids in enumerate(texts):
-            self._line.add(Entry(ids, due, job, index))
-            due += self._cost.of(len(ids))
+        self._line.add(job, texts, arrived)
         done.add_done_callback(partial(self._left, job))
         # Not now: whoever else arrives in this turn of the event loop shares the batch.
         loop.call_soon(self._start_batches)
@@ -110,14 +108,13 @@ class Batcher:
     async def close(self) -> None:
         """Refuse what waits and what comes; return when what runs has finished."""
         self._closed = True
-        for entry in self._line.entries:
+        for entry in self._line.clear():
             _fail(entry.job, Unavailable("The server is shutting down."))
-        self._line.entries = []
         while self._running:
             await asyncio.wait(self._running)
 
     def _start_batches(self) -> None:
-        while (self._halves or self._line.entries) and (free := self._slots - len(self._running)):
+        while (self._halves or len(self._line)) and (free := self._slots - len(self._running)):
             if self._halves:
                 batch = self._halves.pop()
             else:

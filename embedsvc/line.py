@@ -4,9 +4,10 @@ It knows token counts and what they cost, not models.
 """
 
 import asyncio
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import attrgetter
 
 import numpy as np
@@ -18,6 +19,9 @@ from embedsvc.texts.tokens import Text
 
 WINDOW = 1024
 """Entries at the head of the line that a batch is chosen from."""
+FEW = 64
+"""Texts that find their places one by one sooner than the line is put in order anew."""
+DUE = attrgetter("due")
 
 Grid = Callable[[int, int], tuple[int, int]]
 """See `Ops.grid`."""
@@ -35,6 +39,13 @@ class Job:
     record: Record | None
     started: float | None = None
     """When the first of its texts went to the device."""
+    waiting: int = 0
+    """Of its texts, those in the line."""
+    tokens: int = 0
+    seconds: float = 0.0
+    """Of those."""
+    left: bool = False
+    """Whether they are not wanted any more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,19 +67,59 @@ class Line:
     cost: Cost
     grid: Grid | None
     """What a pass is padded to, if it is: how many texts of what length it computes."""
-    entries: list[Entry] = field(default_factory=list[Entry])
     tokens: int = 0
     seconds: float = 0.0
     """Of work, without what each pass takes to start."""
+    _entries: list[Entry] = field(default_factory=list[Entry])
+    _left: int = 0
+    """How many of them are of jobs that left."""
 
-    def add(self, entry: Entry) -> None:
-        insort(self.entries, entry, key=attrgetter("due"))
-        self.tokens += len(entry.ids)
-        self.seconds += self.cost.of(len(entry.ids))
+    def __len__(self) -> int:
+        """Texts that wait."""
+        return len(self._entries) - self._left
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Who waits, in order."""
+        return [entry for entry in self._entries if not entry.job.left]
+
+    def add(self, job: Job, texts: Sequence[Text], due: float) -> None:
+        """The texts of a job that comes at `due`; each is due when those before it were served."""
+        entries: list[Entry] = []
+        for index, ids in enumerate(texts):
+            entries.append(Entry(ids, due, job, index))
+            job.tokens += len(ids)
+            seconds = self.cost.of(len(ids))
+            job.seconds += seconds
+            due += seconds
+        job.waiting += len(entries)
+        self.tokens += job.tokens
+        self.seconds += job.seconds
+        if len(entries) <= FEW:
+            for entry in entries:
+                insort(self._entries, entry, key=DUE)
+        else:  # many would move all that is behind them, each by one
+            first = bisect_right(self._entries, entries[0].due, key=DUE)
+            stop = bisect_right(self._entries, entries[-1].due, key=DUE)
+            among = self._entries[first:stop]
+            self._entries[first:stop] = sorted([*among, *entries], key=DUE)
 
     def drop(self, job: Job) -> None:
-        """Take out what is left of a job."""
-        self._take([entry for entry in self.entries if entry.job is job], len(self.entries))
+        """Take out what is left of a job: at once in effect, and in memory before long."""
+        if job.left:
+            return
+        job.left = True
+        self._left += job.waiting
+        self._less(job.tokens, job.seconds)
+        if 2 * self._left > len(self._entries):
+            self._entries = self.entries
+            self._left = 0
+
+    def clear(self) -> list[Entry]:
+        """Take all out."""
+        entries, self._entries, self._left = self.entries, [], 0
+        self.tokens, self.seconds = 0, 0.0
+        return entries
 
     def next_batch(self, max_seconds: float, max_tokens: int) -> list[Entry]:
         """Take out the first entry and, of those behind it, the nearest in length.
@@ -77,12 +128,13 @@ class Line:
         entry alone is more; a text is padded, or makes others be padded, only where that costs less
         than a pass of its own.
         """
-        window = self.entries[:WINDOW]
+        window = self._window()
         length = len(window[0].ids)
-        window.sort(key=lambda entry: abs(len(entry.ids) - length))  # stable: ties stay in order
-        batch = [window[0]]
+        # Stable: ties stay in order.
+        near = sorted(window, key=lambda entry: abs(len(entry.ids) - length))
+        batch = [near[0]]
         longest, seconds = length, self._alone(length)
-        for entry in window[1:]:
+        for entry in near[1:]:
             count, widest = len(batch) + 1, max(longest, len(entry.ids))
             own, tokens = self._alone(len(entry.ids)), widest * count
             total = seconds + own
@@ -96,7 +148,7 @@ class Line:
             batch.append(entry)
             longest, seconds = widest, total
         batch = batch[: self._filled(len(batch), longest)]
-        self._take(batch, WINDOW)
+        self._take(batch, window)
         return batch
 
     def _alone(self, length: int) -> float:
@@ -119,11 +171,34 @@ class Line:
         texts, length = self.grid(len(lengths), max(lengths))
         return texts * length - sum(lengths)
 
-    def _take(self, taken: list[Entry], among: int) -> None:
-        """Take out entries that are among so many first."""
+    def _window(self) -> list[Entry]:
+        """The first of those who wait, at the very beginning of the entries."""
+        seen = min(WINDOW, len(self._entries))
+        window = self._entries[:seen]
+        if self._left:
+            rest = islice(self._entries, seen, None)
+            window = [entry for entry in window if not entry.job.left]
+            while len(window) < WINDOW and (entry := next(rest, None)) is not None:
+                seen += 1
+                if not entry.job.left:
+                    window.append(entry)
+            self._left -= seen - len(window)
+            self._entries[:seen] = window
+        return window
+
+    def _take(self, taken: list[Entry], window: list[Entry]) -> None:
+        """Take out entries that are in the window."""
         gone = set(map(id, taken))
-        self.entries[:among] = [e for e in self.entries[:among] if id(e) not in gone]
-        self.tokens -= sum(len(entry.ids) for entry in taken)
-        self.seconds -= sum(self.cost.of(len(entry.ids)) for entry in taken)
-        if not self.entries:
-            self.seconds = 0.0  # and not what rounding left
+        self._entries[: len(window)] = [entry for entry in window if id(entry) not in gone]
+        for entry in taken:
+            job, tokens = entry.job, len(entry.ids)
+            seconds = self.cost.of(tokens)
+            job.waiting -= 1
+            job.tokens -= tokens
+            job.seconds -= seconds
+            self._less(tokens, seconds)
+
+    def _less(self, tokens: int, seconds: float) -> None:
+        self.tokens -= tokens
+        # Of an empty line, not what rounding left.
+        self.seconds = self.seconds - seconds if len(self) else 0.0

@@ -245,9 +245,12 @@ def test_closing_refuses_what_waits_and_finishes_what_runs() -> None:
 
 def line_of(lengths: Sequence[int], cost: Cost = FREE, grid: Grid | None = exact) -> Line:
     line = Line(cost, grid)
-    for due, length in enumerate(lengths):
-        line.add(Entry(text(length), float(due), None, due))  # type: ignore[arg-type]
+    line.add(job_of(len(lengths)), [text(length) for length in lengths], 0.0)
     return line
+
+
+def job_of(texts: int) -> Job:
+    return Job([None] * texts, texts, None, 0.0, None)  # type: ignore[arg-type]
 
 
 @given(st.lists(st.integers(1, 300), min_size=1), st.integers(1, 512))
@@ -353,17 +356,78 @@ def test_free_slots_share_what_waits_if_it_is_enough_for_both() -> None:
 
 
 def test_dropping_a_job_leaves_the_others() -> None:
-    async def scenario(_: Device) -> None:
-        future = asyncio.get_running_loop().create_future()
-        jobs = [Job([None], 1, future, 0.0, None) for _ in range(2)]
-        line = Line(COST, None)
-        for i in range(6):
-            line.add(Entry(text(2, i), float(i), jobs[i % 2], 0))
-        line.drop(jobs[0])
-        assert [entry.ids[0] for entry in line.entries] == [1, 3, 5]
-        assert line.tokens == 6
+    jobs = [job_of(3), job_of(3)]
+    line = Line(COST, None)
+    for i, job in enumerate(jobs):
+        line.add(job, [text(2, 3 * i + n) for n in range(3)], 0.0001 * i)
+    line.drop(jobs[0])
+    line.drop(jobs[0])
+    assert [entry.ids[0] for entry in line.entries] == [3, 4, 5]
+    assert (len(line), line.tokens) == (3, 6)
+    assert line.seconds == pytest.approx(3 * COST.of(2))
+    assert [entry.ids[0] for entry in line.next_batch(1.0, 1000)] == [3, 4, 5]
+    assert (len(line), line.tokens, line.seconds) == (0, 0, 0.0)
 
-    run(scenario)
+
+class Watched(Entry):
+    """An entry that counts how often anybody looked at when it is due, or whose it is."""
+
+    looks = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("due", "job"):
+            Watched.looks += 1
+        return super().__getattribute__(name)
+
+
+def test_a_deep_line_is_not_gone_through_for_each_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that come to it, leave it, and are served from it."""
+    monkeypatch.setattr("embedsvc.line.Entry", Watched)
+    line = Line(COST, None)
+    jobs = [job_of(100) for _ in range(200)]
+    Watched.looks = 0
+    for job in jobs:
+        line.add(job, [text(3)] * 100, 0.0)
+    for job in jobs[::2]:  # half of them hang up
+        line.drop(job)
+    texts = 100 * len(jobs)
+    assert len(line) == texts // 2
+    assert Watched.looks < 250 * texts  # in order anew 200 times
+    Watched.looks = 0
+    for job in jobs[1::4]:
+        line.drop(job)
+    served = 0
+    while len(line):
+        served += len(line.next_batch(0.02, 1000))
+    assert served == texts // 4
+    assert Watched.looks < 40 * texts
+
+
+@given(st.lists(st.tuples(st.sampled_from("adn"), st.integers(0, 9)), max_size=40))
+def test_a_line_is_in_order_whoever_comes_and_leaves(what: list[tuple[str, int]]) -> None:
+    line = Line(COST, exact)
+    waiting: list[tuple[Job, float]] = []  # of each text, in the order of what was done
+    jobs: list[Job] = []
+    for do, number in what:
+        if do == "a":
+            jobs.append(job_of(8 * number))
+            line.add(jobs[-1], [text(3)] * (8 * number), float(number))
+            due = float(number)
+            for _ in range(8 * number):
+                waiting.append((jobs[-1], due))
+                due += COST.of(3)
+        elif do == "d" and jobs:
+            job = jobs.pop(number % len(jobs))
+            line.drop(job)
+            waiting = [each for each in waiting if each[0] is not job]
+        elif do == "n" and len(line):
+            batch = line.next_batch(0.02, 60)
+            waiting.sort(key=lambda each: each[1])
+            assert [entry.due for entry in batch] == [due for _, due in waiting[: len(batch)]]
+            waiting = waiting[len(batch) :]
+        assert len(line) == len(line.entries) == len(waiting)
+        assert line.tokens == 3 * len(waiting)
+        assert line.seconds == pytest.approx(COST.of(3) * len(waiting))
 
 
 def test_who_is_sent_away_is_told_how_long_the_line_takes_at_the_pace_of_late() -> None:
