@@ -56,7 +56,7 @@ MEMBERS = 4096
 ZSTD_WINDOW_LOG = 23
 """The largest window of zstd, 8 MiB, which RFC 9659 allows."""
 
-BODIES_IN_FLIGHT = 2
+BODIES_IN_FLIGHT = 8
 """Bodies of the longest size that all requests in flight may have together."""
 
 ANSWERS_IN_FLIGHT = 256 << 20
@@ -96,3 +96,15 @@ PROMPT_CHARACTERS = 16_384
 
 METRIC_MODELS = 1000
 """Models whose requests are timed by their name; there may be more in turn, in a long life."""
+
+JSON_VALUES = 100_000
+"""Values in the JSON of a request, besides as many token ids as it may have."""
+
+JSON_CONTAINERS = 65_536
+"""Lists and objects among them, which take more memory and time than what is in them."""
+
+DIMENSIONS = 65_536
+"""Components of a vector that may be asked for, whatever the model."""
+
+CHOICE = 200
+"""Characters of a name that chooses something: a prompt, a kind of input."""

@@ -74,7 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs of one request."""
     max_request_tokens: int = 300_000
     """Tokens of all inputs of one request."""
-    max_body_bytes: Bytes = 64 << 20
+    max_body_bytes: Bytes = 16 << 20
     """The size of one request."""
     max_waiting_tokens: int = 1_000_000
     """Tokens that may wait in one model's line before requests are answered 429."""

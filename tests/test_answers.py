@@ -169,7 +169,10 @@ def test_an_answer_that_would_be_too_large_is_refused_before_it_is_computed(
 
 def test_chunks_of_a_request_are_bounded(client: TestClient) -> None:
     said = refused(client, "/v1/embeddings", input="hello", chunks=[[0, 5]] * (CHUNKS + 1))
-    assert said == f"Invalid 'chunks': they are {CHUNKS + 1}, and {CHUNKS} at most."
+    assert said == f"Invalid 'chunks': expected a list of length <= {CHUNKS}."
+    half = [[0, 5]] * (CHUNKS // 2 + 1)
+    said = refused(client, "/v1/embeddings", input=["hello"] * 2, chunks=[half, half])
+    assert said == f"Invalid 'chunks': they are {CHUNKS + 2}, and {CHUNKS} at most."
     for wrong in ([[0, 10**4000]], [[-(2**40), 5]], [[0.0, 5]], [[False, True]], [["0", 5]]):
         said = refused(client, "/v1/embeddings", input="hello", chunks=wrong)
         assert said.startswith("Invalid 'chunks")

@@ -159,7 +159,7 @@ def test_what_belongs_to_no_request_is_not_counted() -> None:
 
 def test_the_page_names_the_bounds() -> None:
     page = (ROOT / "docs/operations.md").read_text()
-    assert BODIES_IN_FLIGHT == 2
-    assert "| bodies of all requests in flight | twice that |" in page
+    assert BODIES_IN_FLIGHT == 8
+    assert "| bodies of all requests in flight | eight times that |" in page
     answers = "| answers of all requests, written or waiting to be read |"
     assert f"{answers} {ANSWERS_IN_FLIGHT >> 20} MiB |" in page

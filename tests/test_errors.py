@@ -160,7 +160,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"input": ["a", ""]}, "Invalid 'input[1]': input cannot be an empty string."),
     ({"input": []}, "Invalid 'input': input cannot be an empty array."),
     ({"input": [[1], []]}, "Invalid 'input[1]': input cannot be an empty array."),
-    ({"input": ["a", 7]}, "Invalid 'input': expected a string or token array."),
+    ({"input": ["a", 7]}, "Invalid 'input[1]': expected a string as the first is, not a token id."),
     ({"input": {"a": 1}}, "Invalid 'input': expected a string or token array."),
     ({"input": ["a"] * 21}, "Invalid 'input': array length must be 20 or less."),
     (UNCUT | {"input": LONG}, "Invalid 'input': maximum context length is 32 tokens."),
@@ -240,7 +240,11 @@ DIALECTS: list[tuple[str, dict[str, object], str]] = [
     ("/embed", {"inputs": "a", "prompt_name": "x"}, "Invalid value for 'prompt_name' = x."),
     ("/tokenize", {"inputs": [""]}, "Invalid 'inputs[0]': input cannot be an empty string."),
     ("/v2/embed", {"images": ["x"]}, "Please submit `texts`."),
-    ("/v2/embed", {"texts": ["a"], "truncate": "x"}, "Invalid 'truncate': Invalid enum value 'x'."),
+    (
+        "/v2/embed",
+        {"texts": ["a"], "truncate": "x"},
+        "Invalid value for 'truncate' = x. Supported values: ['NONE', 'START', 'END'].",
+    ),
     ("/v2/embed", {"texts": ["a", LONG], "truncate": "NONE"}, "Invalid 'texts[1]': maximum input"),
     ("/v2/embed", {"texts": [LONG], "truncate": "NONE"}, 'send "truncate": "END".'),
     ("/v2/embed", {"texts": [""]}, "Invalid 'texts[0]': input cannot be an empty string."),
@@ -251,7 +255,11 @@ DIALECTS: list[tuple[str, dict[str, object], str]] = [
         "Invalid 'inputs[1]': maximum input length is 32 tokens.",
     ),
     ("/v2/embed", {"texts": ["a"], "output_dimension": 99}, "'output_dimension' = 99."),
-    ("/v2/embed", {"texts": ["a"], "embedding_types": ["x"]}, "Invalid 'embedding_types[0]'"),
+    (
+        "/v2/embed",
+        {"texts": ["a"], "embedding_types": ["x"]},
+        "Invalid value for 'embedding_types[0]' =",
+    ),
 ]
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from embedsvc.bounds import BODIES_IN_FLIGHT
 from tests.test_server import serving
 
 HEAD = 2000
 BODY = 20_000
-CONNECTIONS = 6
+CONNECTIONS = 12
 SMALL = {"model": "tiny", "input": "hello"}
 POST = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -161,10 +162,10 @@ def test_a_body_that_grows_too_large_is_a_413(server: Server) -> None:
 def test_bodies_that_are_too_large_together_are_a_429(server: Server) -> None:
     head = POST + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % BODY
     with contextlib.ExitStack() as stack:
-        greedy = [stack.enter_context(server.connect()) for _ in range(2)]
+        greedy = [stack.enter_context(server.connect()) for _ in range(BODIES_IN_FLIGHT)]
         for client in greedy:
             client.sendall(head + b" " * (BODY - 100))
-        while server.figure("body_bytes") < 2 * (BODY - 100):
+        while server.figure("body_bytes") < BODIES_IN_FLIGHT * (BODY - 100):
             pass
         # Who holds little is answered all the same.
         assert httpx2.post(f"{server.url}/v1/embeddings", json=SMALL).status_code == 200
@@ -175,7 +176,7 @@ def test_bodies_that_are_too_large_together_are_a_429(server: Server) -> None:
         status, headers, error = answer(told[0])
         assert (status, headers["retry-after"]) == (429, "1")
         assert error["code"] == "rate_limit_exceeded"
-        assert server.figure("body_bytes") <= 2 * BODY
+        assert server.figure("body_bytes") <= BODIES_IN_FLIGHT * BODY
     while server.figure("body_bytes"):
         pass
 

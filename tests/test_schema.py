@@ -118,9 +118,61 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
         read_request(body)
 
 
-def test_half_a_surrogate_pair_is_refused_or_read_but_never_a_crash() -> None:
-    with pytest.raises(BadRequest):
-        read_request(rb'{"model": "m", "input": "\ud800"}')
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        (rb"cut \ud83d", "cut \ufffd"),
+        (rb"\ude00 cut", "\ufffd cut"),
+        (rb"\ud83d\ude00", "\U0001f600"),
+        (rb"\uD83D\uDE00\uDe00\ud83dx", "\U0001f600\ufffd\ufffdx"),
+        (rb"\\ud83d \ud83d", "\\ud83d \ufffd"),
+        (rb"\\\ud83d\n", "\\\ufffd\n"),
+    ],
+)
+def test_half_a_surrogate_pair_is_read_as_u_fffd(sent: bytes, text: str) -> None:
+    for form in (b"%b", b'["fine", "%b"]'):
+        quoted = form % (b'"%b"' % sent if form == b"%b" else sent)
+        body = b'{"x\\ud83d": "\\udc00", "user": ["%b"], "model": "m", "input": %b}' % (
+            sent,
+            quoted,
+        )
+        assert read_request(body).inputs[-1] == text
+
+
+@pytest.mark.parametrize("number", [b"9" * 5000, b"1e400", b"9" * 4300, b"18446744073709551616"])
+def test_numbers_beyond_all_bounds_are_refused_in_few_words(number: bytes) -> None:
+    for field in (b"dimensions", b"input", b"chunking"):
+        body = b'{"model": "m", "input": "a", "%b": %b}' % (field, number)
+        with pytest.raises(BadRequest) as caught:
+            read_request(body)
+        assert field.decode() in caught.value.message
+        assert len(caught.value.message) < 200
+
+
+def test_of_a_field_that_is_there_twice_the_last_counts() -> None:
+    body = b'{"model": "m", "input": "b", "input": ["a"], "dimensions": 4, "dimensions": 8}'
+    assert (read_request(body).inputs, read_request(body).dimensions) == (["a"], 8)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "it was truncated"),
+        (b'{"model": "m", "input": "a', "it was truncated"),
+        (b'{"model": "m", "input": NaN}', "invalid character (byte 24)"),
+        (b'{"model": "m", "input": -Infinity}', "invalid character (byte 25)"),
+        (b'{"model": "m", "input": "a"} {}', "trailing characters (byte 30)"),
+        (b'{"model": "m", "input": "\xc3\x28"}', "byte 25 is not UTF-8"),
+        (b'{"model": "m", "input": "\xed\xa0\xbd"}', "byte 25 is not UTF-8"),
+        (b'{"a":' * 100_000, "it is nested too deeply"),
+        (b"[]", "expected an object, not a list"),
+        (b'{"model": 7, "input": "a"}', "'model' is no string"),
+    ],
+)
+def test_what_is_no_json_object_is_said_with_its_place(body: bytes, why: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        read_request(body)
+    assert caught.value.message.endswith(f"was not valid JSON: {why}.)")
 
 
 @pytest.mark.parametrize(
@@ -134,11 +186,73 @@ def test_half_a_surrogate_pair_is_refused_or_read_but_never_a_crash() -> None:
         ({"input": []}, "Invalid 'input': input cannot be an empty array."),
         ({"input": ["a"] * 2049}, "Invalid 'input': array length must be 2048 or less."),
         ({"input": 7}, "Invalid 'input': expected a string or token array."),
-        ({"input": ["a", 7]}, "Invalid 'input': expected a string or token array."),
-        ({"input": [1, "a"]}, "Invalid 'input': expected a string or token array."),
-        ({"input": [[1], "a"]}, "Invalid 'input': expected a string or token array."),
-        ({"input": [[1], [2.5]]}, "Invalid 'input': expected a string or token array."),
-        ({"input": [True]}, "Invalid 'input': expected a string or token array."),
+        (
+            {"input": ["a", 7]},
+            "Invalid 'input[1]': expected a string as the first is, not a token id.",
+        ),
+        (
+            {"input": [1, 2, "a"]},
+            "Invalid 'input[2]': expected a token id as the first is, not a string.",
+        ),
+        (
+            {"input": [[1], "a"]},
+            "Invalid 'input[1]': expected a token array as the first is, not a string.",
+        ),
+        ({"input": ["a", None]}, "Invalid 'input[1]': expected a string or token array, not null."),
+        (
+            {"input": ["a", {"text": "b"}]},
+            "Invalid 'input[1]': expected a string or token array, not an object.",
+        ),
+        ({"input": [[1], [2.5]]}, "Invalid 'input[1][0]': expected a token id, not a number."),
+        ({"input": [[1], [2, ["a"]]]}, "Invalid 'input[1][1]': expected a token id, not a list."),
+        ({"input": [[1], [None]]}, "Invalid 'input[1][0]': expected a token id, not null."),
+        (
+            {"input": [1, 2.0]},
+            "Invalid 'input[1]': expected a string or token array, not a number.",
+        ),
+        (
+            {"input": [True]},
+            "Invalid 'input[0]': expected a string or token array, not true or false.",
+        ),
+        ({"input": None, "dimensions": "x"}, "Please submit an `input`."),
+        ({"dimensions": 0}, "Invalid value for 'dimensions' = 0. Must be greater than 0."),
+        ({"dimensions": -5}, "Invalid value for 'dimensions' = -5. Must be greater than 0."),
+        (
+            {"dimensions": 65_537},
+            "Invalid value for 'dimensions' = 65537. Must be less than or equal to 65536.",
+        ),
+        (
+            {"dimensions": 10**4000},
+            f"Invalid value for 'dimensions' = 1{'0' * 63}…. Must be less than or equal to 65536.",
+        ),
+        ({"dimensions": True}, "true is not of type 'integer' - 'dimensions'"),
+        ({"dimensions": [1]}, "[1] is not of type 'integer' - 'dimensions'"),
+        (
+            {"prompt_name": "x" * 201},
+            "Invalid 'prompt_name': expected a string of length <= 200.",
+        ),
+        ({"model": "x" * 201}, "Invalid 'model': expected a string of length <= 200."),
+        (
+            {"truncate": 7},
+            (
+                "Invalid value for 'truncate' = 7. "
+                "Supported values: ['error', 'end', 'start', 'chunk']."
+            ),
+        ),
+        (
+            {"embedding_types": ["float", "x' - at `$.model`"]},
+            (
+                "Invalid value for 'embedding_types[1]' = x' - at `$.model`. "
+                "Supported values: ['float', 'int8', 'uint8', 'binary', 'ubinary']."
+            ),
+        ),
+        (
+            {"encoding_format": "y" * 9999},
+            (
+                f"Invalid value for 'encoding_format' = {'y' * 64}…. "
+                "Supported values: ['float', 'base64']."
+            ),
+        ),
         ({"input": [[1], []]}, "Invalid 'input[1]': input cannot be an empty array."),
         ({"input": {"a": 1}}, "Invalid 'input': expected a string or token array."),
         (
@@ -166,7 +280,7 @@ def test_half_a_surrogate_pair_is_refused_or_read_but_never_a_crash() -> None:
             ),
         ),
         ({"prompt": 7}, "Invalid 'prompt': expected a string or null, not a whole number."),
-        ({"chunking": {}}, "Invalid 'chunking': Object missing required field `size`."),
+        ({"chunking": {}}, "Missing required parameter: 'chunking.size'."),
         (
             {"chunks": [[0, 1]], "chunking": {"size": 2}},
             "Invalid 'chunks': give either `chunks` or `chunking`.",

@@ -4,21 +4,36 @@ Wording of the refusals is OpenAI's own, because clients match on it.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from embedsvc.bounds import CHUNKS
+from embedsvc.bounds import CHUNKS, DIMENSIONS
 from embedsvc.cards import Truncate
 from embedsvc.errors import BadRequest
+from embedsvc.http.json_body import (
+    AT,
+    GOT,
+    SHOWN,
+    Fields,
+    fields_of,
+    not_json,
+    parse,
+    value_of,
+    wrong_field,
+)
+from embedsvc.plain import shown
 from embedsvc.quantize import DTYPES, Dtype
 from embedsvc.texts.requests import (
     MAX_INPUTS,
+    Choice,
     Chunking,
+    Dimensions,
     EmbeddingRequest,
     EncodingFormat,
     Int32,
+    ModelName,
     Offsets,
     each_once,
     read_inputs,
@@ -27,31 +42,40 @@ from embedsvc.texts.requests import (
 from embedsvc.texts.truncation import OPENAI
 from embedsvc.wording import plain_types
 
+Chunks = Annotated[
+    list[Annotated[list[int | list[int]], Meta(max_length=CHUNKS)]],
+    Meta(max_length=CHUNKS, description="Late chunking: [start, end] of each, in characters."),
+]
 
-class EmbeddingBody(msgspec.Struct):
-    """The JSON object as sent. Unknown fields are ignored, null is as good as absent."""
 
-    model: Annotated[str, Meta(min_length=1, description="Id, alias, or id:prompt of a model.")]
+class DeploymentBody(msgspec.Struct, kw_only=True):
+    """The JSON object as sent where the path names the model.
+
+    Unknown fields are ignored, as `user` is; null is as good as absent.
+    """
+
     input: Annotated[
         str | list[str | int | list[int]],
         Meta(description="A text, or texts; or the same in token ids of cl100k_base."),
     ]
     encoding_format: EncodingFormat | None = None
-    dimensions: int | None = None
-    user: Annotated[Any, Meta(description="Ignored.")] = None
-    input_type: Annotated[str | None, Meta(description="query, document, passage, ...")] = None
-    prompt_name: Annotated[str | None, Meta(description="One of the model's prompts.")] = None
+    dimensions: Dimensions | None = None
+    input_type: Annotated[Choice | None, Meta(description="query, document, passage, ...")] = None
+    prompt_name: Annotated[Choice | None, Meta(description="One of the model's prompts.")] = None
     prompt: Annotated[str | None, Meta(description="A text to put before each input.")] = None
     truncate: Annotated[
         Truncate | bool | None, Meta(description="What to do with inputs that are too long.")
     ] = None
-    chunks: Annotated[
-        list[list[int | list[int]]] | None,
-        Meta(description="Late chunking: [start, end] of each chunk, in characters."),
-    ] = None
+    chunks: Chunks | None = None
     chunking: Chunking | None = None
     output_dtype: Dtype | None = None
     embedding_types: Annotated[list[Dtype], Meta(max_length=len(DTYPES))] | None = None
+
+
+class EmbeddingBody(DeploymentBody, kw_only=True):
+    """The same where it names the model itself."""
+
+    model: ModelName
 
 
 class Usage(msgspec.Struct):
@@ -112,14 +136,18 @@ def read_request(
 
     Raises `BadRequest`; the model is looked at before the input.
     """
+    kind = EmbeddingBody if model is None else DeploymentBody
     try:
-        sent = msgspec.json.decode(body, type=EmbeddingBody)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        sent = _second_look(body, model)
+        sent = parse(body, kind)
+    except msgspec.ValidationError as error:
+        raise _in_openais_order(body, kind, error) from None
+    if isinstance(sent, EmbeddingBody):
+        model = sent.model
+    assert model is not None  # noqa: S101 - the path or the body names it
     each_once("embedding_types", sent.embedding_types or ())
     inputs = read_inputs(sent.input, max_inputs)
     return EmbeddingRequest(
-        model=model or sent.model,
+        model=model,
         inputs=inputs,
         encoding_format=sent.encoding_format or "float",
         dimensions=sent.dimensions,
@@ -133,61 +161,47 @@ def read_request(
     )
 
 
-def not_json() -> NoReturn:
-    """Refuse a body that is no JSON object."""
-    raise BadRequest(
-        "We could not parse the JSON body of your request. (HINT: This likely means you aren't "
-        "using your HTTP library correctly. The OpenAI API expects a JSON payload, but what was "
-        "sent was not valid JSON.)"
-    )
-
-
-def _second_look(body: bytes, model: str | None) -> EmbeddingBody:
-    """What is wrong with a body that is no `EmbeddingBody`, in OpenAI's order and words.
-
-    Only the model may be absent, where the path names it.
-    """
-    try:
-        sent = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        not_json()
-    sent = {name: value for name, value in sent.items() if value is not None}
-    if model is not None:
-        sent["model"] = model
-    if not isinstance(sent.get("model", ""), str):
-        not_json()
-    if not sent.get("model"):
-        raise BadRequest("you must provide a model parameter")
-    if "input" not in sent:
-        raise BadRequest("Please submit an `input`.")
-    try:
-        return msgspec.convert(sent, EmbeddingBody)
-    except msgspec.ValidationError as error:
-        raise _wrong_field(sent, str(error)) from None
-
-
-def _wrong_field(sent: dict[str, Any], said: str) -> BadRequest:
-    message, _, path = plain_types(said).partition(" - at `$.")
-    field = path.rstrip("`").partition(".")[0].partition("[")[0]
-    value = sent.get(field)
-    if field == "input":
+def _in_openais_order(
+    body: bytes, kind: type[DeploymentBody], error: msgspec.ValidationError
+) -> BadRequest:  # fmt: skip
+    """What is wrong with a body that is no such object: OpenAI looks at the model first, then at
+    the input, and has its own words for some."""
+    sent = fields_of(body)
+    given = {name for name, raw in sent.items() if bytes(raw) != b"null"}
+    if kind is EmbeddingBody:
+        model = bytes(sent["model"]) if "model" in given else b'""'
+        if not model.startswith(b'"'):
+            not_json("'model' is no string")
+        if model == b'""':
+            return BadRequest("you must provide a model parameter")
+    if "input" not in given:
+        return BadRequest("Please submit an `input`.")
+    message, _, path = str(error).rpartition(AT)
+    path = path.rstrip("`")
+    if path == "input":
         return BadRequest("Invalid 'input': expected a string or token array.")
-    if field == "dimensions":
-        return BadRequest(f"{value!r} is not of type 'integer' - 'dimensions'")
-    supported: dict[str, Sequence[str]] = {
-        "encoding_format": ("float", "base64"),
-        "output_dtype": DTYPES,
-        "truncate": ("error", "end", "start", "chunk"),
-    }
-    if field in supported:
-        return BadRequest(
-            f"Invalid value for '{field}' = {value}. Supported values: {list(supported[field])}."
-        )
-    return BadRequest(f"Invalid '{path.rstrip('`')}': {message}.")
+    if path == "dimensions":
+        return _wrong_dimensions(sent, message)
+    if path.startswith("input[") and GOT in message:
+        wanted, got = plain_types(message).rsplit(", ", 1)
+        wanted = "a token id" if wanted.endswith(" number") else "a string or token array"
+        return BadRequest(f"Invalid '{path}': expected {wanted}, {got}.")
+    return wrong_field(sent, kind, str(error))
+
+
+def _wrong_dimensions(sent: Fields, message: str) -> BadRequest:
+    value = shown(value_of(sent, "dimensions") or "", SHOWN)
+    wrong = f"Invalid value for 'dimensions' = {value}."
+    if message.startswith("Expected `int` >="):
+        return BadRequest(f"{wrong} Must be greater than 0.")
+    if not message.startswith("Expected `int | null`"):
+        return BadRequest(f"{wrong} Must be less than or equal to {DIMENSIONS}.")
+    value = f"'{value}'" if message.endswith("`str`") else value
+    return BadRequest(f"{value} is not of type 'integer' - 'dimensions'")
 
 
 def _chunks(
-    sent: EmbeddingBody, inputs: int
+    sent: DeploymentBody, inputs: int
 ) -> Chunking | Sequence[Sequence[Offsets]] | None:  # fmt: skip
     """Chunks of each input: of an input that is not in a list, they are not in one either."""
     if sent.chunks is None:

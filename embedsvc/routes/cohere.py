@@ -14,7 +14,15 @@ from embedsvc.errors import EmptyInput
 from embedsvc.http.answers import Form, write_vectors
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
-from embedsvc.texts.requests import EmbeddingRequest, Fields, each_once, read_inputs
+from embedsvc.texts.requests import (
+    Choice,
+    Dimensions,
+    EmbeddingRequest,
+    Fields,
+    ModelName,
+    each_once,
+    read_inputs,
+)
 from embedsvc.texts.truncation import Rule
 
 TRUNCATE: dict[str, Truncate] = {"NONE": "error", "END": "end", "START": "start"}
@@ -42,11 +50,11 @@ class Item(msgspec.Struct):
 class EmbedBody(msgspec.Struct):
     """`texts`, or `inputs` whose contents are texts; images are not supported."""
 
-    model: Annotated[str, Meta(min_length=1)]
-    input_type: str | None = None
+    model: ModelName
+    input_type: Choice | None = None
     texts: list[str] | None = None
     inputs: list[Item] | None = None
-    output_dimension: int | None = None
+    output_dimension: Dimensions | None = None
     embedding_types: Annotated[list[EmbeddingType], Meta(max_length=len(FORMS))] | None = None
     truncate: Literal["NONE", "START", "END"] | None = None
 

@@ -3,19 +3,17 @@
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from embedsvc.errors import BadRequest
 from embedsvc.http import bodies
 from embedsvc.http.budget import hold_answer
-from embedsvc.http.schema import not_json
+from embedsvc.http.json_body import decode, prepared
+from embedsvc.settings import Settings
 from embedsvc.telemetry.record import current
-from embedsvc.wording import plain_types
 
 T = TypeVar("T")
 JSON = (b"content-type", b"application/json")
@@ -54,23 +52,18 @@ class Endpoint(Route):
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body, unpacked, in UTF-8. Raises what `bodies.read` does."""
+    """The body, unpacked, in UTF-8, fit to be decoded. Raises what `bodies.read` does, and
+    `BadRequest`."""
     state = request.app.state
-    limit: int = state.settings.max_body_bytes
-    return await bodies.read(request.scope, request.receive, limit, state.in_flight.bodies)
+    settings: Settings = state.settings
+    held = state.in_flight.bodies
+    body = await bodies.read(request.scope, request.receive, settings.max_body_bytes, held)
+    return await prepared(body, settings.max_request_tokens)
 
 
 async def read_body(request: Request, kind: type[T]) -> T:
     """The body as a struct. Raises `BadRequest` that names a field that is wrong."""
-    body = await read_bytes(request)
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        said, _, path = plain_types(str(error)).partition(" - at `$.")
-        where = path.rstrip("`")
-        raise BadRequest(f"Invalid '{where}': {said}." if where else f"{said}.") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        not_json()
+    return decode(await read_bytes(request), kind)
 
 
 class JsonResponse(Response):

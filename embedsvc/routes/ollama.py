@@ -5,11 +5,10 @@ What is too long is cut unless `truncate` is false, as Ollama does it.
 
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import orjson
-from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -19,7 +18,13 @@ from embedsvc.http.answers import write_vectors
 from embedsvc.instances.registry import Registry
 from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
-from embedsvc.texts.requests import EmbeddingRequest, Fields, read_truncate
+from embedsvc.texts.requests import (
+    Dimensions,
+    EmbeddingRequest,
+    Fields,
+    ModelName,
+    read_truncate,
+)
 from embedsvc.texts.truncation import Rule
 
 VERSION = "0.12.0"
@@ -33,10 +38,10 @@ CUT = Rule("end", remedy='send "truncate": true')
 class EmbedBody(msgspec.Struct):
     """Options of the runner (`options`, `keep_alive`) are accepted and mean nothing here."""
 
-    model: Annotated[str, Meta(min_length=1)]
+    model: ModelName
     input: str | list[str] | None = None
     truncate: bool | None = None
-    dimensions: int | None = None
+    dimensions: Dimensions | None = None
 
 
 class EmbedAnswer(msgspec.Struct):
@@ -50,7 +55,7 @@ class EmbedAnswer(msgspec.Struct):
 class OldBody(msgspec.Struct):
     """One text, in Ollama's older route."""
 
-    model: Annotated[str, Meta(min_length=1)]
+    model: ModelName
     prompt: str | None = None
 
 
@@ -82,8 +87,8 @@ class Tags(msgspec.Struct):
 class ShowBody(msgspec.Struct):
     """Older clients say `name`."""
 
-    model: str | None = None
-    name: str | None = None
+    model: ModelName | None = None
+    name: ModelName | None = None
 
 
 class Shown(msgspec.Struct):

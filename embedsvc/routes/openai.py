@@ -13,6 +13,7 @@ from embedsvc.errors import ModelNotFound
 from embedsvc.http.answers import Form, write_embeddings
 from embedsvc.http.schema import (
     ChunkRow,
+    DeploymentBody,
     EmbeddingAnswer,
     EmbeddingBody,
     Model,
@@ -74,7 +75,8 @@ def _at(base: str) -> list[Endpoint]:
 
 
 def _embeddings(path: str) -> Endpoint:
-    return Endpoint("POST", path, create_embeddings, body=EmbeddingBody, answer=EmbeddingAnswer)
+    body = DeploymentBody if "{model" in path else EmbeddingBody
+    return Endpoint("POST", path, create_embeddings, body=body, answer=EmbeddingAnswer)
 
 
 routes = [

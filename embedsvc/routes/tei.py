@@ -22,7 +22,14 @@ from embedsvc.routes.embedding import embed
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.texts.explained import Token
 from embedsvc.texts.prompts import choose
-from embedsvc.texts.requests import EmbeddingRequest, Fields, read_inputs
+from embedsvc.texts.requests import (
+    Choice,
+    Dimensions,
+    EmbeddingRequest,
+    Fields,
+    ModelName,
+    read_inputs,
+)
 from embedsvc.texts.truncation import Rule
 
 FIELDS = Fields("inputs")
@@ -36,9 +43,9 @@ class EmbedBody(msgspec.Struct):
     inputs: Texts
     truncate: bool | None = None
     truncation_direction: Literal["Left", "Right", "left", "right"] | None = None
-    prompt_name: str | None = None
+    prompt_name: Choice | None = None
     normalize: bool | None = None
-    dimensions: int | None = None
+    dimensions: Dimensions | None = None
 
 
 EmbedAnswer = list[list[float]]
@@ -47,8 +54,8 @@ EmbedAnswer = list[list[float]]
 class TokenizeBody(msgspec.Struct):
     inputs: Texts
     add_special_tokens: bool = True
-    prompt_name: str | None = None
-    model: Annotated[str | None, Meta(description="Another than the first.")] = None
+    prompt_name: Choice | None = None
+    model: Annotated[ModelName | None, Meta(description="Another than the first.")] = None
 
 
 class Info(msgspec.Struct):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from embedsvc.bounds import CHOICE, DIMENSIONS, MODEL_NAME
 from embedsvc.cards import Truncate
 from embedsvc.errors import BadRequest, EmptyInput
 from embedsvc.quantize import Dtype
@@ -14,6 +15,13 @@ from embedsvc.texts.truncation import Rule
 MAX_INPUTS = 2048
 EncodingFormat = Literal["float", "base64"]
 Inputs = list[str] | list[list[int]]
+KINDS: dict[type, str] = {str: "a string", int: "a token id", list: "a token array"}
+ModelName = Annotated[
+    str,
+    Meta(min_length=1, max_length=MODEL_NAME, description="Id, alias, or id:prompt of a model."),
+]
+Choice = Annotated[str, Meta(max_length=CHOICE)]
+Dimensions = Annotated[int, Meta(ge=1, le=DIMENSIONS)]
 Int32 = Annotated[int, Meta(ge=-1 << 31, lt=1 << 31)]
 Offsets = tuple[int, int]
 """A chunk by its first character and the one after its last, in Unicode code points."""
@@ -61,14 +69,18 @@ def read_inputs(value: Any, max_inputs: int = MAX_INPUTS, field: str = "input") 
         return [value]
     if not value:
         raise EmptyInput(f"Invalid '{field}': input cannot be an empty array.")
-    kinds: set[type] = {type(item) for item in value}
-    if len(kinds) > 1:
-        raise BadRequest(f"Invalid '{field}': expected a string or token array.")
-    kind = kinds.pop()
+    items: list[object] = value
+    kind = type(items[0])
+    if kind is not int and len(value) > max_inputs:
+        raise BadRequest(f"Invalid '{field}': array length must be {max_inputs} or less.")
+    if len(set(map(type, items))) > 1:
+        index, other = next(
+            (i, type(item)) for i, item in enumerate(items) if type(item) is not kind
+        )
+        said = f"expected {KINDS[kind]} as the first is, not {KINDS[other]}"
+        raise BadRequest(f"Invalid '{field}[{index}]': {said}.")
     if kind is int:
         return [value]
-    if len(value) > max_inputs:
-        raise BadRequest(f"Invalid '{field}': array length must be {max_inputs} or less.")
     empty: Any = "" if kind is str else []
     if empty in value:
         said = "string" if kind is str else "array"
