@@ -152,11 +152,11 @@ class NoRoute(RequestError):
 
     def __init__(self, method: str, path: str, *, allow: str | None = None) -> None:
         if allow is None:
-            super().__init__(f"Invalid URL ({method} {path})")
+            super().__init__(f"Invalid URL ({method} {shown(path)})")
             self.status = 404
         else:
             super().__init__(
-                f"Not allowed to {method} on {path}. "
+                f"Not allowed to {method} on {shown(path)}. "
                 "(HINT: Perhaps you meant to use a different HTTP method?)"
             )
             self.status = 405

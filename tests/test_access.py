@@ -222,6 +222,18 @@ def test_what_a_message_repeats_is_bounded() -> None:
         assert len(refused.message) < 400
 
 
+@pytest.mark.parametrize("name", ["host", "origin"])
+def test_who_says_twice_where_he_goes_or_comes_from_is_refused(
+    client: TestClient, name: str
+) -> None:
+    for values in (("localhost", "evil.example"), ("http://localhost", "http://localhost")):
+        answer = client.get("/v1/models", headers=[(name, value) for value in values])
+        assert answer.status_code == 400
+        assert f"several headers '{name}'" in answer.json()["error"]["message"]
+    others = [("accept", "a/b"), ("accept", "c/d"), ("x-forwarded-for", "a")]
+    assert client.get("/v1/models", headers=others).status_code == 200
+
+
 def test_more_origins_may_be_allowed() -> None:
     page = {"host": "localhost", "origin": "https://notes.example"}
     assert refusal(page, cors_origins=("https://notes.example",)) == 0

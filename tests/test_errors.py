@@ -316,6 +316,22 @@ def test_a_bug_is_a_500_that_tells_nothing_and_is_logged_under_its_id(
     assert "Traceback" in caplog.text
 
 
+class Panic(BaseException):
+    """As a library in Rust raises one."""
+
+
+def test_a_panic_of_a_library_is_a_500_too(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panics(*_: object, **__: object) -> None:
+        raise Panic
+
+    monkeypatch.setattr("embedsvc.routes.openai.read_request", panics)
+    answer = client.post("/v1/embeddings", json={"model": "org/tiny", "input": "hello"})
+    shaped(answer, 500, "The server had an error while processing your request.")
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
 def test_a_model_that_fails_is_a_500(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise EmbeddingFailed("The model gave no finite, non-zero vector for this input.")

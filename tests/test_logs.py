@@ -179,6 +179,50 @@ def test_a_bug_is_logged_with_its_trace_and_no_line_of_it_can_pass_for_another(
     assert any("forged" in line for line in lines)
 
 
+@pytest.mark.parametrize("json", [True, False])
+def test_no_entry_grows_with_what_a_client_sends(
+    cards_file: Path, json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
+        raise ValueError("x" * 100_000 + "\x9b31m\u202e")
+
+    def deep(*_: object, depth: int = 300) -> None:
+        if depth:
+            deep(depth=depth - 1)
+        raise LookupError("y" * 100_000)
+
+    stream = io.StringIO()
+    with logging_client(cards_file, stream, json=json) as client:
+        monkeypatch.setattr(Encoder, "encode", fails)
+        client.post("/v1/embeddings", json={"model": "embed", "input": "hello"})
+        monkeypatch.setattr("embedsvc.routes.openai.read_request", deep)
+        path = "/v1/embeddings?" + "z" * 20_000
+        assert client.post(path, content=b"[" * 700).status_code == 500
+        client.get("/" + "%0A%1B" * 9000)
+        client.get("/" + "a" * 30_000)
+        logging.getLogger("embedsvc").error("%s", "w" * 100_000)
+        logging.getLogger("embedsvc").error("%s", "line\n" * 100_000)
+    said = stream.getvalue()
+    assert "LookupError" in said
+    assert "ValueError" in said
+    assert "characters left out" in said
+    assert "lines left out" in said
+    assert len(said) < 100_000
+    assert all(line.isprintable() for line in said.splitlines())
+
+
+@pytest.mark.parametrize("path", ["/" + "%0A%1B" * 5000, "/" + "a" * 20_000, "/%E2%80%AE"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_no_answer_repeats_a_path_that_is_long_or_cannot_be_shown(
+    client: TestClient, path: str, method: str
+) -> None:
+    answer = client.request(method, path)
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == 404
+    assert len(message) < 2500
+    assert message.isprintable()
+
+
 def test_failures_matter_more_than_probes() -> None:
     def level(route: str, status: int) -> int:
         request = Record(0.0, b"id", "GET", route)

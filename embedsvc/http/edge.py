@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from itertools import count
 from typing import Any
 
-from embedsvc.errors import BodyTooLarge, RequestError
+from embedsvc.errors import BadRequest, BodyTooLarge, RequestError
 from embedsvc.http.access import DASHBOARD, Access
 from embedsvc.http.budget import InFlight, in_flight
 from embedsvc.http.refusals import write_error
 from embedsvc.metrics import Metrics
+from embedsvc.plain import shown
 from embedsvc.settings import Settings
 from embedsvc.telemetry.record import Record, current
 
@@ -37,6 +38,7 @@ PREFLIGHT = [
     (b"access-control-max-age", b"600"),
     (b"vary", b"Origin, Access-Control-Request-Headers"),
 ]
+ENDS = (GeneratorExit, KeyboardInterrupt, SystemExit)
 ANY_HEADERS = b"authorization, content-type, api-key, x-api-key, x-request-id"
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,8 @@ class Edge:
 
         try:
             refused = self._access.refusal(path, headers) or self._too_large(headers)
+            if len(headers) != len(scope["headers"]):
+                refused = _contradictory(scope["headers"]) or refused
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 allowed = any(name == ALLOW for name, _ in added)
                 await _preflight(path, headers, refused, allowed, send_with_headers)
@@ -109,11 +113,13 @@ class Edge:
                 told_to.uncancel()
             record.refusal = record.gave_way.reason
             await _refuse(path, record.gave_way, send_with_headers)
-        except Exception:  # a bug; what can go wrong is a RequestError and answered as one
-            if record.status:
+        except BaseException as error:
+            # A bug, or a panic of a library that is not Python's, which is no `Exception`: what can
+            # go wrong is a RequestError and answered as one.
+            if record.status or isinstance(error, ENDS):
                 raise
             identity = record.id.decode("latin-1")
-            log.exception("%s %s failed, request %s", scope["method"], path, identity)
+            log.exception("%s %s failed, request %s", scope["method"], shown(path), identity)
             failed = RequestError(
                 "The server had an error while processing your request. Its log says more, "
                 "under this answer's x-request-id."
@@ -147,6 +153,15 @@ class Edge:
                 (b"vary", b"Origin"),
             ]
         return added
+
+
+def _contradictory(headers: HeaderList) -> RequestError | None:
+    """What to say of a request that says twice to whom it goes, or from where it comes."""
+    names = [name for name, _ in headers]
+    for name in (b"host", b"origin"):
+        if names.count(name) > 1:
+            return BadRequest(f"Your request has several headers '{name.decode()}'.")
+    return None
 
 
 def _is_browser(method: str, headers: dict[bytes, bytes]) -> bool:

@@ -8,6 +8,7 @@ choose (a path) is written so that it stays within its line.
 import asyncio
 import logging
 import time
+import traceback
 from functools import lru_cache
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -25,6 +26,12 @@ MOST_WAITING = 20_000
 PROBES = frozenset({"/health", "/ready", "/metrics", "/dashboard/{name}"})
 """Routes that are asked for all the time, or many at once: told of at `debug`, or failing."""
 LONGEST_PATH = 200
+LONGEST_LINE = 1000
+"""Characters of a line of a message, or of a trace."""
+MOST_LINES = 100
+"""Of a message or of a trace, from its beginning, and as many from its end."""
+MOST_FRAMES = 40
+"""Of a trace, the innermost."""
 LEVELS = {getattr(logging, name.upper()): name for name in ("debug", "info", "warning", "error")}
 
 
@@ -97,13 +104,14 @@ class Log(logging.Handler):
             when = timestamp(time.time() - time.perf_counter() + told.began + told.total)
             write = request_as_json if self._json else request_in_words
             return write(told, when)
-        level, message = told.levelname.lower(), told.getMessage()
-        trace = logging.Formatter().formatException(told.exc_info) if told.exc_info else ""
+        level, message = told.levelname.lower(), _bounded(told.getMessage())
+        trace = _trace(told)
         when = timestamp(told.created)
         if self._json:
+            message = "\n".join(map(within_line, message.split("\n")))
             fields = {"time": when, "level": level, "logger": told.name, "message": message}
             if trace:
-                fields["trace"] = trace
+                fields["trace"] = "\n".join(map(within_line, trace.split("\n")))
             return orjson.dumps(fields).decode() + "\n"
         # What has several lines of its own begins none that could be taken for another entry.
         lines = [*message.split("\n"), *trace.splitlines()]
@@ -162,6 +170,29 @@ def request_in_words(request: Record, when: str) -> str:
             f"queue {request.queue * 1000:.1f} ms, forward {request.forward * 1000:.1f} ms, "
         )
     return f"{line}in {request.total * 1000:.1f} ms\n"
+
+
+def _trace(told: logging.LogRecord) -> str:
+    """Where it went wrong: the innermost frames of what may be as deep as a client nests."""
+    if told.exc_info is None or told.exc_info[0] is None:
+        return ""
+    return _bounded(
+        "".join(traceback.format_exception(*told.exc_info, limit=-MOST_FRAMES)).rstrip()
+    )
+
+
+def _bounded(text: str) -> str:
+    """A text's first and last lines, where they are many, and of each the beginning."""
+    lines = text.split("\n")
+    if len(lines) > 2 * MOST_LINES:
+        left = len(lines) - 2 * MOST_LINES
+        lines[MOST_LINES:-MOST_LINES] = [f"({left} lines left out)"]
+    return "\n".join(
+        line
+        if len(line) <= LONGEST_LINE
+        else f"{line[:LONGEST_LINE]} ({len(line) - LONGEST_LINE} characters left out)"
+        for line in lines
+    )
 
 
 def _path(request: Record) -> str:
