@@ -63,6 +63,8 @@ EXITS = {
     EXIT_TERMINATED: "a server was told to stop for the second time (SIGTERM)",
 }
 """Every code that `embedsvc` ends with, each of one meaning."""
+MESSAGE = 1500
+"""Characters of a message about files."""
 WORDS = re.compile("(?<=[a-z])(?=[A-Z])")
 ErrorType = Literal["invalid_request_error", "max_tokens_per_request", "tokens", "server_error"]
 
@@ -320,9 +322,15 @@ class CardsError(SetupError):
 
 
 class CheckpointError(SetupError):
-    """A model's files are missing, broken, or do not fit the card."""
+    """A model's files are missing, broken, or do not fit the card.
+
+    What its message takes from the files, a stranger wrote: it is one line, of bounded length.
+    """
 
     exit_code = EXIT_MODEL
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(shown(message, MESSAGE), MESSAGE))
 
 
 class DoesNotFit(SetupError):

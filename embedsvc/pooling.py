@@ -71,6 +71,7 @@ def _dense(model: str, dense: Dense) -> Callable[[Floats], Floats]:
     activation = ACTIVATIONS[dense.activation]
 
     def run(vectors: Floats) -> Floats:
+        _check_width(tensors, "in_features", dense.inputs, vectors)
         out = activation(vectors @ weight + bias)
         if dense.residual:
             out = out + (vectors if residual is None else vectors @ residual)
@@ -85,11 +86,19 @@ def _layer_norm(model: str, norm: LayerNorm) -> Callable[[Floats], Floats]:
     tensors.finish(())
 
     def run(vectors: Floats) -> Floats:
+        _check_width(tensors, "dimension", norm.size, vectors)
         centred = vectors - vectors.mean(axis=1, keepdims=True)
         variance = np.square(centred).mean(axis=1, keepdims=True)
         return centred / np.sqrt(variance + np.float32(1e-5)) * weight + bias
 
     return run
+
+
+def _check_width(tensors: Tensors, key: str, stated: int, vectors: Floats) -> None:
+    """Raise `CheckpointError` unless vectors are as wide as a module takes them."""
+    found = vectors.shape[1]
+    if found != stated:
+        raise tensors.error(f"`{key}` is {stated}, and vectors have {found} dimensions there")
 
 
 def _sigmoid(x: Floats) -> Floats:

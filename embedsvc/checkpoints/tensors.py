@@ -206,7 +206,7 @@ def _entries(model: str, file: Path) -> list[Entry]:
     with files.open(file.name) as stream:
         beginning = stream.read(100)
         length = int.from_bytes(beginning[:8], "little")
-        if length > TENSOR_HEADER or len(beginning) < 8:
+        if not 2 <= length <= TENSOR_HEADER:
             said = f"is no safetensors file, or has a header of {length} bytes"
             raise files.error(file.name, kind_of(beginning) or said)
         stream.seek(8)
@@ -215,7 +215,7 @@ def _entries(model: str, file: Path) -> list[Entry]:
         with safe_open(file, framework="numpy"):
             pass
         header: dict[str, Any] = json.loads(content, object_pairs_hook=_unique)
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError, MemoryError) as error:
         raise files.error(file.name, f"{error}; it may be cut off: download it again") from None
     header.pop("__metadata__", None)
     entries: list[Entry] = []

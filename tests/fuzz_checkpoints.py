@@ -1,0 +1,232 @@
+"""Checkpoints as strangers may have changed them, loaded in another process, within bounds.
+
+    python -m tests.fuzz_checkpoints 3000            # of seeds 0 to 2999
+    python -m tests.fuzz_checkpoints 1 --first 1234  # the one of that seed
+
+Each case is a tiny checkpoint of some architecture with one change (`mutations.py`), loaded on one
+backend. What may come of it is vectors, finite and of length 1 (those of the unchanged checkpoint,
+if the change does not matter), or one line that names a file. A worker does many cases; when one
+ends it, or takes more memory or time than there is, that is what came of the case.
+"""
+
+import argparse
+import json
+import os
+import resource
+import selectors
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from contextlib import closing, suppress
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from embedsvc.cards import Card
+from embedsvc.checkpoints.checkpoint import open_checkpoint
+from embedsvc.encoder import load_encoder
+from embedsvc.errors import EmbeddingFailed, SetupError
+from embedsvc.ops.base import Ops
+from embedsvc.ops.native import NativeOps
+from embedsvc.ops.numpy import NumpyOps
+from embedsvc.texts.tokenizer import open_tokenizer
+from tests.checkpoints import write_json
+from tests.mutations import mutate
+from tests.shapes import WIDTH
+from tests.tiny import CASES
+
+MEMORY = 512 << 20
+"""Bytes that a worker may take beyond what it has when it begins."""
+SECONDS = 60
+"""In which a worker answers, or it hangs."""
+TEXTS = ["hello world", "a b c d e f g h i j k l m n o p", "z"]
+BACKENDS = ("native", "numpy")
+
+
+def write(name: str, folder: Path) -> None:
+    """The unchanged checkpoint, with every file that is read."""
+    CASES[name].write(folder)
+    about = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "unk_token": "[UNK]"}
+    write_json(folder / "tokenizer_config.json", about | {"model_max_length": 64})
+    write_json(folder / "special_tokens_map.json", {"cls_token": "[CLS]", "sep_token": "[SEP]"})
+    write_json(folder / "added_tokens.json", {"[PAD]": 0, "hello": 30})
+    prompts = {"query": "hello ", "document": ""}
+    write_json(folder / "config_sentence_transformers.json", {"prompts": prompts})
+    modules = json.loads((folder / "modules.json").read_text())
+    if CASES[name].config["model_type"] == "static":
+        modules[:2] = [{"path": "", "type": "sentence_transformers.models.StaticEmbedding"}]
+    modules.insert(-1, {"path": "3_Dense", "type": "sentence_transformers.models.Dense"})
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "3_Dense" / "config.json", {"in_features": WIDTH, "out_features": 8})
+    random = np.random.default_rng(3)
+    weights = {"linear.weight": random.normal(size=(8, WIDTH)), "linear.bias": np.ones(8)}
+    tensors = {key: value.astype(np.float32) for key, value in weights.items()}
+    save_file(tensors, folder / "3_Dense" / "model.safetensors")
+
+
+def encode(ops: Ops, folder: Path) -> np.ndarray:
+    """Vectors of the texts."""
+    checkpoint = open_checkpoint(Card(id="x", path=folder))
+    encoder = load_encoder(ops, checkpoint)
+    ids = open_tokenizer(checkpoint, encoder.rows).encode(TEXTS)
+    texts = [each[: checkpoint.max_tokens] for each in ids if len(each)]
+    vectors = encoder.encode(texts)
+    assert np.isfinite(vectors).all(), "vectors that are not finite"
+    if checkpoint.normalize:
+        lengths = np.linalg.norm(vectors, axis=1)
+        assert np.abs(lengths - 1).max() < 1e-4, "vectors that are not of length 1"
+    return vectors
+
+
+class Worker:
+    """Loads changed checkpoints, one after the other."""
+
+    def __init__(self, sources: Path) -> None:
+        self.sources = sources
+        self.ops: dict[str, Ops] = {"numpy": NumpyOps(cores=1), "native": NativeOps(cores=1)}
+        self.plain: dict[tuple[str, str], np.ndarray] = {}
+
+    def outcome(self, name: str, backend: str, seed: int) -> dict[str, str]:
+        """What came of a case, and what it was."""
+        ops = self.ops[backend]
+        if (name, backend) not in self.plain:
+            self.plain[name, backend] = encode(ops, self.sources / name)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "model"
+            shutil.copytree(self.sources / name, folder)
+            change = mutate(seed, folder)
+            try:
+                vectors = encode(ops, folder)
+            except (SetupError, EmbeddingFailed) as error:
+                return {"change": change, "came": self._error(error, str(folder), change)}
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
+                return {"change": change, "came": f"wrong: {type(error).__name__}: {error}"}
+            plain = self.plain[name, backend]
+            same = vectors.shape == plain.shape and np.array_equal(vectors, plain)
+            if change.startswith("harmless") and not same:
+                return {"change": change, "came": "wrong: other vectors"}
+            return {"change": change, "came": "same vectors" if same else "other vectors"}
+
+    def _error(self, error: Exception, folder: str, change: str) -> str:
+        said = str(error)
+        if change.startswith("harmless"):
+            return f"wrong: refused: {said}"
+        if isinstance(error, EmbeddingFailed):  # of a text, by a model that loads
+            return "no vector"
+        if "\n" in said or len(said) > 2000 or not said.isprintable():
+            return f"wrong: no one line: {said!r}"
+        names = folder in said or type(error).__name__ == "DoesNotFit"
+        return "refused" if names or "give its card" in said else f"wrong: names no file: {said}"
+
+
+def work(sources: Path) -> None:
+    """A line for each case that comes in; memory is bounded."""
+    worker = Worker(sources)
+    for name in CASES:  # what is loaded once is not the first case's
+        for backend in BACKENDS:
+            worker.plain[name, backend] = encode(worker.ops[backend], sources / name)
+    if sys.platform == "linux":
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(worker.outcome(*json.loads(line))), flush=True)
+
+
+class Process:
+    """A worker, from outside."""
+
+    def __init__(self, sources: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fuzz_checkpoints", "--work", str(sources)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        assert self._process.stdin
+        assert self._process.stdout
+        self._to, self._of = self._process.stdin, self._process.stdout
+        self._ready = selectors.DefaultSelector()
+        self._ready.register(self._of, selectors.EVENT_READ)
+        if self.read() is None:
+            raise RuntimeError("the worker does not begin")
+
+    def read(self) -> dict[str, str] | None:
+        """What it says, or None if it says nothing any more."""
+        if not self._ready.select(SECONDS):
+            return None
+        line = self._of.readline()
+        return json.loads(line) if line else None
+
+    def ask(self, case: tuple[str, str, int]) -> dict[str, str] | None:
+        """What comes of a case, or None."""
+        self._to.write(json.dumps(case) + "\n")
+        self._to.flush()
+        return self.read()
+
+    def end(self) -> str:
+        """Stop it; how it ended."""
+        with suppress(BrokenPipeError):
+            self._to.close()  # which is when it ends, unless it hangs
+        try:
+            code, hung = self._process.wait(10), False
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code, hung = self._process.wait(10), True
+        self._of.close()
+        self._ready.close()
+        return "it hangs" if hung else f"it ended with {code}"
+
+
+class Fuzz:
+    """Cases by their seeds, in a process that is begun anew when one ends it."""
+
+    def __init__(self, sources: Path) -> None:
+        for name in CASES:
+            write(name, sources / name)
+        self._sources = sources
+        self._process = Process(sources)
+
+    def outcome(self, seed: int) -> tuple[str, str]:
+        """What a case was, and what came of it."""
+        names = list(CASES)
+        name, backend = names[seed % len(names)], BACKENDS[seed // len(names) % len(BACKENDS)]
+        found = self._process.ask((name, backend, seed))
+        if found is None:
+            found = {"change": "?", "came": f"wrong: {self._process.end()}"}
+            self._process = Process(self._sources)
+        return f"{seed}: {name}, {backend}, {found['change']}", found["came"]
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.end()
+
+
+def main() -> int:
+    """Counts what came of so many cases, and shows those that went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", type=int, nargs="?", default=300)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.work:
+        work(given.work)
+        return 0
+    came: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as sources, closing(Fuzz(Path(sources))) as fuzz:
+        for seed in range(given.first, given.first + given.cases):
+            case, found = fuzz.outcome(seed)
+            came[found.partition(":")[0]] += 1
+            if found.startswith("wrong"):
+                print(f"{case}: {found[:500]}", flush=True)
+    print(dict(came))
+    return 1 if came["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
