@@ -6,7 +6,6 @@ from the checkpoint's own sentence-transformers files (see `checkpoint`).
 
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +14,11 @@ from typing import Any, ClassVar, Literal, cast
 import msgspec
 
 from embedsvc.bounds import AD_HOC_SPELLINGS, MODEL_NAME
+from embedsvc.cards_file import near, read_document, unquoted
 from embedsvc.errors import CardsError, ModelNotFound
 from embedsvc.names import Known, Names, spelled
 from embedsvc.plain import shown
 from embedsvc.quantities import Seconds, read_keep_alive
-from embedsvc.text_files import read_text
 from embedsvc.wording import plain_types
 
 Pooling = Literal["mean", "cls", "last_token", "max", "mean_sqrt_len", "weighted_mean"]
@@ -196,13 +195,10 @@ class Cards(msgspec.Struct, frozen=True, dict=True):
 
 def read_cards(file: Path) -> Cards:
     """The cards in a file. Raises `CardsError` that names file, card and key."""
-    try:
-        document = tomllib.loads(read_text(file))
-    except tomllib.TOMLDecodeError as error:
-        raise CardsError(f"{file}: not a TOML file: {error}") from None
+    document = read_document(file)
     for key in document:
         if key != "models":
-            raise CardsError(f"{file}: unknown key `{key}`; cards are tables [models.<id>]")
+            raise CardsError(f"{file}: unknown key `{shown(key)}`; cards are tables [models.<id>]")
     try:
         tables = msgspec.convert(document.get("models"), dict[str, Any])
     except msgspec.ValidationError:
@@ -277,14 +273,20 @@ def _inside(root: Path, name: str) -> Path | None:
 
 
 def _card(file: Path, name: str, table: Any) -> Card:
-    where = f'{file}: [models."{name}"]'
+    where = f'{file}: [models."{shown(name)}"]'
     if not isinstance(table, dict):
         raise CardsError(f"{where}: must be a table")
     if not name.strip() or name != name.strip():
         raise CardsError(f"{where}: an id is not empty and has no space around it")
     if "id" in table:
         raise CardsError(f"{where}: unknown key `id`; a card's id is its table's name")
-    keys = cast(dict[str, Any], table)
+    keys, known = cast(dict[str, Any], table), Card.__struct_fields__
+    whole = unquoted(name, keys, known)
+    if whole is not None:
+        raise CardsError(
+            f'{file}: [models.{shown(whole)}]: quote the name, [models."{shown(whole)}"], or its '
+            "dots are taken for tables in tables"
+        )
     try:
         kept = keys.get("keep_alive")
         if isinstance(kept, str | float | int) and not isinstance(kept, bool):
@@ -309,10 +311,14 @@ def _decode(kind: type, value: Any) -> Any:
 
 def _in_words(message: str) -> str:
     """msgspec's message with the key in front: "key `x`: expected a whole number, not a string"."""
-    unknown = re.match(r"Object contains unknown field `(.+?)`(?: - at `\$\.(.+)`)?", message)
+    field = r"Object contains unknown field `(.+?)`(?: - at `\$\.(.+)`)?"
+    unknown = re.fullmatch(field, message, re.DOTALL)
     if unknown:
         key, table = unknown.groups()
-        return f"unknown key `{f'{table}.{key}' if table else key}`"
+        if table:
+            return f"unknown key `{shown(f'{table}.{key}')}`"
+        others = [field for field in Card.__struct_fields__ if field != "id"]
+        return f"unknown key `{shown(key)}`{near(key, others)}"
     typed = re.match(r"(.+) - at `\$\.(.+)`$", message)
     if typed:
         said, key = typed.groups()

@@ -62,7 +62,10 @@ def test_only_a_card_that_a_client_asked_for_is_ad_hoc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("path = 'x'\npoolign = 'cls'", "unknown key `poolign`"),
+        ("path = 'x'\npoolign = 'cls'", "unknown key `poolign`; `pooling` is one"),
+        ("path = 'x'\nmax-tokens = 7", "unknown key `max-tokens`; `max_tokens` is one"),
+        ("path = 'x'\nxyz = 7", "unknown key `xyz`"),
+        ("path = 'x'\n\"a\\nb\" = 7", r"unknown key `a\nb`"),
         (
             "path = 'x'\nprompts = {query = 'q'}\nprompt_aliases = {a = 'qery'}",
             "`prompt_aliases`: `a` is to have a prompt `qery`",
@@ -104,7 +107,11 @@ def test_a_wrong_card_is_refused_by_file_card_and_key(
         ("models = 3", "no card"),
         ("", "no card"),
         ("[model.x]\npath = 'x'", "unknown key `model`"),
-        ("[models.x]\npath = ", "not a TOML file"),
+        ("[models.x]\npath = ", r"models\.toml, line 2: Invalid value"),
+        ("[models.x]\npath = 'x'\n\n[models.x]\n", r'line 4: \[models\."x"\] is there twice'),
+        ("[models.x]\npath = 'x'\npath = 'y'\n", "line 3: this key is there twice"),
+        ("[models.x]\npath = 'a\x07b'\n", "line 2: "),
+        ("[models.x]\npath = " + "[" * 5000, "nested too deeply|line 2"),
         ("[models]\nx = 'y'", "must be a table"),
         ("[models.'']\npath = 'x'", "an id is not empty"),
         (f"[models.{'x' * 201}]\npath = 'x'", "a model's name has at most 200 characters"),
@@ -118,6 +125,30 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -
     with pytest.raises(CardsError, match=said) as caught:
         read(tmp_path, text)
     assert str(tmp_path / "models.toml") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("heading", "name"),
+    [
+        ("bge-small-en-v1.5", "bge-small-en-v1.5"),
+        ("a.b.c", "a.b.c"),
+        ("nomic-embed-text-v1.5.prompts", "nomic-embed-text-v1.5"),
+    ],
+)
+def test_a_name_without_its_quotes_is_told_what_to_do(
+    tmp_path: Path, heading: str, name: str
+) -> None:
+    keys = "query = 'q: '" if heading.endswith("prompts") else "path = 'x'\nprompts = {a = 'b'}"
+    with pytest.raises(CardsError) as caught:
+        read(tmp_path, f"[models.{heading}]\n{keys}\n")
+    said = str(caught.value)
+    assert f'[models.{name}]: quote the name, [models."{name}"]' in said
+    assert "unknown key" not in said
+
+
+def test_tables_of_a_card_are_no_part_of_its_name(tmp_path: Path) -> None:
+    text = "[models.x]\npath = 'x'\n[models.x.prompts]\npath = 'a'\n[models.x.prompt_aliases]\n"
+    assert read(tmp_path, text).by_id["x"].prompts == {"path": "a"}
 
 
 def test_an_alias_that_is_another_cards_id_is_refused(tmp_path: Path) -> None:

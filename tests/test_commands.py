@@ -82,7 +82,7 @@ def test_reload_tells_what_changed_or_what_is_wrong(run, folder: Path) -> None:
     assert run("reload") == ["added: d"]
     file.write_text("nonsense")
     (said,) = run("reload", code=1)
-    assert "not a TOML file" in said
+    assert "models.toml, line 1: Expected" in said
     file.write_text(before)
     assert run("reload") == ["removed: d"]
 

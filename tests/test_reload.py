@@ -85,7 +85,7 @@ def test_a_reload_loads_what_is_to_be_preloaded_and_keeps_what_has_no_card(tmp_p
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[models.a", "not a TOML file"),
+        ("[models.a", "models.toml, line 1: Expected"),
         ("[models.a]\npath = 'tiny'\nx = 1\n", "unknown key `x`"),
         ("", "no card"),
         (None, "No such file"),
