@@ -18,8 +18,9 @@ from embedsvc.ops.base import Ops
 from embedsvc.plan import make_plan
 from embedsvc.texts import tokenizer as texts
 from embedsvc.texts.inputs import Reading, tokenize
+from embedsvc.texts.steps import finish
 from embedsvc.texts.tokenizer import open_tokenizer
-from tests.checkpoints import WORDS, write_bert, write_json
+from tests.checkpoints import WORDS, write_bert, write_json, write_modules
 from tests.tiny import CASES
 
 EXTRA = len(WORDS)
@@ -159,10 +160,10 @@ def test_ids_of_a_client_are_held_against_the_table(tmp_path: Path) -> None:
     write_bert(tmp_path)
     tokenizer = read(tmp_path)
     reading = Reading(token_ids="model")
-    assert len(tokenize(tokenizer, [[EXTRA - 1]], reading).texts) == 1
+    assert len(finish(tokenize(tokenizer, [[EXTRA - 1]], reading)).texts) == 1
     for wrong in (EXTRA, -1, 2**31, 2**63 - 1):
         with pytest.raises(BadRequest, match=f"{wrong} is not a token id of this model"):
-            tokenize(tokenizer, [[wrong]], reading)
+            finish(tokenize(tokenizer, [[wrong]], reading))
 
 
 def test_static_embeddings_go_by_tokenizer_json_alone(tmp_path: Path) -> None:
@@ -193,5 +194,42 @@ def test_rows_that_tokens_share_are_held_against_the_table(
 ) -> None:
     file = CASES["model2vec"].write(tmp_path) / "model.safetensors"
     save_file(load_file(file) | tensors, file)
+    with pytest.raises(CheckpointError, match=said):
+        load_encoder(ops, open_checkpoint(Card(id="x", path=tmp_path)))
+
+
+def test_a_pattern_that_would_be_tried_for_ever_is_refused_when_the_model_is_loaded(
+    tmp_path: Path,
+) -> None:
+    """The library panics, which no `except Exception` sees; what it says is said of the file."""
+    write_bert(tmp_path)
+    pattern = {"Regex": r"(\w+\s*\w*)+\d$"}
+    split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    edit(tmp_path, lambda whole: whole.update(pre_tokenizer=split))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: .*retry-limit-in-match over"):
+        read(tmp_path)
+
+
+def test_what_a_message_takes_from_files_is_one_line_of_bounded_length(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    added = {"\x1b[2J\n" * 20_000: EXTRA}
+    write_json(tmp_path / "added_tokens.json", added)
+    with pytest.raises(CheckpointError) as caught:
+        read(tmp_path)
+    said = str(caught.value)
+    assert said.isprintable()
+    assert len(said) < 2000
+    assert str(tmp_path / "added_tokens.json") in said
+
+
+@pytest.mark.parametrize("kind", ["Dense", "LayerNorm"])
+def test_modules_that_do_not_fit_one_another_are_refused_by_name(
+    ops: Ops, tmp_path: Path, kind: str
+) -> None:
+    config = {"in_features": 24, "out_features": 4} if kind == "Dense" else {"dimension": 24}
+    write_bert(tmp_path)
+    write_modules(tmp_path, ("Pooling", {"pooling_mode": "mean"}), (kind, config))
+    key = next(iter(config))
+    said = rf"2_{kind}: `{key}` is 24, and vectors have 16 dimensions there"
     with pytest.raises(CheckpointError, match=said):
         load_encoder(ops, open_checkpoint(Card(id="x", path=tmp_path)))

@@ -105,8 +105,7 @@ def _ids(tokenizer: Tokenizer) -> dict[str, int]:
     Those that are put around every text need not be in the vocabulary.
     """
     ids = tokenizer.get_vocab(with_added_tokens=True)
-    for text in ("", *TEXTS):
-        encoding = tokenizer.encode(text)
+    for encoding in tokenizer.encode_batch(["", *TEXTS]):  # which lets other threads run
         ids.update(zip(encoding.tokens, encoding.ids, strict=True))
     return ids
 
