@@ -8,6 +8,9 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from embedsvc.bounds import TEXT_CHARACTERS
+from embedsvc.errors import BadRequest
+from embedsvc.texts.requests import read_inputs
 from embedsvc.texts.token_ids import ids_by_bytes
 from tests.conftest import serve
 
@@ -139,3 +142,12 @@ def test_the_tokens_of_a_long_text_are_told_up_to_the_limit_of_a_request(cards_f
         refused = client.post("/tokenize", json={"inputs": ["a " * 40_000] * 2})
         assert refused.status_code == 400
         assert "max 60000 tokens per request" in refused.json()["error"]
+
+
+def test_a_list_of_more_ids_than_any_text_has_is_refused_before_they_are_looked_at() -> None:
+    class Unseen(list[int]):
+        def __iter__(self):
+            raise AssertionError("looked at")
+
+    with pytest.raises(BadRequest, match="array length must be 1048576 or less"):
+        read_inputs(Unseen([1] * (TEXT_CHARACTERS + 1)))

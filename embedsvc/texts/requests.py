@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from embedsvc.bounds import CHOICE, DIMENSIONS, MODEL_NAME
+from embedsvc.bounds import CHOICE, DIMENSIONS, MODEL_NAME, TEXT_CHARACTERS
 from embedsvc.cards import Truncate
 from embedsvc.errors import BadRequest, EmptyInput
 from embedsvc.quantize import Dtype
@@ -71,8 +71,9 @@ def read_inputs(value: Any, max_inputs: int = MAX_INPUTS, field: str = "input") 
         raise EmptyInput(f"Invalid '{field}': input cannot be an empty array.")
     items: list[object] = value
     kind = type(items[0])
-    if kind is not int and len(value) > max_inputs:
-        raise BadRequest(f"Invalid '{field}': array length must be {max_inputs} or less.")
+    most = TEXT_CHARACTERS if kind is int else max_inputs
+    if len(value) > most:  # before each of them is looked at
+        raise BadRequest(f"Invalid '{field}': array length must be {most} or less.")
     if len(set(map(type, items))) > 1:
         index, other = next(
             (i, type(item)) for i, item in enumerate(items) if type(item) is not kind
