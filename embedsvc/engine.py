@@ -48,6 +48,8 @@ SHORT = 500
 """Characters that are tokenised sooner than a thread could be asked to."""
 FEW = 64
 """Texts of which the same is true."""
+SLOW_SECONDS = 0.05
+"""Over texts so short, a tokeniser that takes as long is not used on the event loop again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,9 @@ class Engine:
         self.truncated = self.split = 0
         self.tokenize_seconds = Histogram()
         self._tokenizing = tokenizing
+        self._quick = not checkpoint.card.ad_hoc
+        """Whether its tokeniser may be used on the event loop: a model's files may have a pattern
+        that takes as long as whoever made them likes, and nobody vouches for a client's choice."""
         self._encoder = encoder
         self._device = device
         self._first_check: NDArray[np.float32] | None = None
@@ -276,11 +281,14 @@ class Engine:
         """The inputs in tokens; on the event loop only if that is sooner done than asked for."""
         work = tokenize(self.tokenizer, inputs, reading)
         characters = size(inputs, reading)
-        # Ids are decoded with a table that is read when first needed. A model that a client chose
-        # may come with a pattern that takes as long as whoever made it likes.
+        # Ids are decoded with a table that is read when first needed.
         texts = len(inputs) < FEW and isinstance(inputs[0], str)
-        if texts and characters <= SHORT and not self.checkpoint.card.ad_hoc:
-            return finish(work)
+        if texts and characters <= SHORT and self._quick:
+            began = time.perf_counter()
+            try:
+                return finish(work)
+            finally:
+                self._quick = time.perf_counter() - began < SLOW_SECONDS
         self._batcher.check_room(len(inputs))  # before work is done for nothing
         return await self._tokenizing.run(work, characters)
 

@@ -98,18 +98,24 @@ def test_what_fails_fails_its_own_request_alone() -> None:
     run(main)
 
 
-def test_a_model_that_a_client_chose_never_tokenises_on_the_event_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_cards(tmp_path, "a")
-    threads: list[str] = []
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of those that tokenise, in turn."""
+    names: list[str] = []
     encode = Tokenizer._encode
 
     def noted(self, *args, **options):
-        threads.append(threading.current_thread().name)
+        names.append(threading.current_thread().name)
         return encode(self, *args, **options)
 
     monkeypatch.setattr(Tokenizer, "_encode", noted)
+    return names
+
+
+def test_a_model_that_a_client_chose_never_tokenises_on_the_event_loop(
+    tmp_path: Path, threads: list[str]
+) -> None:
+    write_cards(tmp_path, "a")
 
     async def main() -> None:
         async with keeping(tmp_path, allow_ad_hoc=True) as keeper:
@@ -121,3 +127,28 @@ def test_a_model_that_a_client_chose_never_tokenises_on_the_event_loop(
             assert threads[1].startswith("tokenize-ad-hoc")
 
     asyncio.run(main())
+
+
+def test_a_tokeniser_that_was_slow_does_not_run_on_the_event_loop_again(
+    tmp_path: Path, threads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cards(tmp_path, "a")
+    now = 0.0
+
+    def a_second_later() -> float:
+        nonlocal now
+        now += 1
+        return now
+
+    async def main() -> None:
+        async with keeping(tmp_path) as keeper:
+            await keeper.embed("a")
+            await keeper.embed("a", "b")
+            with monkeypatch.context() as slow:
+                slow.setattr("embedsvc.engine.time.perf_counter", a_second_later)
+                await keeper.embed("a", "c")
+            await keeper.embed("a", "d")
+
+    asyncio.run(main())
+    assert threads[:3] == [threading.main_thread().name] * 3
+    assert threads[3].startswith("tokenize")
