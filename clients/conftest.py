@@ -1,6 +1,7 @@
 """A real server on the real default model, and what every client has to get from it."""
 
 import base64
+import contextlib
 import os
 import re
 import subprocess
@@ -34,10 +35,10 @@ os.environ |= {
 }
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The URL of the server, as it starts from a source tree."""
-    command = [ROOT / ".venv/bin/embedsvc", "serve", "--port", "0"]
+@contextlib.contextmanager
+def serving(*options: str) -> Iterator[str]:
+    """The URL of a server, as it starts from a source tree."""
+    command = [ROOT / ".venv/bin/embedsvc", "serve", "--port", "0", *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -52,6 +53,13 @@ def server() -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of one with the cards that the project ships."""
+    with serving() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

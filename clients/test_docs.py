@@ -1,27 +1,88 @@
 """What the documentation tells people to paste, for the libraries that it is about."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.documents import NOTES, Example, chatting, examples, write_workplace
+from clients.conftest import serving
+from tests.commands import make_files
+from tests.corpus import write_corpus
+from tests.documents import (
+    NOTES,
+    ROOT,
+    Example,
+    chatting,
+    examples,
+    printed,
+    save_files,
+    write_workplace,
+)
 
 PYTHON = [e for e in examples() if e.language == "python" and e.reason is None]
+GUIDES = [e for e in PYTHON if e.imports & {"apsw", "chromadb", "qdrant_client"}]
 
 
 @pytest.mark.parametrize("example", PYTHON, ids=[e.where for e in PYTHON])
-def test_an_example_works(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: Example
-) -> None:
+def test_an_example_works(server: str, tmp_path: Path, example: Example) -> None:
     write_workplace(tmp_path)
-    monkeypatch.chdir(tmp_path)
+    save_files(tmp_path, server)
+    make_files(example, tmp_path, server)
     with chatting() as (chat, asked):
-        code = compile(example.at(server, chat), example.where, "exec")
-        exec(code, {})  # noqa: S102 - our own pages
+        said = run_program(example.at(server, chat), tmp_path)
+    for wanted in printed(example):
+        assert wanted in said
     if "chat.completions" in example.code:
         (prompt,) = asked
         assert NOTES["returns.md"].split(".")[0] in prompt  # what answers it was found
         assert NOTES["kitchen.md"] not in prompt
+
+
+def run_program(code: str, folder: Path) -> str:
+    """What it prints, where the files are that pages say to save."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A server with a model that is quick, and a folder of texts as they are."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    write_model = [ROOT / ".venv/bin/python", "-m", "tests.corpus", folder]
+    subprocess.run(write_model, cwd=ROOT, check=True)
+    with serving("--models", str(folder / "models.toml")) as url:
+        save_files(folder, url)
+        yield url, folder
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("example", GUIDES, ids=[e.where for e in GUIDES])
+def test_a_guide_holds_on_texts_as_they_are_and_when_it_is_run_again(
+    corpus: tuple[str, Path], example: Example
+) -> None:
+    url, folder = corpus
+    with chatting() as (chat, asked):
+        first, again = (run_program(example.at(url, chat), folder) for _ in range(2))
+    assert first == again
+    assert "notes/" in first
+    assert len(set(asked)) <= 1
+
+
+@pytest.mark.parametrize("example", GUIDES, ids=[e.where for e in GUIDES])
+def test_a_guide_holds_where_there_are_no_notes(
+    server: str, tmp_path: Path, example: Example
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "empty.md").touch()
+    save_files(tmp_path, server)
+    with chatting() as (chat, _):
+        run_program(example.at(server, chat), tmp_path)
 
 
 def test_they_are_about_many_clients() -> None:

@@ -1,10 +1,13 @@
 """The commands in the documentation: which are run by tests, how, and which are not, and why."""
 
+import os
 import re
 import shlex
+import subprocess
+from pathlib import Path
 from typing import NamedTuple
 
-from tests.documents import Example
+from tests.documents import ROOT, Example, examples
 
 NOT_HERE = (
     (r"docker |deploy/check-image\.sh", "needs Docker"),
@@ -62,6 +65,28 @@ class Command(NamedTuple):
         """The arguments of `embedsvc` in it, if it is in it."""
         match = re.search(r"(?:^|\| |^[A-Z_]+=\S+ )embedsvc ([^|>&)]*)", self.line)
         return shlex.split(match[1]) if match else None
+
+
+def make_files(example: Example, folder: Path, url: str) -> None:
+    """What commands above it on its page write, such as vectors, in a workplace.
+
+    Rows that are set aside, which makes the exit code 1, are part of the corpus.
+    """
+    if example.imports & {"passages", "openai"}:
+        return  # it has a server
+    path = f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"
+    for other in examples():
+        if (other.page, other.language) == (example.page, "sh") and other.line < example.line:
+            for command in commands(other):
+                if command.line.startswith("embedsvc embed "):
+                    done = subprocess.run(
+                        ["bash", "-c", f"{command.line} --url {url}/v1"],
+                        cwd=folder,
+                        env=os.environ | {"PATH": path},
+                        capture_output=True,
+                        text=True,
+                    )
+                    assert done.returncode in (0, 1), done.stderr
 
 
 def commands(example: Example) -> list[Command]:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 ADDRESS = "http://127.0.0.1:8000"
 CHAT = "http://127.0.0.1:11434"
 """Where pages have a model that chats: an address of Ollama's."""
-HERE = {"openai", "numpy", "embedsvc", *sys.stdlib_module_names}
+HERE = {"openai", "numpy", "embedsvc", "passages", *sys.stdlib_module_names}
 """What an example may import in tests/; clients/ has the rest."""
 NOTES = {
     "returns.md": "Customers may send things back within 30 days of delivery, unused and in the "
@@ -49,6 +49,16 @@ class Example(NamedTuple):
         return self.where.partition(":")[0]
 
     @property
+    def line(self) -> int:
+        return int(self.where.partition(":")[2])
+
+    @property
+    def saved_as(self) -> str | None:
+        """The file that the page says to save it as, for others."""
+        named = re.match(r"# (\w+\.py): ", self.code)
+        return named[1] if named else None
+
+    @property
     def reason(self) -> str | None:
         """Why it is run neither in tests/ nor in clients/, if it is not."""
         return "needs Ray; extras/test_ray.py has it" if "embedsvc.ray_" in self.code else None
@@ -77,6 +87,30 @@ def examples() -> list[Example]:
             line = text[: match.start()].count("\n") + 1
             found.append(Example(f"{page.name}:{line}", *match.groups()))
     return found
+
+
+PRINTED = (
+    ("clustering.md", "ALIKE", ("all over the box!' is like 'The lamp arrived broken",)),
+    ("clustering.md", "k_means", ("3 like: ", "2 like: ", "'The lamp arrived broken")),
+    ("rag.md", "chromadb", ("notes/returns.md: 'Customers may send",)),
+    ("rag.md", "qdrant_client", ("notes/returns.md: 'Customers may send",)),
+    ("search.md", "passages", ("notes/backups.md  'The database is copied", "3 of 3 right")),
+)
+"""Page, a word of a program on it, and what that program prints of `write_workplace`'s files."""
+
+
+def printed(example: Example) -> tuple[str, ...]:
+    """What it is to print."""
+    return next(
+        (said for page, word, said in PRINTED if example.page == page and word in example.code), ()
+    )
+
+
+def save_files(folder: Path, url: str) -> None:
+    """The files that pages say to save, in a workplace, for a server at that address."""
+    for example in examples():
+        if example.saved_as is not None:
+            (folder / example.saved_as).write_text(example.at(url), encoding="utf-8")
 
 
 def write_workplace(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """What the documentation tells people to paste works; see clients/ for other libraries'."""
 
+import importlib
+import json
 import os
 import re
 import shlex
@@ -15,13 +17,25 @@ import pytest
 
 from embedsvc.cli import COMMANDS, _parser
 from embedsvc.commands.arguments import actions, subcommands
-from tests.commands import NOT_HERE, Command, commands
-from tests.documents import ADDRESS, HERE, ROOT, Example, examples, pages, write_workplace
+from tests.commands import NOT_HERE, Command, commands, make_files
+from tests.corpus import write_corpus, write_first_layer
+from tests.documents import (
+    ADDRESS,
+    HERE,
+    ROOT,
+    Example,
+    examples,
+    pages,
+    printed,
+    save_files,
+    write_workplace,
+)
 from tests.test_server import serving
 
 EXAMPLES = examples()
 PYTHON = [example for example in EXAMPLES if example.language == "python"]
 PROGRAMS = [e for e in PYTHON if e.imports <= HERE and e.reason is None]
+GUIDES = [e for e in PROGRAMS if e.page in ("rag.md", "search.md", "clustering.md")]
 ELSEWHERE = [example for example in PYTHON if example.reason is not None]
 BLOCKS = [example for example in EXAMPLES if example.language == "sh"]
 
@@ -40,14 +54,70 @@ def workplace(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("example", PROGRAMS, ids=[e.where for e in PROGRAMS])
 def test_a_program_works(server: str, workplace: Path, example: Example) -> None:
+    save_files(workplace, server)
+    make_files(example, workplace, server)
+    said = run_program(example.at(server), workplace)
+    for wanted in printed(example):
+        assert wanted in said
+
+
+def run_program(code: str, folder: Path) -> str:
+    """What it prints, where the files are that pages say to save."""
     done = subprocess.run(
-        [sys.executable, "-c", example.at(server)],
-        cwd=workplace,
-        capture_output=True,
-        text=True,
-        timeout=50,
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A server with a model that is quick, and a folder of texts as they are."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    with serving(cards=write_first_layer(folder)) as (url, _):
+        save_files(folder, url)
+        yield url, folder
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("example", GUIDES, ids=[e.where for e in GUIDES])
+def test_a_guide_holds_on_texts_as_they_are_and_when_it_is_run_again(
+    corpus: tuple[str, Path], example: Example
+) -> None:
+    url, folder = corpus
+    for _ in range(2):
+        make_files(example, folder, url)
+        run_program(example.at(url), folder)
+
+
+@pytest.mark.parametrize("rows", [[], ["one"], ["same"] * 9, ["same", "", "other", "same"]])
+def test_clusters_and_duplicates_are_found_among_few_rows_and_equal_ones(
+    server: str, tmp_path: Path, rows: list[str]
+) -> None:
+    (tmp_path / "reviews.jsonl").write_text("".join(json.dumps({"body": r}) + "\n" for r in rows))
+    duplicates, clusters = [e for e in GUIDES if e.page == "clustering.md"]
+    make_files(clusters, tmp_path, server)
+    again = [row for i, row in enumerate(rows) if row and row in rows[:i]]
+    assert run_program(duplicates.code, tmp_path).splitlines() == [
+        f"1.00  {row!r} is like {row!r}" for row in again
+    ]
+    members = [re.match(r"\d+", line) for line in run_program(clusters.code, tmp_path).splitlines()]
+    assert len(members) == len({row for row in rows if row})
+    assert sum(int(found[0]) for found in members if found) == sum(map(bool, rows))
+
+
+def test_passages_lose_nothing_and_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path)
+    save_files(tmp_path, ADDRESS)
+    monkeypatch.syspath_prepend(tmp_path)
+    passages = importlib.import_module("passages")
+    for file in (tmp_path / "notes").rglob("*.md"):
+        if file.is_file():
+            text = file.read_text(encoding="utf-8", errors="replace")
+            parts = list(passages.cut(text))
+            assert "".join("".join(parts).split()) == "".join(text.split())
+            assert all(0 < len(part) <= 802 for part in parts)
 
 
 @pytest.mark.parametrize("example", ELSEWHERE, ids=[f"{e.where} {e.reason}" for e in ELSEWHERE])
