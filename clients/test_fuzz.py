@@ -26,14 +26,16 @@ CHECKS = [
 ]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_anything(server: str, mode: GenerationMode) -> None:
     schema = schemathesis.openapi.from_url(f"{server}/openapi.json")
+    schema.config.max_stream_events = 3  # one of the streams has an event a second, for ever
     answered: dict[int, int] = {}
     operations = [found.ok() for found in schema.get_all_operations()]
     for operation in operations:
-        if mode is GenerationMode.NEGATIVE and operation.method.lower() == "get":
-            continue  # there is nothing in it that could be wrong
+        if mode is GenerationMode.NEGATIVE and "requestBody" not in operation.definition.raw:
+            continue  # any text may be part of a path, so there is nothing that could be wrong
 
         @settings(
             max_examples=60,

@@ -2,16 +2,19 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from starlette.testclient import TestClient
 
+from embedsvc.bounds import CHUNKS, DIMENSIONS, MODEL_NAME
 from embedsvc.http.openapi import REFUSALS
 from embedsvc.http.refusals import ALL, ErrorAnswer, dialect_of
 from embedsvc.http.schema import EmbeddingAnswer, Model, ModelList
 from embedsvc.routes.documents import PAGE
 from embedsvc.routes.endpoint import Endpoint
+from embedsvc.routes.instances import InstanceAnswer
 
 
 @pytest.fixture
@@ -58,6 +61,40 @@ def test_errors_are_described_as_their_dialect_has_them(client: TestClient, api:
                 told = api["components"]["responses"][name]["content"]["application/json"]
                 assert told["schema"]["$ref"].rpartition("/")[2] == dialect.answer.__name__
         strictly(client.put(path.replace("{", "").replace("}", "")).content, dialect.answer)
+
+
+def test_events_are_what_is_described(client: TestClient, api: dict) -> None:
+    (model,) = client.get("/v1/instances").json()["data"]
+    own = f"/v1/instances/{model['id']}/events"
+    for path, described, kind in (
+        (own, "/v1/instances/{id}/events", InstanceAnswer),
+        ("/instance/await?model_id=embed", "/instance/await", dict[str, Any]),
+    ):
+        answer = client.get(path)
+        content = api["paths"][described]["get"]["responses"]["200"]["content"]
+        (schema,) = [each["schema"] for media, each in content.items()
+                     if answer.headers["content-type"].startswith(media)]  # fmt: skip
+        assert schema["required"] == ["data"]
+        (event,) = answer.text.split("\n\n")[:-1]
+        name, _, data = event.partition(": ")
+        assert [name] == list(schema["properties"])
+        strictly(data.encode(), kind)
+
+
+def test_bounds_that_are_fixed_are_described(api: dict) -> None:
+    schemas = api["components"]["schemas"]
+    for name in ("EmbeddingBody", "embedsvc.routes.cohere.EmbedBody"):
+        fields = schemas[name]["properties"]
+        assert fields["model"]["maxLength"] == MODEL_NAME
+        (types, _) = fields["embedding_types"]["anyOf"]
+        assert types["maxItems"] == len(types["items"]["enum"])
+    fields = schemas["EmbeddingBody"]["properties"]
+    assert fields["chunks"]["anyOf"][0]["maxItems"] == CHUNKS
+    assert fields["dimensions"]["anyOf"][0] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": DIMENSIONS,
+    }
 
 
 def test_answers_are_what_is_described(client: TestClient) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -23,6 +23,12 @@ REFUSALS = {
 }
 
 
+class Stream(NamedTuple):
+    """An answer of server-sent events, whose data is JSON of one type."""
+
+    event: Any
+
+
 class Operation(Protocol):
     """What is told of one method of one path."""
 
@@ -37,6 +43,7 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
     """An OpenAPI 3.1 document."""
     operations = list(operations)
     told = [kind for operation in operations for kind in (operation.body, operation.answer)]
+    told = [kind.event if isinstance(kind, Stream) else kind for kind in told]
     types = [kind for kind in told if kind is not None and not isinstance(kind, str)]
     types += [dialect.answer for dialect in refusals.ALL]
     schemas, components = msgspec.json.schema_components(
@@ -79,7 +86,10 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
 
 def _operation(operation: Operation, path: str, schema_of: dict[int, Any]) -> dict[str, Any]:
     answered: dict[str, Any] = {"description": "The answer."}
-    if isinstance(operation.answer, str):
+    if isinstance(operation.answer, Stream):
+        answered["description"] = "Events, one after the other; this is one."
+        answered["content"] = {"text/event-stream": {"schema": _event(schema_of, operation.answer)}}
+    elif isinstance(operation.answer, str):
         answered["content"] = {operation.answer: {"schema": {"type": "string"}}}
     else:
         answered["content"] = _json(schema_of[id(operation.answer)])
@@ -98,6 +108,14 @@ def _operation(operation: Operation, path: str, schema_of: dict[int, Any]) -> di
     if operation.body is not None:
         told["requestBody"] = {"required": True, "content": _json(schema_of[id(operation.body)])}
     return told
+
+
+def _event(schema_of: dict[int, Any], stream: Stream) -> dict[str, Any]:
+    """An event as its fields are in the stream. OpenAPI before 3.2 has no word for what a stream
+    consists of, and tools take the schema for that of each event."""
+    schema = schema_of[id(stream.event)]
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+    return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
 def _json(schema: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from embedsvc import __version__
 from embedsvc.activity import Activity, compare, read
+from embedsvc.http.openapi import Stream
 from embedsvc.instances.registry import Registry
 from embedsvc.metrics import Metrics
 from embedsvc.routes.endpoint import Endpoint
@@ -82,4 +83,4 @@ async def watch(request: Request) -> Response:
     return Events(request, state.pulse.events())
 
 
-routes = [Endpoint("GET", "/v1/activity", watch, answer="text/event-stream")]
+routes = [Endpoint("GET", "/v1/activity", watch, answer=Stream(Now))]

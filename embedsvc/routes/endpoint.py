@@ -25,8 +25,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Endpoint(Route):
     """One method of one path.
 
-    `body` is the type of the JSON it takes, None for none; `answer` that of what it gives, or the
-    media type of an answer that is no JSON.
+    `body` is the type of the JSON it takes, None for none; `answer` that of what it gives, the
+    `Stream` of its events, or the media type of an answer that is no JSON.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from embedsvc.cards import Card
 from embedsvc.errors import BadRequest, SetupError
+from embedsvc.http.openapi import Stream
 from embedsvc.instances.instance import Instance
 from embedsvc.instances.registry import Registry
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
@@ -113,7 +114,7 @@ async def state(request: Request) -> Response:
 routes = [
     Endpoint("POST", "/instance", create_instance, body=CreateBody, answer=Command),
     Endpoint("POST", "/place_instance", place_instance, body=PlaceBody, answer=Command),
-    Endpoint("GET", "/instance/await", await_instance, answer="text/event-stream"),
+    Endpoint("GET", "/instance/await", await_instance, answer=Stream(dict[str, Any])),
     Endpoint("GET", "/instance/{id:uuid}", get_instance, answer=dict[str, Any]),
     Endpoint("DELETE", "/instance/{id:uuid}", delete_instance, answer=Command),
     Endpoint("GET", "/state", state, answer=dict[str, Any]),

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc.errors import BadRequest, CardsError
+from embedsvc.http.openapi import Stream
 from embedsvc.instances.instance import Instance, State
 from embedsvc.instances.registry import Registry
 from embedsvc.instances.reloading import Changes, reload
@@ -107,7 +108,7 @@ async def watch_instance(request: Request) -> Response:
 routes = [
     Endpoint("POST", "/v1/instances", create_instance, body=CreateBody, answer=InstanceAnswer),
     Endpoint("GET", "/v1/instances", list_instances, answer=InstanceList),
-    Endpoint("GET", "/v1/instances/{id}/events", watch_instance, answer="text/event-stream"),
+    Endpoint("GET", "/v1/instances/{id}/events", watch_instance, answer=Stream(InstanceAnswer)),
     Endpoint("GET", "/v1/instances/{id}", get_instance, answer=InstanceAnswer),
     Endpoint("DELETE", "/v1/instances/{id}", delete_instance, answer=InstanceAnswer),
     Endpoint("POST", "/v1/reload", reload_cards, answer=Changes),
