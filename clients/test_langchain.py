@@ -1,6 +1,11 @@
 """LangChain: as it is by default (token ids), with texts, on Azure's paths, and through Ollama."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +16,7 @@ from langchain_openai import AzureOpenAIEmbeddings, OpenAIEmbeddings
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
-from clients.conftest import MODEL
+from clients.conftest import MODEL, ROOT
 
 DOCUMENTS = [("a cat", 3), ("a kitten", 600), ("the central bank", 4), ("interest rates", 700)]
 WAYS: list[dict[str, Any]] = [{}, {"check_embedding_ctx_length": False}, {"chunk_size": 4}]
@@ -56,6 +61,30 @@ def test_a_document_longer_than_openai_takes(server: str) -> None:
     )
     with pytest.raises(openai.BadRequestError, match="maximum context length is 8191 tokens"):
         client.embed_documents(["the cat sat on the mat and the dog did not. " * 2000])
+
+
+@pytest.mark.parametrize("way", ["default", "texts", "copied"])
+def test_without_the_internet(server: str, tmp_path: Path, way: str) -> None:
+    """By default it fails, with the message on the page; as the page says, it does not."""
+    folder = Path(os.environ["TIKTOKEN_CACHE_DIR"]) if way == "copied" else tmp_path
+    options = ", check_embedding_ctx_length=False" if way == "texts" else ""
+    code = (
+        "from langchain_openai import OpenAIEmbeddings\n"
+        f"made = OpenAIEmbeddings(model='{MODEL}', base_url='{server}/v1', api_key='n'{options})\n"
+        "assert len(made.embed_query('a cat')) == 384\n"
+    )
+    nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "TIKTOKEN_CACHE_DIR": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | nowhere, capture_output=True, text=True
+    )
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    message = re.search(r"^### LangChain: `(.+)`$", page, re.MULTILINE)
+    assert message
+    assert (done.returncode == 0) == (way != "default"), done.stderr
+    assert (message[1] in done.stderr) == (way == "default")
+    assert {file.name for file in Path(os.environ["TIKTOKEN_CACHE_DIR"]).iterdir()} == {
+        next(iter(re.findall(r"`([0-9a-f]{40})`", (ROOT / "docs" / "langchain.md").read_text())))
+    }
 
 
 class Standard(EmbeddingsIntegrationTests):
