@@ -91,7 +91,7 @@ lock: $(VENV)/lock/bin/uv
 	$(LOCK) --group pyproject.toml:browser $(ARGS) --output-file requirements/browser.txt
 
 clean:
-	rm -rf .venv* dist clients/node/node_modules .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv* dist embedsvc/ops/native/kernels.so clients/node/node_modules .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find embedsvc tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up in three steps; a file in .venv marks each as done.

@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.programs import program
 
+KERNELS = "embedsvc/ops/native/kernels.so"
 SAYS = """#!/bin/sh
 echo "$(basename "$0")" "$@"
 echo "EMBEDSVC_PORT=$EMBEDSVC_PORT HOST=$HOST PORT=$PORT ARGS=$ARGS"
@@ -66,6 +67,17 @@ def test_what_is_said_to_make_is_handed_on(checkout: Path) -> None:
     assert (
         make(checkout, "serve", *every)[0] == "embedsvc serve --host ::1 --port 0 --backend numpy"
     )
+
+
+def test_clean_leaves_what_came_from_git(checkout: Path) -> None:
+    before = {path for path in checkout.rglob("*") if ".venv" not in path.parts}
+    for made in ("dist/a.whl", ".pytest_cache/x", "embedsvc/__pycache__/a.pyc", KERNELS):
+        (checkout / made).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / made).touch()
+    (checkout / "tests").mkdir()
+    make(checkout, "clean")
+    left = {path for path in checkout.rglob("*") if path.is_file()}
+    assert left == {path for path in before if path.is_file()}
 
 
 def test_arguments_for_tests_do_not_reach_the_server_that_they_start(checkout: Path) -> None:

@@ -119,6 +119,38 @@ def test_without_a_compiler_the_wheel_is_one_of_any_platform(
     assert names_in(pure) == names_in(wheel) - {KERNELS}
 
 
+def test_a_newer_wheel_replaces_an_older_and_uninstalling_leaves_nothing(
+    checkout: Path, wheel: Path, sdist: Path, tmp_path: Path
+) -> None:
+    """The newer one is built without a compiler, so the older one's kernels have to go."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.glob("embedsvc-*")
+    pyproject = source / "pyproject.toml"
+    said = pyproject.read_text()
+    version = re.search(r'^version = "(.+)"', said, re.MULTILINE)
+    assert version
+    pyproject.write_text(said.replace(version[0], 'version = "99.1"'))
+    build = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    python = checkout / ".venv/bin/python"
+    run(python, *build, "--wheel-dir", tmp_path, source, cwd=tmp_path, CC="no-such-compiler")
+    (newer,) = tmp_path.glob("*.whl")
+
+    run(sys._base_executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    commands = tmp_path / "venv/bin"
+    before = {path for path in (tmp_path / "venv").rglob("*") if "__pycache__" not in path.parts}
+    pip = (commands / "python", "-m", "pip")
+    run(*pip, "install", "--quiet", "--no-deps", wheel, cwd=tmp_path)
+    assert list((tmp_path / "venv").rglob("kernels.so"))
+    run(*pip, "install", "--quiet", "--no-deps", "--upgrade", newer, cwd=tmp_path)
+    assert (commands / "embedsvc").exists()
+    assert "Version: 99.1" in run(*pip, "show", "embedsvc", cwd=tmp_path)
+    assert not list((tmp_path / "venv").rglob("kernels.so"))
+    run(*pip, "uninstall", "--quiet", "--yes", "embedsvc", cwd=tmp_path)
+    left = {path for path in (tmp_path / "venv").rglob("*") if "__pycache__" not in path.parts}
+    assert left == before
+
+
 @pytest.fixture(scope="session")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The command, in an environment with the wheel, what it asks for, and the default model."""
