@@ -186,7 +186,7 @@ def test_no_entry_grows_with_what_a_client_sends(
     def fails(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
         raise ValueError("x" * 100_000 + "\x9b31m\u202e")
 
-    def deep(*_: object, depth: int = 300) -> None:
+    def deep(*_: object, depth: int = 300, **__: object) -> None:
         if depth:
             deep(depth=depth - 1)
         raise LookupError("y" * 100_000)
