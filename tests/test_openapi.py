@@ -81,6 +81,19 @@ def test_events_are_what_is_described(client: TestClient, api: dict) -> None:
         strictly(data.encode(), kind)
 
 
+def test_parameters_of_a_query_are_described(client: TestClient, api: dict) -> None:
+    told = {p["name"]: p for p in api["paths"]["/instance/await"]["get"]["parameters"]}
+    assert {name: p["required"] for name, p in told.items()} == {
+        "model_id": True,
+        "timeout_seconds": False,
+    }
+    assert told["timeout_seconds"]["schema"]["maximum"] == 300
+    (model,) = api["paths"]["/v1/instances"]["get"]["parameters"]
+    assert (model["name"], model["in"], model["required"]) == ("model", "query", False)
+    assert client.get("/v1/instances?model=embed").json()["data"]
+    assert client.get("/instance/await").status_code == 400
+
+
 def test_bounds_that_are_fixed_are_described(api: dict) -> None:
     schemas = api["components"]["schemas"]
     for name in ("EmbeddingBody", "embedsvc.routes.cohere.EmbedBody"):

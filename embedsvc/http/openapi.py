@@ -36,6 +36,7 @@ class Operation(Protocol):
     path: str
     summary: str
     body: Any
+    query: Any
     answer: Any
 
 
@@ -99,12 +100,22 @@ def _operation(operation: Operation, path: str, schema_of: dict[int, Any]) -> di
         "responses": {"200": answered}
         | {status: {"$ref": f"#/components/responses/{dialect}-{status}"} for status in REFUSALS},
     }
-    names = re.findall(r"{(\w+)}", path)
-    if names:
-        told["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in names
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", path)
+    ]
+    if operation.query is not None:
+        parameters += [
+            {
+                "name": field.name,
+                "in": "query",
+                "required": field.required,
+                "schema": msgspec.json.schema(field.type),
+            }
+            for field in msgspec.structs.fields(operation.query)
         ]
+    if parameters:
+        told["parameters"] = parameters
     if operation.body is not None:
         told["requestBody"] = {"required": True, "content": _json(schema_of[id(operation.body)])}
     return told

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from embedsvc.bounds import CHUNKS, DIMENSIONS
+from embedsvc.bounds import CHUNKS, DIMENSIONS, PROMPT_CHARACTERS
 from embedsvc.cards import Truncate
 from embedsvc.errors import BadRequest
 from embedsvc.http.json_body import (
@@ -62,7 +62,13 @@ class DeploymentBody(msgspec.Struct, kw_only=True):
     dimensions: Dimensions | None = None
     input_type: Annotated[Choice | None, Meta(description="query, document, passage, ...")] = None
     prompt_name: Annotated[Choice | None, Meta(description="One of the model's prompts.")] = None
-    prompt: Annotated[str | None, Meta(description="A text to put before each input.")] = None
+    prompt: Annotated[
+        str | None,
+        Meta(
+            description="A text to put before each input.",
+            extra_json_schema={"maxLength": PROMPT_CHARACTERS},
+        ),
+    ] = None
     truncate: Annotated[
         Truncate | bool | None, Meta(description="What to do with inputs that are too long.")
     ] = None

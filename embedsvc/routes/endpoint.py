@@ -25,12 +25,20 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Endpoint(Route):
     """One method of one path.
 
-    `body` is the type of the JSON it takes, None for none; `answer` that of what it gives, the
-    `Stream` of its events, or the media type of an answer that is no JSON.
+    `body` is the type of the JSON it takes, `query` that of its parameters, None for none;
+    `answer` that of what it gives, the `Stream` of its events, or the media type of an answer that
+    is no JSON.
     """
 
     def __init__(
-        self, method: str, path: str, handler: Handler, *, body: Any = None, answer: Any
+        self,
+        method: str,
+        path: str,
+        handler: Handler,
+        *,
+        body: Any = None,
+        query: Any = None,
+        answer: Any,
     ) -> None:
         super().__init__(path, handler, methods=[method])
         self.method = method
@@ -38,6 +46,7 @@ class Endpoint(Route):
         self.handler = handler
         self.summary = (handler.__doc__ or "").partition(": ")[2].strip()
         self.body = body
+        self.query = query
         self.answer = answer
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

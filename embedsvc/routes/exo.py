@@ -5,11 +5,12 @@ exo answers commands before they are done; its instances span machines, here the
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import msgspec
 import orjson
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,6 +21,7 @@ from embedsvc.instances.instance import Instance
 from embedsvc.instances.registry import Registry
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.routes.events import Events
+from embedsvc.texts.requests import ModelName
 
 MOST_SECONDS = 300.0
 DEEPEST = 4
@@ -38,14 +40,20 @@ RUNNER = {
 class PlaceBody(msgspec.Struct):
     """How it is spread over machines (`sharding`, `min_nodes`, ...) means nothing here."""
 
-    model_id: str
+    model_id: ModelName
+
+
+class AwaitQuery(msgspec.Struct):
+    model_id: ModelName
+    timeout_seconds: Annotated[float, Meta(ge=0, le=MOST_SECONDS)] = 0.0
+    """0 is no limit."""
 
 
 class CreateBody(msgspec.Struct):
     """`instance` as exo's previews give it; some clients send `model_id` in it, or alone."""
 
     instance: dict[str, Any] | None = None
-    model_id: str | None = None
+    model_id: ModelName | None = None
 
 
 class Command(msgspec.Struct):
@@ -114,7 +122,9 @@ async def state(request: Request) -> Response:
 routes = [
     Endpoint("POST", "/instance", create_instance, body=CreateBody, answer=Command),
     Endpoint("POST", "/place_instance", place_instance, body=PlaceBody, answer=Command),
-    Endpoint("GET", "/instance/await", await_instance, answer=Stream(dict[str, Any])),
+    Endpoint(
+        "GET", "/instance/await", await_instance, query=AwaitQuery, answer=Stream(dict[str, Any])
+    ),
     Endpoint("GET", "/instance/{id:uuid}", get_instance, answer=dict[str, Any]),
     Endpoint("DELETE", "/instance/{id:uuid}", delete_instance, answer=Command),
     Endpoint("GET", "/state", state, answer=dict[str, Any]),

@@ -16,17 +16,22 @@ from embedsvc.instances.reloading import Changes, reload
 from embedsvc.quantities import read_keep_alive
 from embedsvc.routes.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.routes.events import Events
+from embedsvc.texts.requests import ModelName
 
 
 class CreateBody(msgspec.Struct):
     """What it does not say is as the model's card or the server says."""
 
-    model: Annotated[str, Meta(min_length=1, description="A model; see --allow-ad-hoc for others.")]
+    model: ModelName
     keep_alive: Annotated[
         float | str | None,
         Meta(description='How long without requests: seconds, or "10m"; -1 is for ever.'),
     ] = None
     pin: Annotated[bool | None, Meta(description="Whether it is only unloaded by request.")] = None
+
+
+class ListQuery(msgspec.Struct):
+    model: ModelName | msgspec.UnsetType = msgspec.UNSET
 
 
 class Progress(msgspec.Struct):
@@ -107,7 +112,7 @@ async def watch_instance(request: Request) -> Response:
 
 routes = [
     Endpoint("POST", "/v1/instances", create_instance, body=CreateBody, answer=InstanceAnswer),
-    Endpoint("GET", "/v1/instances", list_instances, answer=InstanceList),
+    Endpoint("GET", "/v1/instances", list_instances, query=ListQuery, answer=InstanceList),
     Endpoint("GET", "/v1/instances/{id}/events", watch_instance, answer=Stream(InstanceAnswer)),
     Endpoint("GET", "/v1/instances/{id}", get_instance, answer=InstanceAnswer),
     Endpoint("DELETE", "/v1/instances/{id}", delete_instance, answer=InstanceAnswer),

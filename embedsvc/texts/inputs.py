@@ -10,6 +10,7 @@ from embedsvc.bounds import REQUEST_CHARACTERS, TEXT_CHARACTERS, TOKEN_CHARACTER
 from embedsvc.cards import TokenIdsMeaning
 from embedsvc.errors import BadRequest, NoTokens, TooManyTokens
 from embedsvc.ops.base import TokenIds
+from embedsvc.plain import shown
 from embedsvc.texts.late_chunking import Chunk, span
 from embedsvc.texts.long_text import LongText, read_parts, read_whole
 from embedsvc.texts.pieces import PIECE
@@ -163,7 +164,9 @@ def _text(reading: Reading, name: str, value: Input) -> LongText:
     try:
         return LongText(name, decode(value), reading.prompt, len(value))
     except KeyError as error:
-        raise BadRequest(f"Invalid '{name}': {error} is not a token id of cl100k_base.") from None
+        raise BadRequest(
+            f"Invalid '{name}': {shown(str(error))} is not a token id of cl100k_base."
+        ) from None
 
 
 def _model_ids(tokenizer: Tokenizer, reading: Reading, name: str, value: Input) -> Fitted:
@@ -180,7 +183,7 @@ def _model_ids(tokenizer: Tokenizer, reading: Reading, name: str, value: Input) 
     for token in value:
         if not 0 <= int(token) < tokenizer.vocabulary:
             raise BadRequest(
-                f"Invalid '{name}': {token} is not a token id of this model, "
+                f"Invalid '{name}': {shown(str(token))} is not a token id of this model, "
                 f"which has {tokenizer.vocabulary}."
             )
     ids = np.array(value, dtype=np.int32)

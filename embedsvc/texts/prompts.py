@@ -10,6 +10,7 @@ from embedsvc.bounds import PROMPT_CHARACTERS
 from embedsvc.cards import Card, Cards, Prompts
 from embedsvc.errors import BadRequest
 from embedsvc.names import spelled
+from embedsvc.plain import shown
 from embedsvc.texts.requests import EmbeddingRequest
 
 KINDS = (
@@ -96,4 +97,4 @@ def _named(prompts: Prompts, field: str, name: str) -> str:
     if name in SAME:
         return ""
     names = sorted(SAME.keys() | prompts.keys())
-    raise BadRequest(f"Invalid value for '{field}' = {name}. Supported values: {names}.")
+    raise BadRequest(f"Invalid value for '{field}' = {shown(name)}. Supported values: {names}.")
