@@ -20,13 +20,12 @@ def check(
     wrong = f"Invalid value for '{field}' = {dimensions}."
     if dimensions < 1:
         raise BadRequest(f"{wrong} Must be greater than 0.")
-    if dimensions > native:
-        raise BadRequest(f"{wrong} Must be less than or equal to {native}.")
     if not sizes:
         raise BadRequest(
             f"This model does not support specifying dimensions. Its vectors have {native}."
         )
-    raise BadRequest(f"{wrong} Supported values: {sorted({*sizes, native})}.")
+    most = f" Must be less than or equal to {native}." if dimensions > native else ""
+    raise BadRequest(f"{wrong}{most} Supported values: {sorted({*sizes, native})}.")
 
 
 def cut(

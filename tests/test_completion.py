@@ -1,6 +1,8 @@
 """Completion, as the shells do it that are here: bash everywhere, zsh and fish in CI."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,10 @@ CASES = [
     ("service ins", {"install"}),
     ("service install --dr", {"--dry-run", "--drain-seconds"}),
     ("completion ", {"bash", "zsh", "fish"}),
+    ("serve --backend n", {"native", "numpy"}),
+    ("verify min", {"minilm-one", "minilm-two"}),
+    ("similarity --model ot", {"other"}),
+    ("load --url x minilm-t", {"minilm-two"}),
 ]
 REPLY = """
 source {file}; COMP_WORDS=({words}); COMP_CWORD={at}; _embedsvc
@@ -38,6 +44,8 @@ def test_a_shell_completes(
 ) -> None:
     program(shell)
     assert main(["completion", shell]) == 0
+    cards = [f"[models.{name}]\npath = 'x'\n" for name in ("minilm-one", "minilm-two", "other")]
+    (tmp_path / "models.toml").write_text("".join(cards))
     file = tmp_path / "script"
     file.write_text(capsys.readouterr().out)
     line = f"embedsvc {typed}"
@@ -45,7 +53,14 @@ def test_a_shell_completes(
     *command, code = SHELLS[shell]
     quoted = " ".join(f"'{word}'" for word in words)
     code = code.format(file=file, words=quoted, at=len(words) - 1, line=line)
-    done = subprocess.run([*command, code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [*command, code],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert not done.stderr
     found = {said.split("\t")[0] for said in done.stdout.splitlines()}
     # zsh leaves it to its own completion to drop what does not begin as typed.

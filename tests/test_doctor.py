@@ -159,6 +159,20 @@ def test_nothing_is_downloaded(doctor: Doctor) -> None:
     assert "WRONG  half: model `half`: " in done.stdout
 
 
+def test_of_many_models_that_are_not_here_a_few_are_named(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(doctor.home / "hub"))
+    cards = [f"[models.m{number}]\nrepo = 'no-org/m{number}'\n" for number in range(40)]
+    doctor.cards.write_text("".join(cards))
+    line = doctor.line("to download")
+    assert line == (
+        "note   to download: 40, each when it is first asked for: "
+        "m0, m1, m2 and 37 more, which `embedsvc models` lists"
+    )
+    assert all(len(line) < 200 for line in doctor.lines())
+
+
 # --- the rest --------------------------------------------------------------------------------
 
 

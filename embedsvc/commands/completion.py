@@ -30,6 +30,9 @@ _embedsvc() {
 complete -o default -F _embedsvc embedsvc
 """
 """Where there are no words, it completes files."""
+BASH_MODELS = '$("${COMP_WORDS[0]}" models --names 2>/dev/null)'
+FISH_MODELS = "(embedsvc models --names 2>/dev/null)"
+"""Asked for when they are needed, since which cards there are depends on the folder."""
 ZSH = "autoload -Uz bashcompinit && bashcompinit\n"
 
 
@@ -59,10 +62,11 @@ def _bash(commands: list[Command]) -> str:
         at = "".join(f" {name}" for name in path)
         known: list[str] = []
         for action in actions(parser):
-            known += action.option_strings or _choices(action)
+            choices = BASH_MODELS if _names_model(action) else " ".join(_choices(action))
+            known += action.option_strings or [choices]
             if action.option_strings and action.nargs != 0:
                 names = "|".join(f'"{at} {option}"' for option in action.option_strings)
-                values.append(f'        {names}) known="{" ".join(_choices(action))}" ;;')
+                values.append(f'        {names}) known="{choices}" ;;')
         words.append(f'            "{at}") known="{" ".join(known)}" ;;')
     paths = "|".join(
         f'"{"".join(f" {name}" for name in command.path)}"' for command in commands[1:]
@@ -76,7 +80,7 @@ def _fish(commands: list[Command]) -> str:
         if path:
             lines.append(_line(path[:-1], f"-f -a {path[-1]} -d {_quoted(text)}"))
         for action in actions(parser):
-            choices = " ".join(_choices(action))
+            choices = FISH_MODELS if _names_model(action) else " ".join(_choices(action))
             said = f"-d {_quoted(action.help or '')}"
             if action.option_strings:
                 names = " ".join(
@@ -109,7 +113,12 @@ def _commands(
 
 
 def _choices(action: argparse.Action) -> list[str]:
-    return [str(choice) for choice in action.choices or ()]
+    """What it may be; a setting's option says it apart, as it refuses the rest in its own words."""
+    return [str(choice) for choice in action.choices or vars(action).get("completes", ())]
+
+
+def _names_model(action: argparse.Action) -> bool:
+    return action.dest == "model"
 
 
 def _zsh(commands: list[Command]) -> str:

@@ -12,17 +12,22 @@ from embedsvc.instances.memory import in_words
 EXAMPLES = """\
   embedsvc models
   embedsvc models --models ./models.toml
+  embedsvc models --names
 """
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     add_cards(parser)
+    parser.add_argument("--names", action="store_true", help="their ids alone, for programs")
 
 
 def run(given: argparse.Namespace) -> int:
     """Print a line for each. Raises `CardsError`."""
     cards = cards_of(given.models).by_id.values()
+    if given.names:
+        print("\n".join(card.id for card in cards))
+        return 0
     write_table(("model", "on disk", "size", "from"), [(card.id, *_here(card)) for card in cards])
     return 0
 

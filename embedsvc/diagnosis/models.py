@@ -14,6 +14,9 @@ from embedsvc.errors import CardsError, CheckpointError
 from embedsvc.plan import make_plan
 from embedsvc.texts.tokenizer import open_tokenizer
 
+NAMED = 3
+"""Models that are named of many."""
+
 
 def models(file: Path | None) -> Iterator[Finding]:
     """The cards file that a server would take, and each of its cards."""
@@ -37,7 +40,9 @@ def models(file: Path | None) -> Iterator[Finding]:
             continue
         yield _checkpoint(card, folder)
     if absent:
-        seen = f"{len(absent)}, each when it is first asked for: {', '.join(absent)}"
+        first, more = absent[:NAMED], len(absent) - NAMED
+        others = f" and {more} more, which `embedsvc models` lists" if more > 0 else ""
+        seen = f"{len(absent)}, each when it is first asked for: {', '.join(first)}{others}"
         yield note("to download", seen)
 
 
