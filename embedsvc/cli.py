@@ -1,6 +1,7 @@
 """The command line."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ An OpenAI-compatible embedding server for one machine. `embedsvc COMMAND --help`
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `embedsvc`; the exit code is one of `errors.EXITS`."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    output: Any = sys.stdout
+    if isinstance(output, io.TextIOWrapper):  # whose encoding may lack some characters
+        output.reconfigure(errors="backslashreplace")
     given = _parser(arguments).parse_args(arguments)
     try:
         code: int = _command(given.command).run(given)
@@ -53,11 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read what it prints has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_output()
         return EXIT_PIPE
     except SetupError as error:
         print(f"embedsvc: {_in_lines(str(error))}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # what it prints to is full, or a file went away
+        print(f"embedsvc: {_in_lines(str(error))}", file=sys.stderr)
+        _end_output()
+        return 1
+
+
+def _end_output() -> None:
+    """Have Python not try again, when it ends, what could not be printed."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _in_lines(text: str) -> str:

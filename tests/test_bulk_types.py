@@ -13,6 +13,7 @@ import pytest
 
 from embedsvc.bulk.outputs import OUTPUTS
 from embedsvc.bulk.rows import Columns
+from embedsvc.errors import BulkError
 from tests.test_bulk_run import Fake, go
 
 YEAR = 366 * 86_400
@@ -187,6 +188,27 @@ def test_a_dictionary_is_not_written_with_every_row(tmp_path: Path) -> None:
     )
     assert max(sizes) < 100_000
     assert pq.read_table(tmp_path / "out.parquet")["word"].to_pylist() == some.to_pylist()
+
+
+def test_types_in_types_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedsvc.bulk.inputs.parquet.DEEPEST", 30)  # pyarrow has one now, at 100
+    kind = pa.int8()
+    for _ in range(30):
+        kind = pa.struct([("a", kind)])
+    pq.write_table(pa.table({"text": ["x"], "deep": pa.nulls(1, kind)}), tmp_path / "in.parquet")
+    with pytest.raises(BulkError, match=r"in\.parquet: column `deep`: types 30 deep or more"):
+        go(Fake(), tmp_path / "out.jsonl", tmp_path / "in.parquet", columns=Columns(keep=("deep",)))
+    go(Fake(), tmp_path / "out.jsonl", tmp_path / "in.parquet")
+
+
+def test_a_text_without_end_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedsvc.bulk.rows.LONGEST_TEXT", 1 << 20)
+    texts = ["x" * (1 << 20), "y" * ((1 << 20) + 1), "z"]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet")
+    assert go(Fake(), tmp_path / "out.npy", tmp_path / "in.parquet").after.rows == 2
+    bad = json.loads((tmp_path / "out.npy.rejects.jsonl").read_text())
+    assert (bad["line"], bad["reason"]) == (2, "`text` is longer than 1 Mi characters")
+    assert bad["row"] == {"text": "y" * 2000}
 
 
 @pytest.mark.parametrize(

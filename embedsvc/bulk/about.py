@@ -1,12 +1,13 @@
 """What an output is: by which model, and what was asked of it beside the texts."""
 
 import base64
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.bulk.dtypes import Stored
+from embedsvc.bulk.dtypes import Stored, store
 from embedsvc.cards import Truncate
 from embedsvc.texts.requests import Chunking, EmbeddingRequest
 
@@ -52,6 +53,18 @@ class About(msgspec.Struct, frozen=True):
     dtype: Stored
     how: How = How()
     rows: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dimensions < 1 or self.rows < 0:
+            raise ValueError("sizes that cannot be")
+        vector = read_fingerprint(self.fingerprint)
+        if vector.shape != (self.dimensions,) or not np.isfinite(vector).all() or not vector.any():
+            raise ValueError("a fingerprint that is none")
+
+    @property
+    def like(self) -> NDArray[Any]:
+        """No rows of vectors, in the width and the type in which they are stored."""
+        return store(np.empty((0, self.dimensions), np.float32), self.dtype)
 
     def is_by(self, probe: NDArray[np.float32]) -> bool:
         """Whether the model that made `probe`, its vector of `PROBE`, made this too."""

@@ -13,7 +13,7 @@ from embedsvc.bulk.dtypes import Stored, store
 from embedsvc.bulk.embedder import Embedder, probe
 from embedsvc.bulk.inputs.source import Format, Identity, Source, find_sources
 from embedsvc.bulk.outputs import output_for
-from embedsvc.bulk.outputs.files import beside, check_own_files, own_files, replacing
+from embedsvc.bulk.outputs.files import beside, check_own_files, own_files, remove, replacing
 from embedsvc.bulk.partial import Job, Partial, Record
 from embedsvc.bulk.pipeline import Embedding, Finished, Pipeline, Totals
 from embedsvc.bulk.progress import Progress
@@ -134,7 +134,7 @@ class Run:
         self._output.finish(self._plan.output, self._data, about)
         rejects = beside(self._plan.output, "rejects.jsonl")
         if not self._partial.state.rejected:
-            rejects.unlink(missing_ok=True)
+            remove(rejects)
             return
         with replacing(rejects) as file:
             for record in self._partial.records():

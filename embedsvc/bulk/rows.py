@@ -12,6 +12,8 @@ from embedsvc.bulk.arrow import json_form
 OWN = ("id", "text", "chunk", "start", "end", "embedding")
 """Columns of every output, which columns that are carried along cannot be called."""
 
+LONGEST_TEXT = 16 << 20
+"""Characters of a text; lines and files have no more bytes."""
 COLUMNS_TOLD, LONGEST_NAME, LONGEST_REASON = 50, 100, 2000
 """Of a reason: columns that are named, and characters of a name and in all."""
 
@@ -64,11 +66,14 @@ class Columns(msgspec.Struct, frozen=True):
         for name in (self.text, self.id):
             if name is not None and name not in record:
                 return Bad(file, line, missing_column(name, record), to_json(record), identity)
-        wrong = _wrong(record[self.text])
+        text = record[self.text]
+        wrong = _wrong(text)
         if wrong:
+            if isinstance(text, str):  # of what may be of any length
+                record = {**record, self.text: text[:LONGEST_REASON]}
             return Bad(file, line, f"`{self.text}` {wrong}", to_json(record), identity)
         kept = {name: record.get(name) for name in self.keep}
-        return Row(file, line, record[self.id] if self.id else number, record[self.text], kept)
+        return Row(file, line, record[self.id] if self.id else number, text, kept)
 
 
 def set_aside(row: Row, reason: str) -> Bad:
@@ -107,6 +112,8 @@ def _wrong(text: object) -> str | None:
             return "is null"
         case "":
             return "is empty"
+        case str() if len(text) > LONGEST_TEXT:
+            return f"is longer than {LONGEST_TEXT >> 20} Mi characters"
         case str():
             return None
         case bool():

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from embedsvc.bulk.dtypes import load
 from embedsvc.bulk.outputs.index import Index
+from embedsvc.errors import BulkError
 
 
 class Hit(NamedTuple):
@@ -20,18 +21,26 @@ class Hit(NamedTuple):
 def search(index: Index, query: NDArray[np.float32], k: int) -> list[Hit]:
     """The k best rows, the first in the output first where they are equal.
 
-    The output is read once from one end to the other, a block at a time.
+    The output is read once from one end to the other, a block at a time. Raises `BulkError` if it
+    is damaged.
     """
     query = query / np.float32(np.linalg.norm(query))
     scores, numbers = np.empty(0, np.float32), np.empty(0, np.int64)
     first = 0
     for block in _loaded(index):
-        cosines = block @ query / np.maximum(np.linalg.norm(block, axis=1), 1e-30)
+        with np.errstate(over="ignore", invalid="ignore"):
+            cosines = block @ query / np.maximum(np.linalg.norm(block, axis=1), 1e-30)
+        if not np.isfinite(cosines).all():
+            wrong = first + int(np.flatnonzero(~np.isfinite(cosines))[0]) + 1
+            raise BulkError(f"{index.path}: is damaged: vector {wrong} is not finite")
         scores = np.concatenate([scores, cosines])
         numbers = np.concatenate([numbers, np.arange(first, first + len(block))])
         best = np.argsort(-scores, kind="stable")[:k]
         scores, numbers = scores[best], numbers[best]
         first += len(block)
+    if first != index.about.rows:
+        count = index.about.rows
+        raise BulkError(f"{index.path}: is damaged: {first:,} vectors, and there were {count:,}")
     rows = index.rows(numbers.tolist())
     return [Hit(score, row) for score, row in zip(scores.tolist(), rows, strict=True)]
 

@@ -14,8 +14,9 @@ from embedsvc.bulk.outputs.files import beside
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import OWN, Columns
 from embedsvc.cards import Truncate
-from embedsvc.commands.source import add_source, add_vectors, open_source, run_loop
+from embedsvc.commands.source import add_source, add_vectors, check_arguments, open_source, run_loop
 from embedsvc.errors import CardsError
+from embedsvc.text_files import printable
 from embedsvc.texts.requests import Chunking
 
 EXAMPLES = """\
@@ -94,6 +95,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _plan(given: argparse.Namespace) -> Plan:
+    check_arguments(given)
     keep = tuple(name for name in given.keep.split(",") if name)
     for name in keep:
         if name in OWN:
@@ -128,7 +130,7 @@ def _told(plan: Plan, summary: Summary) -> str:
     seconds = totals.seconds or 1.0
     rates = f"{here / seconds:,.0f} rows/s, {totals.tokens / seconds:,.0f} tokens/s"
     lines = [
-        f"{plan.output}: {vectors}, by {about.model}",
+        f"{printable(plan.output)}: {vectors}, by {about.model}",
         f"  {here:,} rows in {totals.seconds:,.1f} s: {rates}",
     ]
     if before.items:
@@ -138,6 +140,6 @@ def _told(plan: Plan, summary: Summary) -> str:
     if totals.split:
         lines.append(f"  {totals.split:,} texts were embedded in parts")
     if after.rejected:
-        rejects = beside(plan.output, "rejects.jsonl")
+        rejects = printable(beside(plan.output, "rejects.jsonl"))
         lines.append(f"  {after.rejected:,} rows were set aside, in {rejects}")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """`embedsvc search`: the rows of an output that are nearest to a query."""
 
 import argparse
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 from embedsvc.bulk.about import About, How
 from embedsvc.bulk.embedder import Embedder, probe
 from embedsvc.bulk.outputs import output_for
-from embedsvc.bulk.rows import plain, to_json
+from embedsvc.bulk.rows import to_json
 from embedsvc.bulk.search import Hit, search
-from embedsvc.commands.source import add_source, open_source, run_loop
+from embedsvc.commands.source import add_source, check_arguments, open_source, run_loop
 from embedsvc.errors import BulkError, CardsError, RequestError
+from embedsvc.telemetry.logs import within_line
 from embedsvc.texts.prompts import SAME
 
 EXAMPLES = """\
@@ -39,11 +41,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print the best rows. Raises `SetupError`."""
+    check_arguments(given)
     if given.k < 1:
         raise CardsError(f"-k must be at least 1, not {given.k}")
-    if not given.index.exists():
+    output = output_for(given.index)
+    if not os.path.lexists(given.index):
         raise BulkError(f"{given.index} is not there")
-    index = output_for(given.index).open(given.index)
+    index = output.open(given.index)
     how = _how(index.about, given)
 
     async def embed() -> NDArray[np.float32]:
@@ -92,10 +96,15 @@ def _json(hit: Hit) -> str:
 
 
 def _line(hit: Hit) -> str:
-    identity, text = hit.row["id"], hit.row["text"]
-    said = " ".join(str(plain(text)).split())
-    line = f"{hit.score:7.4f}  {plain(identity)}  {said}"
+    identity, text = (_said(hit.row.get(name)) for name in ("id", "text"))
+    line = within_line(f"{hit.score:7.4f}  {identity}  {text}")
     if not sys.stdout.isatty():
         return line
     width = shutil.get_terminal_size().columns
     return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _said(value: object) -> str:
+    """A value on one line, as JSON has it; a string without its quotes."""
+    told = value if isinstance(value, str) else msgspec.json.decode(to_json(value))
+    return " ".join((told if isinstance(told, str) else to_json(told).decode()).split())

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.bulk.about import How
-from embedsvc.commands.source import add_source, add_vectors, open_source, run_loop
+from embedsvc.commands.source import add_source, add_vectors, check_arguments, open_source, run_loop
 from embedsvc.errors import BulkError, RequestError
+from embedsvc.telemetry.logs import within_line
 from embedsvc.text_files import read_text
 
 EXAMPLES = """\
@@ -18,6 +19,8 @@ EXAMPLES = """\
 """
 TEXTS = 64
 """Of one request."""
+MOST = 2048
+"""In all: each is compared with each."""
 WIDTH = 60
 """Characters of a text that are shown."""
 
@@ -35,9 +38,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print the matrix of cosines. Raises `SetupError`."""
+    check_arguments(given)
     texts: list[str] = [*given.texts, *(_lines(given.lines) if given.lines else [])]
     if len(texts) < 2 or not all(texts):
         raise BulkError("similarity needs two texts or more, and none of them empty")
+    if len(texts) > MOST:
+        raise BulkError(f"similarity compares {MOST:,} texts at most, and these are {len(texts):,}")
     how = How(given.input_type, given.prompt, dimensions=given.dimensions)
 
     async def embed() -> tuple[str, NDArray[np.float32]]:
@@ -60,6 +66,7 @@ def run(given: argparse.Namespace) -> int:
         return 0
     print("".join(f"{number:>7}" for number in range(1, len(texts) + 1)))
     for number, (text, row) in enumerate(zip(texts, cosines, strict=True), 1):
+        text = within_line(text)
         said = text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
         print("".join(f"{cosine:7.3f}" for cosine in row) + f"  {number} {said}")
     return 0

@@ -6,7 +6,7 @@ import os
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from embedsvc.bulk.embedder import Embedder
 from embedsvc.bulk.local import open_local
@@ -17,9 +17,12 @@ from embedsvc.commands.settings import HELP
 from embedsvc.errors import CardsError
 from embedsvc.process.loop import new_event_loop
 from embedsvc.settings import BackendChoice, read_settings
+from embedsvc.text_files import printable
 from embedsvc.texts.prompts import SAME
 
-CALLS = 4
+CALLS, MOST_CALLS = 4, 1024
+SEVERAL = ("files", "texts")
+"""Arguments that may be given more than once."""
 LOCAL = ("models", "backend")
 """Settings of the server that are options here, and may come from the environment."""
 Group = argparse._ArgumentGroup  # pyright: ignore[reportPrivateUsage] - it has no other name
@@ -61,6 +64,27 @@ def add_vectors(parser: argparse.ArgumentParser) -> Group:
     return group
 
 
+def check_arguments(given: argparse.Namespace) -> None:
+    """Raises `CardsError` if an argument, other than the name of a file, is no text."""
+    for name, value in vars(given).items():
+        several = isinstance(value, list)
+        texts = cast("list[Any]", value) if several else [value]
+        if several and name not in SEVERAL:  # what argparse makes of `--option=--`
+            option = f"--{name.replace('_', '-')}" if len(name) > 1 else f"-{name}"
+            raise CardsError(f"{option} cannot be --")
+        for text in texts:
+            if name != "files" and isinstance(text, str) and not _is_utf8(text):
+                raise CardsError(f"{printable(text)}: not UTF-8, as an argument must be")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def open_source(
     given: argparse.Namespace, model: str | None = None
 ) -> AbstractAsyncContextManager[Embedder]:
@@ -70,8 +94,10 @@ def open_source(
     if kind in SAME:
         raise CardsError(f"`{model}`: say the prompt by --input-type {kind}")
     if given.url is not None:
-        if given.parallel < 1:
-            raise CardsError(f"--parallel must be at least 1, not {given.parallel}")
+        if not 1 <= given.parallel <= MOST_CALLS:
+            raise CardsError(
+                f"--parallel must be at least 1 and at most {MOST_CALLS}, not {given.parallel}"
+            )
         key = key_of(given.api_key, given.url) or "none"
         return open_remote(url_of(given.url, "/v1"), key, model, given.parallel)
     settings = read_settings({name: getattr(given, name) for name in LOCAL}, os.environ)

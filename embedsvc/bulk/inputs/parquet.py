@@ -10,6 +10,8 @@ from embedsvc.errors import BulkError
 
 ROWS = 256
 """Decoded at a time."""
+DEEPEST = 100
+"""Lists and structs in each other."""
 
 
 def read(source: Source, columns: Columns) -> Generator[Item]:
@@ -20,7 +22,7 @@ def read(source: Source, columns: Columns) -> Generator[Item]:
     if source.path is None:
         raise BulkError("Parquet cannot be piped in: name the file")
     with open_parquet(source.path) as file:
-        _check(source, file.schema_arrow.names, columns)
+        _check(source, file.schema_arrow, columns)
         total = max(file.metadata.num_rows, 1)
         number = 0
         source.read = lambda: (source.bytes or 0) * number // total
@@ -33,12 +35,18 @@ def read(source: Source, columns: Columns) -> Generator[Item]:
             raise BulkError(f"{source.name}: after row {number}: {in_short(error)}") from None
 
 
-def _check(source: Source, names: list[str], columns: Columns) -> None:
+def _check(source: Source, schema: Any, columns: Columns) -> None:
+    names: list[str] = schema.names
     for name in columns.names:
         if name not in names:
             raise BulkError(f"{source.name}: {missing_column(name, names)}")
         if names.count(name) > 1:
             raise BulkError(f"{source.name}: two columns are called `{name}`")
+        level = [schema.field(name).type]
+        for _ in range(DEEPEST):
+            level = [kind.field(i).type for kind in level for i in range(kind.num_fields)]
+        if level:
+            raise BulkError(f"{source.name}: column `{name}`: types {DEEPEST} deep or more")
 
 
 def _records(batch: Any, columns: Columns) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ import msgspec
 
 from embedsvc.bulk.about import About
 from embedsvc.errors import BulkError
+from embedsvc.text_files import read_text
 
 BESIDE = ("partial", "rejects.jsonl", "rows.jsonl", "about.json")
 """What a run may write beside its output."""
@@ -85,16 +86,20 @@ def write_about(path: Path, about: About) -> None:
 
 def read_about(path: Path) -> About:
     """What `write_about` wrote. Raises `BulkError`."""
-    file = beside(path, "about.json")
-    try:
-        return decode_about(path, file.read_bytes())
-    except OSError as error:
-        raise BulkError(f"{file}: {error.strerror}") from None
+    return decode_about(path, read_text(beside(path, "about.json"), BulkError).encode())
 
 
 def decode_about(path: Path, written: bytes | None) -> About:
     """What is written in, or beside, an output. Raises `BulkError`."""
     try:
         return msgspec.json.decode(written or b"", type=About)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):  # among them msgspec's
         raise BulkError(f"{path}: is no output of embedsvc embed") from None
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it is there. Raises `BulkError`."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise BulkError(f"{path}: {error.strerror}") from None

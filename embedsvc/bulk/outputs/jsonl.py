@@ -1,7 +1,7 @@
 """JSON Lines: `{"id": 1, "text": "", "embedding": []}`, with out.jsonl.about.json beside it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from embedsvc.bulk.about import About
 from embedsvc.bulk.outputs.files import read_about, replacing, write_about
 from embedsvc.bulk.rows import to_json
 from embedsvc.errors import BulkError
+from embedsvc.text_files import lines_of
 
 ROWS = 1024
 """Read back at a time."""
+MAX_LINE_BYTES = 64 << 20
+"""Of what is read back: the longest text, what is kept beside it, and its vector."""
 
 
 class _Vector(msgspec.Struct):
@@ -43,29 +46,54 @@ class JsonlIndex:
     """See `Index`."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.about = read_about(path)
-        self._path = path
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         decoder = msgspec.json.Decoder(_Vector)
-        with self._path.open("rb") as file:
-            try:
-                while lines := list(islice(file, ROWS)):
-                    yield np.array([decoder.decode(line).embedding for line in lines], np.float32)
-            except (msgspec.MsgspecError, ValueError) as error:
-                raise BulkError(f"{self._path}: {error}") from None
+        vectors: list[NDArray[np.float32]] = []
+        width = self.about.like.shape[1]
+        with reading(self.path) as lines, np.errstate(over="ignore"):  # what is infinite is refused
+            for line in lines:
+                vector = np.array(decoder.decode(line).embedding, np.float32)
+                if vector.shape != (width,):
+                    raise ValueError(f"a vector of {len(vector)}, not {width}")
+                vectors.append(vector)
+                if len(vectors) == ROWS:
+                    yield np.stack(vectors)
+                    vectors.clear()
+        if vectors:
+            yield np.stack(vectors)
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        return pick(self._path, numbers)
+        return pick(self.path, numbers)
+
+
+@contextmanager
+def reading(path: Path) -> Generator[Iterator[bytes]]:
+    """A file's lines, of at most `MAX_LINE_BYTES`.
+
+    Raises `BulkError` for what goes wrong, and in place of `ValueError`.
+    """
+    try:
+        with path.open("rb") as file:
+            yield (line or b"" for line in lines_of(file, MAX_LINE_BYTES))
+    except OSError as error:
+        raise BulkError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # among them msgspec's
+        raise BulkError(f"{path}: is damaged: {error}") from None
 
 
 def pick(path: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """The objects on lines of these numbers, from 0, without their vectors."""
+    """The objects on lines of these numbers, from 0, without their vectors. Raises `BulkError`."""
     wanted = set(numbers)
     found: dict[int, dict[str, Any]] = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file):
+    with reading(path) as lines:
+        for number, line in enumerate(lines):
             if number in wanted:
-                found[number] = msgspec.json.decode(line)
-                found[number].pop("embedding", None)
+                row = msgspec.json.decode(line, type=dict[str, Any])
+                row.pop("embedding", None)
+                found[number] = row
+        if missing := wanted - found.keys():
+            raise ValueError(f"line {min(missing) + 1} is missing")
     return [found[number] for number in numbers]

@@ -1,8 +1,10 @@
 """NumPy's .npy, the vectors alone; their rows are in out.npy.rows.jsonl, a line for each."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from tokenize import TokenError
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -10,7 +12,6 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from embedsvc.bulk.about import About
-from embedsvc.bulk.dtypes import store
 from embedsvc.bulk.outputs.files import beside, read_about, replacing, write_about
 from embedsvc.bulk.outputs.jsonl import pick
 from embedsvc.bulk.rows import to_json
@@ -33,7 +34,7 @@ def encode(rows: Sequence[dict[str, Any]], vectors: NDArray[Any]) -> bytes:
 
 def finish(path: Path, blocks: Callable[[], Iterable[bytes]], about: About) -> None:
     """Put the vectors one after the other, and the lines."""
-    like = store(np.empty((0, about.dimensions), np.float32), about.dtype)
+    like = about.like
     shape = (about.rows, like.shape[1])
     header = {"descr": like.dtype.str, "fortran_order": False, "shape": shape}
     write_about(path, about)
@@ -49,19 +50,35 @@ class NpyIndex:
     """See `Index`."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.about = read_about(path)
-        self._path = path
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        with self._path.open("rb") as file:
-            try:
-                npy_format.read_magic(file)
-                (rows, width), _, dtype = npy_format.read_array_header_1_0(file)
-            except ValueError as error:
-                raise BulkError(f"{self._path}: {error}") from None
-            for first in range(0, rows, ROWS):
-                count = min(ROWS, rows - first) * width
-                yield np.fromfile(file, dtype, count).reshape(-1, width)
+        try:
+            with self.path.open("rb") as file:
+                rows, width, dtype = self._header(file)
+                for first in range(0, rows, ROWS):
+                    count = min(ROWS, rows - first) * width
+                    yield np.fromfile(file, dtype, count).reshape(-1, width)
+        except OSError as error:
+            raise BulkError(f"{self.path}: {error.strerror or error}") from None
+        except (ValueError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+            said = str(error).partition("\n")[0][:300]  # NumPy shows all of a header
+            raise BulkError(f"{self.path}: is damaged: {said}") from None
+
+    def _header(self, file: BinaryIO) -> tuple[int, int, np.dtype[Any]]:
+        """Rows, width and type of what follows. Raises `ValueError` if that is not as written."""
+        like = self.about.like
+        if npy_format.read_magic(file) != (1, 0):
+            raise ValueError("another version of .npy")
+        shape, fortran, dtype = npy_format.read_array_header_1_0(file)
+        if fortran or dtype != like.dtype or shape != (self.about.rows, like.shape[1]):
+            raise ValueError(f"{dtype} of shape {shape}, and its .about.json says otherwise")
+        rows, width = self.about.rows, like.shape[1]
+        there = os.fstat(file.fileno()).st_size - file.tell()
+        if there != rows * width * dtype.itemsize:
+            raise ValueError(f"{there:,} bytes of vectors, not what its header says")
+        return rows, width, dtype
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        return pick(beside(self._path, "rows.jsonl"), numbers)
+        return pick(beside(self.path, "rows.jsonl"), numbers)

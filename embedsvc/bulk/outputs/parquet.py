@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.bulk.about import About
-from embedsvc.bulk.arrow import arrow, open_parquet
-from embedsvc.bulk.dtypes import store
+from embedsvc.bulk.arrow import arrow, in_short, open_parquet
 from embedsvc.bulk.outputs.files import decode_about, replacing
 from embedsvc.bulk.rows import to_json
+from embedsvc.errors import BulkError
 
 KEY = b"embedsvc"
 GROUP_BYTES = 32 << 20
@@ -38,7 +37,14 @@ def encode(rows: Sequence[dict[str, Any]], vectors: NDArray[Any]) -> bytes:
 
 
 def finish(path: Path, blocks: Callable[[], Iterable[bytes]], about: About) -> None:
-    """Put the rows together, in types that fit all of them."""
+    """Put the rows together, in types that fit all of them. Raises `BulkError`."""
+    try:
+        _finish(path, blocks, about)
+    except arrow().ArrowException as error:
+        raise BulkError(f"{path}: {in_short(error)}") from None
+
+
+def _finish(path: Path, blocks: Callable[[], Iterable[bytes]], about: About) -> None:
     pa, parquet = arrow(), arrow(".parquet")
     schema = _schema(blocks(), about)
     others = [name for name in schema.names if name != "embedding"]  # vectors do not get smaller
@@ -63,21 +69,28 @@ class ParquetIndex:
     """See `Index`."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         with open_parquet(path) as file:
             written: dict[bytes, bytes] = file.schema_arrow.metadata or {}
-        self.about = decode_about(path, written.get(KEY))
+            names: list[str] = file.schema_arrow.names
+            self.about = decode_about(path, written.get(KEY))
+            if len(set(names)) < len(names) or not {"id", "text", "embedding"} <= set(names):
+                raise BulkError(f"{path}: is damaged: its columns are {', '.join(names)}")
+            if file.schema_arrow.field("embedding").type != _vectors_of(self.about):
+                raise BulkError(f"{path}: is damaged: its vectors are of another type")
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        with open_parquet(self._path) as file:
+        with open_parquet(self.path) as file:
             for batch in file.iter_batches(batch_size=ROWS, columns=["embedding"]):
                 column = batch.column(0)
-                flat = column.flatten().to_numpy()
-                yield flat.reshape(len(column), -1)
+                flat = column.flatten()
+                if column.null_count or flat.null_count:
+                    raise BulkError(f"{self.path}: is damaged: vectors are missing")
+                yield flat.to_numpy().reshape(len(column), -1)
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         found: dict[int, dict[str, Any]] = {}
-        with open_parquet(self._path) as file:
+        with open_parquet(self.path) as file:
             names = [name for name in file.schema_arrow.names if name != "embedding"]
             first = 0
             for group in range(file.num_row_groups):
@@ -90,6 +103,12 @@ class ParquetIndex:
                         found[number] = {name: cells[name][0] for name in names}
                 first += count
         return [found[number] for number in numbers]
+
+
+def _vectors_of(about: About) -> Any:
+    """The type of the vectors' column."""
+    pa = arrow()
+    return pa.list_(pa.from_numpy_dtype(about.like.dtype), about.like.shape[1])
 
 
 def _column(values: list[Any]) -> Any:
@@ -147,8 +166,7 @@ def _schema(blocks: Iterable[bytes], about: About) -> Any:
     for block in blocks:
         for field in pa.ipc.open_stream(block).schema:
             types.setdefault(field.name, set()).add(field.type)
-    empty = store(np.empty((0, about.dimensions), np.float32), about.dtype)
-    types.setdefault("embedding", {pa.list_(pa.from_numpy_dtype(empty.dtype), empty.shape[1])})
+    types.setdefault("embedding", {_vectors_of(about)})
     fields = [(name, _common(found)) for name, found in types.items()]
     return pa.schema(fields, {KEY: msgspec.json.encode(about)})
 
