@@ -1,7 +1,6 @@
 """A server that speaks OpenAI's API, this one or another, and may be busy or away for a while."""
 
 import asyncio
-import binascii
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -13,15 +12,12 @@ from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from embedsvc.bounds import ANSWER_BYTES
 from embedsvc.bulk.about import How
+from embedsvc.bulk.answer import read_answer
 from embedsvc.engine import Embedded
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
-from embedsvc.http.schema import ChunkRow
-from embedsvc.texts.late_chunking import Chunk
 
 AGAIN = (408, 409, 425, 429, 502, 503, 504)
 """Answers of a server that may do better later."""
@@ -32,22 +28,6 @@ PATIENCE_SECONDS = 600.0
 MOST_SECONDS = 30.0
 """Between tries, where the server does not say."""
 TIMEOUT = httpx2.Timeout(600.0, connect=10.0, pool=None)
-
-
-class _Row(msgspec.Struct):
-    index: int
-    embedding: str | list[float]
-    chunk: ChunkRow | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-
-
-class _Answer(msgspec.Struct):
-    data: list[_Row]
-    usage: _Usage | None = None
-    model: str = ""
 
 
 class _Named(msgspec.Struct):
@@ -113,27 +93,19 @@ class Remote:
         body = msgspec.json.encode(asked | msgspec.to_builtins(how))
         reply = await self.ask("POST", "/embeddings", body)
         try:
-            answer = msgspec.json.decode(reply.content, type=_Answer)
-            rows = sorted(answer.data, key=lambda row: row.index)
-            if [row.index for row in rows] != list(range(len(rows))):
-                raise ValueError("rows are missing")
-            chunks = _chunks(rows, texts) if how.chunking else None
-            if chunks is None and len(rows) != len(texts):
-                raise ValueError(f"{len(rows)} vectors for {len(texts)} texts")
-            vectors = _matrix(rows)
+            answer = read_answer(reply.content, texts, chunked=how.chunking is not None)
             truncated = int(reply.headers.get("x-embedsvc-truncated", 0))
             split = int(reply.headers.get("x-embedsvc-split", 0))
-        except (ValueError, RecursionError, binascii.Error) as error:  # among them msgspec's
+        except ValueError as error:
             raise BulkError(f"{self._url}: no embeddings: {error}") from None
         self._hold(
             Served(
                 reply.headers.get("openai-model") or answer.model,
                 reply.headers.get("x-embedsvc-fingerprint"),
-                vectors.shape[1],
+                answer.vectors.shape[1],
             )
         )
-        tokens = answer.usage.prompt_tokens if answer.usage else 0
-        return Embedded(vectors, tokens, truncated, split, chunks)
+        return Embedded(answer.vectors, answer.tokens, truncated, split, answer.chunks)
 
     def _hold(self, served: Served) -> None:
         """Raises `BulkError` if this answer is of another model than the first was."""
@@ -230,47 +202,6 @@ def _is_url(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except (ValueError, httpx2.InvalidURL):
         return False
-
-
-def _matrix(rows: Sequence[_Row]) -> NDArray[np.float32]:
-    """The vectors (n, D) of an answer. Raises `ValueError`."""
-    vectors = np.stack([_vector(row.embedding) for row in rows])
-    if not vectors.shape[1]:
-        raise ValueError("a vector has no dimensions")
-    if not np.isfinite(vectors).all():
-        raise ValueError("a vector is not finite")
-    if not vectors.any(axis=1).all():
-        raise ValueError("a vector is zero")
-    return vectors
-
-
-def _vector(sent: str | list[float]) -> NDArray[np.float32]:
-    if isinstance(sent, str):
-        return np.frombuffer(binascii.a2b_base64(sent), "<f4")
-    with np.errstate(over="ignore"):  # infinity is refused
-        return np.array(sent, np.float32)
-
-
-def _chunks(rows: Sequence[_Row], texts: Sequence[str]) -> list[list[Chunk]]:
-    """The chunks of each text, of rows that are in the order of the texts. Raises `ValueError`."""
-    chunks: list[list[Chunk]] = [[] for _ in texts]
-    last = 0
-    for row in rows:
-        if row.chunk is None:
-            raise ValueError("the server does not do late chunking")
-        number, start, end, tokens = (
-            row.chunk.input,
-            row.chunk.start,
-            row.chunk.end,
-            row.chunk.tokens,
-        )
-        if not last <= number < len(texts) or not 0 <= start <= end <= len(texts[number]):
-            raise ValueError("a chunk is not of the texts")
-        chunks[number].append(Chunk(start, end, tokens))
-        last = number
-    if not all(chunks):
-        raise ValueError("a text has no chunk")
-    return chunks
 
 
 def _message(reply: _Reply) -> str:
