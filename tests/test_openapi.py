@@ -1,15 +1,19 @@
 """The API's description of itself: complete, true, and readable without anybody's CDN."""
 
 import re
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from embedsvc.bounds import CHUNKS, DIMENSIONS, MODEL_NAME
-from embedsvc.http.openapi import REFUSALS
+from embedsvc.http.openapi import REFUSALS, describe
 from embedsvc.http.refusals import ALL, ErrorAnswer, dialect_of
 from embedsvc.http.schema import EmbeddingAnswer, Model, ModelList
 from embedsvc.routes.documents import PAGE
@@ -139,3 +143,23 @@ def test_the_page_takes_nothing_from_elsewhere(client: TestClient) -> None:
     assert re.findall(r"(?:https?:)?//[\w.]+|@import|<link|src=", answer.text) == []
     assert PAGE.stat().st_size < 8192
     assert Path(PAGE).read_text() == answer.text
+
+
+def test_the_description_is_made_once_and_not_on_the_event_loop(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_on: list[threading.Thread] = []
+
+    def watched(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
+        made_on.append(threading.current_thread())
+        return describe(endpoints)
+
+    async def loop_thread(_request: Request) -> Response:
+        return Response(str(threading.get_ident()))
+
+    monkeypatch.setattr("embedsvc.routes.documents.describe", watched)
+    client.app.routes.append(Endpoint("GET", "/thread", loop_thread, answer="text/plain"))  # type: ignore[attr-defined]
+    first, second = client.get("/openapi.json"), client.get("/openapi.json")
+    assert first.json() == second.json()
+    (thread,) = made_on
+    assert str(thread.ident) != client.get("/thread").text

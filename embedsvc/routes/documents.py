@@ -1,5 +1,6 @@
 """The API described by itself: for programs as OpenAPI, for people as a page."""
 
+import asyncio
 from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
@@ -17,8 +18,11 @@ PAGE = Path(__file__).parent.parent / "data" / "docs.html"
 
 async def openapi(request: Request) -> Response:
     """`GET /openapi.json`: this description."""
-    endpoints = [route for route in request.app.routes if isinstance(route, Endpoint)]
-    return JsonResponse(orjson.dumps(describe(endpoints)))
+    state = request.app.state
+    if not hasattr(state, "description"):  # takes too long for the event loop, and never changes
+        endpoints = [route for route in request.app.routes if isinstance(route, Endpoint)]
+        state.description = await asyncio.to_thread(lambda: orjson.dumps(describe(endpoints)))
+    return JsonResponse(state.description)
 
 
 async def docs(_request: Request) -> Response:
