@@ -20,7 +20,7 @@ LOCK := $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.1
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-clients test-dashboard test-dist test-extras check lint format bench lock dist clean
+.PHONY: help serve test test-clients test-dashboard test-dist test-extras test-kernels check lint format bench lock dist clean
 
 help:
 	@echo 'make serve   run the service on http://127.0.0.1:8000 (HOST=... and PORT=... change that)'
@@ -29,6 +29,7 @@ help:
 	@echo 'make test-clients  run the service against real clients, which are installed (some 500 MB)'
 	@echo 'make test-dashboard  use the dashboard in Chromium, which has to be there (some 150 MB more)'
 	@echo 'make test-dist  build what is shipped, install it elsewhere and serve (some minutes; needs nginx)'
+	@echo 'make test-kernels  run the tests of the kernels in C under sanitizers (some minutes)'
 	@echo 'make check   run what a change must pass: format, lint, types, import floors, tests'
 	@echo 'make lint    the same without the tests'
 	@echo 'make format  format the code and fix what can be fixed'
@@ -57,6 +58,10 @@ test-dashboard: $(VENV)/.browser
 # It builds in a copy of the checkout, and installs into environments of its own.
 test-dist: $(VENV)/.dev
 	$(BIN)/pytest tests/dist --timeout 900 $(ARGS)
+
+# Builds the kernels with sanitizers, elsewhere, and runs their tests on those (some minutes).
+test-kernels: .venv/.dev
+	$(BIN)/python -m pytest tests/kernels --timeout 900 $(ARGS)
 
 check: lint test
 

@@ -1,29 +1,100 @@
 """Builds the kernels in C if there is a compiler; without one, embedsvc computes on NumPy."""
 
 import os
+import shlex
 import shutil
 import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("embedsvc/ops/native")
-FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra"]
+FLAGS = ("-std=gnu11", "-fPIC", "-pthread", "-fvisibility=hidden")
+HARDENED = (
+    ("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
+    ("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"),
+    ("-fstack-protector-strong",),
+    ("-fstack-clash-protection",),
+    ("-fcf-protection=full",),
+    ("-mbranch-protection=standard",),
+    ("-Wl,-z,relro,-z,now",),
+    ("-Wl,-z,noexecstack",),
+    ("-Wl,-z,defs",),
+)
+"""Each is left out where a compiler, a linker or a processor has no such thing."""
+CHECKED = ("-Wall", "-Wextra", "-Werror", "-O1", "-g", "-fno-omit-frame-pointer", "-DEMBEDSVC_TEST")
+"""Of a build for tests, with a sanitizer, which works by itself."""
+TRIED = "#include <string.h>\nint tried(char *to, int n) { memset(to, n, n); return *to; }\n"
+
+
+def compiler() -> list[str] | None:
+    """The command of the C compiler, `$CC` or `cc`; None if there is none."""
+    words = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    found = shutil.which(words[0])
+    return [found, *words[1:]] if found else None
+
+
+def build(command: list[str], output: Path, *, sanitize: str | None = None) -> bool:
+    """Compile the kernels; whether that was possible.
+
+    `sanitize` is what `-fsanitize` takes: such a library ends the process where it reports.
+    """
+    if sanitize is None:
+        flags = [*FLAGS, "-O3", "-Wall", "-Wextra", *hardened(command)]
+    else:
+        flags = [*FLAGS, *CHECKED, f"-fsanitize={sanitize}", "-fno-sanitize-recover=all"]
+    sources = sorted(Path(__file__).parent.joinpath(FOLDER).glob("*.c"))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as threads:
+        objects = [Path(folder, source.name).with_suffix(".o") for source in sources]
+
+        def compiled(source: Path, to: Path) -> bool:
+            words = [*command, *flags, "-c", str(source), "-o", str(to)]
+            return not subprocess.run(words, check=False).returncode
+
+        if not all(threads.map(compiled, sources, objects)):
+            return False
+        words = [*command, *flags, "-shared", *map(str, objects), "-o", str(output), "-lm"]
+        if subprocess.run(words, check=False).returncode:
+            output.unlink(missing_ok=True)
+            return False
+    return True
+
+
+def hardened(command: list[str]) -> list[str]:
+    """The flags of `HARDENED` that a compiler takes without a warning."""
+    whole = [flag for group in HARDENED for flag in group]
+    if _takes(command, whole):
+        return whole
+    taken: list[str] = []
+    for group in HARDENED:
+        if _takes(command, [*taken, *group]):
+            taken += group
+    return taken
+
+
+def _takes(command: list[str], flags: list[str]) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        source, output = Path(folder, "tried.c"), Path(folder, "tried.so")
+        source.write_text(TRIED, encoding="utf-8")
+        words = [*command, *FLAGS, "-shared", "-O3", "-Werror", *flags]
+        words += [str(source), "-o", str(output)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        # What a linker has not it says, and goes on.
+        return not done.returncode and "warning" not in done.stderr
 
 
 class KernelsHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         library = Path(self.root, FOLDER, "kernels.so")
         library.unlink(missing_ok=True)
-        compiler = shutil.which(os.environ.get("CC", "cc"))
-        if self.target_name != "wheel" or compiler is None:
+        command = compiler()
+        if self.target_name != "wheel" or command is None:
             return
-        sources = sorted(map(str, library.parent.glob("*.c")))
-        done = subprocess.run([compiler, *FLAGS, *sources, "-o", str(library), "-lm"], check=False)
-        if done.returncode:
+        if not build(command, library):
             self.app.display_warning("The kernels were not built; NumPy is used instead.")
-            library.unlink(missing_ok=True)
             return
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{_platform()}"

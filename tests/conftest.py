@@ -1,5 +1,6 @@
 """What several test files share: checkpoints, backends, and an app over a tiny model."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,14 @@ from embedsvc.cards import Card, read_cards
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.ops.base import Ops
 from embedsvc.ops.mlx import MlxOps
-from embedsvc.ops.native import NativeOps
+from embedsvc.ops.native import NativeOps, library
 from embedsvc.ops.numpy import NumpyOps
 from embedsvc.settings import Settings
 from tests.checkpoints import write_bert
 
 ROOT = Path(__file__).parent.parent
+if "KERNELS" in os.environ:  # the kernels as `make test-kernels` builds them, with a sanitizer
+    library.LIBRARY = Path(os.environ["KERNELS"])
 
 
 BACKENDS: dict[str, Callable[[], Ops]] = {

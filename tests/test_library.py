@@ -66,8 +66,12 @@ class Other:
 def test_a_library_of_another_version_is_refused_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
 ) -> None:
-    other = Other(**changed)
-    monkeypatch.setattr(library.ctypes, "CDLL", lambda path: other if path else ctypes.PyDLL(None))
+    other, real = Other(**changed), ctypes.CDLL
+
+    def load(path: str | None, *args: Any, **named: Any) -> Any:
+        return other if path == str(library.LIBRARY) else real(path, *args, **named)
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
     with pytest.raises(CardsError, match="another version: install embedsvc again"):
         open_device("native")
 

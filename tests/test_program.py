@@ -171,6 +171,21 @@ def test_a_result_that_is_no_buffer_is_refused(ops: NativeOps, traced: Traced, r
         program(ops, replace(traced, result=result))
 
 
+def test_a_result_that_is_never_written_is_refused(ops: NativeOps, traced: Traced) -> None:
+    unused = np.concatenate([traced.buffers, traced.buffers[traced.result : traced.result + 1]])
+    with pytest.raises(CheckpointError, match="cannot be computed: the result is written"):
+        program(ops, replace(traced, buffers=unused, result=len(unused) - 1))
+
+
+def test_an_operand_that_an_operation_has_no_use_for_is_checked_too(
+    ops: NativeOps, traced: Traced
+) -> None:
+    for name, value in (("y.buffer", 10**6), ("y.column", 2**62), ("z.column", -1)):
+        tampered = with_field(with_field(traced, 0, f"{name[0]}.buffer", 0), 0, name, value)
+        with pytest.raises(CheckpointError, match="step 1 of the pass, embedding"):
+            program(ops, tampered)
+
+
 def test_an_empty_tape_is_refused(ops: NativeOps, traced: Traced) -> None:
     for empty in (
         replace(traced, tape=traced.tape[:0]),

@@ -1,6 +1,7 @@
 """Threads that help a pass which is alone: `kernels/team.c` tries them, built by itself."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.conftest import ROOT
 from tests.programs import program
 
 NATIVE = ROOT / "embedsvc/ops/native"
+SOURCES = (ROOT / "tests/kernels/team.c", NATIVE / "team.c")
 CASES = (
     "every_part_is_done_once",
     "a_pass_alone_has_all_helpers",
@@ -21,20 +23,19 @@ CASES = (
 )
 
 
-def built(folder: Path, *flags: str) -> Path:
-    """The program that tries the team."""
-    sources = [ROOT / "tests/kernels/team.c", NATIVE / "team.c"]
-    command = [program("cc"), "-std=gnu11", "-O2", "-g", "-pthread", *flags, f"-I{NATIVE}"]
-    done = subprocess.run(
-        [*command, *sources, "-o", folder / "team"], capture_output=True, text=True
-    )
+def build(output: Path, *flags: str, sources: Sequence[Path]) -> Path:
+    """A program in C that tries the kernels' code, or some of it."""
+    command = [program("cc"), "-std=gnu11", "-g", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    command += [*flags, f"-I{NATIVE}", *map(str, sources), "-o", str(output), "-lm"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return folder / "team"
+    return output
 
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(tmp_path_factory.mktemp("team"))
+    output = tmp_path_factory.mktemp("team") / "team"
+    return build(output, "-O2", sources=SOURCES)
 
 
 def test_all_cases_are_named_here(team: Path) -> None:

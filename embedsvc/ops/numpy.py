@@ -122,7 +122,9 @@ class NumpyOps:
             (ids,), (length,) = texts, lengths
             layout = PackedLayout(np.array([0, length]), ((0, 1, length),))
             positions = np.arange(length, dtype=np.int32)
-            return Batch(np.ascontiguousarray(ids), positions, layout)
+            if not ids.flags.carray:  # contiguous and aligned, as the kernels read it
+                ids = ids.copy()
+            return Batch(ids, positions, layout)
         bounds = np.concatenate([[0], np.cumsum(lengths)])
         runs: list[tuple[int, int, int]] = []
         row = 0

@@ -47,6 +47,13 @@ static int reads(const Check *check, Operand operand, int64_t columns) {
     return fits(check, operand, columns) && check->written[operand.buffer];
 }
 
+/* Also of an operand that the operation has no use for, since it is worked out all the same. */
+static int there(const Check *check, Operand operand) {
+    if (operand.buffer < 0) return 1;
+    return operand.buffer < check->program->count &&
+           between(operand.column, 0, check->program->buffers[operand.buffer].width);
+}
+
 static int apart(Operand x, Operand y) { return x.buffer != y.buffer; }
 
 /* Whether two operands' rows are counted alike: by tokens, or by texts. */
@@ -202,6 +209,7 @@ static const char *check_buffers(const Program *program) {
 
 static const char *check_instruction(Check *check, const Instruction *in) {
     REQUIRE(between(in->operation, 0, OPERATIONS - 1));
+    REQUIRE(there(check, in->x) && there(check, in->y) && there(check, in->z));
     const char *rule = checks[in->operation](check, in);
     if (!rule) check->written[in->out.buffer] = 1;
     return rule;
@@ -229,7 +237,10 @@ int check_program(Program *program, Refusal *why) {
             if (rule) break;
             limit(&program->limits, &program->tape[at]);
         }
-        if (!rule && !check.written[program->result]) rule = "the result is written";
+        if (!rule) {
+            at = -1;
+            if (!check.written[program->result]) rule = "the result is written";
+        }
         free(check.written);
     }
     if (!rule) return 1;

@@ -1,0 +1,272 @@
+"""Random passes, tapes and indices against the kernels: python -m tests.kernels.fuzz SEED PASSES.
+
+To be run on a library built with sanitizers, named by KERNELS. Each pass is compared with NumPy;
+then its tape, its batch and its memory are tampered with, and it has to be refused, or do no harm.
+"""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedsvc.errors import CheckpointError, EmbeddingFailed
+from embedsvc.ops.base import Attention, Batch, Norm, columns, rope_table
+from embedsvc.ops.native import NativeOps, _traced, library
+from embedsvc.ops.native.library import Kernels
+from embedsvc.ops.native.program import Program
+from embedsvc.ops.native.tape import INSTRUCTION, Traced
+from embedsvc.ops.numpy import NumpyOps, PackedLayout
+
+ROWS = 40
+"""Of each table, and tokens of the longest text."""
+HOSTILE = [0, 1, 2, 3, 5, 7, 8, 16, 64, 1000, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1]
+HOSTILE += [-number for number in HOSTILE] + [-(2**63)]
+TRUSTED = {"weight", "bias", "weight_size", "bias_size", "scale"}
+"""Fields that C has to take Python's word for: where weights are, and how many."""
+FIELDS = [name for name in INSTRUCTION.names or () if name not in {*TRUSTED, *"xyz", "out"}]
+POOLS = ("mean", "mean_sqrt", "weighted_mean", "max", "first", "last")
+Make = Callable[[Any], Callable[[Any, Batch], Any]]
+
+
+class Random(np.random.Generator):
+    def __init__(self, seed: int) -> None:
+        super().__init__(np.random.PCG64(seed))
+        self.steady = True
+        """Whether a little rounding changes little: not where it decides which expert is best."""
+
+    def upto(self, most: int) -> int:
+        return int(self.integers(1, most + 1))
+
+    def one(self, of: Sequence[Any]) -> Any:
+        return of[int(self.integers(len(of)))]
+
+    def floats(self, *shape: int) -> Any:
+        return self.normal(size=shape).astype(np.float32)
+
+
+def random_pass(random: Random) -> Make:
+    """A pass of some random steps, its weights chosen now so that all backends have the same."""
+    width = random.upto(70)
+    words, places = random.floats(ROWS, width), random.floats(ROWS, width)
+    makers = [random.one(STEPS)(random, width) for _ in range(random.upto(6))]
+    pools = [random.one(POOLS) for _ in range(int(random.integers(3)))]
+    last = random.floats(random.upto(60), width * max(1, len(pools)))
+
+    def make(ops: Any) -> Callable[[Any, Batch], Any]:
+        steps = [maker(ops) for maker in makers]
+        layer = ops.linear_layer(last, None)
+
+        def run(ops: Any, batch: Batch) -> Any:
+            hidden = ops.add(
+                ops.embedding(words, batch.ids), ops.embedding(places, batch.positions)
+            )
+            for step in steps:
+                hidden = step(ops, hidden, batch)
+            if pools:
+                parts = [getattr(ops, f"segment_{name}")(hidden, batch.layout) for name in pools]
+                hidden = parts[0] if len(parts) == 1 else ops.side_by_side(parts)
+            return ops.linear(hidden, layer)
+
+        return run
+
+    return make
+
+
+def norm(random: Random, width: int) -> Any:
+    shift = random.floats(width) if random.upto(2) == 1 else None
+    given = Norm(random.floats(width), shift)
+    return lambda ops: lambda ops, x, batch: ops.layer_norm(x, given, 0.01)
+
+
+def rms_norm(random: Random, width: int) -> Any:
+    weight = random.floats(random.one([n for n in range(1, width + 1) if width % n == 0]))
+    return lambda ops: lambda ops, x, batch: ops.rms_norm(x, weight, 0.01)
+
+
+def activation(random: Random, width: int) -> Any:
+    name = random.one(["gelu", "gelu_tanh", "silu"])
+    return lambda ops: lambda ops, x, batch: getattr(ops, name)(x)
+
+
+def gated(random: Random, width: int) -> Any:
+    inner = random.upto(100)
+    up, down = random.floats(2 * inner, width) / 8, random.floats(width, inner) / 8
+    bias = random.floats(2 * inner)
+
+    def make(ops: Any) -> Any:
+        up_gate, out = ops.linear_layer(up, bias), ops.linear_layer(down, None)
+
+        def step(ops: Any, x: Any, batch: Batch) -> Any:
+            gate, more = columns(ops.linear(x, up_gate), inner, inner)
+            return ops.add(ops.linear(ops.multiply(ops.silu(gate), more), out), x)
+
+        return step
+
+    return make
+
+
+def attention(random: Random, width: int) -> Any:
+    kv_heads, size = random.upto(3), random.upto(40)
+    heads = kv_heads * random.upto(3)
+    widths = (heads * size, kv_heads * size, kv_heads * size)
+    project, back = random.floats(sum(widths), width) / 8, random.floats(width, widths[0]) / 8
+    spec = Attention(
+        heads,
+        kv_heads,
+        scale=float(size**-0.5),
+        causal=random.upto(2) == 1,
+        window=random.one([None, 0, 1, 5, 100, 2**40]),
+        bias=random.floats(heads, 2 * ROWS - 1) if random.upto(3) == 1 else None,
+    )
+    turns = rope_table(size, 100.0, ROWS) if size % 2 == 0 else None
+
+    def make(ops: Any) -> Any:
+        qkv, out = ops.linear_layer(project, None), ops.linear_layer(back, None)
+
+        def step(ops: Any, x: Any, batch: Batch) -> Any:
+            q, k, v = columns(ops.linear(x, qkv), *widths)
+            if turns is not None:
+                q, k = (ops.rope(part, turns, batch.positions) for part in (q, k))
+            return ops.add(ops.linear(ops.attention(q, k, v, spec, batch.layout), out), x)
+
+        return step
+
+    return make
+
+
+def experts(random: Random, width: int) -> Any:
+    count, inner = random.upto(6), random.upto(40)
+    up, down = random.floats(count, inner, width) / 8, random.floats(count, width, inner) / 8
+    router, bias = random.floats(count, width), random.floats(width)
+    chosen = random.one([count, random.upto(count)])
+    random.steady = random.steady and chosen == count
+
+    def make(ops: Any) -> Any:
+        scores, layer = ops.linear_layer(router, None), ops.experts_layer(up, down)
+
+        def step(ops: Any, x: Any, batch: Batch) -> Any:
+            return ops.add(ops.experts(x, ops.linear(x, scores), chosen, layer), bias)
+
+        return step
+
+    return make
+
+
+STEPS = (norm, rms_norm, activation, gated, attention, experts)
+
+
+def random_batch(random: Random) -> Batch:
+    lengths = [random.one([1, 2, 3, 16, 17, random.upto(ROWS)]) for _ in range(random.upto(9))]
+    if random.upto(4) == 1:
+        lengths = [random.upto(ROWS)]
+    texts = [random.integers(0, ROWS, n).astype(np.int32) for n in sorted(lengths)]
+    return NumpyOps(1).batch(texts)
+
+
+def tampered_tape(random: Random, traced: Traced) -> Traced:
+    """The pass with a number or two of its tape, its buffers or its result replaced."""
+    tape, buffers, result = traced.tape.copy(), traced.buffers.copy(), traced.result
+    for _ in range(random.upto(2)):
+        at = int(random.integers(len(tape)))
+        match random.upto(12):
+            case 1:
+                name = random.one(["width", "kind"])
+                buffers[name][int(random.integers(len(buffers)))] = random.one(HOSTILE)
+            case 2:
+                result = random.one(HOSTILE)
+            case 3:
+                tape = np.delete(tape, at) if len(tape) > 1 else tape
+            case 4 | 5 | 6:
+                operand, part = random.one([*"xyz", "out"]), random.one(["buffer", "column"])
+                tape[operand][part][at] = random.one([*HOSTILE, *range(len(buffers))])
+            case _:
+                tape[random.one(FIELDS)][at] = random.one(HOSTILE)
+    return replace(traced, tape=tape, buffers=buffers, result=result)
+
+
+def tampered_batch(random: Random, batch: Batch) -> Batch:
+    bounds = batch.layout.bounds.copy()
+    ids, positions = batch.ids.copy(), batch.positions.copy()
+    match random.upto(3):
+        case 1:
+            bounds[int(random.integers(len(bounds)))] = random.one(HOSTILE)
+        case 2:
+            ids[int(random.integers(len(ids)))] = random.one(HOSTILE) % 2**32 - 2**31
+        case _:
+            at = int(random.integers(len(ids)))
+            positions[at] = random.one(HOSTILE) % 2**32 - 2**31
+    return Batch(ids, positions, PackedLayout(bounds, batch.layout.runs))
+
+
+class Fuzz:
+    def __init__(self, seed: int, kernels: Kernels) -> None:
+        self.random = Random(seed)
+        self.ops = NativeOps(2, kernels)
+        self.seen: Counter[str] = Counter()
+
+    def round(self) -> None:
+        self.random.steady = True
+        make, batch = random_pass(self.random), random_batch(self.random)
+        traced = _traced(make(self.ops))
+        program = self.program(traced)
+        expected = NumpyOps(1).compiled(make(NumpyOps(1)))(batch)
+        found = program.run(batch)
+        assert np.isfinite(found).all()
+        if self.random.steady:
+            bound = 1e-4 * max(1.0, float(np.abs(expected).max()))
+            assert np.abs(found - expected).max() <= bound, "differs from NumPy"
+            self.seen["right"] += 1
+        for _ in range(10):
+            tape, other = tampered_tape(self.random, traced), tampered_batch(self.random, batch)
+            self.tried("tape", lambda tape=tape: self.program(tape).run(batch))
+            self.tried("batch", lambda other=other: program.run(other))
+        self.without_memory(traced, batch)
+        assert np.array_equal(program.run(batch), found), "differs from itself"
+
+    def program(self, traced: Traced) -> Program:
+        return Program(self.ops._library, self.ops._kernels, traced)
+
+    def tried(self, what: str, run: Callable[[], object]) -> None:
+        try:
+            run()
+        except (CheckpointError, EmbeddingFailed, MemoryError, ValueError) as error:
+            self.seen[f"{what} refused ({type(error).__name__})"] += 1
+        else:
+            self.seen[f"{what} harmless"] += 1
+
+    def without_memory(self, traced: Traced, batch: Batch) -> None:
+        """Each allocation fails in turn, until there are no more."""
+        allow: Any = self.ops._library.embedsvc_allow
+        allow.argtypes, allow.restype = [library.ctypes.c_int64], None
+        for allowed in range(1000):
+            self.ops.release()
+            allow(allowed)
+            try:
+                self.program(traced).run(batch)
+            except MemoryError:
+                self.seen["no memory"] += 1
+            else:
+                break
+            finally:
+                allow(-1)
+        else:
+            raise AssertionError("it allocates without end")
+
+
+def main() -> None:
+    seed, rounds = map(int, sys.argv[1:])
+    library.LIBRARY = Path(os.environ["KERNELS"])
+    for kernels in library.kernels(library.load()):
+        fuzz = Fuzz(seed, kernels)
+        for _ in range(rounds):
+            fuzz.round()
+        print(kernels.name, dict(sorted(fuzz.seen.items())), flush=True)
+
+
+if __name__ == "__main__":
+    main()
