@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedsvc.bench.texts import SHAPES, make_text
-from embedsvc.ops.numpy import usable_cores
+from embedsvc.process import machine
 from embedsvc.ray_cluster import connect
 from embedsvc.ray_data import Pool, Stage, embed_parquet
 from embedsvc.ray_serve import Scale, application
@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cards = Path(folder) / "models.toml"
         cards.write_text(f"[models.model]\npath = '{given.model.resolve()}'\npreload = true\n")
-        settings = Settings(models=cards, cores=max(1, usable_cores() // given.workers))
+        settings = Settings(models=cards, cores=max(1, machine.cores().usable // given.workers))
         corpus, out = Path(folder) / "corpus", Path(folder) / "out"
         names = write(corpus, given.rows, FILES * given.workers)
         connect(2 * given.workers)

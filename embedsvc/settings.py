@@ -19,7 +19,7 @@ from embedsvc.quantities import (
 
 LEAST = {"port": 0, "cache_bytes": 0, "load_wait_seconds": 0, "drain_seconds": 0}
 """The least values of numbers; of the others 1."""
-MOST = {"port": 65535}
+MOST = {"port": 65535, "cores": 1024}
 LogLevel = Literal["debug", "info", "warning", "error"]
 KEYS = frozenset({"api_keys", "api_keys_file"})
 """Settings whose variables hold something where they are set: left empty by mistake, as by a shell

@@ -274,6 +274,7 @@ def test_a_missing_model_is_one_line_and_exit_code_4(tmp_path: Path) -> None:
         (["--models", "absent.toml"], {}, "absent.toml: No such file"),
         ([], {"EMBEDSVC_MODELS": "absent.toml"}, "absent.toml: No such file"),
         (["--port", "99999"], {}, "--port=99999: must be at most 65535"),
+        (["--cores", "4096"], {}, "--cores=4096: must be at most 1024"),
         (["--port", "http"], {}, "--port=http: must be a whole number"),
         ([], {"EMBEDSVC_PORT": "http"}, "EMBEDSVC_PORT=http: must be a whole number"),
         (["--backend", "torch"], {}, "--backend=torch: must be one of auto, mlx, native, numpy"),

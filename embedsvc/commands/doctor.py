@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 from embedsvc.commands.settings import add_settings
-from embedsvc.diagnosis.computing import backend, memory, versions
+from embedsvc.diagnosis.computing import backend, cores, memory, versions
 from embedsvc.diagnosis.finding import Finding, ok, wrong
 from embedsvc.diagnosis.models import models
 from embedsvc.diagnosis.surroundings import address, folders, service
@@ -50,6 +50,7 @@ def diagnose(given: argparse.Namespace) -> Iterator[Finding]:
     except CardsError as error:
         yield wrong("settings", error, "what follows is by the defaults")
     yield from backend(settings.backend)
+    yield from cores()
     yield from memory()
     yield from models(settings.models)
     yield from folders(settings)

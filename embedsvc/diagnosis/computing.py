@@ -13,6 +13,7 @@ from embedsvc.device import has_driver, open_device
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError
 from embedsvc.ops.native import library
+from embedsvc.process import machine
 from embedsvc.settings import BackendChoice
 
 PACKAGES = ("numpy", "tokenizers", "safetensors", "huggingface-hub", "uvicorn", "mlx")
@@ -48,14 +49,25 @@ def backend(choice: BackendChoice) -> Iterator[Finding]:
         )
 
 
+def cores() -> Iterator[Finding]:
+    """The machine's, and which of them a processor's mask and a container's quota leave."""
+    share = machine.cores()
+    seen = f"{share.usable} of {share.machine}"
+    if share.limit:
+        seen += f"; {share.limit.file} allows for {share.limit.value:.3g}"
+    yield ok("cores", seen)
+
+
 def memory() -> Iterator[Finding]:
     """The machine's, and a container's share of it."""
     page = os.sysconf("SC_PAGE_SIZE")
-    seen = f"{_gib(page * os.sysconf('SC_PHYS_PAGES'))} GiB"
+    share = machine.memory()
+    seen = f"{_gib(share.machine)} GiB"
     if "SC_AVPHYS_PAGES" in os.sysconf_names:
         seen += f", {_gib(_available() or page * os.sysconf('SC_AVPHYS_PAGES'))} of them available"
-    limit = _cgroup_limit()
-    yield ok("memory", seen + (f"; limited to {_gib(limit)} GiB here" if limit else ""))
+    if share.limit:
+        seen += f"; limited to {_gib(int(share.limit.value))} GiB by {share.limit.file}"
+    yield ok("memory", seen)
 
 
 def _why(name: str) -> str:
@@ -88,14 +100,6 @@ def _available() -> int | None:
         return None
     kib = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return int(kib[0]) * 1024 if kib else None
-
-
-def _cgroup_limit() -> int | None:
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return None
-    return int(limit) if limit.isdigit() else None
 
 
 def _gib(size: int) -> str:

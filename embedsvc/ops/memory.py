@@ -1,4 +1,4 @@
-"""The machine's memory: how much there is, and giving back what was freed."""
+"""Memory that this process has of the machine's, and giving back what was freed."""
 
 import ctypes
 import os
@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 PAGES = Path("/proc/self/statm")
 
 
@@ -19,16 +18,6 @@ class MemoryUse(NamedTuple):
     """Freed, and kept for reuse."""
     peak: int
     """The most that was active."""
-
-
-def machine_memory() -> int:
-    """Bytes that this process may use, which in a container is less than the machine has."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        limit = CGROUP_LIMIT.read_text(encoding="ascii").strip()
-    except OSError:
-        return memory
-    return min(memory, int(limit)) if limit.isdecimal() else memory
 
 
 def process_memory() -> MemoryUse:

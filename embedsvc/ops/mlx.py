@@ -33,7 +33,7 @@ from embedsvc.ops.base import (
     check_chosen,
 )
 from embedsvc.ops.held import Held, Span, check_texts
-from embedsvc.ops.memory import MemoryUse, machine_memory, return_freed_memory
+from embedsvc.ops.memory import MemoryUse, return_freed_memory
 from embedsvc.ops.padded import (
     PaddedLayout,
     attend,
@@ -42,6 +42,7 @@ from embedsvc.ops.padded import (
     grid_shape,
     lay_out,
 )
+from embedsvc.process import machine
 from embedsvc.turns import InTurn
 
 SETTINGS = {
@@ -79,7 +80,7 @@ class MlxOps:
         """Whether passes go through `mx.compile`."""
         mx.set_default_device(mx.gpu if self.gpu else mx.cpu)
         self.device, self.max_batch_tokens = f"{platform.machine()} CPU", 512
-        self.memory = machine_memory()
+        self.memory = machine.memory().usable
         if self.gpu:
             self.device, memory = _gpu()
             self.max_batch_tokens = min(memory // BYTES_A_TOKEN, MOST_TOKENS)

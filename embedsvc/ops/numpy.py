@@ -4,7 +4,6 @@ Texts lie packed, end to end, so nothing is padded. Row-wise work is done a few 
 that what one step leaves in the cache is there for the next.
 """
 
-import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,11 +32,11 @@ from embedsvc.ops.base import (
 from embedsvc.ops.held import Held, Span, check_texts
 from embedsvc.ops.memory import (
     MemoryUse,
-    machine_memory,
     process_memory,
     return_freed_memory,
     tune_allocator,
 )
+from embedsvc.process import machine
 from embedsvc.turns import InTurn
 
 Floats = NDArray[np.float32]
@@ -67,12 +66,12 @@ class NumpyOps:
     pipelined = False
 
     def __init__(self, cores: int | None = None) -> None:
-        self.slots = cores or usable_cores()
+        self.slots = cores or machine.cores().usable
         plural = "s" if self.slots > 1 else ""
         self.device = (
             f"{platform.machine()} CPU, {self.slots} core{plural}{_one_thread_a_product()}"
         )
-        self.memory = machine_memory()
+        self.memory = machine.memory().usable
         self._set_allocator()
 
     # --- loading -------------------------------------------------------------------------------
@@ -281,13 +280,6 @@ class NumpyOps:
 def _span(batch: Batch) -> Span:
     longest = max(length for _, _, length in batch.layout.runs)
     return Span(int(batch.ids.min()), int(batch.ids.max()), longest)
-
-
-def usable_cores() -> int:
-    """Cores this process may run on, which in a container is fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _one_thread_a_product() -> str:
