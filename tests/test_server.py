@@ -218,7 +218,7 @@ def fails(*options: str, **environ: str) -> tuple[int, str]:
     done = subprocess.run(
         [*COMMAND, *options],
         cwd=ROOT,
-        env=os.environ | environ,
+        env=os.environ | {"EMBEDSVC_PORT": "0"} | environ,  # whoever has the usual one
         capture_output=True,
         text=True,
         timeout=30,
