@@ -76,7 +76,16 @@ def test_where_all_is_well_it_says_so(doctor: Doctor) -> None:
     assert lines[-1] == "all is well"
     assert [line for line in lines if line.startswith("WRONG")] == []
     said = {line.split()[1].rstrip(":") for line in lines if line.startswith(("ok", "note"))}
-    assert said >= {"embedsvc", "Python", "packages", "settings", "backend", "memory", "cards"}
+    assert said >= {
+        "embedsvc",
+        "Python",
+        "packages",
+        "settings",
+        "backend",
+        "cores",
+        "memory",
+        "cards",
+    }
     assert said >= {"tiny", "downloads", "address", "service", "system"}
 
 

@@ -1,8 +1,10 @@
 """No index reaches a table that has no row for it, on any backend: it is refused, by name."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from embedsvc.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.encoder import load_encoder
 from embedsvc.errors import EmbeddingFailed
+from embedsvc.models import fallback
 from embedsvc.ops.base import Attention, Batch, Ops, rope_table
 from embedsvc.ops.mlx import MlxOps
 from embedsvc.texts.tokens import SpannedText
@@ -84,6 +87,28 @@ def test_a_compiled_pass_on_mlx_is_held_as_well() -> None:
     for texts in ([ids(ROWS)], [ids(-1)], [np.ones(ROWS + 1, np.int32)]):
         with pytest.raises(EmbeddingFailed):
             run(ops.batch(texts))
+
+
+def test_ids_for_a_model_of_mlx_embeddings_are_held_against_its_config() -> None:
+    given: list[list[int]] = []
+
+    def model(ids: Any, mask: Any) -> Any:
+        given.append(ids.shape)
+        return SimpleNamespace(last_hidden_state=mx.ones((*ids.shape, 4)))
+
+    def function(ops: Ops, batch: Batch) -> Any:
+        config = {"vocab_size": ROWS, "max_position_embeddings": 5}
+        return ops.segment_mean(fallback.forward(ops, model, config, batch), batch.layout)
+
+    ops = MlxOps("float32")
+    run = ops.compiled(function)
+    for _ in range(2):
+        assert ops.to_numpy(run(ops.batch([ids(ROWS - 1)])))[0].tolist() == [1, 1, 1, 1]
+        with pytest.raises(EmbeddingFailed, match=f"no token {ROWS}"):
+            run(ops.batch([ids(ROWS)]))
+        with pytest.raises(EmbeddingFailed, match="6 tokens"):
+            run(ops.batch([ids(0, 0, 0, 0, 0, 0)]))
+    assert len(given) == 2, "what is refused has not reached the model"
 
 
 def test_a_table_that_is_looked_up_by_other_means_counts(ops: Ops) -> None:

@@ -29,6 +29,7 @@ HOSTILE += [-number for number in HOSTILE] + [-(2**63)]
 TRUSTED = {"weight", "bias", "weight_size", "bias_size", "scale"}
 """Fields that C has to take Python's word for: where weights are, and how many."""
 FIELDS = [name for name in INSTRUCTION.names or () if name not in {*TRUSTED, *"xyz", "out"}]
+WILD = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, 88, -104], np.float32)
 POOLS = ("mean", "mean_sqrt", "weighted_mean", "max", "first", "last")
 Make = Callable[[Any], Callable[[Any, Batch], Any]]
 
@@ -225,6 +226,7 @@ class Fuzz:
             tape, other = tampered_tape(self.random, traced), tampered_batch(self.random, batch)
             self.tried("tape", lambda tape=tape: self.program(tape).run(batch))
             self.tried("batch", lambda other=other: program.run(other))
+        self.with_wild_numbers(traced, batch)
         self.without_memory(traced, batch)
         assert np.array_equal(program.run(batch), found), "differs from itself"
 
@@ -238,6 +240,17 @@ class Fuzz:
             self.seen[f"{what} refused ({type(error).__name__})"] += 1
         else:
             self.seen[f"{what} harmless"] += 1
+
+    def with_wild_numbers(self, traced: Traced, batch: Batch) -> None:
+        """Weights that are no numbers, or endless: whatever comes of it, it comes to an end."""
+        kept = [weight.copy() for weight in traced.weights]
+        for weight in traced.weights:
+            weight.setflags(write=True)
+            places = self.random.random(weight.shape) < 0.2
+            weight[places] = self.random.choice(WILD, places.sum())
+        self.program(traced).run(batch)
+        for weight, before in zip(traced.weights, kept, strict=True):
+            weight[...] = before
 
     def without_memory(self, traced: Traced, batch: Batch) -> None:
         """Each allocation fails in turn, until there are no more."""
