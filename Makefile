@@ -60,7 +60,7 @@ test-dist: $(VENV)/.dev
 	$(BIN)/pytest tests/dist --timeout 900 $(ARGS)
 
 # Builds the kernels with sanitizers, elsewhere, and runs their tests on those (some minutes).
-test-kernels: .venv/.dev
+test-kernels: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/kernels --timeout 900 $(ARGS)
 
 check: lint test
