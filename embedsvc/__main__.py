@@ -1,6 +1,19 @@
 """`python -m embedsvc` is `embedsvc`."""
 
-from embedsvc.cli import main
+import sys
+
+
+def main() -> int:
+    """The command line; Ctrl-C ends it quietly from the first import on."""
+    try:
+        from embedsvc import cli
+
+        return cli.main()
+    except KeyboardInterrupt:
+        from embedsvc.errors import EXIT_INTERRUPTED
+
+        return EXIT_INTERRUPTED
+
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

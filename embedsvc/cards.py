@@ -18,6 +18,7 @@ from embedsvc.cards_file import near, read_document, unquoted
 from embedsvc.errors import CardsError, ModelNotFound
 from embedsvc.names import Known, Names, spelled
 from embedsvc.plain import shown
+from embedsvc.process.home import expanded, home
 from embedsvc.quantities import Seconds, read_keep_alive
 from embedsvc.wording import plain_types
 
@@ -229,18 +230,26 @@ def find_cards(given: Path | None, environ: Mapping[str, str] = os.environ) -> P
     """The cards file to use: the one given, else ./models.toml, the user's, the packaged one."""
     if given is not None:
         return given
-    config = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     here = Path(__file__).parent
-    places = (
+    places = [
         Path("models.toml"),
-        Path(config) / "embedsvc" / "models.toml",
+        *_users(environ),
         here / "models.toml",  # installed from a wheel
         here.parent / "models.toml",  # run from a source tree
-    )
+    ]
     for place in places:
-        if place.is_file():
+        if os.path.isfile(place):  # noqa: PTH113 - false, too, where this user may not look
             return place
     raise CardsError(f"no cards file; looked at {', '.join(str(place) for place in places)}")
+
+
+def _users(environ: Mapping[str, str]) -> list[Path]:
+    """Where the user's own is, if there is such a user: a container's may have no home."""
+    try:
+        config = environ.get("XDG_CONFIG_HOME") or home() / ".config"
+    except CardsError:
+        return []
+    return [Path(config) / "embedsvc" / "models.toml"]
 
 
 def ad_hoc_card(model: str, root: Path) -> Card | None:
@@ -298,7 +307,7 @@ def _card(file: Path, name: str, table: Any) -> Card:
     except msgspec.ValidationError as error:
         raise CardsError(f"{where}: {_in_words(str(error))}") from None
     if card.path is not None:
-        path = file.parent / card.path.expanduser()
+        path = file.parent / expanded(card.path)
         card = msgspec.structs.replace(card, path=path)
     return card
 

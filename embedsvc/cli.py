@@ -1,17 +1,16 @@
 """The command line."""
 
 import argparse
-import io
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 from embedsvc import __version__
-from embedsvc.commands.arguments import describe
-from embedsvc.errors import EXIT_INTERRUPTED, EXIT_PIPE, SetupError
-from embedsvc.plain import within_line
+from embedsvc.commands.arguments import Parser, describe
+from embedsvc.errors import EXIT_BAD, EXIT_INTERRUPTED, EXIT_PIPE, ServiceError, SetupError
+from embedsvc.plain import in_line, in_lines
+from embedsvc.process.streams import complain, end_output, open_streams
 
 COMMANDS = {
     "serve": "serve the models of a cards file",
@@ -45,45 +44,38 @@ An OpenAI-compatible embedding server for one machine. `embedsvc COMMAND --help`
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `embedsvc`; the exit code is one of `errors.EXITS`."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    output: Any = sys.stdout
-    if isinstance(output, io.TextIOWrapper):  # whose encoding may lack some characters
-        output.reconfigure(errors="backslashreplace")
-    given = _parser(arguments).parse_args(arguments)
+    open_streams()
     try:
-        code: int = _command(given.command).run(given)
-        sys.stdout.flush()
-        return code
+        return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read what it prints has read enough
-        _end_output()
         return EXIT_PIPE
     except SetupError as error:
-        print(f"embedsvc: {_in_lines(str(error))}", file=sys.stderr)
+        # Of what systemctl and launchctl say, the lines are their own.
+        worded = in_lines if isinstance(error, ServiceError) else in_line
+        complain(f"embedsvc: {worded(str(error))}")
         return error.exit_code
     except OSError as error:  # what it prints to is full, or a file went away
-        print(f"embedsvc: {_in_lines(str(error))}", file=sys.stderr)
-        _end_output()
-        return 1
+        complain(f"embedsvc: {in_line(str(error))}")
+        return EXIT_BAD
+    finally:
+        end_output()
 
 
-def _end_output() -> None:
-    """Have Python not try again, when it ends, what could not be printed."""
+def _run(arguments: Sequence[str]) -> int:
     try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _in_lines(text: str) -> str:
-    """An error as it was written, but for what moves the cursor: files and servers have a say."""
-    return "\n".join(map(within_line, text.split("\n")))
+        given = _parser(arguments).parse_args(arguments)
+    finally:
+        sys.stdout.flush()  # help that nobody reads is no error
+    code: int = _command(given.command).run(given)
+    sys.stdout.flush()
+    return code
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """With the options of those commands that the arguments may be of; completion is of all."""
-    parser = argparse.ArgumentParser(prog="embedsvc")
+    parser = Parser(prog="embedsvc")
     parser.add_argument("--version", action="version", version=f"embedsvc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, text in COMMANDS.items():

@@ -34,6 +34,8 @@ def probe(host: str, port: int, seconds: float = 5.0) -> Found:
         return Found("not ready", "it listens but does not answer yet")
     except (OSError, http.client.HTTPException) as error:
         return Found("other", f"{type(error).__name__}: {error}")
+    except UnicodeError:
+        return Found("nobody", f"{host} is not the name of a host")
     except ValueError:
         return Found("other", "it does not answer GET /ready as embedsvc does")
     finally:

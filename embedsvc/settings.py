@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from embedsvc.errors import CardsError
+from embedsvc.process.home import expanded
 from embedsvc.quantities import (
     Bytes,
     Seconds,
@@ -169,8 +170,8 @@ def _read_path(text: str) -> Path:
     if not text.strip():
         raise ValueError("there is nothing in it")
     try:
-        return Path(text).expanduser()
-    except RuntimeError:  # of a user there is not
+        return expanded(Path(text))
+    except CardsError:
         raise ValueError("there is no such home") from None
 
 

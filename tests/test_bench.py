@@ -50,6 +50,13 @@ def test_a_table_for_people(server: str, capsys: pytest.CaptureFixture[str]) -> 
     ("options", "code", "message"),
     [
         (("--shapes", "nothing"), 3, "no shape nothing"),
+        (("--shapes", "open:nan"), 3, "no shape open:nan"),
+        (("--shapes", "open:0"), 3, "no shape open:0"),
+        (("--shapes", "0x5"), 3, "no shape 0x5"),
+        (("--shapes", "99999x1"), 3, "no shape 99999x1: there are single, "),
+        (("--sweeps", "nothing"), 3, "no sweep nothing: there are clients, texts, tokens"),
+        (("--seconds", "-1"), 3, "--seconds and --warm-up are at most 86400"),
+        (("--warm-up", "99999999"), 3, "--seconds and --warm-up are at most 86400"),
         (("--model", "other"), 1, "no vector from the server: 404"),
     ],
 )

@@ -156,7 +156,21 @@ def test_a_key_that_no_header_holds_is_refused_and_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost", "http://", "http://[::1", "http://a:x", "http://a:99999", "ftp://a"]
+    "url",
+    [
+        "",
+        "localhost",
+        "http://",
+        "http://[::1",
+        "http://a:x",
+        "http://a:99999",
+        "ftp://a",
+        "http://a..b",
+        "http://a b",
+        "http://a/\n",
+        f"http://{'a' * 64}",
+        "http://a/\u00fc",
+    ],
 )
 def test_a_url_that_is_none_is_said_by_every_command(
     url: str, capsys: pytest.CaptureFixture[str]

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -96,12 +97,23 @@ def shape_named(name: str) -> Shape:
     """
     if name in SHAPES:
         return SHAPES[name]
-    if name.startswith("open:"):
-        return Shape(name, rate=float(name.removeprefix("open:")))
-    clients, _, texts = name.partition("x")
-    if clients.isdigit() and texts.isdigit():
-        return Shape(name, clients=int(clients), texts=int(texts))
-    raise ValueError(f"no shape {name}: there are {', '.join(SHAPES)}, CLIENTSxTEXTS, open:RATE")
+    if found := re.fullmatch(r"open:([0-9]{1,6}(?:\.[0-9]{1,6})?)", name):
+        rate = float(found[1])
+        if rate > 0:
+            return Shape(name, rate=rate)
+    if found := re.fullmatch(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", name):
+        return Shape(name, clients=int(found[1]), texts=int(found[2]))
+    raise ValueError(
+        f"no shape {name}: there are {', '.join(SHAPES)}, CLIENTSxTEXTS of at most 9999 each, and "
+        "open:RATE of at most 999999"
+    )
+
+
+def sweep_named(name: str) -> list[Shape]:
+    """The shapes of the sweep of that name. Raises `ValueError`."""
+    if name not in SWEEPS:
+        raise ValueError(f"no sweep {name}: there are {', '.join(SWEEPS)}")
+    return SWEEPS[name]
 
 
 def make_requests(shape: Shape, seed: str, head: str, fields: dict[str, Any]) -> Iterator[Request]:

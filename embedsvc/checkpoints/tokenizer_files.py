@@ -20,6 +20,7 @@ from embedsvc.checkpoints.files import Files, as_array, as_object
 from embedsvc.checkpoints.kinds import kind_of
 from embedsvc.checkpoints.transformer_settings import read_settings
 from embedsvc.errors import CheckpointError
+from embedsvc.process.home import home
 from embedsvc.samples import TEXTS
 
 T = TypeVar("T")
@@ -264,5 +265,5 @@ def _converted(files: Files) -> bytes:
 
 
 def _cache_folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("XDG_CACHE_HOME") or home() / ".cache"
     return Path(cache) / "embedsvc" / "tokenizers"

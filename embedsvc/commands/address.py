@@ -31,10 +31,14 @@ def url_of(url: str | None, path: str = "") -> str:
 
 def parsed(url: str) -> SplitResult | None:
     """The parts of a URL that names a host, and a port that may be; None of any other."""
+    if " " in url or not url.isprintable():
+        return None
     try:
         parts = urlsplit(url)
-        return parts if parts.hostname and parts.port != 0 else None
-    except ValueError:  # an address in brackets that is none, a port that is no number
+        host = (parts.hostname or "").encode("idna")
+        (parts.path + parts.query).encode("ascii")
+        return parts if host and parts.port != 0 else None
+    except ValueError:  # a name with a part that is empty, a port that is no number
         return None
 
 

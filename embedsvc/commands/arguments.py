@@ -2,11 +2,37 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar, cast
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, cast
 
+from embedsvc.plain import in_line
 from embedsvc.quantities import read_count, read_number
 
 T = TypeVar("T")
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses texts that are none, and says what is wrong in a line that a terminal can show."""
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - it has overloads
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        given, rest = super().parse_known_args(args, namespace)
+        for action in actions(self):
+            values = getattr(given, action.dest, None)
+            for value in cast(list[object], values) if isinstance(values, list) else [values]:
+                if isinstance(value, str) and not is_path(action) and not _is_text(value):
+                    name = "/".join(action.option_strings) or action.metavar or action.dest
+                    self.error(f"argument {name}: must be UTF-8, not {value!r}")
+        return given, rest
+
+    def error(self, message: str) -> NoReturn:
+        super().error(in_line(message))
+
+
+def is_path(action: argparse.Action) -> bool:
+    """Whether it names a file, which may be of any bytes."""
+    return action.type is Path or action.metavar in ("PATH", "FILE", "FILES")
 
 
 def describe(parser: argparse.ArgumentParser, examples: str) -> None:
@@ -54,6 +80,14 @@ def subcommands(
             parsers = cast(Mapping[str, argparse.ArgumentParser], action.choices)
             for choice in action._choices_actions:  # pyright: ignore[reportPrivateUsage]
                 yield choice.dest, parsers[choice.dest], choice.help or ""
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # bytes that were no UTF-8, as Python stands in for them
+        return False
+    return True
 
 
 def _read(read: Callable[[str], T], text: str) -> T:

@@ -11,7 +11,15 @@ from urllib.parse import urlsplit
 import orjson
 
 from embedsvc.bench.answers import NotEmbeddings, read_vectors
-from embedsvc.bench.texts import SHAPES, SWEEPS, Shape, make_requests, make_text, shape_named
+from embedsvc.bench.texts import (
+    SHAPES,
+    SWEEPS,
+    Shape,
+    make_requests,
+    make_text,
+    shape_named,
+    sweep_named,
+)
 from embedsvc.bench.window import measure
 from embedsvc.commands.address import DEFAULT_URL, add_address, key_of, url_of
 from embedsvc.errors import CardsError, ServerError, key_refused
@@ -27,6 +35,8 @@ The exit code is 1 if an answer was an error or wrong.
 HEADINGS = ("shape", "texts/s", "tokens/s", "p50 ms", "p90 ms", "p99 ms", "errors")
 FIGURES = ("texts_per_second", "tokens_per_second", "p50_ms", "p90_ms", "p99_ms")
 PATIENCE_SECONDS = 60.0
+LONGEST = 86_400
+"""Seconds of a window."""
 
 
 class Target(NamedTuple):
@@ -70,10 +80,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Measure and print; 1 if any answer was an error or wrong. Raises `SetupError`."""
+    if not (0 < given.seconds <= LONGEST and 0 <= given.warm_up <= LONGEST):
+        raise CardsError(f"bench: --seconds and --warm-up are at most {LONGEST}, and not below 0")
     try:
         shapes = [shape_named(name) for name in given.shapes.split(",") if name]
-        shapes += [shape for name in given.sweeps.split(",") if name for shape in SWEEPS[name]]
-    except (ValueError, KeyError) as error:
+        shapes += [shape for name in given.sweeps.split(",") if name for shape in sweep_named(name)]
+    except ValueError as error:
         raise CardsError(f"bench: {error}") from None
     target = _target(given)
     dimensions, per_text = _try(target, given.encoding)

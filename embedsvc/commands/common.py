@@ -11,6 +11,7 @@ from embedsvc.commands.cards import add_cards, cards_of
 from embedsvc.device import open_device
 from embedsvc.errors import CardsError
 from embedsvc.ops.base import Ops
+from embedsvc.process.home import expanded
 from embedsvc.settings import BackendChoice
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ def find_card_and_prompt(model: str | None, cards: Path | None) -> tuple[Card, s
     found = known.find(model)
     if found is not None:
         return found
-    folder = Path(model).expanduser()
+    folder = expanded(Path(model))
     if not folder.is_dir():
         near = " or ".join(f"`{name}`" for name in known.names.near(model))
         hint = f"; is it {near}?" if near else ""

@@ -15,6 +15,7 @@ from embedsvc.commands.settings import add_settings
 from embedsvc.errors import EXIT_BAD, CardsError
 from embedsvc.probe import probe
 from embedsvc.process.environment import read_environment, updated
+from embedsvc.process.home import home
 from embedsvc.service.here import (
     Manager,
     check_program,
@@ -150,7 +151,7 @@ def _job(settings: Settings, file: Path, *, system: bool, user: str | None = Non
         environment=file,
         system=system,
         user=user,
-        home=Path.home(),
+        home=home(),
         port=settings.port,
         stop_seconds=int(settings.shutdown_seconds) + STOP_MARGIN,
         writes=tuple(folder for folder in (settings.cache_folder,) if folder),

@@ -12,6 +12,7 @@ from embedsvc.errors import CardsError, ServiceError
 from embedsvc.http.access import check_address
 from embedsvc.http.listening import addresses, bound
 from embedsvc.probe import probe
+from embedsvc.process.home import home
 from embedsvc.service.here import environment_file, manager
 from embedsvc.service.job import HOPELESS, Job
 from embedsvc.service.machine import Machine
@@ -64,7 +65,7 @@ def service(*, system: bool) -> Iterator[Finding]:
     """The service of the user, or of the whole machine: whether it fares well."""
     what = "system service" if system else "service"
     file = environment_file(system=system)
-    job = Job((), file, system, None, Path.home(), port=0, stop_seconds=0)
+    job = Job((), file, system, None, home(), port=0, stop_seconds=0)
     try:
         kept = manager(Machine(), job)
         state = kept.state()

@@ -61,9 +61,12 @@ def addresses(host: str, port: int) -> list[Address]:
     names = LOOPBACKS if host == "localhost" else (host,)
     found: list[Address] = []
     for name in names:
-        family, _, _, _, place = socket.getaddrinfo(
-            name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        try:
+            family, _, _, _, place = socket.getaddrinfo(
+                name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+        except UnicodeError:  # a part of it is empty or too long
+            raise OSError(errno.EINVAL, "not the name of a host") from None
         found.append(Address(family, place))
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from embedsvc.errors import ServiceError
+from embedsvc.process.home import home
 from embedsvc.service.job import NAME, Job, State
 from embedsvc.service.launchd import Launchd
 from embedsvc.service.machine import Machine
@@ -42,7 +43,7 @@ def manager(machine: Machine, job: Job) -> Manager:
 
 def environment_file(*, system: bool) -> Path:
     """Where the service's settings are."""
-    return (Path("/etc") if system else Path.home() / ".config") / NAME / "environment"
+    return (Path("/etc") if system else home() / ".config") / NAME / "environment"
 
 
 def system_user(named: str | None) -> str | None:

@@ -1,0 +1,43 @@
+"""Standard streams as a command finds them: closed, full, or of an encoding that lacks letters."""
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+
+def open_streams() -> None:
+    """Open those that are closed, on nothing, so that no file or socket gets their numbers.
+
+    What the output's encoding lacks is printed escaped.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    output: Any = sys.stdout
+    if isinstance(output, io.TextIOWrapper):
+        output.reconfigure(errors="backslashreplace")
+
+
+def end_output() -> None:
+    """Have Python not try again, when it ends, what could not be printed."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):  # ValueError: somebody closed it
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def complain(text: str) -> None:
+    """Write lines to the standard error, if there is anybody who reads it."""
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
