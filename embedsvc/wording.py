@@ -11,6 +11,7 @@ NAMES = {
     "object": "an object",
     "null": "null",
 }
+_LONGEST = re.compile("a string of length <= ([0-9]+)")
 _TYPES = re.compile(r"`([a-z]+(?: \| [a-z]+)*)`")
 
 
@@ -21,10 +22,13 @@ def plain_types(message: str) -> str:
     'expected a whole number or null, not a string'
     >>> plain_types("Expected `array` of length 2, got 3")
     'expected a list of length 2, not 3'
+    >>> plain_types("Expected `str` of length <= 200")
+    'expected a string of at most 200 characters'
     """
     if not message.startswith("Expected "):
         return message
     worded = _TYPES.sub(_words, message).replace(", got ", ", not ")
+    worded = _LONGEST.sub(r"a string of at most \1 characters", worded)
     return worded[0].lower() + worded[1:]
 
 

@@ -229,9 +229,9 @@ def test_what_is_no_json_object_is_said_with_its_place(body: bytes, why: str) ->
         ({"dimensions": [1]}, "[1] is not of type 'integer' - 'dimensions'"),
         (
             {"prompt_name": "x" * 201},
-            "Invalid 'prompt_name': expected a string of length <= 200.",
+            "Invalid 'prompt_name': expected a string of at most 200 characters.",
         ),
-        ({"model": "x" * 201}, "Invalid 'model': expected a string of length <= 200."),
+        ({"model": "x" * 201}, "Invalid 'model': expected a string of at most 200 characters."),
         (
             {"truncate": 7},
             (
