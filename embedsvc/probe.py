@@ -6,6 +6,7 @@ That is a container's health check, so nothing heavy is imported here.
 import http.client
 import json
 import os
+import socket
 import sys
 from typing import Any, Literal, NamedTuple
 
@@ -21,21 +22,59 @@ class Found(NamedTuple):
     """Why, in words."""
 
 
-def probe(host: str, port: int, seconds: float = 5.0) -> Found:
+class Place(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+    uds: str | None = None
+    """The path of a unix socket, in place of host and port."""
+    tls: bool = False
+
+    def __str__(self) -> str:
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}+unix:{self.uds}" if self.uds else f"{scheme}://{self.host}:{self.port}"
+
+
+class Connection(http.client.HTTPConnection):
+    """To a server of this machine, whichever way it listens and whoever signed its certificate."""
+
+    def __init__(self, place: Place, seconds: float) -> None:
+        host = "localhost" if place.uds else EVERYWHERE.get(place.host, place.host)
+        super().__init__(host, place.port, timeout=seconds)
+        self._place = place
+
+    def connect(self) -> None:
+        if self._place.uds:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._place.uds)
+        else:
+            super().connect()
+        if self._place.tls:
+            import ssl  # takes long to import
+
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            self.sock = context.wrap_socket(self.sock)
+
+
+def probe(place: Place, seconds: float = 5.0) -> Found:
     """Who listens there, by what they say to `GET /ready`."""
-    connection = http.client.HTTPConnection(EVERYWHERE.get(host, host), port, timeout=seconds)
+    connection = Connection(place, seconds)
     try:
         connection.request("GET", "/ready")
         answer = connection.getresponse()
         said: Any = json.loads(answer.read(65536))
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, FileNotFoundError):
         return Found("nobody", "nothing listens there")
     except TimeoutError:
         return Found("not ready", "it listens but does not answer yet")
     except (OSError, http.client.HTTPException) as error:
         return Found("other", f"{type(error).__name__}: {error}")
     except UnicodeError:
-        return Found("nobody", f"{host} is not the name of a host")
+        return Found("nobody", f"{place.host} is not the name of a host")
     except ValueError:
         return Found("other", "it does not answer GET /ready as embedsvc does")
     finally:
@@ -51,9 +90,15 @@ def probe(host: str, port: int, seconds: float = 5.0) -> Found:
 
 def main() -> int:
     """Probe the server that the environment speaks of."""
-    host = os.environ.get("EMBEDSVC_HOST") or DEFAULT_HOST
-    port = int(os.environ.get("EMBEDSVC_PORT") or DEFAULT_PORT)
-    found = probe(host, port)
+    environ = os.environ.get
+    found = probe(
+        Place(
+            environ("EMBEDSVC_HOST") or DEFAULT_HOST,
+            int(environ("EMBEDSVC_PORT") or DEFAULT_PORT),
+            environ("EMBEDSVC_UDS"),
+            bool(environ("EMBEDSVC_TLS_CERT")),
+        )
+    )
     sys.stdout.write(f"{found.who}: {found.said}\n")
     return 0 if found.who == "ready" else 1
 

@@ -1,9 +1,11 @@
 """`embedsvc doctor`: what it says of what is right, and of each thing that is wrong."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -235,6 +237,21 @@ def test_it_says_who_answers_at_the_address(doctor: Doctor) -> None:
         line = doctor.line("address", "--port", str(port))
     assert line.startswith("WRONG  address: something else listens")
     assert "take another port with --port" in line
+
+
+def test_a_unix_socket_is_looked_at_in_place_of_the_address(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = Path(tempfile.mkdtemp(dir="/tmp")) / "socket"  # a socket's path is short
+    try:
+        monkeypatch.setenv("EMBEDSVC_UDS", str(path))
+        assert doctor.line("address") == f"ok     address: {path} is free"
+        path.touch()
+        assert doctor.line("address").startswith(f"WRONG  address: {path} is there, and no socket")
+        monkeypatch.setenv("EMBEDSVC_UDS", "/no/such/folder/socket")
+        assert doctor.line("address").endswith("-> make its folder, or chown it")
+    finally:
+        shutil.rmtree(path.parent)
 
 
 def test_an_address_of_another_machine_cannot_be_had(doctor: Doctor) -> None:

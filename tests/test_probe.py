@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from embedsvc.probe import Found, probe
+from embedsvc.probe import Found, Place, probe
 
 
 @contextmanager
@@ -48,19 +48,19 @@ def answering(status: int, body: bytes) -> Iterator[int]:
 )
 def test_a_server_is_known_by_its_answer(status: int, body: bytes, found: Found) -> None:
     with answering(status, body) as port:
-        assert probe("127.0.0.1", port) == found
-        assert probe("", port) == found  # everywhere
+        assert probe(Place("127.0.0.1", port)) == found
+        assert probe(Place("", port)) == found  # everywhere
 
 
 def test_where_nobody_listens_nobody_is_found() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening, and nobody else can take it
-        assert probe("127.0.0.1", taken.getsockname()[1]).who == "nobody"
+        assert probe(Place("127.0.0.1", taken.getsockname()[1])).who == "nobody"
 
 
 def test_a_server_that_listens_but_is_not_there_yet_is_not_ready() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        assert probe("127.0.0.1", listener.getsockname()[1], seconds=0.01).who == "not ready"
+        assert probe(Place("127.0.0.1", listener.getsockname()[1]), seconds=0.01).who == "not ready"
 
 
 @pytest.mark.parametrize(("body", "code"), [(b'{"status": "ready"}', 0), (b"{}", 1)])

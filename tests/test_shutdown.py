@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from embedsvc.errors import EXIT_HUNG
+from embedsvc.probe import Found, Place, probe
 from tests.conftest import ROOT
 from tests.programs import program
 from tests.test_server import COMMAND, fails, serving
@@ -160,9 +161,12 @@ def test_a_unix_socket_is_listened_at_and_gone_afterwards(path: Path, cards: Pat
         assert (answer.status, len(json.loads(answer.read())["data"])) == (200, 1)
         client.close()
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        place = Place("localhost", 8000, str(path))
+        assert probe(place) == Found("ready", "ready")
         process.terminate()
         assert process.wait(20) == 0
         assert not path.exists()
+        assert probe(place) == Found("nobody", "nothing listens there")
     finally:
         process.kill()
         process.communicate()
@@ -218,6 +222,8 @@ def test_with_a_certificate_it_speaks_tls_and_nothing_else(
         answer = client.getresponse()
         assert (answer.status, len(json.loads(answer.read())["data"])) == (200, 1)
         client.close()
+        assert probe(Place(host, int(port), tls=True)) == Found("ready", "ready")
+        assert probe(Place(host, int(port))).who == "other"
         with pytest.raises(httpx2.HTTPError):
             httpx2.get(f"http://{host}:{port}/health")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from embedsvc.probe import probe
+from embedsvc.probe import Place, probe
 from embedsvc.process.environment import updated
 from embedsvc.service.systemd import UNIT, unit
 from tests.programs import program
@@ -164,7 +164,7 @@ def port() -> int:
 def test_a_service_is_installed_kept_and_removed(own_systemd: OwnSystemd, port: int) -> None:
     installed = own_systemd.service("install", "--port", str(port), "--backend", "numpy")
     assert installed.returncode == 0, installed.stderr
-    assert probe("127.0.0.1", port).who == "ready"
+    assert probe(Place("127.0.0.1", port)).who == "ready"
 
     # Killed, it comes back by itself.
     first = own_systemd.show("MainPID")
@@ -173,7 +173,7 @@ def test_a_service_is_installed_kept_and_removed(own_systemd: OwnSystemd, port: 
     active = f"systemctl --user is-active -q {UNIT}"
     changed = f'case "$({pid})" in 0|{first}) false;; *) {active};; esac'
     own_systemd.run("sh", "-c", f"until {changed}; do sleep 0.2; done")
-    assert probe("127.0.0.1", port).who == "ready"
+    assert probe(Place("127.0.0.1", port)).who == "ready"
 
     # Stopped, it ends well and stays away.
     assert own_systemd.service("stop").returncode == 0

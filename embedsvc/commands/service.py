@@ -13,7 +13,7 @@ import msgspec
 from embedsvc.commands.arguments import describe
 from embedsvc.commands.settings import add_settings
 from embedsvc.errors import EXIT_BAD, CardsError
-from embedsvc.probe import probe
+from embedsvc.probe import Place, probe
 from embedsvc.process.environment import read_environment, updated
 from embedsvc.process.home import home
 from embedsvc.service.here import (
@@ -123,10 +123,10 @@ def _install(given: argparse.Namespace, machine: Machine, *, dry: bool) -> int:
 def _await(service: Manager, settings: Settings | None, machine: Machine) -> int:
     """Wait until it is ready, or has ended, and print how it fares."""
     if settings is not None:
-        address = settings.host, settings.port
+        place = _place(settings)
 
         def settled() -> bool:
-            return probe(*address).who == "ready" or not service.state().running
+            return probe(place).who == "ready" or not service.state().running
 
         machine.until(settled, READY_SECONDS)
     return _status(service, settings)
@@ -140,9 +140,15 @@ def _status(service: Manager, settings: Settings | None) -> int:
         return EXIT_BAD
     if settings is None:
         return 0
-    found = probe(settings.host, settings.port)
-    print(f"http://{settings.host}:{settings.port}: {found.said}")
+    place = _place(settings)
+    found = probe(place)
+    print(f"{place}: {found.said}")
     return 0 if found.who == "ready" else EXIT_BAD
+
+
+def _place(settings: Settings) -> Place:
+    uds = str(settings.uds) if settings.uds else None
+    return Place(settings.host, settings.port, uds, tls=settings.tls_cert is not None)
 
 
 def _job(settings: Settings, file: Path, *, system: bool, user: str | None = None) -> Job:

@@ -11,7 +11,7 @@ from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError, ServiceError
 from embedsvc.http.access import check_address
 from embedsvc.http.listening import addresses, bound
-from embedsvc.probe import probe
+from embedsvc.probe import Found, Place, probe
 from embedsvc.process.home import home
 from embedsvc.service.here import environment_file, manager
 from embedsvc.service.job import HOPELESS, Job
@@ -36,7 +36,10 @@ def folders(settings: Settings) -> Iterator[Finding]:
 def address(settings: Settings) -> Iterator[Finding]:
     """Whether it can be listened on, or who does already."""
     host, port = settings.host, settings.port
-    where = f"{host}:{port}"
+    where, tls = f"{host}:{port}", settings.tls_cert is not None
+    if settings.uds is not None:
+        yield _socket(settings.uds, probe(Place(host, port, str(settings.uds), tls)))
+        return
     try:
         found_at = addresses(host, port)
         for each in found_at:
@@ -44,7 +47,7 @@ def address(settings: Settings) -> Iterator[Finding]:
     except (OSError, CardsError) as error:
         yield wrong("address", f"{where}: {error}")
         return
-    found = probe(host, port)
+    found = probe(Place(host, port, tls=tls))
     if found.who in ("ready", "not ready"):
         yield ok("address", f"embedsvc answers at {where}: {found.said}")
         return
@@ -86,6 +89,19 @@ def service(*, system: bool) -> Iterator[Finding]:
         yield wrong(what, seen, f"{wants}`embedsvc service logs{option}`")
     if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077:
         yield wrong(what, f"others may read {file}, where keys are", f"chmod 600 {file}")
+
+
+def _socket(path: Path, found: Found) -> Finding:
+    """Whether a unix socket can be listened at, or who does already."""
+    if found.who in ("ready", "not ready"):
+        return ok("address", f"embedsvc answers at {path}: {found.said}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return wrong("address", f"no socket can be made at {path}", "make its folder, or chown it")
+    if path.exists() and not path.is_socket():
+        return wrong("address", f"{path} is there, and no socket", "move it away")
+    if found.who == "other":
+        return wrong("address", f"something else listens at {path}: {found.said}")
+    return ok("address", f"{path} is free")
 
 
 def _folder(what: str, folder: Path) -> Finding:
