@@ -96,7 +96,7 @@ class OwnSystemd:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self._enter, *command], capture_output=True, text=True, cwd=self.home, timeout=50
+            [*self._enter, *command], capture_output=True, text=True, cwd=self.home, timeout=200
         )
 
     def show(self, name: str) -> str:
@@ -138,7 +138,7 @@ def own_systemd() -> Iterator[OwnSystemd]:
             yield OwnSystemd(process.pid, home)
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(100)
             shutil.rmtree(home)
             for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
                 for folder, _, _ in os.walk(Path(mount, cgroup), topdown=False):
