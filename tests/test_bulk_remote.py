@@ -101,7 +101,11 @@ def test_a_server_that_stays_away_is_given_up(server: FakeServer) -> None:
         (400, BadRequest, "^Invalid 'input': no$"),
         (413, BadRequest, "^Invalid 'input': no$"),
         (500, EmbeddingFailed, "^Invalid 'input': no$"),
-        (401, BulkError, r"http://\S+ 401: Invalid 'input': no$"),
+        (
+            401,
+            BulkError,
+            r"http://\S+ wants a key: say one .* by --api-key, or in EMBEDSVC_API_KEY",
+        ),
         (404, BulkError, r"http://\S+ 404: Invalid 'input': no$"),
         (302, BulkError, r"http://\S+ 302: "),
     ],
@@ -136,7 +140,7 @@ def test_an_error_that_is_no_json_is_shown(server: FakeServer) -> None:
         (b'{"data": [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}]}', "missing"),
         (b'{"data": [{"index": 0, "embedding": [1], "x": ' + b"[" * 100_000, "recursion"),
         (b'{"data": [{"embedding": [1]}]}', "index"),
-        (b'{"data": [{"index": 0, "embedding": ["1"]}]}', "Expected"),
+        (b'{"data": [{"index": 0, "embedding": ["1"]}]}', "expected a number, not a string"),
         (b"\xff\xfe", "malformed"),
     ],
 )
@@ -144,6 +148,24 @@ def test_answers_that_are_no_vectors_end_it(server: FakeServer, body: bytes, sai
     server.script.append((200, {}, body))
     with pytest.raises(BulkError, match=f"no embeddings: .*{said}"):
         embed(server, "a")
+
+
+def test_this_machine_is_not_asked_through_a_proxy(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+
+    async def main() -> str:
+        async with open_remote(server.url, "some-key", "m", 2) as remote:
+            await remote.embed(["a"], PLAIN)
+            server.script.append(refusal(401, "no"))
+            with pytest.raises(BulkError) as refused:
+                await remote.embed(["b"], PLAIN)
+            return str(refused.value)
+
+    assert " does not take the key that was sent: say one " in asyncio.run(main())
+    assert server.keys == {"Bearer some-key"}
 
 
 @pytest.mark.parametrize("header", ["x-embedsvc-truncated", "x-embedsvc-split"])

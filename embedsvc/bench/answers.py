@@ -30,8 +30,8 @@ def read_vectors(
         vectors = np.array([_vector(row["embedding"]) for row in rows], dtype=np.float32)
         usage: dict[str, Any] = answer.get("usage") or {}
         tokens = int(usage.get("prompt_tokens") or 0)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise NotEmbeddings(f"{type(error).__name__}: {error}"[:100]) from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise NotEmbeddings("an answer that is none of embeddings, as OpenAI has it") from None
     if indices != list(range(count)):
         raise NotEmbeddings(f"{len(indices)} vectors for {count} texts, or their indices are off")
     if dimensions and vectors.shape != (count, dimensions):

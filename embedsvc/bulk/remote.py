@@ -17,8 +17,12 @@ from embedsvc.bounds import ANSWER_BYTES
 from embedsvc.bulk.about import How
 from embedsvc.bulk.answer import read_answer
 from embedsvc.engine import Embedded
-from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
+from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed, key_refused
+from embedsvc.process.proxy import is_here
+from embedsvc.wording import plain_types
 
+NO_KEY = "Bearer none"
+"""Sent where there is no key, as some servers want one, whichever."""
 AGAIN = (408, 409, 425, 429, 502, 503, 504)
 """Answers of a server that may do better later."""
 WRONG = (400, 413, 422)
@@ -97,7 +101,7 @@ class Remote:
             truncated = int(reply.headers.get("x-embedsvc-truncated", 0))
             split = int(reply.headers.get("x-embedsvc-split", 0))
         except ValueError as error:
-            raise BulkError(f"{self._url}: no embeddings: {error}") from None
+            raise BulkError(f"{self._url}: no embeddings: {plain_types(str(error))}") from None
         self._hold(
             Served(
                 reply.headers.get("openai-model") or answer.model,
@@ -154,6 +158,9 @@ class Remote:
                     raise BadRequest(message)
                 if reply.status == HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise EmbeddingFailed(message)
+                if reply.status == HTTPStatus.UNAUTHORIZED:
+                    sent = self._client.headers.get("authorization") not in (None, NO_KEY)
+                    raise BulkError(key_refused(self._url, sent=sent))
                 trouble = f"{reply.status}: {message}"
                 if reply.status not in AGAIN:
                     raise BulkError(f"{self._url}: {trouble}")
@@ -188,7 +195,11 @@ async def open_remote(
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     limits = httpx2.Limits(max_connections=calls, max_keepalive_connections=calls)
     async with httpx2.AsyncClient(
-        base_url=base, headers=headers, limits=limits, timeout=TIMEOUT
+        base_url=base,
+        headers=headers,
+        limits=limits,
+        timeout=TIMEOUT,
+        trust_env=not is_here(base),
     ) as client:
         yield Remote(client, model or await Remote(client, "", calls).first_model(), calls)
 

@@ -3,15 +3,14 @@
 import argparse
 from collections.abc import Iterator
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
 
 from embedsvc.commands.address import add_address, key_of, url_of
 from embedsvc.errors import ServerError, key_refused
+from embedsvc.process.proxy import is_here
 
 TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
 PATIENT = httpx2.Timeout(None, connect=5.0)
@@ -48,7 +47,7 @@ class Server:
         self._key = key
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
         # A proxy is for other machines: this one's key does not take the way through it.
-        self._trust_env = not _here(self.url)
+        self._trust_env = not is_here(self.url)
 
     def ask(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, kind: type[T]
@@ -108,12 +107,3 @@ def add_server(parser: argparse.ArgumentParser) -> None:
 def server_of(given: argparse.Namespace) -> Server:
     """The server that the options name. Raises `CardsError`."""
     return Server(url_of(given.url), key_of(given.api_key, given.url))
-
-
-def _here(url: str) -> bool:
-    """Whether it is an address of this machine alone."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

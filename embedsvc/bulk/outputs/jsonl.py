@@ -15,6 +15,7 @@ from embedsvc.bulk.outputs.files import read_about, replacing, write_about
 from embedsvc.bulk.rows import to_json
 from embedsvc.errors import BulkError
 from embedsvc.text_files import lines_of
+from embedsvc.wording import plain_types
 
 ROWS = 1024
 """Read back at a time."""
@@ -81,7 +82,7 @@ def reading(path: Path) -> Generator[Iterator[bytes]]:
     except OSError as error:
         raise BulkError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # among them msgspec's
-        raise BulkError(f"{path}: is damaged: {error}") from None
+        raise BulkError(f"{path}: is damaged: {plain_types(str(error))}") from None
 
 
 def pick(path: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
