@@ -24,20 +24,33 @@
         }                                                                                          \
     } while (0)
 
-static pthread_barrier_t meeting;
+/* Where so many threads wait for one another, once. A barrier, which macOS has none of. */
+typedef struct {
+    int awaited;
+    pthread_mutex_t lock;
+    pthread_cond_t all;
+} Meeting;
 
-static void meet(void *work, long part) {
-    (void)work;
+#define MEETING(threads) {threads, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER}
+
+static void arrive(Meeting *meeting) {
+    pthread_mutex_lock(&meeting->lock);
+    meeting->awaited--;
+    while (meeting->awaited > 0) pthread_cond_wait(&meeting->all, &meeting->lock);
+    pthread_cond_broadcast(&meeting->all);
+    pthread_mutex_unlock(&meeting->lock);
+}
+
+static void meet(void *meeting, long part) {
     (void)part;
-    pthread_barrier_wait(&meeting);
+    arrive(meeting);
 }
 
 /* Ends only when the pass that asks has all helpers. Those on their way are waited for: a job's first
    part may be claimed by whoever is there. */
 static void need_everybody(void) {
-    pthread_barrier_init(&meeting, NULL, HELPERS + 1);
-    team_do(meet, NULL, HELPERS + 1);
-    pthread_barrier_destroy(&meeting);
+    Meeting meeting = MEETING(HELPERS + 1);
+    team_do(meet, &meeting, HELPERS + 1);
 }
 
 typedef struct {
@@ -67,15 +80,29 @@ static int count_parts(long parts) {
 }
 
 /* A pass of another thread, that goes on between the two. */
-static pthread_barrier_t begun, over;
+typedef struct {
+    Meeting begun, over;
+    pthread_t thread;
+} Other;
 
-static void *other_pass(void *unused) {
-    (void)unused;
+static void *pass(void *argument) {
+    Other *other = argument;
     team_begin();
-    pthread_barrier_wait(&begun);
-    pthread_barrier_wait(&over);
+    arrive(&other->begun);
+    arrive(&other->over);
     team_end();
     return NULL;
+}
+
+static void begin(Other *other) {
+    *other = (Other){.begun = MEETING(2), .over = MEETING(2)};
+    pthread_create(&other->thread, NULL, pass, other);
+    arrive(&other->begun);
+}
+
+static void end(Other *other) {
+    arrive(&other->over);
+    pthread_join(other->thread, NULL);
 }
 
 static void every_part_is_done_once(void) {
@@ -98,14 +125,12 @@ static void a_pass_alone_has_all_helpers(void) {
 /* The long text that another one came beside, and left. */
 static void helpers_come_back_to_the_pass_that_had_them(void) {
     for (int again = 0; again < 20; again++) {
-        pthread_t other;
+        Other other;
         team_begin();
         need_everybody();
-        pthread_create(&other, NULL, other_pass, NULL);
-        pthread_barrier_wait(&begun);
+        begin(&other);
         CHECK(!count_parts(100)); /* each pass has its own thread */
-        pthread_barrier_wait(&over);
-        pthread_join(other, NULL);
+        end(&other);
         need_everybody();
         team_end();
     }
@@ -114,13 +139,11 @@ static void helpers_come_back_to_the_pass_that_had_them(void) {
 /* The long text that began beside another. */
 static void helpers_come_to_a_pass_that_never_had_them(void) {
     for (int again = 0; again < 20; again++) {
-        pthread_t other;
-        pthread_create(&other, NULL, other_pass, NULL);
-        pthread_barrier_wait(&begun);
+        Other other;
+        begin(&other);
         team_begin();
         CHECK(!count_parts(100));
-        pthread_barrier_wait(&over);
-        pthread_join(other, NULL);
+        end(&other);
         need_everybody();
         team_end();
     }
@@ -170,9 +193,8 @@ static void more_helpers_may_be_asked_for_and_fewer_are_as_many(void) {
 
 /* While another thread is in a pass, and one in the parent has the helpers. */
 static void a_forked_child_has_no_helpers_and_all_parts_are_done(void) {
-    pthread_t other;
-    pthread_create(&other, NULL, other_pass, NULL);
-    pthread_barrier_wait(&begun);
+    Other other;
+    begin(&other);
     pid_t child = fork();
     CHECK(child >= 0);
     if (!child) {
@@ -189,8 +211,7 @@ static void a_forked_child_has_no_helpers_and_all_parts_are_done(void) {
     int status;
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    pthread_barrier_wait(&over);
-    pthread_join(other, NULL);
+    end(&other);
     team_begin();
     need_everybody();
     team_end();
@@ -218,8 +239,6 @@ int main(int count, char **words) {
             puts(cases[i].name);
         } else if (!strcmp(words[1], cases[i].name)) {
             alarm(50);
-            pthread_barrier_init(&begun, NULL, 2);
-            pthread_barrier_init(&over, NULL, 2);
             team_start(HELPERS);
             cases[i].run();
             return 0;
