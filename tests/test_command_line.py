@@ -245,9 +245,9 @@ def test_a_command_that_waits_is_interrupted(
     )
     try:
         connection, _ = silent.accept()  # so it waits for an answer
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
-        connection.close()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=50)
     finally:
         process.kill()
         process.communicate()
