@@ -1,7 +1,6 @@
 """What the documentation tells people to paste, for the libraries that it is about."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tests.documents import (
     chatting,
     examples,
     printed,
+    run_program,
     save_files,
     write_workplace,
 )
@@ -38,15 +38,6 @@ def test_an_example_works(server: str, tmp_path: Path, example: Example) -> None
         (prompt,) = asked
         assert NOTES["returns.md"].split(".")[0] in prompt  # what answers it was found
         assert NOTES["kitchen.md"] not in prompt
-
-
-def run_program(code: str, folder: Path) -> str:
-    """What it prints, where the files are that pages say to save."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

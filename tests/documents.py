@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -128,6 +129,15 @@ def write_workplace(folder: Path) -> None:
     (folder / "a.csv").write_text("title\nA lamp\nA chair\n", encoding="utf-8")
     (folder / "b.csv.gz").write_bytes(gzip.compress(b"title\nA table\n"))
     (folder / "log.txt.gz").write_bytes(gzip.compress(b"started\nstopped\n"))
+
+
+def run_program(code: str, folder: Path) -> str:
+    """What it prints, where the files are that pages say to save."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from tests.documents import (
     examples,
     pages,
     printed,
+    run_program,
     save_files,
     write_workplace,
 )
@@ -59,15 +60,6 @@ def test_a_program_works(server: str, workplace: Path, example: Example) -> None
     said = run_program(example.at(server), workplace)
     for wanted in printed(example):
         assert wanted in said
-
-
-def run_program(code: str, folder: Path) -> str:
-    """What it prints, where the files are that pages say to save."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
