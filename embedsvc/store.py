@@ -181,8 +181,8 @@ class Table:
                 db.execute("BEGIN IMMEDIATE")
                 db.executemany(
                     # Stamps of the future are from before the clock was set back.
-                    "UPDATE vectors SET used = ?1 WHERE key = ?2 AND abs(used - ?1) > ?3",
-                    ((now, key, STAMP_SECONDS) for key in used),
+                    "UPDATE vectors SET used = ? WHERE key = ? AND abs(used - ?) > ?",
+                    ((now, key, now, STAMP_SECONDS) for key in used),
                 )
                 self._make_room(db, vectors.values())
                 db.executemany(
