@@ -1,6 +1,7 @@
 """What several test files share: checkpoints, backends, and an app over a tiny model."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ ROOT = Path(__file__).parent.parent
 if "KERNELS" in os.environ:  # the kernels as `make test-kernels` builds them, with a sanitizer
     library.LIBRARY = Path(os.environ["KERNELS"])
 
+# A shell that runs tests in the background ignores Ctrl-C for them, and for what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BACKENDS: dict[str, Callable[[], Ops]] = {
     "numpy": NumpyOps,
