@@ -16,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from embedsvc.bulk.inputs import table
+from embedsvc.bulk.inputs.packed import PACKED
 from embedsvc.bulk.inputs.table import Lines, Record, csv_rows, tsv_rows
 from embedsvc.bulk.job import Plan, Run
 from embedsvc.bulk.progress import Progress
@@ -48,7 +49,9 @@ def embed(name: str, content: bytes, column: str = "text") -> tuple[list[int], l
                 summary = asyncio.run(run.embed(Fake()))
                 run.finish(summary.about)
         except BulkError:
-            assert list(Path(folder).iterdir()) == [source]
+            assert {file for file in Path(folder).iterdir() if "partial" not in file.name} == {
+                source
+            }
             return None
         rows = read_jsonl(output)
         rejects = output.with_name("out.jsonl.rejects.jsonl")
@@ -69,8 +72,8 @@ def lines_of(content: bytes) -> dict[int, bytes]:
 @given(BYTES)
 @pytest.mark.parametrize("name", ["in.txt", "in.jsonl", "in.rejects.jsonl"])
 def test_every_line_is_a_row_or_set_aside(name: str, content: bytes) -> None:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return
+    if content.startswith((b"\xff\xfe", b"\xfe\xff", *PACKED.values())):
+        return  # UTF-16, or packed
     found = embed(name, content)
     if found is None:  # no object has the column
         assert name != "in.txt"
@@ -236,6 +239,7 @@ WHOLE = parquet_file()
 @FEW
 @given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=4))
 @example([])
+@example([(1878, 0)])  # the rows of the last group, which Arrow leaves out
 def test_every_row_of_a_damaged_parquet_is_counted_or_it_is_refused(
     changes: list[tuple[int, int]],
 ) -> None:

@@ -3,7 +3,7 @@
 import base64
 import importlib
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,25 @@ def open_parquet(path: Path) -> Generator[Any]:
             yield file
     except (OSError, UnicodeDecodeError, arrow().ArrowException) as error:
         raise BulkError(f"{printable(path)}: {in_short(error)}") from None
+
+
+def read_batches(file: Any, rows: int, columns: Sequence[str]) -> Generator[Any]:
+    """All rows of a `ParquetFile`, at most so many at a time.
+
+    Raises `ArrowInvalid` after the last one if they are not as many as the file says: of one that
+    is damaged, Arrow may leave out rows and say nothing.
+    """
+    count = 0
+    for batch in file.iter_batches(batch_size=rows, columns=columns):
+        count += len(batch)
+        yield batch
+    check_count(count, file.metadata.num_rows)
+
+
+def check_count(found: int, said: int) -> None:
+    """Raises `ArrowInvalid` if a file has not as many rows as it says."""
+    if found != said:
+        raise arrow().ArrowInvalid(f"damaged: {found} rows can be read of the {said} that it says")
 
 
 def in_short(error: Exception) -> str:

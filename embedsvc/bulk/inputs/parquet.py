@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from embedsvc.bulk.arrow import arrow, in_short, json_form, open_parquet
+from embedsvc.bulk.arrow import arrow, in_short, json_form, open_parquet, read_batches
 from embedsvc.bulk.inputs.source import Source
 from embedsvc.bulk.rows import Columns, Item, missing_column
 from embedsvc.errors import BulkError
@@ -27,7 +27,7 @@ def read(source: Source, columns: Columns) -> Generator[Item]:
         number = 0
         source.read = lambda: (source.bytes or 0) * number // total
         try:
-            for batch in file.iter_batches(batch_size=ROWS, columns=columns.names):
+            for batch in read_batches(file, ROWS, columns.names):
                 for record in _records(batch, columns):
                     number += 1
                     yield columns.row(source.name, number, record, source.number(number))

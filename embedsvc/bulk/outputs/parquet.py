@@ -11,7 +11,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from embedsvc.bulk.about import About
-from embedsvc.bulk.arrow import arrow, in_short, open_parquet
+from embedsvc.bulk.arrow import arrow, check_count, in_short, open_parquet, read_batches
 from embedsvc.bulk.outputs.files import decode_about, replacing
 from embedsvc.bulk.rows import to_json
 from embedsvc.errors import BulkError
@@ -81,7 +81,7 @@ class ParquetIndex:
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         with open_parquet(self.path) as file:
-            for batch in file.iter_batches(batch_size=ROWS, columns=["embedding"]):
+            for batch in read_batches(file, ROWS, ["embedding"]):
                 column = batch.column(0)
                 flat = column.flatten()
                 if column.null_count or flat.null_count:
@@ -98,6 +98,7 @@ class ParquetIndex:
                 here = [number for number in numbers if first <= number < first + count]
                 if here:
                     table = file.read_row_group(group, columns=names)
+                    check_count(table.num_rows, count)
                     for number in here:
                         cells = table.slice(number - first, 1)
                         found[number] = {name: cells[name][0] for name in names}
