@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -20,6 +20,10 @@ from hypothesis import strategies as st
 from embedsvc.store import MAX_WAITING_BYTES, REST_SECONDS, STAMP_SECONDS, Store, Table
 
 D = 8
+
+
+TABLES: list[Table] = []
+"""Those of the test that runs, closed at its end."""
 
 
 class Clock:
@@ -48,7 +52,16 @@ def rows(ids: Iterable[int], dimensions: int = D) -> dict[bytes, bytes]:
 def table(
     path: Path, *, dimensions: int = D, max_bytes: int = 2**30, clock: Clock | None = None
 ) -> Table:
-    return Table(path, dimensions=dimensions, max_bytes=max_bytes, clock=clock or Clock())
+    made = Table(path, dimensions=dimensions, max_bytes=max_bytes, clock=clock or Clock())
+    TABLES.append(made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while TABLES:
+        TABLES.pop().close()
 
 
 def store(folder: Path, dimensions: int = D) -> Store:
