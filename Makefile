@@ -9,11 +9,12 @@ PORT =
 # More arguments, e.g. make test ARGS='-k tokenizer -x' or make lock ARGS=--upgrade
 ARGS =
 # Nor are they passed on to a make that is run by a recipe, or by the tests that it runs.
-unexport HOST PORT ARGS
+unexport HOST PORT ARGS PYTHON
 MAKEOVERRIDES =
 
 # The environment of all this; another Python has one of its own: make test VENV=.venv-3.13 PYTHON=python3.13
 VENV ?= .venv
+unexport VENV
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 LOCK := $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
