@@ -97,7 +97,7 @@ lock: $(VENV)/lock/bin/uv
 	$(LOCK) --group pyproject.toml:browser $(ARGS) --output-file requirements/browser.txt
 
 clean:
-	rm -rf .venv* dist embedsvc/ops/native/kernels.so clients/node/node_modules .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv* dist embedsvc/inference/ops/native/kernels.so clients/node/node_modules .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find embedsvc tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up in three steps; a file in .venv marks each as done.
@@ -109,7 +109,7 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
 		echo 'Could not create $(VENV). On Debian or Ubuntu: apt-get install python3-venv'; exit 1; }
 
-KERNELS := hatch_build.py $(wildcard embedsvc/ops/native/*.[ch] embedsvc/ops/native/*.inc)
+KERNELS := hatch_build.py $(wildcard embedsvc/inference/ops/native/*.[ch] embedsvc/inference/ops/native/*.inc)
 
 $(VENV)/.runtime: $(VENV)/pyvenv.cfg pyproject.toml requirements/runtime.txt requirements/model.txt $(KERNELS)
 	@echo 'Installing the service and its model (some 150 MB) into $(VENV)'

@@ -11,7 +11,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FOLDER = Path("embedsvc/ops/native")
+FOLDER = Path("embedsvc/inference/ops/native")
 FLAGS = ("-std=gnu11", "-fPIC", "-pthread", "-fvisibility=hidden")
 HARDENED = (
     ("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),

@@ -21,9 +21,9 @@ import numpy as np
 
 from benchmarks.checkpoints import write_random
 from benchmarks.server import Server, free_port, running
-from embedsvc.cards import Card, read_cards
+from embedsvc.catalog.cards import Card, read_cards
 from embedsvc.checkpoints.sources import find_checkpoint
-from embedsvc.commands.server import Server as Remote
+from embedsvc.commands.client import Server as Remote
 
 MODELS, ROOM = 5, 2.5
 """Cards, and how many of them there is memory for."""

@@ -47,11 +47,11 @@ def embedsvc(folder: str, dtype: str, switches: dict[str, bool]) -> Engine:
     """This project on MLX; `switches` are set in place of what it found to be faster."""
     import mlx.core as mx
 
-    from embedsvc.batcher import Entry, Line
-    from embedsvc.cards import Card
+    from embedsvc.catalog.cards import Card
     from embedsvc.checkpoints.checkpoint import open_checkpoint
-    from embedsvc.encoder import load_encoder
-    from embedsvc.ops.mlx import MlxOps
+    from embedsvc.inference.encoder import load_encoder
+    from embedsvc.inference.ops.mlx import MlxOps
+    from embedsvc.serving.batcher import Entry, Line
 
     ops: Any = MlxOps(dtype)  # type: ignore[arg-type]
     encoder = load_encoder(

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from benchmarks.server import Server, free_port, running
 from benchmarks.stall_cases import MODEL, Case, all_cases
-from embedsvc.app import create_app
 from embedsvc.settings import Settings
+from embedsvc.web.app import create_app
 
 MOST_WAIT = 100.0
 """Milliseconds that others may wait."""

@@ -114,7 +114,7 @@ def tiktoken_file(tmp_path_factory: pytest.TempPathFactory) -> None:
     import sys
 
     sys.path.insert(0, str(ROOT))
-    from embedsvc.texts.token_ids import TOKENS, _table
+    from embedsvc.texts.cl100k import TOKENS, _table
 
     folder = tmp_path_factory.mktemp("tiktoken")
     source = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from clients.conftest import serving
-from tests.commands import make_files
-from tests.corpus import write_corpus
-from tests.documents import (
+from tests.support.commands import make_files
+from tests.support.corpus import write_corpus
+from tests.support.documents import (
     NOTES,
     ROOT,
     Example,
@@ -45,7 +45,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     """A server with a model that is quick, and a folder of texts as they are."""
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder)
-    write_model = [ROOT / ".venv/bin/python", "-m", "tests.corpus", folder]
+    write_model = [ROOT / ".venv/bin/python", "-m", "tests.support.corpus", folder]
     subprocess.run(write_model, cwd=ROOT, check=True)
     with serving("--models", str(folder / "models.toml")) as url:
         save_files(folder, url)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clients.conftest import MODEL, TEXTS
-from tests.programs import program
+from tests.support.programs import program
 
 SOURCE = Path(__file__).parent / "java" / "Embed.java"
 

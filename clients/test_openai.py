@@ -12,7 +12,7 @@ import pytest
 import tiktoken
 
 from clients.conftest import MODEL, TEXTS
-from tests.programs import program
+from tests.support.programs import program
 
 NODE = Path(__file__).parent / "node"
 

@@ -61,7 +61,7 @@ done
 podman healthcheck run "$name"
 podman exec "$name" python -c '
 import os
-from embedsvc.ops.native import library
+from embedsvc.inference.ops.native import library
 assert os.getuid() == 10001, os.getuid()
 assert library.built()
 open("/cache/x", "w").close()

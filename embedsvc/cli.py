@@ -9,8 +9,8 @@ from typing import Any
 from embedsvc import __version__
 from embedsvc.commands.arguments import Parser, describe
 from embedsvc.errors import EXIT_BAD, EXIT_INTERRUPTED, EXIT_PIPE, ServiceError, SetupError
-from embedsvc.plain import in_line, in_lines
-from embedsvc.process.streams import complain, end_output, open_streams
+from embedsvc.system.streams import complain, end_output, open_streams
+from embedsvc.wording.plain import in_line, in_lines
 
 COMMANDS = {
     "serve": "serve the models of a cards file",

@@ -37,7 +37,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from embedsvc.plain import shown
+from embedsvc.wording.plain import shown
 
 EXIT_BAD = 1
 EXIT_USAGE = 2

@@ -12,20 +12,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.bulk.about import How
 from embedsvc.bulk.arrow import arrow
-from embedsvc.bulk.blocks import Block
+from embedsvc.bulk.batches import Block
 from embedsvc.bulk.dtypes import Stored, store
 from embedsvc.bulk.embedder import probe
 from embedsvc.bulk.local import Local, open_local
+from embedsvc.bulk.manifest import How
 from embedsvc.bulk.outputs.files import beside, replacing
 from embedsvc.bulk.pipeline import Embedding, Pipeline
 from embedsvc.bulk.rows import Bad, Columns, Item, to_json
-from embedsvc.commands.common import find_card
+from embedsvc.commands.model_options import find_card
 from embedsvc.errors import BulkError
-from embedsvc.process.loop import new_event_loop
 from embedsvc.ray_cluster import connect
 from embedsvc.settings import Settings
+from embedsvc.system.loop import new_event_loop
 
 ROWS = 1024
 """Of a batch: what an actor that dies has done for nothing."""

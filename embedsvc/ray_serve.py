@@ -12,10 +12,10 @@ import httpx2
 import msgspec
 from starlette.applications import Starlette
 
-from embedsvc.app import create_app
 from embedsvc.errors import CardsError
 from embedsvc.settings import Settings, read_settings
-from embedsvc.wording import plain_types
+from embedsvc.web.app import create_app
+from embedsvc.wording.msgspec_errors import plain_types
 
 ONGOING = 256
 """Requests that a replica is given at a time: batches are made of those that wait."""

@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from embedsvc.errors import CardsError
-from embedsvc.process.home import expanded
-from embedsvc.quantities import (
+from embedsvc.system.home import expanded
+from embedsvc.wording.quantities import (
     Bytes,
     Seconds,
     read_bytes,

@@ -12,14 +12,14 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.checkpoints.tokenizer_files import read_tokenizer
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
-from embedsvc.ops.mlx import MlxOps
-from embedsvc.ops.numpy import NumpyOps
-from tests.checkpoints import write_bert, write_json, write_tokenizer
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.mlx import MlxOps
+from embedsvc.inference.ops.numpy import NumpyOps
+from tests.support.checkpoints import write_bert, write_json, write_tokenizer
 
 VOCABULARY, WIDTH, HEADS, KV_HEADS, SIZE, INNER, LAYERS = 40, 32, 4, 2, 8, 64, 2
 CONFIG = {

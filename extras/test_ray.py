@@ -22,16 +22,16 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from embedsvc.bulk.about import How
 from embedsvc.bulk.local import open_local
-from embedsvc.cards import Card
+from embedsvc.bulk.manifest import How
+from embedsvc.catalog.cards import Card
 from embedsvc.cli import main
 from embedsvc.errors import BulkError, CardsError
 from embedsvc.ray_cluster import connect
 from embedsvc.ray_data import Pool, Stage, embed_parquet
 from embedsvc.ray_serve import Scale, application, build
 from embedsvc.settings import Settings
-from tests.checkpoints import write_bert
+from tests.support.checkpoints import write_bert
 
 pytestmark = [
     pytest.mark.timeout(240),

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.app import create_app
-from embedsvc.cards import Card, read_cards
+from embedsvc.catalog.cards import Card, read_cards
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from embedsvc.ops.base import Ops
-from embedsvc.ops.mlx import MlxOps
-from embedsvc.ops.native import NativeOps, library
-from embedsvc.ops.numpy import NumpyOps
+from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.ops.mlx import MlxOps
+from embedsvc.inference.ops.native import NativeOps, library
+from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.settings import Settings
-from tests.checkpoints import write_bert
+from embedsvc.web.app import create_app
+from tests.support.checkpoints import write_bert
 
 ROOT = Path(__file__).parent.parent
 if "KERNELS" in os.environ:  # the kernels as `make test-kernels` builds them, with a sanitizer

@@ -25,18 +25,18 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import EmbeddingFailed, SetupError
-from embedsvc.ops.base import Ops
-from embedsvc.ops.native import NativeOps
-from embedsvc.ops.numpy import NumpyOps
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.ops.native import NativeOps
+from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.tokenizer import open_tokenizer
-from tests.checkpoints import write_json
-from tests.mutations import mutate
-from tests.shapes import WIDTH
-from tests.tiny import CASES
+from tests.support.checkpoints import write_json
+from tests.support.mutations import mutate
+from tests.support.shapes import WIDTH
+from tests.support.tiny import CASES
 
 MEMORY = 512 << 20
 """Bytes that a worker may take beyond what it has when it begins."""

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.app import create_app
 from embedsvc.errors import CardsError
-from embedsvc.http.access import Access, check_address, is_local, is_loopback
 from embedsvc.settings import Settings
+from embedsvc.web.access import Access, check_address, is_local, is_loopback
+from embedsvc.web.app import create_app
 from tests.conftest import serve
 
 KEY = "sk-a-right-key-123456"

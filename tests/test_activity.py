@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from embedsvc.metrics import Metrics
-from embedsvc.routes import activity
-from embedsvc.routes.activity import Now, Pulse
-from tests.keeper import keeping, write_cards
+from embedsvc.serving.metrics import Metrics
+from embedsvc.web.admin import activity
+from embedsvc.web.admin.activity import Now, Pulse
+from tests.support.keeper import keeping, write_cards
 
 
 def test_however_many_watch_it_is_read_once_a_second(

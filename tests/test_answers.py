@@ -12,15 +12,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedsvc.bounds import CHUNK_TOKENS, CHUNKS, VECTOR_BYTES
-from embedsvc.cache import _key
 from embedsvc.errors import BadRequest
-from embedsvc.http import answers
-from embedsvc.http.answers import BYTES, ROW, Form, most_rows, write_embeddings, write_vectors
-from embedsvc.http.schema import ChunkRow
-from embedsvc.quantize import DTYPES
-from embedsvc.routes.endpoint import JsonResponse
+from embedsvc.serving.cache import _key
+from embedsvc.texts.item import SpannedText
 from embedsvc.texts.late_chunking import Tally
-from embedsvc.texts.tokens import SpannedText
+from embedsvc.texts.requests import DTYPES
+from embedsvc.web import answers
+from embedsvc.web.answers import BYTES, ROW, Form, most_rows, write_embeddings, write_vectors
+from embedsvc.web.dialects.openai_schema import ChunkRow
+from embedsvc.web.endpoint import JsonResponse
 from tests.conftest import serve
 
 RANDOM = np.random.default_rng(7)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.app import create_app
-from embedsvc.cards import Dtype
-from embedsvc.encoder import Encoder
-from embedsvc.engine import Engine
+from embedsvc.catalog.cards import Dtype
 from embedsvc.errors import CardsError, CheckpointError
-from embedsvc.instances.registry import Registry
+from embedsvc.inference.encoder import Encoder
+from embedsvc.serving.engine import Engine
+from embedsvc.serving.registry import Registry
 from embedsvc.settings import Settings
-from tests.checkpoints import write_bert
+from embedsvc.web.app import create_app
+from tests.support.checkpoints import write_bert
 
 
 def embed(client: TestClient, **fields: object):
@@ -155,7 +155,7 @@ def test_a_model_that_gives_nan_is_a_500_for_its_text_alone(
     whole = Encoder.encode
 
     def encode(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
-        from embedsvc import pooling
+        from embedsvc.inference import pooling
 
         vectors = whole(self, texts)
         for row, text in zip(vectors, texts, strict=True):
@@ -174,7 +174,7 @@ def test_a_model_that_gives_nan_is_a_500_for_its_text_alone(
 def test_two_passes_may_be_in_flight_on_mlx(
     cards_file: Path, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from embedsvc.ops import mlx
+    from embedsvc.inference.ops import mlx
 
     whole = mlx.MlxOps.__init__
 
@@ -196,7 +196,7 @@ def test_two_passes_may_be_in_flight_on_mlx(
 def test_a_card_that_is_not_preloaded_is_loaded_once_when_first_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import embedsvc.instances.loading as loading_module
+    import embedsvc.serving.loader as loading_module
 
     write_bert(tmp_path / "tiny")
     (tmp_path / "models.toml").write_text("[models.lazy]\npath = 'tiny'\n")

@@ -13,17 +13,17 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
-from embedsvc.models import ARCHITECTURES, EXCEED_FLOAT16, find_architecture, read_config
-from embedsvc.ops.base import Batch, Ops, rope_table
-from embedsvc.ops.mlx import MlxOps
-from embedsvc.ops.numpy import NumpyOps
-from tests.checkpoints import write_json
-from tests.tiny import CASES, Case
-from tests.unpadded import unpadded
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.models import ARCHITECTURES, EXCEED_FLOAT16, find_architecture, read_config
+from embedsvc.inference.ops.base import Batch, Ops, rope_table
+from embedsvc.inference.ops.mlx import MlxOps
+from embedsvc.inference.ops.numpy import NumpyOps
+from tests.support.checkpoints import write_json
+from tests.support.tiny import CASES, Case
+from tests.support.unpadded import unpadded
 
 RECORDED = Path(__file__).parent / "reference" / "architectures"
 OPTIONAL = ("mapping", "weights")

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from embedsvc.batcher import Batcher
-from embedsvc.cost import Cost
 from embedsvc.errors import BadRequest, EmbeddingFailed, Overloaded, Unavailable
-from embedsvc.line import Entry, Grid, Job, Line
-from embedsvc.ops.base import TokenIds
+from embedsvc.inference.pass_cost import Cost
+from embedsvc.serving.batcher import Batcher
+from embedsvc.serving.queue import Entry, Grid, Job, Line
+from embedsvc.texts.item import TokenIds
 
 BAD = 666
 COST = Cost(start=0.005, token=0.0001, pair=1e-7)
@@ -382,7 +382,7 @@ class Watched(Entry):
 
 def test_a_deep_line_is_not_gone_through_for_each_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests that come to it, leave it, and are served from it."""
-    monkeypatch.setattr("embedsvc.line.Entry", Watched)
+    monkeypatch.setattr("embedsvc.serving.queue.Entry", Watched)
     line = Line(COST, None)
     jobs = [job_of(100) for _ in range(200)]
     Watched.looks = 0

@@ -15,8 +15,9 @@ from starlette.testclient import TestClient
 
 from embedsvc.bounds import ENCODINGS, MEMBERS
 from embedsvc.errors import BadRequest, BodyTooLarge, ClientGone, RequestError, UnsupportedBody
-from embedsvc.http import bodies, unpacking
-from embedsvc.http.budget import Budget
+from embedsvc.web.bodies import unpacking
+from embedsvc.web.bodies.receive import receive_body
+from embedsvc.web.budget import Budget
 from tests.conftest import serve
 
 if sys.version_info >= (3, 14):
@@ -80,7 +81,7 @@ def read(
     async def receive() -> dict[str, Any]:
         return messages.pop(0) if messages else {"type": "http.disconnect"}
 
-    return asyncio.run(bodies.read({"headers": headers}, receive, limit, Budget(10**9)))
+    return asyncio.run(receive_body({"headers": headers}, receive, limit, Budget(10**9)))
 
 
 def cut(data: bytes, size: int) -> list[bytes]:
@@ -213,7 +214,7 @@ def test_others_have_their_turns_while_a_body_is_unpacked() -> None:
     async def main() -> None:
         other = asyncio.ensure_future(others())
         headers = [(b"content-encoding", b"gzip")]
-        await bodies.read({"headers": headers}, receive, 10**8, Budget(10**9))
+        await receive_body({"headers": headers}, receive, 10**8, Budget(10**9))
         other.cancel()
 
     asyncio.run(main())
@@ -313,7 +314,7 @@ def test_a_client_that_leaves_in_the_middle_has_left() -> None:
         return {"type": "http.disconnect"}
 
     with pytest.raises(ClientGone):
-        asyncio.run(bodies.read({"headers": []}, receive, LIMIT, Budget(LIMIT)))
+        asyncio.run(receive_body({"headers": []}, receive, LIMIT, Budget(LIMIT)))
 
 
 @pytest.mark.parametrize("how", PACKERS)

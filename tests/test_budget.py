@@ -8,9 +8,9 @@ import pytest
 
 from embedsvc.bounds import ANSWERS_IN_FLIGHT, BODIES_IN_FLIGHT
 from embedsvc.errors import TooManyBytes
-from embedsvc.http import budget
-from embedsvc.http.budget import STALLED_SECONDS, Budget
 from embedsvc.telemetry.record import Record, current
+from embedsvc.web import budget
+from embedsvc.web.budget import STALLED_SECONDS, Budget
 from tests.conftest import ROOT
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import hatch_build
-from embedsvc.ops.native import library
-from tests.programs import program
+from embedsvc.inference.ops.native import library
+from tests.support.programs import program
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into an ELF file")
 LOAD_DYNAMIC, STACK, RELRO = 2, 0x6474E551, 0x6474E552

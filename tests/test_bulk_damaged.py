@@ -23,7 +23,7 @@ from embedsvc.bulk.outputs.files import beside
 from embedsvc.bulk.search import search
 from embedsvc.cli import main
 from embedsvc.errors import BulkError
-from tests.fake_server import FakeServer
+from tests.support.fake_server import FakeServer
 from tests.test_bulk_outputs import VECTORS, write
 from tests.test_bulk_run import Fake, go, rows_of
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedsvc import text_files
 from embedsvc.bulk.inputs import READERS, lines
 from embedsvc.bulk.inputs.source import find_sources
 from embedsvc.bulk.rows import Bad, Columns, Item, Row, plain
 from embedsvc.errors import BulkError
+from embedsvc.system import text_files
 
 
 @pytest.fixture

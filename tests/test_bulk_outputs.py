@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from embedsvc.bulk.about import About, fingerprint_of
 from embedsvc.bulk.dtypes import STORED, Stored, load, store
+from embedsvc.bulk.manifest import About, fingerprint_of
 from embedsvc.bulk.outputs import OUTPUTS, parquet
 from embedsvc.bulk.search import search
 from embedsvc.errors import BulkError

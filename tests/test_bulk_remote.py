@@ -12,11 +12,11 @@ import httpx2
 import numpy as np
 import pytest
 
-from embedsvc.bulk.about import How
+from embedsvc.bulk.manifest import How
 from embedsvc.bulk.remote import Remote, open_remote
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
 from embedsvc.texts.requests import Chunking
-from tests.fake_server import FakeServer, refusal, vector_of
+from tests.support.fake_server import FakeServer, refusal, vector_of
 
 
 @pytest.fixture

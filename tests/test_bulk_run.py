@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedsvc.bulk import outputs
-from embedsvc.bulk.about import PROBE, How
 from embedsvc.bulk.job import Plan, Run, Summary
+from embedsvc.bulk.journal import HEAD, MAGIC
+from embedsvc.bulk.manifest import PROBE, How
 from embedsvc.bulk.outputs.files import beside
-from embedsvc.bulk.partial import HEAD, MAGIC
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import Columns
-from embedsvc.engine import Embedded
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
+from embedsvc.serving.engine import Embedded
 from embedsvc.texts.late_chunking import Chunk
 from embedsvc.texts.requests import Chunking
-from tests.fake_server import vector_of
+from tests.support.fake_server import vector_of
 
 KEYED = Columns("text", "key")
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from embedsvc.cache import ENTRY_BYTES, LONGER, Cache, Memory
 from embedsvc.errors import EmbeddingFailed, Unavailable
-from embedsvc.ops.base import TokenIds
-from embedsvc.store import STAMP_SECONDS, Store
+from embedsvc.serving.cache import ENTRY_BYTES, LONGER, Cache, Memory
+from embedsvc.serving.disk_cache import STAMP_SECONDS, Store
+from embedsvc.texts.item import TokenIds
 from tests.test_batcher import Device, batcher
 from tests.test_store import Clock
 

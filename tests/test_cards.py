@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from embedsvc.cards import ad_hoc_card, find_cards, read_cards
+from embedsvc.catalog.cards import ad_hoc_card, find_cards, read_cards
 from embedsvc.errors import CardsError
 
 

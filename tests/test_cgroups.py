@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from embedsvc.diagnosis import computing
-from embedsvc.process import machine
-from embedsvc.process.cgroups import read_limits
+from embedsvc.system import machine
+from embedsvc.system.cgroups import read_limits
 
 GIB = 1 << 30
 NONE_V1 = "9223372036854771712"

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
-from embedsvc.ops.numpy import NumpyOps
-from tests.checkpoints import CONFIG, write_bert, write_json, write_modules
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.numpy import NumpyOps
+from tests.support.checkpoints import CONFIG, write_bert, write_json, write_modules
 
 
 def edit(file: Path, **tensors: np.ndarray | None) -> None:

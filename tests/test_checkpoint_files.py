@@ -11,16 +11,16 @@ import pytest
 from safetensors.numpy import save_file
 
 from embedsvc import bounds
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.files import Files
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
-from embedsvc.ops.numpy import NumpyOps
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.tokenizer import open_tokenizer
-from tests.checkpoints import write_bert, write_json
 from tests.conftest import ROOT
+from tests.support.checkpoints import write_bert, write_json
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 90868376\n"
 PAGE = b"<!DOCTYPE html>\n<html><head><title>401</title></head></html>"
@@ -317,7 +317,7 @@ def test_a_name_that_needs_no_weights_is_not_opened(tmp_path: Path) -> None:
 
 def test_the_packages_model_is_within_all_bounds() -> None:
     """The largest files known are far below; the default model's are there to be looked at."""
-    from embedsvc.cards import read_cards
+    from embedsvc.catalog.cards import read_cards
 
     checkpoint = open_checkpoint(read_cards(ROOT / "models.toml").by_id["all-MiniLM-L6-v2"])
     assert (checkpoint.folder / "tokenizer.json").stat().st_size * 8 < bounds.TOKENIZER_FILE

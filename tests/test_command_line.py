@@ -14,7 +14,7 @@ import pytest
 from embedsvc import __main__, cli
 from embedsvc.cli import COMMANDS, main
 from embedsvc.errors import EXIT_INTERRUPTED, EXITS
-from embedsvc.plain import in_line
+from embedsvc.wording.plain import in_line
 from tests.conftest import ROOT
 
 COMMAND = [sys.executable, "-m", "embedsvc"]

@@ -11,8 +11,8 @@ from embedsvc.cli import main
 from embedsvc.commands import address
 from embedsvc.commands.address import key_of
 from embedsvc.errors import SetupError
-from tests.fake_server import FakeServer
-from tests.keeper import write_cards
+from tests.support.fake_server import FakeServer
+from tests.support.keeper import write_cards
 from tests.test_server import serving
 
 KEY = "sk-right-key-123456"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from embedsvc.cli import COMMANDS, main
-from tests.programs import program
+from tests.support.programs import program
 
 CASES = [
     ("serv", {"serve", "service"}),

@@ -8,17 +8,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.defaults import DEFAULTS, completed
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError, DoesNotFit
-from embedsvc.models import ARCHITECTURES, find_architecture, read_config
-from embedsvc.ops.base import Ops
-from embedsvc.ops.numpy import NumpyOps
-from embedsvc.plan import make_plan
-from tests.checkpoints import write_bert, write_json
-from tests.tiny import CASES
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.models import ARCHITECTURES, find_architecture, read_config
+from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.inference.plan import make_plan
+from tests.support.checkpoints import write_bert, write_json
+from tests.support.tiny import CASES
 
 RECORDED = json.loads((Path(__file__).parent / "reference" / "defaults.json").read_text())
 COUNTS = (

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from embedsvc.checkpoints.packed_weights import Quantized
+from embedsvc.checkpoints.convert import Precision, convert
+from embedsvc.checkpoints.quantized import Quantized
 from embedsvc.cli import main
-from embedsvc.conversion import Precision, convert
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
-from embedsvc.ops.base import Ops
-from embedsvc.ops.mlx import MlxOps
-from embedsvc.ops.numpy import NumpyOps
-from tests.checkpoints import write_bert, write_json, write_modules
-from tests.modules_cases import NORMALIZE, dense, pooling
-from tests.tiny import CASES
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.ops.mlx import MlxOps
+from embedsvc.inference.ops.numpy import NumpyOps
+from tests.support.checkpoints import write_bert, write_json, write_modules
+from tests.support.modules_cases import NORMALIZE, dense, pooling
+from tests.support.tiny import CASES
 
 IDS = [np.array([2, 5, 9, 3], np.int32), np.array([2, 30, 31, 12, 3], np.int32)]
 SIZES = {"hidden_size": 64, "intermediate_size": 128}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from embedsvc import cost
+from embedsvc.inference import pass_cost
 
 
 class Clock:
@@ -31,8 +31,8 @@ GPU = (0.0015, 7e-8, 2e-11)
 
 def test_the_cost_of_a_device_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(*CPU)
-    monkeypatch.setattr(cost, "time", clock)
-    found = cost.measure(clock.encode, max_tokens=512, max_batch_tokens=4096)
+    monkeypatch.setattr(pass_cost, "time", clock)
+    found = pass_cost.measure(clock.encode, max_tokens=512, max_batch_tokens=4096)
     assert (found.start, found.token, found.pair) == pytest.approx(CPU, rel=1e-3)
     assert found.of(100) == pytest.approx(0.021, rel=1e-3)
     assert clock.most == 256
@@ -42,8 +42,8 @@ def test_on_a_fast_device_passes_grow_until_their_texts_show(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock(*GPU)
-    monkeypatch.setattr(cost, "time", clock)
-    found = cost.measure(clock.encode, max_tokens=512, max_batch_tokens=1 << 16)
+    monkeypatch.setattr(pass_cost, "time", clock)
+    found = pass_cost.measure(clock.encode, max_tokens=512, max_batch_tokens=1 << 16)
     assert (found.start, found.token, found.pair) == pytest.approx(GPU, rel=1e-3)
     assert 1 << 14 <= clock.most <= 1 << 16
 
@@ -53,9 +53,9 @@ def test_no_cost_is_negative_where_texts_are_short_or_noise_is_loud(
     monkeypatch: pytest.MonkeyPatch, max_tokens: int
 ) -> None:
     clock = Clock(*CPU)
-    monkeypatch.setattr(cost, "time", clock)
-    found = cost.measure(clock.encode, max_tokens, max_batch_tokens=512)
+    monkeypatch.setattr(pass_cost, "time", clock)
+    found = pass_cost.measure(clock.encode, max_tokens, max_batch_tokens=512)
     assert min(found.start, found.token, found.pair) > 0
     clock.token = clock.pair = 0.0  # all that a pass takes is its start
-    found = cost.measure(clock.encode, max_tokens, max_batch_tokens=512)
+    found = pass_cost.measure(clock.encode, max_tokens, max_batch_tokens=512)
     assert min(found.start, found.token, found.pair) > 0

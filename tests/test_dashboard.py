@@ -8,9 +8,9 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.activity import Reading, compare, read
-from embedsvc.routes.dashboard import FOLDER
 from embedsvc.telemetry.histogram import SECONDS
+from embedsvc.web.admin.dashboard import FOLDER
+from embedsvc.web.admin.rates import Reading, compare, read
 from tests.conftest import serve
 from tests.test_server import serving
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from embedsvc import device
-from embedsvc.device import Device, open_device
 from embedsvc.errors import CardsError
+from embedsvc.inference import device
+from embedsvc.inference.device import Device, open_device
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_without_a_driver_the_processor_computes_and_mlx_is_not_imported(
 ) -> None:
     monkeypatch.setattr(device.sys, "platform", "linux")
     monkeypatch.setattr(device, "_loads", lambda _: False)
-    monkeypatch.setitem(sys.modules, "embedsvc.ops.mlx", None)  # importing it is an error
+    monkeypatch.setitem(sys.modules, "embedsvc.inference.ops.mlx", None)  # importing it is an error
     assert backend(open_device("auto")) in ("native", "numpy")
 
 
@@ -34,8 +34,8 @@ def test_without_a_driver_the_processor_computes_and_mlx_is_not_imported(
 def test_with_a_gpu_mlx_runs(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
     monkeypatch.setattr(device.sys, "platform", platform)
     monkeypatch.setattr(device, "_loads", lambda library: library == "libcuda.so.1")
-    monkeypatch.setattr("embedsvc.ops.mlx.has_gpu", lambda: True)
-    monkeypatch.setattr("embedsvc.ops.mlx.MlxOps", lambda _: SimpleNamespace(name="mlx"))
+    monkeypatch.setattr("embedsvc.inference.ops.mlx.has_gpu", lambda: True)
+    monkeypatch.setattr("embedsvc.inference.ops.mlx.MlxOps", lambda _: SimpleNamespace(name="mlx"))
     assert backend(open_device("auto")) == "mlx"
 
 
@@ -43,7 +43,7 @@ def test_with_a_gpu_mlx_runs(monkeypatch: pytest.MonkeyPatch, platform: str) -> 
 def test_a_driver_without_a_gpu_for_mlx_is_told_and_the_processor_computes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("embedsvc.ops.mlx.has_gpu", lambda: False)
+    monkeypatch.setattr("embedsvc.inference.ops.mlx.has_gpu", lambda: False)
     assert backend(open_device("auto")) in ("native", "numpy")
     assert "MLX finds no GPU" in caplog.text
 
@@ -53,7 +53,7 @@ def test_a_driver_without_a_gpu_for_mlx_is_told_and_the_processor_computes(
 def test_an_mlx_that_cannot_be_loaded_is_an_error_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, choice: device.BackendChoice
 ) -> None:
-    monkeypatch.setitem(sys.modules, "embedsvc.ops.mlx", None)
+    monkeypatch.setitem(sys.modules, "embedsvc.inference.ops.mlx", None)
     with pytest.raises(CardsError, match=r"cannot be loaded: .*ops.mlx.*--backend numpy"):
         open_device(choice)
 
@@ -63,5 +63,5 @@ def test_a_library_is_loaded_or_not() -> None:
 
 
 def test_numpy_runs_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "embedsvc.ops.mlx", None)
+    monkeypatch.setitem(sys.modules, "embedsvc.inference.ops.mlx", None)
     assert backend(open_device("numpy")) == "numpy"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.routes import cohere, ollama, tei
+from embedsvc.web.dialects import cohere, ollama, tei
 
 TEXTS = ["hello world", "a b c"]
 LONG = "a " * 40
@@ -28,7 +28,7 @@ def expected(client: TestClient) -> list[list[float]]:
 def test_ollama_embeds(client: TestClient, expected: list[list[float]]) -> None:
     for model in ("org/tiny", "org/tiny:latest", "embed"):
         answer = post(client, "/api/embed", model=model, input=TEXTS, options={}, keep_alive="5m")
-        read = msgspec.json.decode(answer.content, type=ollama.EmbedAnswer)
+        read = msgspec.json.decode(answer.content, type=ollama.OllamaEmbedAnswer)
         assert (read.model, read.embeddings) == (model, expected)
         assert read.prompt_eval_count == 4 + 5
     one = post(client, "/api/embed", model="embed", input=TEXTS[0]).json()
@@ -113,7 +113,7 @@ def test_cohere_embeds(client: TestClient, expected: list[list[float]]) -> None:
     ):
         fields = {"model": "embed", "input_type": "search_query", "embedding_types": kinds}
         answer = post(client, "/v2/embed", **fields, **texts)
-        read = msgspec.json.decode(answer.content, type=cohere.EmbedAnswer)
+        read = msgspec.json.decode(answer.content, type=cohere.CohereEmbedAnswer)
         assert read.embeddings.floats == expected
         assert read.texts == TEXTS
         assert read.meta["billed_units"] == {"input_tokens": 9}

@@ -17,9 +17,9 @@ import pytest
 
 from embedsvc.cli import COMMANDS, _parser
 from embedsvc.commands.arguments import actions, subcommands
-from tests.commands import NOT_HERE, Command, commands, make_files
-from tests.corpus import write_corpus, write_first_layer
-from tests.documents import (
+from tests.support.commands import NOT_HERE, Command, commands, make_files
+from tests.support.corpus import write_corpus, write_first_layer
+from tests.support.documents import (
     ADDRESS,
     HERE,
     ROOT,

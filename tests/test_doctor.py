@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from embedsvc import cli
+from embedsvc.daemon.job import State
 from embedsvc.diagnosis import computing, surroundings
 from embedsvc.errors import CardsError
-from embedsvc.ops.native import library
-from embedsvc.service.job import State
-from tests.checkpoints import write_bert, write_json
+from embedsvc.inference.ops.native import library
 from tests.conftest import ROOT
+from tests.support.checkpoints import write_bert, write_json
 from tests.test_probe import answering
 
 
@@ -213,7 +213,7 @@ def test_kernels_that_were_not_built_are_worth_a_note(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(library, "built", lambda: False)
-    monkeypatch.setattr("embedsvc.device._gpu_likely", lambda: False)
+    monkeypatch.setattr("embedsvc.inference.device._gpu_likely", lambda: False)
     line = doctor.line("kernels")
     assert line.startswith("note")
     assert "apt-get install gcc" in line
@@ -223,7 +223,7 @@ def test_kernels_that_were_not_built_are_worth_a_note(
 def test_a_driver_without_mlx_is_worth_a_note(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embedsvc.device._gpu_likely", lambda: False)
+    monkeypatch.setattr("embedsvc.inference.device._gpu_likely", lambda: False)
     monkeypatch.setattr(computing, "has_driver", lambda: True)
     monkeypatch.setattr(computing, "_mlx", lambda: False)
     assert "pip install 'embedsvc[cuda]'" in doctor.line("GPU")

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from embedsvc.bulk.partial import Partial, Record
-from tests.fake_server import FakeServer, vector_of
+from embedsvc.bulk.journal import Partial, Record
+from tests.support.fake_server import FakeServer, vector_of
 
 ROWS = 3000
 BAD = (7, 1500, 2990)
@@ -69,7 +69,7 @@ def read_state(partial: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     """What a killed process left."""
     left = Partial(partial)
     with monkeypatch.context() as patched:
-        patched.setattr("embedsvc.bulk.partial._differences", lambda *_: [])
+        patched.setattr("embedsvc.bulk.journal._differences", lambda *_: [])
         left.begin(None)  # type: ignore[arg-type]
     left.close(keep=True)
     return left.state

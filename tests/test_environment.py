@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from embedsvc.daemon.environment import read_environment, updated
+from embedsvc.daemon.sd_notify import notify
 from embedsvc.errors import CardsError
-from embedsvc.process.environment import read_environment, updated
-from embedsvc.process.logfile import LogFile, log_to
-from embedsvc.process.notify import notify
+from embedsvc.telemetry.logfile import LogFile, log_to
 
 VALUES = {
     "PLAIN": "8000",

@@ -8,13 +8,13 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from embedsvc.app import create_app
-from embedsvc.encoder import Encoder
 from embedsvc.errors import EmbeddingFailed
-from embedsvc.routes.endpoint import Endpoint
+from embedsvc.inference.encoder import Encoder
 from embedsvc.settings import Settings
-from tests.checkpoints import write_bert, write_json
+from embedsvc.web.app import create_app
+from embedsvc.web.endpoint import Endpoint
 from tests.conftest import serve
+from tests.support.checkpoints import write_bert, write_json
 
 LONG = "a " * 31  # 33 tokens with [CLS] and [SEP]; the limit is 32
 UNCUT = {"truncate": "error"}
@@ -330,7 +330,7 @@ def test_a_panic_of_a_library_is_a_500_too(
     def panics(*_: object, **__: object) -> None:
         raise Panic
 
-    monkeypatch.setattr("embedsvc.routes.openai.read_request", panics)
+    monkeypatch.setattr("embedsvc.web.dialects.openai.read_request", panics)
     answer = client.post("/v1/embeddings", json={"model": "org/tiny", "input": "hello"})
     shaped(answer, 500, "The server had an error while processing your request.")
     assert answer.headers["x-request-id"].startswith("req_")

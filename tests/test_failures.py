@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.cli import main as command
 from embedsvc.errors import CheckpointError, Unavailable
-from embedsvc.instances.failures import Failures
-from embedsvc.instances.reloading import reload
-from tests.keeper import Keeper, become, keeping, write_cards
+from embedsvc.serving.failures import Failures
+from embedsvc.serving.reload import reload
+from tests.support.keeper import Keeper, become, keeping, write_cards
 
 
 class Clock:
@@ -213,7 +213,7 @@ def test_ps_says_what_is_pinned_and_what_failed_and_why(
         }
 
     from embedsvc.commands import ps
-    from embedsvc.commands.server import Instances, Server
+    from embedsvc.commands.client import Instances, Server
 
     told = [
         instance("plain"),

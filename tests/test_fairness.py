@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import pytest
 
-from embedsvc.device import Device
-from embedsvc.instances.instance import Instance
-from embedsvc.ops.numpy import NumpyOps
-from embedsvc.turns import InTurn
-from tests import keeper as keeper_module
-from tests.keeper import keeping, write_cards
+from embedsvc.inference.device import Device
+from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.inference.turns import InTurn
+from embedsvc.serving.instance import Instance
+from tests.support import keeper as keeper_module
+from tests.support.keeper import keeping, write_cards
 
 T = TypeVar("T")
 TEXTS = [f"{a} {b} hello" for a in ascii_lowercase for b in ascii_lowercase[:16]]

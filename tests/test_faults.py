@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.encoder import Encoder
-from embedsvc.store import COMPLAINT_SECONDS, Table
+from embedsvc.inference.encoder import Encoder
+from embedsvc.serving.disk_cache import COMPLAINT_SECONDS, Table
 from tests.conftest import serve
 
 TEXTS = ["hello", "a b c", "d e f a", "world a b c d e"]
@@ -181,7 +181,7 @@ def test_a_bug_in_one_request_is_that_request_s_alone(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:
-        patched.setattr("embedsvc.engine.Engine.embed", broken)
+        patched.setattr("embedsvc.serving.engine.Engine.embed", broken)
         assert embed(client, TEXTS)[0] == 500
     assert embed(client, TEXTS)[0] == 200
     assert 'embedsvc_refusals_total{reason="bug"} 1.0' in client.get("/metrics").text

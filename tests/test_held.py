@@ -8,15 +8,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import EmbeddingFailed
-from embedsvc.models import fallback
-from embedsvc.ops.base import Attention, Batch, Ops, rope_table
-from embedsvc.ops.mlx import MlxOps
-from embedsvc.texts.tokens import SpannedText
-from tests.checkpoints import write_bert
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.models import fallback
+from embedsvc.inference.ops.base import Attention, Batch, Ops, rope_table
+from embedsvc.inference.ops.mlx import MlxOps
+from embedsvc.texts.item import SpannedText
+from tests.support.checkpoints import write_bert
 
 RANDOM = np.random.default_rng(5)
 ROWS = 7

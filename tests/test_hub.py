@@ -13,16 +13,16 @@ import pytest
 from huggingface_hub import constants
 from starlette.testclient import TestClient
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints import download
 from embedsvc.checkpoints import hub as hub_module
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.cli import main
 from embedsvc.commands.progress import Bar
 from embedsvc.errors import CheckpointError, Stopped
-from tests.checkpoints import write_bert
 from tests.conftest import serve
-from tests.hub import COMMIT, Hub, Refusal
+from tests.support.checkpoints import write_bert
+from tests.support.hub import COMMIT, Hub, Refusal
 
 WEIGHTS = "model.safetensors"
 CARD = Card(id="m", repo="org/model")

@@ -12,15 +12,15 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints import download, hub_client
 from embedsvc.checkpoints import hub as hub_module
 from embedsvc.checkpoints.hub_client import BrokenAnswer, opened
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.errors import CheckpointError, Stopped
-from tests.checkpoints import write_bert
-from tests.hub import COMMIT, Hub
-from tests.keeper import keeping, write_cards
+from tests.support.checkpoints import write_bert
+from tests.support.hub import COMMIT, Hub
+from tests.support.keeper import keeping, write_cards
 from tests.test_hub import CARD, WEIGHTS, nothing_loads, use
 
 
@@ -253,7 +253,7 @@ def test_models_on_disk_do_not_wait_for_downloads(
             raise CheckpointError("junk")
         return find_checkpoint(card)
 
-    monkeypatch.setattr("embedsvc.instances.loading.find_checkpoint", find)
+    monkeypatch.setattr("embedsvc.serving.loader.find_checkpoint", find)
 
     async def main() -> None:
         async with keeping(tmp_path, allow_ad_hoc=True) as keeper:

@@ -8,18 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from embedsvc.cards import Truncate
+from embedsvc.catalog.cards import Truncate
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.encoder import load_encoder
-from embedsvc.ops.base import Ops
-from embedsvc.ops.numpy import NumpyOps
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.texts.cl100k import _table
 from embedsvc.texts.inputs import Input, Reading, Tokenized, tokenize, tokenize_chunks
+from embedsvc.texts.item import SpannedText
 from embedsvc.texts.late_chunking import pool
 from embedsvc.texts.requests import Chunking
 from embedsvc.texts.steps import finish
-from embedsvc.texts.token_ids import _table
 from embedsvc.texts.tokenizer import Tokenizer
-from embedsvc.texts.tokens import SpannedText
 from embedsvc.texts.truncation import Rule, average
 from tests.conftest import serve
 

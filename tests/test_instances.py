@@ -9,10 +9,10 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from embedsvc.app import create_app
 from embedsvc.settings import Settings
+from embedsvc.web.app import create_app
 from tests.conftest import serve
-from tests.keeper import write_cards
+from tests.support.keeper import write_cards
 
 ABOUT = {
     "a": "aliases = ['first']\nprompts = {query = 'find: '}",

@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.app import create_app
 from embedsvc.bounds import JSON_CONTAINERS, JSON_VALUES
-from embedsvc.http import json_body
-from embedsvc.http.json_body import LARGE, decode
-from embedsvc.routes.endpoint import Endpoint
 from embedsvc.settings import Settings
+from embedsvc.web.app import create_app
+from embedsvc.web.bodies import json_body
+from embedsvc.web.bodies.json_body import LARGE, decode
+from embedsvc.web.endpoint import Endpoint
 from tests.conftest import serve
 
 ROUTES = [

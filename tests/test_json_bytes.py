@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedsvc.http import json_bytes
-from embedsvc.http.json_bytes import count, mend
+from embedsvc.web.bodies import json_bytes
+from embedsvc.web.bodies.json_bytes import count, mend
 
 PIECES = ["\\\\", '\\"', "\\n", "\\ud83d", "\\ude00", "\\uD83D", "\\uDe0A", "\\u0041", "\\udbff"]
 PIECES += ["u", "d83d", "a", "é", "😀", "[", "{", ",", "ud83d", "\\\\ud83d", "\\udc00\\udc00"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from embedsvc.device import open_device
 from embedsvc.errors import CardsError
-from embedsvc.ops.native import library
-from embedsvc.ops.native.tape import BUFFER, INSTRUCTION, OPERATIONS
+from embedsvc.inference.device import open_device
+from embedsvc.inference.ops.native import library
+from embedsvc.inference.ops.native.tape import BUFFER, INSTRUCTION, OPERATIONS
 
 NATIVE = Path(library.__file__).parent
 

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from embedsvc.cards import Card, Cards
+from embedsvc.catalog.cards import Card, Cards
 from embedsvc.errors import CheckpointError, Stopped, Unavailable
-from embedsvc.instances.instance import Instance
-from embedsvc.instances.registry import Registry
+from embedsvc.serving.instance import Instance
+from embedsvc.serving.registry import Registry
 from embedsvc.settings import Settings
 
 NAMES = "abc"

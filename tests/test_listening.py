@@ -6,9 +6,9 @@ import socket
 import pytest
 
 from embedsvc.errors import AddressError
-from embedsvc.http import listening
-from embedsvc.http.listening import Address, addresses, bound
 from embedsvc.settings import Settings
+from embedsvc.web.connections import listening
+from embedsvc.web.connections.listening import Address, addresses, bound
 
 
 class Machine:

@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from embedsvc.app import create_app
-from embedsvc.encoder import Encoder
+from embedsvc.inference.encoder import Encoder
 from embedsvc.settings import Settings
 from embedsvc.telemetry.logs import (
     MOST_WAITING,
@@ -31,6 +30,7 @@ from embedsvc.telemetry.logs import (
     within_line,
 )
 from embedsvc.telemetry.record import Record
+from embedsvc.web.app import create_app
 
 
 @contextmanager
@@ -195,7 +195,7 @@ def test_no_entry_grows_with_what_a_client_sends(
     with logging_client(cards_file, stream, json=json) as client:
         monkeypatch.setattr(Encoder, "encode", fails)
         client.post("/v1/embeddings", json={"model": "embed", "input": "hello"})
-        monkeypatch.setattr("embedsvc.routes.openai.read_request", deep)
+        monkeypatch.setattr("embedsvc.web.dialects.openai.read_request", deep)
         path = "/v1/embeddings?" + "z" * 20_000
         assert client.post(path, content=b"[" * 700).status_code == 500
         client.get("/" + "%0A%1B" * 9000)

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from tokenizers import Encoding
 
 from embedsvc.bounds import TEXT_CHARACTERS
-from embedsvc.cards import Truncate
+from embedsvc.catalog.cards import Truncate
 from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
+from embedsvc.texts.cl100k import ids_by_bytes
 from embedsvc.texts.explained import explain
 from embedsvc.texts.inputs import Reading, Tokenized, size, tokenize
+from embedsvc.texts.item import LocatedTokens
 from embedsvc.texts.openai_tokens import count_parts, count_tokens
 from embedsvc.texts.pieces import PIECE, from_end, from_start
 from embedsvc.texts.steps import Result, finish, take_step
-from embedsvc.texts.token_ids import ids_by_bytes
 from embedsvc.texts.tokenizer import Tokenizer
-from embedsvc.texts.tokens import LocatedTokens
 from embedsvc.texts.truncation import OPENAI, Rule, fit
 
 FOLDERS = Path(__file__).parent / "reference" / "tokenizers"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.programs import program
+from tests.support.programs import program
 
-KERNELS = "embedsvc/ops/native/kernels.so"
+KERNELS = "embedsvc/inference/ops/native/kernels.so"
 SAYS = """#!/bin/sh
 echo "$(basename "$0")" "$@"
 echo "EMBEDSVC_PORT=$EMBEDSVC_PORT HOST=$HOST PORT=$PORT ARGS=$ARGS"

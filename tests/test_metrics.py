@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from embedsvc.encoder import Encoder
+from embedsvc.inference.encoder import Encoder
 from embedsvc.telemetry.record import Record
 from tests.conftest import serve
 
@@ -127,7 +127,7 @@ def test_mlx_tells_its_own_memory(cards_file) -> None:
 def test_models_without_end_are_labels_with_one(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embedsvc.metrics.METRIC_MODELS", 2)
+    monkeypatch.setattr("embedsvc.serving.metrics.METRIC_MODELS", 2)
     metrics = client.app.state.metrics  # type: ignore[attr-defined]
     for number in range(10):
         record = Record(0.0, b"id", "POST", "/v1/embeddings")

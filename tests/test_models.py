@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from embedsvc.cards import Card, read_cards
+from embedsvc.catalog.cards import Card, read_cards
 from tests.conftest import ROOT
-from tests.models_table import facts
+from tests.support.models_table import facts
 
 CARDS = read_cards(ROOT / "models.toml")  # parses, and no name is there twice
 BGE = "Represent this sentence for searching relevant passages: "

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
-from embedsvc.ops.base import Ops
-from embedsvc.ops.numpy import NumpyOps
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.tokenizer import Tokenizer
-from tests.checkpoints import write_bert, write_json, write_modules
-from tests.modules_cases import CASES, NORMALIZE, TEXTS, WIDTH, Module, dense, pooling
+from tests.support.checkpoints import write_bert, write_json, write_modules
+from tests.support.modules_cases import CASES, NORMALIZE, TEXTS, WIDTH, Module, dense, pooling
 
 RECORD = json.loads((Path(__file__).parent / "reference" / "modules.json").read_text())
 

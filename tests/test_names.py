@@ -10,15 +10,15 @@ import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from embedsvc import names
 from embedsvc.bounds import AD_HOC_MODELS, MODEL_NAME
-from embedsvc.cards import ad_hoc_card, read_cards
+from embedsvc.catalog import names
+from embedsvc.catalog.cards import ad_hoc_card, read_cards
+from embedsvc.catalog.names import Known, Names
 from embedsvc.cli import main
 from embedsvc.errors import CardsError
-from embedsvc.names import Known, Names
 from embedsvc.texts.prompts import split_name
 from tests.conftest import ROOT, serve
-from tests.keeper import write_cards
+from tests.support.keeper import write_cards
 
 SHIPPED = read_cards(ROOT / "models.toml")
 
@@ -242,7 +242,7 @@ def test_a_folder_is_looked_for_away_from_the_event_loop(
     def look(name: str, root: Path) -> None:
         seen.append(threading.current_thread().name.partition("_")[0])
 
-    monkeypatch.setattr("embedsvc.instances.registry.ad_hoc_card", look)
+    monkeypatch.setattr("embedsvc.serving.registry.ad_hoc_card", look)
     assert server.post("/v1/instances", json={"model": "./elsewhere"}).status_code == 404
     assert seen == ["files"]
 

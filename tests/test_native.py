@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.encoder import load_encoder
-from embedsvc.ops.base import Attention, Batch, Norm, columns, rope_table
-from embedsvc.ops.native import NativeOps, library
-from embedsvc.ops.native.tape import NotOnTape
-from embedsvc.ops.numpy import NumpyOps
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_table
+from embedsvc.inference.ops.native import NativeOps, library
+from embedsvc.inference.ops.native.tape import NotOnTape
+from embedsvc.inference.ops.numpy import NumpyOps
 
 RANDOM = np.random.default_rng(7)
 LENGTHS = [[1], [2, 3], [16] * 3, [5, 17, 130], [300]]
@@ -255,7 +255,7 @@ def test_an_operation_without_a_kernel_leaves_the_pass_to_numpy() -> None:
 
 
 def test_indices_of_ones_own_are_not_on_the_tape() -> None:
-    from embedsvc.ops.native.tape import Tape
+    from embedsvc.inference.ops.native.tape import Tape
 
     with pytest.raises(NotOnTape):
         Tape().embedding(table(3), np.zeros(2, np.int32))

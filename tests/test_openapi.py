@@ -13,12 +13,12 @@ from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from embedsvc.bounds import CHUNKS, DIMENSIONS, MODEL_NAME
-from embedsvc.http.openapi import REFUSALS, describe
-from embedsvc.http.refusals import ALL, ErrorAnswer, dialect_of
-from embedsvc.http.schema import EmbeddingAnswer, Model, ModelList
-from embedsvc.routes.documents import PAGE
-from embedsvc.routes.endpoint import Endpoint
-from embedsvc.routes.instances import InstanceAnswer
+from embedsvc.web.admin.api_docs import PAGE
+from embedsvc.web.admin.instances import InstanceAnswer
+from embedsvc.web.dialects.openai_schema import EmbeddingAnswer, Model, ModelList
+from embedsvc.web.endpoint import Endpoint
+from embedsvc.web.openapi import REFUSALS, describe
+from embedsvc.web.refusals import ALL, ErrorAnswer, dialect_of
 
 
 @pytest.fixture
@@ -33,6 +33,20 @@ def test_every_route_is_described(client: TestClient, api: dict) -> None:
         assert (route.method, re.sub(r":\w+", "", route.path)) in described
         assert route.summary, f"{route.path} does not say what it is for"
     assert len(described) == len(client.app.routes)  # type: ignore[attr-defined]
+
+
+SCHEMAS = """
+Activity ByType Changes ChunkRow Chunking CohereEmbedAnswer CohereEmbedBody CohereError Command
+Content DeploymentBody Details EmbeddingAnswer EmbeddingBody EmbeddingRow ErrorAnswer ErrorBody
+ExoCreateBody Info InstanceAnswer InstanceBody InstanceList Item Model ModelList Now OldAnswer
+OldBody OllamaEmbedAnswer OllamaEmbedBody OllamaError PlaceBody Progress ShowBody Shown Tag Tags
+TeiEmbedBody TeiError Token TokenizeBody Usage Version
+""".split()
+"""Clients' code is made with these names: more may come, none may go or change."""
+
+
+def test_the_names_of_schemas_stay(api: dict) -> None:
+    assert sorted(api["components"]["schemas"]) == SCHEMAS
 
 
 def test_every_reference_is_there(api: dict) -> None:
@@ -100,7 +114,7 @@ def test_parameters_of_a_query_are_described(client: TestClient, api: dict) -> N
 
 def test_bounds_that_are_fixed_are_described(api: dict) -> None:
     schemas = api["components"]["schemas"]
-    for name in ("EmbeddingBody", "embedsvc.routes.cohere.EmbedBody"):
+    for name in ("EmbeddingBody", "CohereEmbedBody"):
         fields = schemas[name]["properties"]
         assert fields["model"]["maxLength"] == MODEL_NAME
         (types, _) = fields["embedding_types"]["anyOf"]
@@ -157,7 +171,7 @@ def test_the_description_is_made_once_and_not_on_the_event_loop(
     async def loop_thread(_request: Request) -> Response:
         return Response(str(threading.get_ident()))
 
-    monkeypatch.setattr("embedsvc.routes.documents.describe", watched)
+    monkeypatch.setattr("embedsvc.web.admin.api_docs.describe", watched)
     client.app.routes.append(Endpoint("GET", "/thread", loop_thread, answer="text/plain"))  # type: ignore[attr-defined]
     first, second = client.get("/openapi.json"), client.get("/openapi.json")
     assert first.json() == second.json()

@@ -15,6 +15,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from embedsvc import errors
+from embedsvc.daemon.job import HOPELESS, State
 from embedsvc.errors import (
     EXIT_ADDRESS,
     EXIT_HUNG,
@@ -24,7 +25,6 @@ from embedsvc.errors import (
     RequestError,
     SetupError,
 )
-from embedsvc.service.job import HOPELESS, State
 from embedsvc.settings import Settings
 from tests.conftest import ROOT
 from tests.test_server import serving

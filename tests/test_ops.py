@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.encoder import load_encoder
-from embedsvc.ops.base import Attention, Norm, Ops, columns, rope_table
-from embedsvc.ops.mlx import MlxOps
-from embedsvc.ops.numpy import ROWS
-from embedsvc.turns import at_once
-from tests.unpadded import unpadded
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.base import Attention, Norm, Ops, columns, rope_table
+from embedsvc.inference.ops.mlx import MlxOps
+from embedsvc.inference.ops.numpy import ROWS
+from embedsvc.inference.turns import at_once
+from tests.support.unpadded import unpadded
 
 RANDOM = np.random.default_rng(3)
 
@@ -196,8 +196,8 @@ def test_attention_stays_within_a_text_and_its_kind(
 
 
 def test_long_texts_see_what_they_should(monkeypatch: pytest.MonkeyPatch, ops: Ops) -> None:
-    monkeypatch.setattr("embedsvc.ops.padded.BIASED_SCORES", 1 << 10)
-    monkeypatch.setattr("embedsvc.ops.attention.SMALL_PRODUCT", 1 << 8)
+    monkeypatch.setattr("embedsvc.inference.ops.mlx.layout.BIASED_SCORES", 1 << 10)
+    monkeypatch.setattr("embedsvc.inference.ops.numpy.attention.SMALL_PRODUCT", 1 << 8)
     bias = ops.array(RANDOM.normal(size=(2, 2 * 96 - 1)))
     batch = ops.batch([np.zeros(n, np.int32) for n in (50, 90)])
     rows = ops.to_numpy(batch.ids).shape[0]
@@ -265,7 +265,9 @@ def test_a_switch_is_kept_only_where_it_is_faster(
         nonlocal now
         now += 2.0 - 0.5 * ops.pad_heads - 0.5 * ops.plain + 0.5 * ops.compile
 
-    monkeypatch.setattr("embedsvc.ops.mlx.time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(
+        "embedsvc.inference.ops.mlx.time", SimpleNamespace(perf_counter=lambda: now)
+    )
     monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
     ops.gpu = True
     ops.tune(encode, at_once)

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.encoder import Encoder, load_encoder
-from embedsvc.ops.mlx import MlxOps
+from embedsvc.inference.encoder import Encoder, load_encoder
+from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.texts.tokenizer import Tokenizer
 from tests.conftest import BACKENDS
 

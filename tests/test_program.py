@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from embedsvc.errors import CheckpointError, EmbeddingFailed
-from embedsvc.ops.base import Attention, Batch, Norm, columns, rope_table
-from embedsvc.ops.native import NativeOps, _traced, library
-from embedsvc.ops.native.program import Program
-from embedsvc.ops.native.tape import OPERATIONS, Traced
-from embedsvc.ops.numpy import PackedLayout
+from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_table
+from embedsvc.inference.ops.native import NativeOps, _traced, library
+from embedsvc.inference.ops.native.program import Program
+from embedsvc.inference.ops.native.tape import OPERATIONS, Traced
+from embedsvc.inference.ops.numpy import PackedLayout
 
 RANDOM = np.random.default_rng(11)
 WIDTH, ROWS, INNER, EXPERTS = 8, 9, 20, 3

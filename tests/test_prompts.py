@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.checkpoints import write_bert, write_json
 from tests.conftest import serve
+from tests.support.checkpoints import write_bert, write_json
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc import quantities, wording
-from embedsvc.cards import read_cards
+from embedsvc.catalog.cards import read_cards
 from embedsvc.cli import main
 from embedsvc.errors import CardsError
-from embedsvc.quantities import read_bytes, read_keep_alive, read_seconds
 from embedsvc.settings import read_settings
+from embedsvc.wording import msgspec_errors, quantities
+from embedsvc.wording.quantities import read_bytes, read_keep_alive, read_seconds
 from tests.conftest import ROOT
-from tests.fake_server import FakeServer
+from tests.support.fake_server import FakeServer
 
 SIZES = {
     "0": 0,
@@ -60,7 +60,7 @@ NO_TIMES = [
 ]
 
 
-@pytest.mark.parametrize("module", [quantities, wording], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [quantities, msgspec_errors], ids=lambda module: module.__name__)
 def test_the_examples_are_right(module) -> None:
     failed, tried = doctest.testmod(module)
     assert tried

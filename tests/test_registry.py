@@ -9,12 +9,12 @@ from threading import Event
 import numpy as np
 import pytest
 
-from embedsvc.device import Device
 from embedsvc.errors import CheckpointError, DoesNotFit, Loading, Stopped, Unavailable
-from embedsvc.ops.mlx import MlxOps
-from embedsvc.routes.instances import until_settled
-from tests import keeper as keeper_module
-from tests.keeper import become, keeping, write_cards
+from embedsvc.inference.device import Device
+from embedsvc.inference.ops.mlx import MlxOps
+from embedsvc.web.admin.instances import until_settled
+from tests.support import keeper as keeper_module
+from tests.support.keeper import become, keeping, write_cards
 
 
 def test_however_many_ask_a_model_is_loaded_once(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_download_ends_at_once_when_its_model_is_unloaded(
         assert stop.wait(10)
         raise Stopped("it was stopped")
 
-    monkeypatch.setattr("embedsvc.instances.loading.find_checkpoint", download)
+    monkeypatch.setattr("embedsvc.serving.loader.find_checkpoint", download)
 
     async def main() -> None:
         async with keeping(tmp_path) as keeper:

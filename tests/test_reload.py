@@ -9,9 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedsvc.errors import CardsError, ModelNotFound
-from embedsvc.instances.reloading import Changes, reload
+from embedsvc.serving.reload import Changes, reload
 from tests.conftest import serve
-from tests.keeper import become, keeping, write_cards
+from tests.support.keeper import become, keeping, write_cards
 from tests.test_server import serving
 
 

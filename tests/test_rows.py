@@ -9,19 +9,19 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.cli import main
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import BadRequest, CheckpointError
-from embedsvc.ops.base import Ops
-from embedsvc.plan import make_plan
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.plan import make_plan
 from embedsvc.texts import tokenizer as texts
 from embedsvc.texts.inputs import Reading, tokenize
 from embedsvc.texts.steps import finish
 from embedsvc.texts.tokenizer import open_tokenizer
-from tests.checkpoints import WORDS, write_bert, write_json, write_modules
-from tests.tiny import CASES
+from tests.support.checkpoints import WORDS, write_bert, write_json, write_modules
+from tests.support.tiny import CASES
 
 EXTRA = len(WORDS)
 """The id that a token gets which is added."""

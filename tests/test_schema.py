@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from embedsvc.errors import BadRequest
-from embedsvc.http.answers import write_embeddings, write_rows
-from embedsvc.http.schema import read_request
-from embedsvc.quantize import DTYPES
-from embedsvc.texts.requests import Chunking, EncodingFormat
+from embedsvc.texts.requests import DTYPES, Chunking, EncodingFormat
+from embedsvc.web.answers import write_embeddings, write_rows
+from embedsvc.web.dialects.openai_schema import read_request
 
 
 def read(**fields: object):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedsvc.ops.base import Batch
-from embedsvc.ops.native import NativeOps, _traced
-from embedsvc.ops.native.program import Program
+from embedsvc.inference.ops.base import Batch
+from embedsvc.inference.ops.native import NativeOps, _traced
+from embedsvc.inference.ops.native.program import Program
 from tests.test_program import ROWS, WIDTH, batch, everything
 
 

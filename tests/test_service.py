@@ -11,14 +11,14 @@ import pytest
 from embedsvc import cli
 from embedsvc.commands import service as command
 from embedsvc.commands.arguments import actions, subcommands
+from embedsvc.daemon import detect
+from embedsvc.daemon.actions import MARKER, Answer, DryRun, Machine
+from embedsvc.daemon.job import State
+from embedsvc.daemon.launchd import Launchd
+from embedsvc.daemon.systemd import Systemd, unit
 from embedsvc.errors import EXIT_HUNG, ServiceError
 from embedsvc.probe import Found
-from embedsvc.service import here
-from embedsvc.service.job import State
-from embedsvc.service.launchd import Launchd
-from embedsvc.service.machine import MARKER, Answer, DryRun, Machine
-from embedsvc.service.systemd import Systemd, unit
-from tests.service import FakeLaunchd, FakeSystemd, Recorder, job
+from tests.support.service import FakeLaunchd, FakeSystemd, Recorder, job
 
 AGENT = "gui/501/local.embedsvc"
 
@@ -98,7 +98,7 @@ def test_a_launch_agent_has_newsyslog_rotate_its_log(home: Path) -> None:
 
 
 def test_a_launch_daemon_runs_as_a_user_and_is_rotated_by_the_system(home: Path) -> None:
-    owner = "root" if os.getuid() == 0 else here.pwd.getpwuid(os.getuid()).pw_name
+    owner = "root" if os.getuid() == 0 else detect.pwd.getpwuid(os.getuid()).pw_name
     service, commands = launchd(home, FakeLaunchd("system"), system=True, user=owner)
     service.install()
     file = home / "Library/LaunchDaemons/local.embedsvc.plist"
@@ -367,7 +367,7 @@ def linux(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home, on Linux, and nothing of this environment."""
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setattr(here.sys, "platform", "linux")
+    monkeypatch.setattr(detect.sys, "platform", "linux")
     monkeypatch.chdir(home)
     for name in [name for name in os.environ if name.startswith("EMBEDSVC_")]:
         monkeypatch.delenv(name)
@@ -490,27 +490,27 @@ def test_a_program_in_a_home_is_not_given_to_a_user_who_cannot_read_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Recorder(lambda _: Answer(0, ""))
-    monkeypatch.setattr(here.sys, "prefix", "/home/ada/venv")
+    monkeypatch.setattr(detect.sys, "prefix", "/home/ada/venv")
     with pytest.raises(ServiceError, match=r"cannot read /home/ada/venv.*--user"):
-        here.check_program(machine, job(tmp_path, system=True))
-    here.check_program(machine, job(tmp_path, system=True, user="root"))
-    here.check_program(machine, job(tmp_path))
+        detect.check_program(machine, job(tmp_path, system=True))
+    detect.check_program(machine, job(tmp_path, system=True, user="root"))
+    detect.check_program(machine, job(tmp_path))
 
 
 def test_a_program_that_is_not_installed_is_not_made_a_service(tmp_path: Path) -> None:
     machine = Recorder(lambda _: Answer(1, "ModuleNotFoundError: No module named 'embedsvc'"))
     with pytest.raises(ServiceError, match="embedsvc is not installed for /opt/embedsvc/bin"):
-        here.check_program(machine, job(tmp_path))
+        detect.check_program(machine, job(tmp_path))
 
 
 def test_launchd_s_services_of_the_machine_never_run_as_root_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(here.sys, "platform", "darwin")
+    monkeypatch.setattr(detect.sys, "platform", "darwin")
     monkeypatch.delenv("SUDO_USER", raising=False)
     with pytest.raises(ServiceError, match="say with --user"):
-        here.system_user(None)
+        detect.system_user(None)
     with pytest.raises(ServiceError, match="there is no user nobody-of-this-name"):
-        here.system_user("nobody-of-this-name")
+        detect.system_user("nobody-of-this-name")
     monkeypatch.setenv("SUDO_USER", "root")
-    assert here.system_user(None) == "root"
+    assert detect.system_user(None) == "root"

@@ -17,13 +17,13 @@ import pytest
 from embedsvc.errors import EXIT_HUNG
 from embedsvc.probe import Found, Place, probe
 from tests.conftest import ROOT
-from tests.programs import program
+from tests.support.programs import program
 from tests.test_server import COMMAND, fails, serving
 
 HANGS = """
 import sys, threading
 from embedsvc import cli, server
-from embedsvc.encoder import Encoder
+from embedsvc.inference.encoder import Encoder
 whole = server._announce
 def announced(*given):
     whole(*given)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedsvc.store import MAX_WAITING_BYTES, REST_SECONDS, STAMP_SECONDS, Store, Table
+from embedsvc.serving.disk_cache import MAX_WAITING_BYTES, REST_SECONDS, STAMP_SECONDS, Store, Table
 
 D = 8
 
@@ -233,7 +233,7 @@ WRITER = """
 import sys, time
 from itertools import count
 from pathlib import Path
-from embedsvc.store import Table
+from embedsvc.serving.disk_cache import Table
 
 file = Table(Path(sys.argv[1]), dimensions=8, max_bytes=2**30, clock=time.time)
 for start in count(int(sys.argv[2]), 20):
@@ -352,7 +352,7 @@ def test_a_failing_disk_is_mentioned_again_after_a_while(
 def test_a_file_that_another_process_keeps_locked_is_waited_for_once_in_a_while(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embedsvc.store.BUSY_SECONDS", 0.0)
+    monkeypatch.setattr("embedsvc.serving.disk_cache.BUSY_SECONDS", 0.0)
     clock = Clock()
     file = table(path, clock=clock)
     file.write(rows([1]), ())

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from embedsvc.daemon.environment import updated
+from embedsvc.daemon.systemd import UNIT, unit
 from embedsvc.probe import Place, probe
-from embedsvc.process.environment import updated
-from embedsvc.service.systemd import UNIT, unit
-from tests.programs import program
-from tests.service import job
+from tests.support.programs import program
+from tests.support.service import job
 from tests.test_environment import VALUES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has systemd")

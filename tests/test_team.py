@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.programs import program
+from tests.support.programs import program
 
-NATIVE = ROOT / "embedsvc/ops/native"
+NATIVE = ROOT / "embedsvc/inference/ops/native"
 SOURCES = (ROOT / "tests/kernels/team.c", NATIVE / "team.c")
 CASES = (
     "every_part_is_done_once",

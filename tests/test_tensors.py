@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from embedsvc.checkpoints.packed_weights import Quantized, join, quantize
+from embedsvc.checkpoints.quantized import Quantized, join, quantize
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
-from embedsvc.ops.base import Ops
-from embedsvc.ops.mlx import MlxOps
-from embedsvc.ops.numpy import NumpyOps
-from tests.checkpoints import CONFIG, write_bert, write_json
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.ops.mlx import MlxOps
+from embedsvc.inference.ops.numpy import NumpyOps
+from tests.support.checkpoints import CONFIG, write_bert, write_json
 
 IDS = [np.array([2, 5, 9, 3], np.int32), np.array([2, 30, 31, 12, 3], np.int32)]
 

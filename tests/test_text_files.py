@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedsvc import text_files
-from embedsvc.cards import read_cards
+from embedsvc.catalog.cards import read_cards
+from embedsvc.daemon.environment import read_environment
 from embedsvc.errors import BulkError, CardsError
-from embedsvc.http.access import Access
-from embedsvc.process.environment import read_environment
 from embedsvc.settings import Settings
-from embedsvc.text_files import NUL, NotText, decode, lines_of, read_text
+from embedsvc.system import text_files
+from embedsvc.system.text_files import NUL, NotText, decode, lines_of, read_text
+from embedsvc.web.access import Access
 
 Save = Callable[[str], Path]
 SAVED: dict[str, Callable[[str], bytes]] = {

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.cards import Card, ad_hoc_card
+from embedsvc.catalog.cards import Card, ad_hoc_card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
-from embedsvc.http.access import Access
-from embedsvc.ops.numpy import NumpyOps
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.settings import Settings
-from tests.checkpoints import CONFIG, write_bert
+from embedsvc.web.access import Access
 from tests.conftest import ROOT, serve
+from tests.support.checkpoints import CONFIG, write_bert
 from tests.test_server import serving
 
 PAGE = (ROOT / "docs/threats.md").read_text()

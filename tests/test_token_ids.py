@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedsvc.texts.token_ids import SPECIAL, TOKENS, _table, decode, ids_by_bytes
+from embedsvc.texts.cl100k import SPECIAL, TOKENS, _table, decode, ids_by_bytes
 
 # Ids as OpenAI's own tokeniser gives them.
 KNOWN = [

@@ -11,14 +11,14 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.tokenizer_files import read_tokenizer
 from embedsvc.errors import BadRequest, CheckpointError
 from embedsvc.texts.inputs import PLAIN, tokenize
 from embedsvc.texts.steps import finish
 from embedsvc.texts.tokenizer import Tokenizer
-from tests.checkpoints import CONFIG, write_json
+from tests.support.checkpoints import CONFIG, write_json
 
 REFERENCE = Path(__file__).parent / "reference"
 FOLDERS = REFERENCE / "tokenizers"

@@ -9,9 +9,9 @@ import pytest
 
 from embedsvc.texts.pieces import PIECE
 from embedsvc.texts.steps import Steps
+from embedsvc.texts.threads import Tokenizing
 from embedsvc.texts.tokenizer import Tokenizer
-from embedsvc.tokenizing import Tokenizing
-from tests.keeper import keeping, write_cards
+from tests.support.keeper import keeping, write_cards
 
 LONG = PIECE + 1
 
@@ -145,7 +145,7 @@ def test_a_tokeniser_that_was_slow_does_not_run_on_the_event_loop_again(
             await keeper.embed("a")
             await keeper.embed("a", "b")
             with monkeypatch.context() as slow:
-                slow.setattr("embedsvc.engine.time.perf_counter", a_second_later)
+                slow.setattr("embedsvc.serving.engine.time.perf_counter", a_second_later)
                 await keeper.embed("a", "c")
             await keeper.embed("a", "d")
 

@@ -12,11 +12,11 @@ import orjson
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.app import create_app
 from embedsvc.errors import CardsError
 from embedsvc.settings import Settings
 from embedsvc.telemetry.record import Record
 from embedsvc.telemetry.traces import MOST_WAITING, Traces, spans, traces_url
+from embedsvc.web.app import create_app
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.transformer_settings import FILES
-from embedsvc.encoder import load_encoder
 from embedsvc.errors import CheckpointError
-from embedsvc.ops.base import Ops
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.base import Ops
 from embedsvc.texts.tokenizer import open_tokenizer
-from tests.checkpoints import write_bert, write_json
 from tests.conftest import serve
-from tests.settings_cases import CASES, NAMES, TEXTS, write
+from tests.support.checkpoints import write_bert, write_json
+from tests.support.settings_cases import CASES, NAMES, TEXTS, write
 
 RECORD = json.loads((Path(__file__).parent / "reference" / "settings.json").read_text())
 

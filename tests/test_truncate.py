@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 
 from embedsvc.bounds import TEXT_CHARACTERS
 from embedsvc.errors import BadRequest
+from embedsvc.texts.cl100k import ids_by_bytes
 from embedsvc.texts.requests import read_inputs
-from embedsvc.texts.token_ids import ids_by_bytes
 from tests.conftest import serve
 
 LONG = " ".join("abcdefghij"[i % 10] for i in range(40))  # 42 tokens; the limit is 32

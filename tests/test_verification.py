@@ -7,15 +7,15 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from embedsvc import verification
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.cli import main
-from embedsvc.encoder import Encoder
-from embedsvc.ops.base import TokenIds
-from embedsvc.ops.numpy import NumpyOps
-from embedsvc.samples import TEXTS
-from embedsvc.verification import Check, verify
+from embedsvc.diagnosis import verify as verification
+from embedsvc.diagnosis.verify import Check, verify
+from embedsvc.inference.encoder import Encoder
+from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.texts.item import TokenIds
 from tests.conftest import ROOT
 
 
@@ -101,7 +101,7 @@ def with_sentence_transformers(monkeypatch: pytest.MonkeyPatch, vectors: np.ndar
 def test_an_installed_sentence_transformers_has_the_last_word(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from embedsvc.encoder import load_encoder
+    from embedsvc.inference.encoder import load_encoder
     from embedsvc.texts.tokenizer import Tokenizer
 
     ids = Tokenizer("x", tiny.folder, 10**9).encode(TEXTS)

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.device import Device, Work
-from embedsvc.encoder import Encoder
 from embedsvc.errors import EXIT_HUNG
-from embedsvc.watch import Watch
+from embedsvc.inference.device import Device, Work
+from embedsvc.inference.encoder import Encoder
+from embedsvc.serving.watchdog import Watch
 from tests.conftest import ROOT, serve
 
 
@@ -242,7 +242,7 @@ def test_a_device_that_was_only_slow_is_ready_again(kept: Kept, hanging: Event) 
 def test_a_busy_device_is_ready(
     kept: Kept, hanging: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embedsvc.watch.ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr("embedsvc.serving.watchdog.ANSWER_SECONDS", 0.01)
     kept.forget_that_it_was_well()
     with asking(kept, hanging) as asked:
         assert kept.get("/ready") == (200, "ready")
@@ -253,7 +253,7 @@ def test_a_busy_device_is_ready(
 def test_a_device_whose_threads_are_gone_is_not_ready(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embedsvc.watch.ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr("embedsvc.serving.watchdog.ANSWER_SECONDS", 0.01)
     monkeypatch.setattr(Device, "run", lambda *_: Never())
     kept.forget_that_it_was_well()
     assert kept.get("/ready") == (503, "The device does not answer.")
@@ -328,7 +328,7 @@ def test_systemd_is_told_for_as_long_as_there_is_hope(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr("embedsvc.watch.notify", told.append)
+    monkeypatch.setattr("embedsvc.serving.watchdog.notify", told.append)
     kept.watch._pings = True
     kept.look(1)
     assert told == ["WATCHDOG=1"]
@@ -340,7 +340,7 @@ def test_systemd_is_told_for_as_long_as_there_is_hope(
 HANGS = """
 import sys, threading
 from embedsvc import cli, server, watch
-from embedsvc.encoder import Encoder
+from embedsvc.inference.encoder import Encoder
 watch.TICK_SECONDS = watch.LAST_SECONDS = 0.1
 def announced(*_):
     Encoder.encode = lambda self, texts: threading.Event().wait()

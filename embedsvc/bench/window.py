@@ -9,7 +9,7 @@ import numpy as np
 from embedsvc.bench.answers import check_answers
 from embedsvc.bench.load import Load, Measurement
 from embedsvc.bench.texts import Request, Shape
-from embedsvc.process.loop import new_event_loop
+from embedsvc.system.loop import new_event_loop
 
 
 def measure(

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.http.schema import ChunkRow
 from embedsvc.texts.late_chunking import Chunk
+from embedsvc.web.dialects.openai_schema import ChunkRow
 
 
 class _Row(msgspec.Struct):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedsvc.errors import BulkError
-from embedsvc.text_files import printable
+from embedsvc.system.text_files import printable
 
 BUFFER_BYTES = 1 << 20
 """Read at a time, of each column."""

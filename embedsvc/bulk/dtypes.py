@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.quantize import quantize
+from embedsvc.serving.quantize import quantize
 
 Stored = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 STORED: tuple[Stored, ...] = get_args(Stored)

@@ -6,9 +6,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.bulk.about import PROBE, How
-from embedsvc.engine import Embedded
+from embedsvc.bulk.manifest import PROBE, How
 from embedsvc.errors import BulkError, RequestError
+from embedsvc.serving.engine import Embedded
 
 
 class Embedder(Protocol):

@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from embedsvc.bulk.about import About, How, fingerprint_of
-from embedsvc.bulk.blocks import Blocks, check_beginnings
+from embedsvc.bulk.batches import Blocks, check_beginnings
 from embedsvc.bulk.dtypes import Stored, store
 from embedsvc.bulk.embedder import Embedder, probe
 from embedsvc.bulk.inputs.source import Format, Identity, Source, find_sources
+from embedsvc.bulk.journal import Job, Partial, Record
+from embedsvc.bulk.manifest import About, How, fingerprint_of
 from embedsvc.bulk.outputs import output_for
 from embedsvc.bulk.outputs.files import beside, check_own_files, own_files, remove, replacing
-from embedsvc.bulk.partial import Job, Partial, Record
 from embedsvc.bulk.pipeline import Embedding, Finished, Pipeline, Totals
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import Bad, Columns
 from embedsvc.errors import BulkError
+from embedsvc.system.text_files import printable
 from embedsvc.telemetry.logs import within_line
-from embedsvc.text_files import printable
 
 SHOWN = 10
 """Bad rows that are shown as they are met; the file of them has all."""

@@ -5,14 +5,13 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from embedsvc.bulk.about import How
-from embedsvc.cards import Card, Cards, find_cards
-from embedsvc.device import open_device
-from embedsvc.engine import Embedded
+from embedsvc.bulk.manifest import How
+from embedsvc.catalog.cards import Card, Cards, find_cards
 from embedsvc.errors import BulkError, Unavailable
-from embedsvc.instances.registry import Registry
+from embedsvc.serving.engine import Embedded
+from embedsvc.serving.registry import Registry, open_registry
+from embedsvc.serving.vectors import vectors_of
 from embedsvc.settings import Settings
-from embedsvc.vectors import vectors_of
 
 UNLIMITED = 1 << 60
 """Tokens: what waits is bounded by whoever calls, not refused."""
@@ -49,12 +48,6 @@ async def open_local(card: Card, settings: Settings) -> AsyncGenerator[Local, No
         max_request_tokens=UNLIMITED,
         max_waiting_tokens=UNLIMITED,
     )
-    device = open_device(settings.backend, settings.cores)
     cards = Cards(find_cards(settings.models), {card.id: card}, {card.id: card})
-    registry = Registry(cards, device, settings)
-    try:
-        await registry.preload()
+    async with open_registry(cards, settings) as registry:
         yield Local(registry, card.id)
-    finally:
-        await registry.close()
-        device.close()

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.bulk.about import How
-from embedsvc.bulk.blocks import Block, Blocks
+from embedsvc.bulk.batches import Block, Blocks
 from embedsvc.bulk.embedder import Embedder, probe
-from embedsvc.bulk.partial import Record
+from embedsvc.bulk.journal import Record
+from embedsvc.bulk.manifest import How
 from embedsvc.bulk.rows import Bad, Row, set_aside
 from embedsvc.errors import BulkError, EmbeddingFailed, RequestError
 from embedsvc.texts.late_chunking import Chunk

@@ -14,12 +14,12 @@ import httpx2
 import msgspec
 
 from embedsvc.bounds import ANSWER_BYTES
-from embedsvc.bulk.about import How
 from embedsvc.bulk.answer import read_answer
-from embedsvc.engine import Embedded
+from embedsvc.bulk.manifest import How
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed, key_refused
-from embedsvc.process.proxy import is_here
-from embedsvc.wording import plain_types
+from embedsvc.serving.engine import Embedded
+from embedsvc.system.proxy import is_here
+from embedsvc.wording.msgspec_errors import plain_types
 
 NO_KEY = "Bearer none"
 """Sent where there is no key, as some servers want one, whichever."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsvc.cards import Card, Pooling, Prompts
+from embedsvc.catalog.cards import Card, Pooling, Prompts
 from embedsvc.checkpoints import transformer_settings
 from embedsvc.checkpoints.defaults import completed
 from embedsvc.checkpoints.files import Files, as_array, as_object

@@ -17,7 +17,7 @@ import msgspec
 from embedsvc.bounds import CHECKPOINT_JSON, TENSOR_INDEX, TOKENIZER_FILE
 from embedsvc.checkpoints.kinds import kind_of
 from embedsvc.errors import CheckpointError
-from embedsvc.wording import plain_types
+from embedsvc.wording.msgspec_errors import plain_types
 
 T = TypeVar("T")
 SIZES = {

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from embedsvc.bounds import MODULES, VECTOR
-from embedsvc.cards import Pooling
+from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.files import Files, as_array
 
 Activation = Literal["Identity", "Tanh", "ReLU", "Sigmoid", "SiLU", "GELU"]

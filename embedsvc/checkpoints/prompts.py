@@ -5,7 +5,7 @@ from typing import NamedTuple
 import msgspec
 
 from embedsvc.bounds import MODEL_NAME
-from embedsvc.cards import Card, Prompts
+from embedsvc.catalog.cards import Card, Prompts
 from embedsvc.checkpoints.files import Files
 
 FILE = "config_sentence_transformers.json"

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Event
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.errors import CheckpointError
 
 Told = Callable[[int, int], None]

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from embedsvc.bounds import TENSOR_HEADER
 from embedsvc.checkpoints.files import Files
 from embedsvc.checkpoints.kinds import found_instead, kind_of
-from embedsvc.checkpoints.packed_weights import Quantized, expand
+from embedsvc.checkpoints.quantized import Quantized, expand
 from embedsvc.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"

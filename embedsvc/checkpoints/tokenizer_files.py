@@ -18,10 +18,10 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from embedsvc.checkpoints.files import Files, as_array, as_object
 from embedsvc.checkpoints.kinds import kind_of
+from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.checkpoints.transformer_settings import read_settings
 from embedsvc.errors import CheckpointError
-from embedsvc.process.home import home
-from embedsvc.samples import TEXTS
+from embedsvc.system.home import home
 
 T = TypeVar("T")
 FILE = "tokenizer.json"

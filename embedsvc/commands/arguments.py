@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
-from embedsvc.plain import in_line
-from embedsvc.quantities import read_count, read_number
+from embedsvc.wording.plain import in_line
+from embedsvc.wording.quantities import read_count, read_number
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from embedsvc.cards import Cards, find_cards, read_cards
+from embedsvc.catalog.cards import Cards, find_cards, read_cards
 from embedsvc.commands.settings import HELP
 from embedsvc.settings import read_settings, variable
 

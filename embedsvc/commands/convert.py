@@ -7,14 +7,14 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.cards import Card, Dtype
+from embedsvc.catalog.cards import Card, Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.convert import Precision, convert
+from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.checkpoints.tensors import BITS, GROUP_SIZES, weight_files
-from embedsvc.commands.common import add_model, find_card, on_device
-from embedsvc.conversion import Precision, convert
-from embedsvc.encoder import load_encoder
-from embedsvc.ops.base import Ops
-from embedsvc.samples import TEXTS
+from embedsvc.commands.model_options import add_model, find_card, on_device
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.base import Ops
 from embedsvc.texts.tokenizer import open_tokenizer
 
 EXAMPLES = """\

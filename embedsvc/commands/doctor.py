@@ -5,13 +5,13 @@ import os
 from collections.abc import Iterator
 
 from embedsvc.commands.settings import add_settings
+from embedsvc.daemon.detect import environment_file
+from embedsvc.daemon.environment import read_environment
 from embedsvc.diagnosis.computing import backend, cores, memory, versions
 from embedsvc.diagnosis.finding import Finding, ok, wrong
 from embedsvc.diagnosis.models import models
 from embedsvc.diagnosis.surroundings import address, folders, service
 from embedsvc.errors import CardsError
-from embedsvc.process.environment import read_environment
-from embedsvc.service.here import environment_file
 from embedsvc.settings import Settings, read_settings
 
 EXAMPLES = """\

@@ -6,17 +6,23 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from embedsvc.bulk.about import How
 from embedsvc.bulk.dtypes import STORED
 from embedsvc.bulk.inputs.source import FORMATS
 from embedsvc.bulk.job import Plan, Run, Summary
+from embedsvc.bulk.manifest import How
 from embedsvc.bulk.outputs.files import beside
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import OWN, Columns
-from embedsvc.cards import Truncate
-from embedsvc.commands.source import add_source, add_vectors, check_arguments, open_source, run_loop
+from embedsvc.catalog.cards import Truncate
+from embedsvc.commands.embedder_options import (
+    add_source,
+    add_vectors,
+    check_arguments,
+    open_source,
+    run_loop,
+)
 from embedsvc.errors import CardsError
-from embedsvc.text_files import printable
+from embedsvc.system.text_files import printable
 from embedsvc.texts.requests import Chunking
 
 EXAMPLES = """\

@@ -2,11 +2,11 @@
 
 import argparse
 
+from embedsvc.commands.client import Instance, add_server, server_of
 from embedsvc.commands.progress import Bar
-from embedsvc.commands.server import Instance, add_server, server_of
 from embedsvc.errors import CardsError, ServerError
-from embedsvc.instances.memory import in_words
-from embedsvc.quantities import read_keep_alive
+from embedsvc.serving.model_memory import in_words
+from embedsvc.wording.quantities import read_keep_alive
 
 EXAMPLES = """\
   embedsvc load bge-m3

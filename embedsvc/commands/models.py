@@ -2,12 +2,12 @@
 
 import argparse
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.commands.cards import add_cards, cards_of
 from embedsvc.commands.table import write_table
 from embedsvc.errors import CheckpointError
-from embedsvc.instances.memory import in_words
+from embedsvc.serving.model_memory import in_words
 
 EXAMPLES = """\
   embedsvc models

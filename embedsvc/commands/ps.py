@@ -2,10 +2,10 @@
 
 import argparse
 
-from embedsvc.commands.server import Instance, Instances, add_server, server_of
+from embedsvc.commands.client import Instance, Instances, add_server, server_of
 from embedsvc.commands.table import write_table
-from embedsvc.instances.memory import in_words
-from embedsvc.plain import within_line
+from embedsvc.serving.model_memory import in_words
+from embedsvc.wording.plain import within_line
 
 EXAMPLES = """\
   embedsvc ps

@@ -2,12 +2,12 @@
 
 import argparse
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
+from embedsvc.catalog.names import spelled
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.commands.cards import add_cards, cards_of
 from embedsvc.commands.progress import Bar
 from embedsvc.errors import CardsError, CheckpointError
-from embedsvc.names import spelled
 
 EXAMPLES = """\
   embedsvc pull bge-m3

@@ -2,7 +2,7 @@
 
 import argparse
 
-from embedsvc.commands.server import add_server, server_of
+from embedsvc.commands.client import add_server, server_of
 
 EXAMPLES = """\
   embedsvc reload

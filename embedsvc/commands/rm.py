@@ -2,10 +2,10 @@
 
 import argparse
 
+from embedsvc.catalog.names import spelled
 from embedsvc.commands.cards import add_cards, cards_of
 from embedsvc.errors import CardsError
-from embedsvc.instances.memory import in_words
-from embedsvc.names import spelled
+from embedsvc.serving.model_memory import in_words
 
 EXAMPLES = """\
   embedsvc rm bge-m3

@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.bulk.about import About, How
 from embedsvc.bulk.embedder import Embedder, probe
+from embedsvc.bulk.manifest import About, How
 from embedsvc.bulk.outputs import output_for
 from embedsvc.bulk.rows import to_json
 from embedsvc.bulk.search import Hit, search
-from embedsvc.commands.source import add_source, check_arguments, open_source, run_loop
+from embedsvc.commands.embedder_options import add_source, check_arguments, open_source, run_loop
 from embedsvc.errors import BulkError, CardsError, RequestError
 from embedsvc.telemetry.logs import within_line
 from embedsvc.texts.prompts import SAME

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 from embedsvc.commands.settings import add_settings
-from embedsvc.process.environment import read_environment
-from embedsvc.process.logfile import log_to
-from embedsvc.process.loop import new_event_loop
-from embedsvc.server import serve
+from embedsvc.daemon.environment import read_environment
 from embedsvc.settings import read_settings
+from embedsvc.system.loop import new_event_loop
+from embedsvc.telemetry.logfile import log_to
+from embedsvc.web.server import serve
 
 EXAMPLES = """\
   embedsvc serve

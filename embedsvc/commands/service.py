@@ -12,21 +12,21 @@ import msgspec
 
 from embedsvc.commands.arguments import describe
 from embedsvc.commands.settings import add_settings
-from embedsvc.errors import EXIT_BAD, CardsError
-from embedsvc.probe import Place, probe
-from embedsvc.process.environment import read_environment, updated
-from embedsvc.process.home import home
-from embedsvc.service.here import (
+from embedsvc.daemon.actions import MARKER, DryRun, Machine
+from embedsvc.daemon.detect import (
     Manager,
     check_program,
     environment_file,
     manager,
     system_user,
 )
-from embedsvc.service.job import Job
-from embedsvc.service.machine import MARKER, DryRun, Machine
+from embedsvc.daemon.environment import read_environment, updated
+from embedsvc.daemon.job import Job
+from embedsvc.errors import EXIT_BAD, CardsError
+from embedsvc.probe import Place, probe
 from embedsvc.settings import Settings, read_settings, variable
-from embedsvc.text_files import read_text
+from embedsvc.system.home import home
+from embedsvc.system.text_files import read_text
 
 EXAMPLES = """\
   embedsvc service install --port 8000

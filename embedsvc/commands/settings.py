@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from embedsvc.quantities import Bytes, Seconds, write_bytes
 from embedsvc.settings import Settings, option
+from embedsvc.wording.quantities import Bytes, Seconds, write_bytes
 
 NOT_OPTIONS = ("api_keys",)
 """What other users of the machine could read on the command line."""

@@ -7,11 +7,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.bulk.about import How
-from embedsvc.commands.source import add_source, add_vectors, check_arguments, open_source, run_loop
+from embedsvc.bulk.manifest import How
+from embedsvc.commands.embedder_options import (
+    add_source,
+    add_vectors,
+    check_arguments,
+    open_source,
+    run_loop,
+)
 from embedsvc.errors import BulkError, RequestError
+from embedsvc.system.text_files import read_text
 from embedsvc.telemetry.logs import within_line
-from embedsvc.text_files import read_text
 
 EXAMPLES = """\
   embedsvc similarity "a cat on a mat" "a kitten on a rug" "interest rates rose"

@@ -3,10 +3,10 @@
 import argparse
 from typing import Any
 
-from embedsvc.commands.server import Instances, add_server, server_of
+from embedsvc.commands.client import Instances, add_server, server_of
 from embedsvc.errors import ServerError
-from embedsvc.http.schema import ModelList
-from embedsvc.instances.memory import in_words
+from embedsvc.serving.model_memory import in_words
+from embedsvc.web.dialects.openai_schema import ModelList
 
 EXAMPLES = """\
   embedsvc status

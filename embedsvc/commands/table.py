@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from embedsvc.plain import within_line
+from embedsvc.wording.plain import within_line
 
 
 def write_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from urllib.parse import quote
 
-from embedsvc.commands.server import Instance, Instances, add_server, server_of
+from embedsvc.commands.client import Instance, Instances, add_server, server_of
 from embedsvc.errors import ServerError
 
 EXAMPLES = """\

@@ -4,9 +4,9 @@ import argparse
 import sys
 
 from embedsvc.checkpoints.checkpoint import open_checkpoint
-from embedsvc.commands.common import add_model, find_card, on_device
-from embedsvc.ops.base import Ops
-from embedsvc.verification import Check, verify
+from embedsvc.commands.model_options import add_model, find_card, on_device
+from embedsvc.diagnosis.verify import Check, verify
+from embedsvc.inference.ops.base import Ops
 
 EXAMPLES = """\
   embedsvc verify all-MiniLM-L6-v2

@@ -9,12 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from embedsvc import __version__
-from embedsvc.device import has_driver, open_device
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError
-from embedsvc.ops.native import library
-from embedsvc.process import machine
+from embedsvc.inference.device import has_driver, open_device
+from embedsvc.inference.ops.native import library
 from embedsvc.settings import BackendChoice
+from embedsvc.system import machine
 
 PACKAGES = ("numpy", "tokenizers", "safetensors", "huggingface-hub", "uvicorn", "mlx")
 COMPILER = "apt-get install gcc libc6-dev, or xcode-select --install; then install embedsvc again"

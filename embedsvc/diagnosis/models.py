@@ -5,13 +5,13 @@ from pathlib import Path
 
 import msgspec
 
-from embedsvc.cards import Card, Dtype, find_cards, read_cards
+from embedsvc.catalog.cards import Card, Dtype, find_cards, read_cards
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.checkpoints.tensors import weight_files
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError, CheckpointError
-from embedsvc.plan import make_plan
+from embedsvc.inference.plan import make_plan
 from embedsvc.texts.tokenizer import open_tokenizer
 
 NAMED = 3

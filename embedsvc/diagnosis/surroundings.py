@@ -7,16 +7,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from embedsvc.daemon.actions import Machine
+from embedsvc.daemon.detect import environment_file, manager
+from embedsvc.daemon.job import HOPELESS, Job
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError, ServiceError
-from embedsvc.http.access import check_address
-from embedsvc.http.listening import addresses, bound
 from embedsvc.probe import Found, Place, probe
-from embedsvc.process.home import home
-from embedsvc.service.here import environment_file, manager
-from embedsvc.service.job import HOPELESS, Job
-from embedsvc.service.machine import Machine
 from embedsvc.settings import Settings
+from embedsvc.system.home import home
+from embedsvc.web.access import check_address
+from embedsvc.web.connections.listening import addresses, bound
 
 SCARCE = 1 << 30
 """Bytes of disk below which a download is likely to fail."""

@@ -16,8 +16,8 @@ from typing import Protocol
 
 import orjson
 
-from embedsvc.plain import within_line
 from embedsvc.telemetry.record import Record
+from embedsvc.wording.plain import within_line
 
 GATHER_SECONDS = 0.05
 """For so long, lines about requests are gathered into one write."""

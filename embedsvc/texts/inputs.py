@@ -7,19 +7,18 @@ import msgspec
 import numpy as np
 
 from embedsvc.bounds import REQUEST_CHARACTERS, TEXT_CHARACTERS, TOKEN_CHARACTERS
-from embedsvc.cards import TokenIdsMeaning
+from embedsvc.catalog.cards import TokenIdsMeaning
 from embedsvc.errors import BadRequest, NoTokens, TooManyTokens
-from embedsvc.ops.base import TokenIds
-from embedsvc.plain import shown
+from embedsvc.texts.cl100k import decode
+from embedsvc.texts.item import LocatedTokens, SpannedText, TokenIds
 from embedsvc.texts.late_chunking import Chunk, span
 from embedsvc.texts.long_text import LongText, read_parts, read_whole
 from embedsvc.texts.pieces import PIECE
 from embedsvc.texts.requests import Chunking, Offsets
 from embedsvc.texts.steps import Steps
-from embedsvc.texts.token_ids import decode
 from embedsvc.texts.tokenizer import Tokenizer
-from embedsvc.texts.tokens import LocatedTokens, SpannedText
 from embedsvc.texts.truncation import Fitted, Rule, fit, more_than, too_long
+from embedsvc.wording.plain import shown
 
 Input = str | list[int]
 """A text, or the ids of its tokens."""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from embedsvc.bounds import CHUNK_TOKENS, CHUNKS
 from embedsvc.errors import BadRequest, NoTokens
+from embedsvc.texts.item import LocatedTokens, SpannedText
 from embedsvc.texts.requests import Chunking, Offsets
-from embedsvc.texts.tokens import LocatedTokens, SpannedText
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,11 @@ import numpy as np
 
 from embedsvc.bounds import TEXT_CHARACTERS, TOKEN_CHARACTERS
 from embedsvc.errors import BadRequest, TooManyTokens
-from embedsvc.ops.base import TokenIds
+from embedsvc.texts.item import LocatedTokens, TokenIds
 from embedsvc.texts.openai_tokens import count_tokens
 from embedsvc.texts.pieces import PIECE, Piece, from_end, from_start
 from embedsvc.texts.steps import Steps
 from embedsvc.texts.tokenizer import Tokenizer
-from embedsvc.texts.tokens import LocatedTokens
 from embedsvc.texts.truncation import Fitted, Rule, fit, more_than, too_long
 
 FRAGMENT = 256

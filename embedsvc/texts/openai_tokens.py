@@ -9,9 +9,9 @@ from heapq import heapify, heappop, heappush
 
 from tokenizers import Regex, pre_tokenizers
 
+from embedsvc.texts.cl100k import ids_by_bytes
 from embedsvc.texts.pieces import from_start
 from embedsvc.texts.steps import Steps
-from embedsvc.texts.token_ids import ids_by_bytes
 
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"

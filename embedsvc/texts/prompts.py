@@ -7,11 +7,11 @@ different ways, so the usual names of either kind stand for each other.
 from collections.abc import Callable
 
 from embedsvc.bounds import PROMPT_CHARACTERS
-from embedsvc.cards import Card, Cards, Prompts
+from embedsvc.catalog.cards import Card, Cards, Prompts
+from embedsvc.catalog.names import spelled
 from embedsvc.errors import BadRequest
-from embedsvc.names import spelled
-from embedsvc.plain import shown
 from embedsvc.texts.requests import EmbeddingRequest
+from embedsvc.wording.plain import shown
 
 KINDS = (
     ("query", "search_query"),

@@ -1,16 +1,19 @@
 """What a request asks for, whatever dialect it came in."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
 from embedsvc.bounds import CHOICE, DIMENSIONS, MODEL_NAME, TEXT_CHARACTERS
-from embedsvc.cards import Truncate
+from embedsvc.catalog.cards import Truncate
 from embedsvc.errors import BadRequest, EmptyInput
-from embedsvc.quantize import Dtype
 from embedsvc.texts.truncation import Rule
+
+Dtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
+"""Types of a vector's components that may be asked for; see `serving.quantize`."""
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 MAX_INPUTS = 2048
 EncodingFormat = Literal["float", "base64"]

@@ -10,8 +10,7 @@ from tokenizers import Encoding
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.tokenizer_files import read_tokenizer
 from embedsvc.errors import EmbeddingFailed
-from embedsvc.ops.base import TokenIds
-from embedsvc.texts.tokens import LocatedTokens
+from embedsvc.texts.item import LocatedTokens, TokenIds
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.cards import Truncate
+from embedsvc.catalog.cards import Truncate
 from embedsvc.errors import BadRequest, TooManyTokens
-from embedsvc.ops.base import TokenIds
-from embedsvc.texts.tokens import LocatedTokens
+from embedsvc.texts.item import LocatedTokens, TokenIds
 
 OVERLAP = 8
 """Parts share one token in so many with the part before."""

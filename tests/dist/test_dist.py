@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-KERNELS = "embedsvc/ops/native/kernels.so"
+KERNELS = "embedsvc/inference/ops/native/kernels.so"
 PASSED_ON = ("HOME", "PATH", "LANG", "TMPDIR", "SSL_CERT_FILE")
 ENVIRONMENT = {
     name: value
@@ -211,5 +211,5 @@ def test_what_was_installed_serves_right_vectors_from_any_folder(
 
 def test_what_was_installed_has_its_kernels(installed: Path, tmp_path: Path) -> None:
     python = installed.with_name("python")
-    code = "from embedsvc.ops.native import library; print(library.built())"
+    code = "from embedsvc.inference.ops.native import library; print(library.built())"
     assert run(python, "-c", code, cwd=tmp_path).strip() == "True"

@@ -12,9 +12,9 @@ import httpx2
 import numpy as np
 import pytest
 
-from tests.checkpoints import write_bert
+from tests.support.checkpoints import write_bert
 from tests.conftest import ROOT
-from tests.programs import program
+from tests.support.programs import program
 from tests.test_server import serving
 
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from embedsvc.errors import CheckpointError, EmbeddingFailed
-from embedsvc.ops.base import Attention, Batch, Norm, columns, rope_table
-from embedsvc.ops.native import NativeOps, _traced, library
-from embedsvc.ops.native.library import Kernels
-from embedsvc.ops.native.program import Program
-from embedsvc.ops.native.tape import INSTRUCTION, Traced
-from embedsvc.ops.numpy import NumpyOps, PackedLayout
+from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_table
+from embedsvc.inference.ops.native import NativeOps, _traced, library
+from embedsvc.inference.ops.native.library import Kernels
+from embedsvc.inference.ops.native.program import Program
+from embedsvc.inference.ops.native.tape import INSTRUCTION, Traced
+from embedsvc.inference.ops.numpy import NumpyOps, PackedLayout
 
 ROWS = 40
 """Of each table, and tokens of the longest text."""

@@ -100,8 +100,8 @@ def test_a_kernel_that_does_is_reported(kernels: Path) -> None:
     lie = """
 import numpy as np
 from tests import conftest
-from embedsvc.ops.native import NativeOps, _traced
-from embedsvc.ops.native.program import Program
+from embedsvc.inference.ops.native import NativeOps, _traced
+from embedsvc.inference.ops.native.program import Program
 ops = NativeOps(1)
 table = np.zeros((1000, 8), np.float32)
 traced = _traced(lambda ops, batch: ops.embedding(table, batch.ids))

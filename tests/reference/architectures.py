@@ -1,4 +1,4 @@
-"""Records what the reference makes of the tiny checkpoints in `tests/tiny.py`.
+"""Records what the reference makes of the tiny checkpoints in `tests/support/tiny.py`.
 
 The reference is transformers, in float64; sentence-transformers for static embeddings and for
 pooling; and `float64.py` beside this for what lives in model repositories only. The tests read what
@@ -28,7 +28,7 @@ from transformers import AutoModel, Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from tests.reference.float64 import jina_bert, nomic_bert_moe
-from tests.tiny import CASES, Case
+from tests.support.tiny import CASES, Case
 
 HERE = Path(__file__).parent / "architectures"
 PACKAGES = ("sentence-transformers", "transformers", "torch", "numpy")

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from transformers import AutoConfig, AutoModel
 
-from embedsvc.cards import Card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
-from embedsvc.encoder import load_encoder
-from embedsvc.ops.native import NativeOps
-from embedsvc.ops.numpy import NumpyOps
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.native import NativeOps
+from embedsvc.inference.ops.numpy import NumpyOps
 from tests.reference.float64 import jina_bert, nomic_bert_moe
-from tests.shapes import jina_shapes, nomic_moe_shapes
+from tests.support.shapes import jina_shapes, nomic_moe_shapes
 
 LENGTHS = (3, 40, 130, 700)
 """Of the texts, in tokens; the last is cut to what the model takes."""

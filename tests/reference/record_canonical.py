@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from embedsvc.samples import TEXTS
+from embedsvc.checkpoints.sample_texts import TEXTS
 
 OUT = Path(__file__).parents[2] / "embedsvc" / "data" / "canonical.json"
 

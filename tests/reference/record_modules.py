@@ -1,4 +1,4 @@
-"""Records what sentence-transformers makes of the chains of modules in tests/modules_cases.py.
+"""Records what sentence-transformers makes of chains in tests/support/modules_cases.py.
 
 It needs torch and sentence-transformers:
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from tests.checkpoints import write_bert, write_modules
-from tests.modules_cases import CASES, TEXTS, Module
+from tests.support.checkpoints import write_bert, write_modules
+from tests.support.modules_cases import CASES, TEXTS, Module
 
 OUT = Path(__file__).parent / "modules.json"
 

@@ -18,7 +18,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
 
-from tests.settings_cases import CASES, TEXTS, write
+from tests.support.settings_cases import CASES, TEXTS, write
 
 FILE = Path(__file__).parent / "settings.json"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from embedsvc.bulk.inputs.lines import MAX_LINE_BYTES, TOO_LONG, not_utf8, refuse_columns
 from embedsvc.bulk.inputs.source import Identity, Source
 from embedsvc.bulk.rows import Bad, Columns, Item, Row, to_json
-from embedsvc.text_files import NotText, decode, printable
+from embedsvc.system.text_files import NotText, decode, printable
 
 
 def read(source: Source, columns: Columns) -> Generator[Item]:

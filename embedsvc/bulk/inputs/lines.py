@@ -5,8 +5,8 @@ from collections.abc import Generator, Iterator
 from embedsvc.bulk.inputs.source import Source
 from embedsvc.bulk.rows import Bad, Columns, Item, Row, to_json
 from embedsvc.errors import BulkError
-from embedsvc.text_files import NUL
-from embedsvc.text_files import lines_of as lines_in
+from embedsvc.system.text_files import NUL
+from embedsvc.system.text_files import lines_of as lines_in
 
 MAX_LINE_BYTES = 16 << 20
 """A longer line is a bad row, so that no line takes up the memory."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from embedsvc.bulk.arrow import arrow
 from embedsvc.bulk.inputs.packed import DAMAGED, split_packing, unpacked
 from embedsvc.errors import BulkError
-from embedsvc.text_files import NotText, printable
+from embedsvc.system.text_files import NotText, printable
 
 Format = Literal["jsonl", "csv", "tsv", "parquet", "lines", "rejects", "folder"]
 FORMATS = tuple(name for name in get_args(Format) if name != "folder")

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from embedsvc.text_files import NUL
+from embedsvc.system.text_files import NUL
 
 MAX_LINES = 1 << 16
 """Of a row: if a quote is not closed by then, it is taken for one that never is."""

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from embedsvc.bulk.about import About
 from embedsvc.bulk.arrow import arrow
+from embedsvc.bulk.manifest import About
 from embedsvc.bulk.outputs import jsonl, npy, parquet
 from embedsvc.bulk.outputs.index import Index
 from embedsvc.errors import BulkError

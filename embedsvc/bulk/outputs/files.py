@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import msgspec
 
-from embedsvc.bulk.about import About
+from embedsvc.bulk.manifest import About
 from embedsvc.errors import BulkError
-from embedsvc.text_files import read_text
+from embedsvc.system.text_files import read_text
 
 BESIDE = ("partial", "rejects.jsonl", "rows.jsonl", "about.json")
 """What a run may write beside its output."""

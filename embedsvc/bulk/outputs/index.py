@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from embedsvc.bulk.about import About
+from embedsvc.bulk.manifest import About
 
 
 class Index(Protocol):

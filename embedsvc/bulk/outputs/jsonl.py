@@ -10,12 +10,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from embedsvc.bulk.about import About
+from embedsvc.bulk.manifest import About
 from embedsvc.bulk.outputs.files import read_about, replacing, write_about
 from embedsvc.bulk.rows import to_json
 from embedsvc.errors import BulkError
-from embedsvc.text_files import lines_of
-from embedsvc.wording import plain_types
+from embedsvc.system.text_files import lines_of
+from embedsvc.wording.msgspec_errors import plain_types
 
 ROWS = 1024
 """Read back at a time."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from embedsvc.bulk.about import About
+from embedsvc.bulk.manifest import About
 from embedsvc.bulk.outputs.files import beside, read_about, replacing, write_about
 from embedsvc.bulk.outputs.jsonl import pick
 from embedsvc.bulk.rows import to_json

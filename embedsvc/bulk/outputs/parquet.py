@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from embedsvc.bulk.about import About
 from embedsvc.bulk.arrow import arrow, check_count, in_short, open_parquet, read_batches
+from embedsvc.bulk.manifest import About
 from embedsvc.bulk.outputs.files import decode_about, replacing
 from embedsvc.bulk.rows import to_json
 from embedsvc.errors import BulkError

@@ -1,0 +1,213 @@
+"""Checkpoints in another precision: rounded to a dtype, or quantised as MLX does it.
+
+What is written is a folder in Hub layout that needs no card: the files of sentence-transformers
+are kept, and completed with what the card says.
+"""
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.catalog.cards import Dtype
+from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.checkpoints.files import Files
+from embedsvc.checkpoints.modules import BOOLEANS, NAMES, Normalize, Truncate
+from embedsvc.checkpoints.quantized import quantize
+from embedsvc.checkpoints.tensors import (
+    BITS,
+    DTYPES,
+    GROUP_SIZES,
+    INDEX,
+    WEIGHTS,
+    Entry,
+    Tensors,
+    weight_files,
+)
+from embedsvc.checkpoints.transformer_settings import read_settings
+from embedsvc.errors import CheckpointError
+
+CODES: dict[Dtype, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+WHOLE = ("position", "token_type", "router", "pooler", "norm")
+"""In names of matrices that are not quantised: small, and worth their precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """What weights are converted to."""
+
+    dtype: Dtype | None = None
+    """Of floats; left out, as they are stored, or float16 if quantised."""
+    bits: int | None = None
+    """Of matrices, if they are to be quantised."""
+    group_size: int = 64
+
+    def check(self) -> None:
+        """Raises `CheckpointError` that names what cannot be had."""
+        if self.bits is not None and self.bits not in BITS:
+            raise CheckpointError(f"weights of {self.bits} bits are not supported, only {BITS}")
+        if self.group_size not in GROUP_SIZES:
+            raise CheckpointError(f"groups of {self.group_size} are not supported: {GROUP_SIZES}")
+        if self.dtype is None and self.bits is None:
+            raise CheckpointError("say what to convert to: a dtype, or a number of bits")
+
+
+def convert(checkpoint: Checkpoint, out: Path, precision: Precision) -> None:
+    """Write the checkpoint in that precision to a folder that is not there yet.
+
+    Raises `CheckpointError` if it is there, or the model cannot be had in that precision.
+    """
+    precision.check()
+    if out.exists():
+        raise CheckpointError(f"{out}: is there already")
+    if precision.bits is not None and checkpoint.model_type == "static":
+        raise CheckpointError(
+            f"model `{checkpoint.card.id}`: static embeddings cannot be quantised, only rounded"
+        )
+    weights = {file.name for file in weight_files(checkpoint.card.id, checkpoint.folder)} | {INDEX}
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        skipped = {name for name in names if name.startswith(".")}
+        other = ("onnx", "openvino")
+        skipped |= {n for n in names if n in other or n.endswith((".bin", ".npz", ".onnx", ".pt"))}
+        return skipped | (weights if Path(folder) == checkpoint.folder else set())
+
+    try:
+        shutil.copytree(checkpoint.root, out, ignore=ignored)
+    except (OSError, shutil.Error) as error:
+        raise CheckpointError(f"{checkpoint.root}: cannot be copied to {out}: {error}") from None
+    inside = out / checkpoint.folder.relative_to(checkpoint.root)
+    _write_weights(checkpoint.tensors(), inside / WEIGHTS, precision)
+    _write_config(checkpoint, inside, precision)
+    _complete(checkpoint, out, inside)
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A tensor to be written, quantised if `bits`."""
+
+    name: str
+    stored: str
+    code: str
+    shape: tuple[int, ...]
+    bits: int | None
+    group_size: int
+
+    def parts(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """Name, type and shape of itself, or of its packed values, scales and biases."""
+        if self.bits is None:
+            return [(self.stored, self.code, self.shape)]
+        stem = self.stored.removesuffix(".weight")
+        rows, columns = self.shape
+        groups = (rows, columns // self.group_size)
+        return [
+            (self.stored, "U32", (rows, columns * self.bits // 32)),
+            (f"{stem}.scales", self.code, groups),
+            (f"{stem}.biases", self.code, groups),
+        ]
+
+    def values(self, tensors: Tensors) -> list[NDArray[Any]]:
+        """The same, as arrays."""
+        if self.code not in CODES.values():
+            return [tensors.take_stored(self.name)]
+        value = tensors.take(self.name, *self.shape)
+        if self.bits is None:
+            return [value]
+        packed = quantize(value, self.group_size, self.bits)
+        return [packed.packed, packed.scales, packed.biases]
+
+
+def _plan(name: str, entry: Entry, precision: Precision) -> _Planned:
+    if entry.dtype == "U32":
+        raise CheckpointError(f"tensor `{name}` is quantised already; convert the original")
+    code = entry.dtype
+    if code.startswith("F") or code == "BF16":
+        code = CODES[precision.dtype] if precision.dtype else "F16" if precision.bits else code
+    matrix = len(entry.shape) == 2 and entry.shape[1] % precision.group_size == 0
+    quantized = matrix and name.endswith(".weight") and not any(part in name for part in WHOLE)
+    bits = precision.bits if quantized and code in CODES.values() else None
+    return _Planned(name, entry.stored, code, entry.shape, bits, precision.group_size)
+
+
+def _write_weights(tensors: Tensors, file: Path, precision: Precision) -> None:
+    """A safetensors file, tensor by tensor, so that no more than one is in memory."""
+    planned = [_plan(name, entry, precision) for name, entry in tensors.entries().items()]
+    header: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
+    offset = 0
+    for tensor in planned:
+        for name, code, shape in tensor.parts():
+            end = offset + math.prod(shape) * np.dtype(DTYPES[code]).itemsize
+            header[name] = {"dtype": code, "shape": shape, "data_offsets": [offset, end]}
+            offset = end
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(head).to_bytes(8, "little") + head)
+        for tensor in planned:
+            for (_, code, _), value in zip(tensor.parts(), tensor.values(tensors), strict=True):
+                stream.write(_encode(value, code))
+
+
+def _encode(value: NDArray[Any], code: str) -> bytes:
+    if code == "BF16":  # the upper half of a float32, rounded to the nearest even one
+        whole = np.ascontiguousarray(value, np.float32).view(np.uint32)
+        value = (whole + (((whole >> 16) & 1) + np.uint32(0x7FFF))) >> 16
+    return value.astype(DTYPES[code]).tobytes()
+
+
+def _write_config(checkpoint: Checkpoint, inside: Path, precision: Precision) -> None:
+    config = Files(checkpoint.card.id, inside).read("config.json")
+    config.pop("quantization", None)
+    if precision.bits is not None:
+        config["quantization"] = {"group_size": precision.group_size, "bits": precision.bits}
+    for key in ("dtype", "torch_dtype"):
+        if key in config:
+            config[key] = precision.dtype or ("float16" if precision.bits else config[key])
+    _write(inside / "config.json", config)
+
+
+def _complete(checkpoint: Checkpoint, out: Path, inside: Path) -> None:
+    """Have the files say what the card says."""
+    card, files = checkpoint.card, Files(checkpoint.card.id, out)
+    if card.prompts is not None:
+        stated = files.read("config_sentence_transformers.json")
+        _write(out / "config_sentence_transformers.json", {**stated, "prompts": card.prompts})
+    if checkpoint.special_tokens:
+        name, settings = read_settings(Files(card.id, inside))
+        stated = Files(card.id, inside).read(name)
+        limit = {"max_seq_length": checkpoint.max_tokens}
+        _write(inside / name, {"do_lower_case": settings.do_lower_case, **stated, **limit})
+    said = (out / "modules.json").is_file() and card.pooling is None and card.normalize is None
+    if said or not checkpoint.special_tokens:
+        return
+    modules = [("Transformer", str(inside.relative_to(out)).removeprefix("."))]
+    modules.append(("Pooling", "1_Pooling"))
+    for step in checkpoint.steps:
+        if isinstance(step, Truncate):  # which is said elsewhere
+            continue
+        own = f"{len(modules)}_Normalize"
+        path = own if isinstance(step, Normalize) else step.folder.relative_to(checkpoint.root)
+        modules.append((type(step).__name__, str(path)))
+    if checkpoint.normalize:
+        modules.append(("Normalize", f"{len(modules)}_Normalize"))
+    listed = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(modules)
+    ]
+    _write(out / "modules.json", listed)
+    modes: dict[str, Any] = {key: (mode,) == checkpoint.pooling for key, mode in BOOLEANS.items()}
+    if len(checkpoint.pooling) > 1:  # in this order, which the older way cannot say
+        spelled = {mode: name for name, mode in NAMES.items()}
+        modes = {"pooling_mode": [spelled[mode] for mode in checkpoint.pooling]}
+    (out / "1_Pooling").mkdir(exist_ok=True)
+    width: object = checkpoint.config.get("hidden_size")
+    _write(out / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **modes})
+
+
+def _write(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,113 @@
+"""What commands that embed texts share: where the vectors come from."""
+
+import argparse
+import asyncio
+import os
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
+
+from embedsvc.bulk.embedder import Embedder
+from embedsvc.bulk.local import open_local
+from embedsvc.bulk.remote import open_remote
+from embedsvc.commands.address import DEFAULT_URL, KEY_HELP, key_of, url_of
+from embedsvc.commands.model_options import find_card_and_prompt
+from embedsvc.commands.settings import HELP
+from embedsvc.errors import CardsError
+from embedsvc.settings import BackendChoice, read_settings
+from embedsvc.system.loop import new_event_loop
+from embedsvc.system.text_files import printable
+from embedsvc.texts.prompts import SAME
+
+CALLS, MOST_CALLS = 4, 1024
+SEVERAL = ("files", "texts")
+"""Arguments that may be given more than once."""
+LOCAL = ("models", "backend")
+"""Settings of the server that are options here, and may come from the environment."""
+Group = argparse._ArgumentGroup  # pyright: ignore[reportPrivateUsage] - it has no other name
+T = TypeVar("T")
+
+
+def add_source(parser: argparse.ArgumentParser, first: str = "the first card") -> None:
+    """The options that say which model (left out, `first`), and where it runs."""
+    group = parser.add_argument_group("the model")
+    option = group.add_argument
+    option("--model", metavar="M", help=f"id or alias of a card, or a folder; default: {first}")
+    option("--models", type=Path, metavar="PATH", help=HELP["models"])
+    option("--backend", choices=get_args(BackendChoice), help="what computes; default: auto")
+    option(
+        "--url",
+        metavar="URL",
+        help=f"a running server, like {DEFAULT_URL}/v1; default: this process, and no server",
+    )
+    option("--api-key", metavar="KEY", help=KEY_HELP)
+    option(
+        "--parallel",
+        type=int,
+        default=CALLS,
+        metavar="N",
+        help=f"requests in flight to it; default: {CALLS}",
+    )
+
+
+def add_vectors(parser: argparse.ArgumentParser) -> Group:
+    """The options that say what is asked of the model; the group, for more of them."""
+    group = parser.add_argument_group("the vectors")
+    group.add_argument(
+        "--input-type", metavar="TYPE", help=f"{', '.join(SAME)}: the model's prompt; default: none"
+    )
+    group.add_argument("--prompt", help="a text to put before each, instead; default: none")
+    group.add_argument(
+        "--dimensions", type=int, metavar="N", help="fewer, of a Matryoshka model; default: all"
+    )
+    return group
+
+
+def check_arguments(given: argparse.Namespace) -> None:
+    """Raises `CardsError` if an argument, other than the name of a file, is no text."""
+    for name, value in vars(given).items():
+        several = isinstance(value, list)
+        texts = cast("list[Any]", value) if several else [value]
+        if several and name not in SEVERAL:  # what argparse makes of `--option=--`
+            option = f"--{name.replace('_', '-')}" if len(name) > 1 else f"-{name}"
+            raise CardsError(f"{option} cannot be --")
+        for text in texts:
+            if name != "files" and isinstance(text, str) and not _is_utf8(text):
+                raise CardsError(f"{printable(text)}: not UTF-8, as an argument must be")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def open_source(
+    given: argparse.Namespace, model: str | None = None
+) -> AbstractAsyncContextManager[Embedder]:
+    """What embeds, `model` where the command line names none. Raises `SetupError`."""
+    model = given.model or model
+    kind = (model or "").rpartition(":")[2]
+    if kind in SAME:
+        raise CardsError(f"`{model}`: say the prompt by --input-type {kind}")
+    if given.url is not None:
+        if not 1 <= given.parallel <= MOST_CALLS:
+            raise CardsError(
+                f"--parallel must be at least 1 and at most {MOST_CALLS}, not {given.parallel}"
+            )
+        key = key_of(given.api_key, given.url) or "none"
+        return open_remote(url_of(given.url, "/v1"), key, model, given.parallel)
+    settings = read_settings({name: getattr(given, name) for name in LOCAL}, os.environ)
+    card, kind = find_card_and_prompt(model, settings.models)
+    if kind is not None:
+        raise CardsError(f"`{model}`: is `{card.id}`, say the prompt by --input-type {kind}")
+    return open_local(card, settings)
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run to the end, on the event loop that the server has."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(main)

@@ -1,0 +1,63 @@
+"""What commands on one model share: which model it is, and the device to run it on."""
+
+import argparse
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, get_args
+
+from embedsvc.catalog.cards import Card, Dtype
+from embedsvc.commands.cards import add_cards, cards_of
+from embedsvc.errors import CardsError
+from embedsvc.inference.device import open_device
+from embedsvc.inference.ops.base import Ops
+from embedsvc.settings import BackendChoice
+from embedsvc.system.home import expanded
+
+T = TypeVar("T")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The options that say which model, and where it runs."""
+    parser.add_argument("model", help="id or alias of a card, or a folder with a checkpoint")
+    add_cards(parser)
+    parser.add_argument(
+        "--backend", choices=get_args(BackendChoice), default="auto", help="what computes"
+    )
+
+
+def find_card(model: str | None, cards: Path | None) -> Card:
+    """The card that a name means, by default the first, or one for the folder of that name.
+
+    Raises `CardsError`.
+    """
+    return find_card_and_prompt(model, cards)[0]
+
+
+def find_card_and_prompt(model: str | None, cards: Path | None) -> tuple[Card, str | None]:
+    """The same, and the prompt if the name is an alias with one."""
+    known = cards_of(cards)
+    if model is None:
+        return next(iter(known.by_id.values())), None
+    found = known.find(model)
+    if found is not None:
+        return found
+    folder = expanded(Path(model))
+    if not folder.is_dir():
+        near = " or ".join(f"`{name}`" for name in known.names.near(model))
+        hint = f"; is it {near}?" if near else ""
+        raise CardsError(f"`{model}` is neither the name of a card nor a folder{hint}")
+    return Card(id=folder.resolve().name, path=folder), None
+
+
+def on_device(backend: BackendChoice, dtype: Dtype | None, function: Callable[[Ops], T]) -> T:
+    """`function(ops)` on the backend's device, with operations in that dtype."""
+    device = open_device(backend)
+
+    async def run() -> T:
+        return await device.run(lambda: function(device.make_ops(dtype)))
+
+    try:
+        return asyncio.run(run())
+    finally:
+        device.close()

@@ -1,0 +1,216 @@
+"""macOS: a LaunchAgent, which runs while its user is logged in, or a LaunchDaemon, from boot on."""
+
+import os
+import plistlib
+import re
+from pathlib import Path
+from typing import Any
+
+from embedsvc.daemon.actions import MARKER, Machine, ours
+from embedsvc.daemon.job import NAME, Job, State
+from embedsvc.errors import ServiceError
+
+LABEL = f"local.{NAME}"
+ROTATION = f"{LABEL}.rotation"
+GONE = (0, 3, 36, 113)
+"""What `bootout` ends with: done; no such job; under way (it returns early); no such job."""
+BUSY = (5, 36, 37)
+"""What `bootstrap` ends with while the job's last instance is not quite gone."""
+BUSY_SECONDS = 30.0
+LOGS_KEPT, LOG_KIB = 7, 10_240
+HINTS = {
+    5: "; `launchctl print-disabled` and Console may say why",
+    125: "; nobody is logged in at the screen, where a LaunchAgent lives: say --system",
+}
+
+
+class Launchd:
+    """The job, through `launchctl`."""
+
+    name = "launchd"
+
+    def __init__(self, machine: Machine, job: Job, uid: int | None = None) -> None:
+        self._machine = machine
+        self._job = job
+        self._domain = "system" if job.system else f"gui/{os.getuid() if uid is None else uid}"
+        self._target = f"{self._domain}/{LABEL}"
+        library = (job.root if job.system else job.home) / "Library"
+        self._folder = library / ("LaunchDaemons" if job.system else "LaunchAgents")
+        self.file: Path = self._folder / f"{LABEL}.plist"
+        self._log_folder = library / "Logs" / NAME
+        self._log = self._log_folder / f"{NAME}.log"
+        self._launchd_log = self._log_folder / "launchd.log"
+
+    def install(self) -> list[str]:
+        """Write the job, and what rotates its log, and start it; nothing else is to be known."""
+        self._machine.make_folder(self._log_folder, self._job.user)
+        self._machine.write(self.file, self._plist())
+        # The system's newsyslog reads the rules of a LaunchDaemon. A LaunchAgent's would have to be
+        # root's, so it has a second job that runs newsyslog.
+        self._machine.write(self._rotation_rules(), self._newsyslog())
+        if not self._job.system:
+            self._machine.write(self._rotation_file(), self._rotation_plist())
+            self._bootout(ROTATION)
+            self._bootstrap(ROTATION, self._rotation_file())
+        self.restart()
+        return []
+
+    def uninstall(self) -> None:
+        """Stop the job and remove its files."""
+        if ours(self.file):
+            self.stop()
+        if not self._job.system and ours(self._rotation_file()):
+            self._bootout(ROTATION)
+        self._machine.remove(self.file)
+        self._machine.remove(self._rotation_rules())
+        if not self._job.system:
+            self._machine.remove(self._rotation_file())
+
+    def start(self) -> None:
+        if not self.file.exists():
+            raise ServiceError("the service is not installed; `embedsvc service install` does it")
+        self._start()
+
+    def stop(self) -> None:
+        """Unload the job, and wait until what was in flight is answered; it is back after a login
+        or a boot."""
+        self._bootout(LABEL)
+
+    def restart(self) -> None:
+        self.stop()
+        self._start()
+
+    def state(self) -> State:
+        shown = self._machine.ask("launchctl", "print", self._target)
+        if shown.status:
+            return State(installed=self.file.exists())
+        last = _field(shown.text, "last exit code")
+        killed = _field(shown.text, "last terminating signal")
+        running = _field(shown.text, "state") == "running"
+        pid = _field(shown.text, "pid")
+        return State(
+            installed=True,
+            running=running,
+            pid=int(pid) if pid and running else None,
+            last_exit=int(last) if last and last.isdecimal() else None,
+            last_signal=killed,
+        )
+
+    def logs(self, lines: int, *, follow: bool) -> tuple[str, ...]:
+        """The command that prints them: the server's, and what launchd caught before it opened its
+        own."""
+        files = [str(file) for file in (self._launchd_log, self._log)]
+        return ("tail", "-n", str(lines), *(("-F",) if follow else ()), *files)
+
+    def _start(self) -> None:
+        self._machine.do("launchctl", "enable", self._target)
+        self._bootstrap(LABEL, self.file)
+        # Now, even if it ended so often of late that launchd would have it wait.
+        self._machine.do("launchctl", "kickstart", self._target)
+
+    def _loaded(self, label: str) -> bool:
+        return self._machine.ask("launchctl", "print", f"{self._domain}/{label}").status == 0
+
+    def _bootout(self, label: str) -> None:
+        """Unload a job, and wait until it is gone: until then it cannot be loaded again."""
+        if not self._loaded(label):
+            return
+        self._machine.do("launchctl", "bootout", f"{self._domain}/{label}", allowed=GONE)
+        # launchd kills what is there after `stop_seconds`.
+        seconds = self._job.stop_seconds + 10
+        if not self._machine.until(lambda: not self._loaded(label), seconds):
+            raise ServiceError(f"{label} did not end within {seconds} seconds")
+
+    def _bootstrap(self, label: str, file: Path) -> None:
+        """Load a job that is not loaded; tried again while launchd is not done with the last."""
+        if self._loaded(label):
+            return
+        command = ("launchctl", "bootstrap", self._domain, str(file))
+        answer = self._machine.do(*command, allowed=tuple(range(256)))
+
+        def loaded() -> bool:
+            nonlocal answer
+            if answer.status in BUSY and not self._loaded(label):
+                answer = self._machine.do(*command, allowed=tuple(range(256)))
+            return answer.status not in BUSY or self._loaded(label)
+
+        self._machine.until(loaded, BUSY_SECONDS)
+        if answer.status and not self._loaded(label):
+            hint = HINTS.get(answer.status, "")
+            raise ServiceError(f"launchd refused {file}, with {answer.status}: {answer.text}{hint}")
+
+    def _plist(self) -> str:
+        job = self._job
+        files = {"NumberOfFiles": 65536}  # a connection is a descriptor; left alone, 256
+        settings: dict[str, Any] = {
+            "Label": LABEL,
+            "ProgramArguments": [
+                *job.command,
+                *("--environment-file", str(job.environment)),
+                *("--log-file", str(self._log)),
+            ],
+            "WorkingDirectory": "/",
+            "RunAtLoad": True,
+            # After a crash or a failure, not after it was told to end.
+            "KeepAlive": {"SuccessfulExit": False},
+            # launchd knows no exit codes: a wrong setting is tried again, but twice a minute.
+            "ThrottleInterval": 30,
+            "ExitTimeOut": job.stop_seconds,
+            "ProcessType": "Interactive",  # clients wait: no efficiency cores, no slow disk
+            "SoftResourceLimits": {**files, "Core": 0},
+            "HardResourceLimits": {**files, "Core": 0},
+            "Umask": 0o077,
+            "StandardOutPath": str(self._launchd_log),
+            "StandardErrorPath": str(self._launchd_log),
+        }
+        if job.user is not None:
+            settings["UserName"] = job.user
+        return _dumps(settings)
+
+    def _rotation_file(self) -> Path:
+        return self._folder / f"{ROTATION}.plist"
+
+    def _rotation_rules(self) -> Path:
+        if self._job.system:
+            return self._job.root / "etc" / "newsyslog.d" / f"{NAME}.conf"
+        return self._job.environment.with_name("newsyslog.conf")
+
+    def _rotation_plist(self) -> str:
+        return _dumps(
+            {
+                "Label": ROTATION,
+                # -r: not being root is all right.
+                "ProgramArguments": [
+                    "/usr/sbin/newsyslog",
+                    "-r",
+                    "-f",
+                    str(self._rotation_rules()),
+                ],
+                "StartCalendarInterval": {"Minute": 30},
+                "ProcessType": "Background",
+            }
+        )
+
+    def _newsyslog(self) -> str:
+        """Rules for newsyslog. N: nobody is signalled, the server sees that its log has moved.
+        B: no line of newsyslog's own in it. It is not compressed: the server may still be writing
+        a line to the file that was moved."""
+        if " " in str(self._log):
+            raise ServiceError(f"newsyslog cannot rotate {self._log}: there is a space in it")
+        owner = f"{self._job.user}:" if self._job.user else ""
+        return (
+            f"# {MARKER}; what it writes over when it is run again.\n"
+            "# file, owner, mode, how many, KiB, when, flags\n"
+            f"{self._log} {owner} 600 {LOGS_KEPT} {LOG_KIB} * NB\n"
+        )
+
+
+def _dumps(settings: dict[str, Any]) -> str:
+    head, doctype, rest = plistlib.dumps(settings).decode().partition("<plist ")
+    return f"{head}<!-- {MARKER}; what it writes over when it is run again. -->\n{doctype}{rest}"
+
+
+def _field(text: str, name: str) -> str | None:
+    """Of `launchctl print`, whose own fields are indented once."""
+    found = re.search(rf"^\t{name} = ([^\s:(]+)", text, re.MULTILINE)
+    return found[1] if found else None

@@ -1,0 +1,215 @@
+"""Linux: a unit of the user's own systemd, or of the system's."""
+
+import signal
+from pathlib import Path
+
+from embedsvc.daemon.actions import MARKER, Machine, ours
+from embedsvc.daemon.job import DESCRIPTION, HOPELESS, NAME, Job, State
+from embedsvc.errors import ServiceError
+
+UNIT = f"{NAME}.service"
+PRIVILEGED_PORTS = 1024
+QUERY = ("LoadState", "ActiveState", "MainPID", "ExecMainCode", "ExecMainStatus", "NRestarts")
+EXITED = "1"
+"""What `ExecMainCode` is where the status is an exit code; else it is a signal's number."""
+
+
+class Systemd:
+    """The unit, through `systemctl`."""
+
+    name = "systemd"
+
+    def __init__(self, machine: Machine, job: Job) -> None:
+        self._machine = machine
+        self._job = job
+        self._systemctl = ("systemctl",) if job.system else ("systemctl", "--user")
+        folder = job.root / "etc" if job.system else job.home / ".config"
+        self.file: Path = folder / "systemd" / ("system" if job.system else "user") / UNIT
+
+    def install(self) -> list[str]:
+        """Write, enable and start the unit; what whoever installs it should know."""
+        self._find_manager()
+        self._machine.write(self.file, unit(self._job))
+        self._do("daemon-reload")
+        self._do("enable", UNIT)
+        self.restart()
+        lingers = ("loginctl", "show-user", "--value", "--property=Linger")
+        if self._job.system or self._machine.ask(*lingers).text == "yes":
+            return []
+        return ["it runs while you are logged in; `loginctl enable-linger` has it run from boot on"]
+
+    def uninstall(self) -> None:
+        """Stop, disable and remove the unit."""
+        if not ours(self.file):
+            self._machine.remove(self.file)  # says so if it is somebody else's
+            return
+        self._find_manager()
+        self._do("disable", "--now", UNIT)
+        self._machine.remove(self.file)
+        self._do("daemon-reload")
+        self._do("reset-failed", UNIT, allowed=(0, 1))  # 1: it had not failed
+
+    def start(self) -> None:
+        self._start("start")
+
+    def stop(self) -> None:
+        self._do("stop", UNIT)
+
+    def restart(self) -> None:
+        self._start("restart")
+
+    def state(self) -> State:
+        shown = self._machine.ask(*self._systemctl, "show", UNIT, f"--property={','.join(QUERY)}")
+        found = dict(line.split("=", 1) for line in shown.text.splitlines() if "=" in line)
+        if found.get("LoadState") != "loaded":
+            return State(installed=self.file.exists())
+        running = found["ActiveState"] in ("active", "reloading")
+        restarts = int(found.get("NRestarts", 0))
+        if running:
+            return State(True, running, int(found["MainPID"]), restarts=restarts)
+        status = int(found["ExecMainStatus"])
+        if found.get("ExecMainCode", EXITED) in ("0", EXITED):
+            return State(True, last_exit=status, restarts=restarts)
+        return State(True, last_signal=_signal(status), restarts=restarts)
+
+    def logs(self, lines: int, *, follow: bool) -> tuple[str, ...]:
+        """The command that prints them."""
+        which = "--unit" if self._job.system else "--user-unit"
+        command = ("journalctl", "--no-pager", f"{which}={UNIT}", f"--lines={lines}")
+        return (*command, "--follow") if follow else command
+
+    def _start(self, how: str) -> None:
+        """Start it, and wait until its models are loaded or it has given up."""
+        try:
+            self._do(how, UNIT)
+        except ServiceError as error:
+            raise ServiceError(
+                f"{error}\nembedsvc: {self.state().in_words()}; `embedsvc service logs` says more"
+            ) from None
+
+    def _do(self, *command: str, allowed: tuple[int, ...] = (0,)) -> None:
+        self._machine.do(*self._systemctl, *command, allowed=allowed)
+
+    def _find_manager(self) -> None:
+        answer = self._machine.ask(*self._systemctl, "show-environment")
+        if answer.status:
+            whose = "this machine" if self._job.system else "this user"
+            hint = "" if self._job.system else "; log in as them rather than by su, or say --system"
+            raise ServiceError(f"no systemd runs for {whose}{hint} ({answer.text})")
+
+
+def unit(job: Job) -> str:
+    """The text of the unit file."""
+    sections = [
+        f"# {MARKER}; what it writes over when it is run again.\n[Unit]",
+        f"Description={DESCRIPTION}",
+        *(_ORDER if job.system else ()),
+        "# Tried again for as long as it takes, 5 seconds apart.",
+        "StartLimitIntervalSec=0",
+        "\n[Service]",
+        "# It says itself when its models are loaded, which may take a download.",
+        "Type=notify\nNotifyAccess=main\nTimeoutStartSec=1h",
+        f"ExecStart={' '.join(_argument(word) for word in job.command)}",
+        "ExecReload=kill -HUP $MAINPID",
+        f"EnvironmentFile={_path(job.environment)}",
+        "# It says that it is well, too; if it is so stuck that it cannot, it is killed.",
+        "WatchdogSec=2min",
+        "Restart=on-failure\nRestartSec=5",
+        "# Wrong usage, a wrong setting, a model that cannot be loaded: no restart cures those.",
+        f"RestartPreventExitStatus={' '.join(map(str, HOPELESS))}",
+        "# SIGTERM, then time for what is in flight.",
+        f"KillMode=mixed\nTimeoutStopSec={job.stop_seconds}",
+        _LIMITS,
+        _FOR_ALL,
+        *(_for_system(job) if job.system else ()),
+        "\n[Install]",
+        f"WantedBy={'multi-user' if job.system else 'default'}.target",
+    ]
+    return "\n".join(sections) + "\n"
+
+
+_ORDER = ("Wants=network-online.target\nAfter=network-online.target",)
+
+_LIMITS = """
+# A connection is a descriptor. A model too big for the machine ends the service, not the machine.
+# No core dumps: texts and keys would be in them.
+LimitNOFILE=65536
+LimitCORE=0
+TasksMax=1024
+MemoryMax=90%"""
+
+_FOR_ALL = """
+# What any user may give up. Left out on purpose:
+# MemoryDenyWriteExecute: ctypes' callbacks and what CUDA compiles while it runs need such memory;
+# ProcSubset=pid: CUDA and the BLAS look at /proc for the processor and the memory;
+# PrivateDevices: it would hide the GPU.
+# Weights are mapped from their files, which all of this allows.
+UMask=0077
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictNamespaces=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM"""
+
+_SYSTEM = """
+# Only the system's manager may do the following.
+ProtectSystem=strict
+PrivateTmp=yes
+PrivateIPC=yes
+KeyringMode=private
+RemoveIPC=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+# No device but NVIDIA's, and WSL's way to one. Left out: PrivateUsers, with which a port below 1024
+# cannot be had.
+DevicePolicy=closed
+DeviceAllow=char-nvidia rw
+DeviceAllow=char-nvidia-frontend rw
+DeviceAllow=char-nvidia-uvm rw
+DeviceAllow=char-nvidia-caps rw
+DeviceAllow=/dev/dxg rw
+# Models that are downloaded go to /var/cache/embedsvc, and it may write nothing else.
+CacheDirectory=embedsvc
+CacheDirectoryMode=0750
+Environment=XDG_CACHE_HOME=%C/embedsvc CUDA_CACHE_PATH=%C/embedsvc/cuda"""
+
+
+def _for_system(job: Job) -> list[str]:
+    capability = "CAP_NET_BIND_SERVICE" if job.port < PRIVILEGED_PORTS else ""
+    lines = [_SYSTEM]
+    lines += [f"ReadWritePaths=-{_argument(str(folder))}" for folder in job.writes]
+    lines.append(f"CapabilityBoundingSet={capability}\nAmbientCapabilities={capability}")
+    if job.user is None:
+        lines.append("# A user who exists while the service runs, and owns nothing else.")
+        lines.append("DynamicUser=yes\nProtectHome=yes")
+    else:
+        lines.append(f"User={job.user}\nProtectHome=read-only")
+    return lines
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _path(path: Path) -> str:
+    return str(path).replace("%", "%%")
+
+
+def _argument(word: str) -> str:
+    word = word.replace("%", "%%").replace("$", "$$")
+    if any(character in word for character in " \t\"'\\;"):
+        escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return word

@@ -1,0 +1,165 @@
+"""Whether a model computes what it should, on this machine: `embedsvc verify`."""
+
+import importlib.util
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.catalog.cards import Card
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.sample_texts import TEXTS
+from embedsvc.checkpoints.sources import sha256
+from embedsvc.checkpoints.tensors import weight_files
+from embedsvc.errors import CheckpointError, EmbeddingFailed
+from embedsvc.inference.encoder import Encoder, load_encoder
+from embedsvc.inference.ops.base import Ops
+from embedsvc.texts.item import TokenIds
+from embedsvc.texts.tokenizer import open_tokenizer
+
+CANONICAL = Path(__file__).parents[1] / "data" / "canonical.json"
+FULL_LENGTH = 512
+"""A text at the model's limit is tried too, or of so many tokens."""
+EXACT, CLOSE = 0.99999, 0.998
+"""Cosines to expect of float32, and of 16 bits."""
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at, and what was found; None: it could not be looked at."""
+
+    name: str
+    passed: bool | None
+    found: str
+
+
+class Canonical(msgspec.Struct, frozen=True):
+    """Vectors of `TEXTS` by sentence-transformers, of the weights with this digest."""
+
+    sha256: str
+    by: str
+    vectors: list[list[float]]
+
+
+def verify(ops: Ops, checkpoint: Checkpoint) -> Iterator[Check]:
+    """Check after check, each as soon as it is done.
+
+    Raises `CheckpointError` if the model does not load.
+    """
+    try:
+        encoder = load_encoder(ops, checkpoint)
+    except EmbeddingFailed as error:
+        yield Check("finite", False, str(error))
+        return
+    ids = _tokens(checkpoint, encoder.rows)
+    yield Check(
+        "loads",
+        True,
+        f"{checkpoint.model_type}, {encoder.dimensions} dimensions, {checkpoint.max_tokens} "
+        f"tokens, pooling {' + '.join(checkpoint.pooling)}, {ops.name} {ops.dtype}",
+    )
+    try:
+        vectors = np.concatenate([encoder.encode([text]) for text in ids])
+    except EmbeddingFailed as error:
+        yield Check("finite", False, str(error))
+        return
+    yield Check("finite", True, f"{len(vectors)} texts of {_range(map(len, ids))} tokens")
+    if checkpoint.normalize:
+        off = float(np.abs(np.linalg.norm(vectors.astype(np.float64), axis=1) - 1).max())
+        yield Check("unit length", off <= 1e-5, f"off by {off:.1e} at most")
+    yield _same_in_batches(encoder, ids, vectors, ops)
+    shown = vectors[: len(TEXTS)]
+    yield from _against_reference(checkpoint, shown, EXACT if ops.dtype == "float32" else CLOSE)
+
+
+def _tokens(checkpoint: Checkpoint, rows: int | None) -> list[TokenIds]:
+    """The texts' ids, and a text of full length."""
+    full = "word " * FULL_LENGTH
+    limits = [checkpoint.max_tokens] * len(TEXTS) + [min(FULL_LENGTH, checkpoint.max_tokens)]
+    texts = open_tokenizer(checkpoint, rows).encode([*TEXTS, full])
+    return [text[:limit] for text, limit in zip(texts, limits, strict=True)]
+
+
+def _same_in_batches(encoder: Encoder, ids: list[TokenIds], vectors: Vectors, ops: Ops) -> Check:
+    order: list[int] = np.random.default_rng(0).permutation(len(ids)).tolist()
+    together = encoder.encode([ids[i] for i in order])
+    cosines = _cosines(together, vectors[order])
+    bound = 1 - 1e-6 if ops.dtype == "float32" else CLOSE
+    apart = float(np.abs(together - vectors[order]).max())
+    return Check(
+        "alone = in a batch",
+        float(cosines.min()) >= bound,
+        f"cosine {cosines.min():.7f} at least, components apart by {apart:.1e} at most",
+    )
+
+
+def _against_reference(checkpoint: Checkpoint, vectors: Vectors, bound: float) -> Iterator[Check]:
+    """Compare with sentence-transformers, else with its recorded numbers."""
+    name = "equals sentence-transformers"
+    if not _pools_alike(checkpoint):
+        yield Check(name, None, "the files do not say the pooling that the card says")
+        return
+    if checkpoint.config.get("quantization"):
+        yield Check(name, None, "it cannot read quantised weights")
+        return
+    if importlib.util.find_spec("sentence_transformers") is not None:
+        try:
+            reference, by = _sentence_transformers(checkpoint), "the one installed"
+        except Exception as error:  # noqa: BLE001 - whatever another library raises on a checkpoint
+            yield Check(name, None, f"it cannot load the model: {str(error).splitlines()[0]}")
+            return
+    else:
+        recorded = _canonical(checkpoint)
+        if recorded is None:
+            said = "it is not installed, and no numbers of it are recorded for these weights"
+            yield Check(name, None, said)
+            return
+        reference, by = np.array(recorded.vectors, np.float32), recorded.by
+    if reference.shape != vectors.shape:
+        yield Check(name, False, f"its vectors have {reference.shape[1]} dimensions")
+        return
+    cosines = _cosines(vectors, reference)
+    worst = int(cosines.argmin())
+    said = f"cosine {cosines[worst]:.7f} at least ({TEXTS[worst][:20]!r}), {by}"
+    yield Check(name, float(cosines.min()) >= bound, said)
+
+
+def _pools_alike(checkpoint: Checkpoint) -> bool:
+    """Whether the files alone say the pooling, which is all that sentence-transformers sees."""
+    try:
+        alone = open_checkpoint(Card(id=checkpoint.card.id, path=checkpoint.root, max_tokens=1))
+    except CheckpointError:
+        return False
+    return alone.pooling == checkpoint.pooling
+
+
+def _sentence_transformers(checkpoint: Checkpoint) -> Vectors:
+    library: Any = import_module("sentence_transformers")
+    model = library.SentenceTransformer(str(checkpoint.root), device="cpu", local_files_only=True)
+    model.max_seq_length = checkpoint.max_tokens
+    return np.concatenate([model.float().encode([text], prompt="") for text in TEXTS])
+
+
+def _canonical(checkpoint: Checkpoint) -> Canonical | None:
+    files = weight_files(checkpoint.card.id, checkpoint.folder)
+    digest = sha256(files[0]) if len(files) == 1 else ""
+    recorded = msgspec.json.decode(CANONICAL.read_bytes(), type=list[Canonical])
+    return next((known for known in recorded if known.sha256 == digest), None)
+
+
+def _cosines(x: Vectors, y: Vectors) -> NDArray[np.float64]:
+    x64, y64 = x.astype(np.float64), y.astype(np.float64)
+    lengths = np.linalg.norm(x64, axis=1) * np.linalg.norm(y64, axis=1)
+    return np.einsum("nd,nd->n", x64, y64) / lengths
+
+
+def _range(lengths: Iterable[int]) -> str:
+    known = sorted(lengths)
+    return f"{known[0]} to {known[-1]}"

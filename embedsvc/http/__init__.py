@@ -1,1 +1,0 @@
-"""HTTP, apart from the routes: connections, what concerns every request, the wire format."""

@@ -1,0 +1,1 @@
+"""From token ids to vectors: encoders, devices, and the operations passes are written in."""

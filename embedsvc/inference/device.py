@@ -1,0 +1,155 @@
+"""Where encoders run: one MLX thread, or a worker for each core."""
+
+import asyncio
+import ctypes
+import importlib.util
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from embedsvc.catalog.cards import Dtype
+from embedsvc.errors import CardsError
+from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.inference.turns import InTurn, at_once
+from embedsvc.settings import BackendChoice
+
+T = TypeVar("T")
+LOAD_STEP_SECONDS = 60.0
+"""What one step of loading a model may well take: reading weights, compiling kernels."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """Something that runs on a thread of the device."""
+
+    thread: int
+    expected: float
+    """Seconds that it should take."""
+
+
+class Device:
+    """Threads that compute, and the operations they compute with."""
+
+    def __init__(
+        self, make_ops: Callable[[Dtype | None], Ops], workers: int, *, one_thread: bool = False
+    ) -> None:
+        """`one_thread`: all that touches the device has to run on its thread, loading included."""
+        self.make_ops = make_ops
+        """Operations in a dtype (None: the backend's own); to be called on the device."""
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="device")
+        self._waiting = ThreadPoolExecutor(2, thread_name_prefix="results")
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._one_thread = one_thread
+        self._working: dict[int, Work] = {}  # by thread; each changes its own alone
+        self.ops = self._threads.submit(make_ops, None).result()
+
+    def dtype(self, wanted: Dtype | None) -> Dtype:
+        """What a card that asks for this dtype is computed in: a CPU knows but one."""
+        return (wanted if self._one_thread else None) or self.ops.dtype
+
+    @property
+    def working(self) -> list[Work]:
+        """What runs now; from any thread."""
+        return list(self._working.values())
+
+    def run(self, function: Callable[[], T], seconds: float = 0.0) -> asyncio.Future[T]:
+        """`function()` on the device, in turn with what else runs there; it should take so long."""
+        work = self._noted(function, seconds)
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def wait(self, function: Callable[[], T], seconds: float = 0.0) -> T:
+        """`function()`, which waits for what the device was told to do, off the device."""
+        work = self._noted(function, seconds)
+        return await asyncio.get_running_loop().run_in_executor(self._waiting, work)
+
+    async def load(self, function: Callable[[InTurn], T]) -> T:
+        """`function(in_turn)` on a thread for loading, which batches do not wait for."""
+        in_turn = self._in_turn if self._one_thread else at_once
+        return await asyncio.get_running_loop().run_in_executor(self._loading, function, in_turn)
+
+    def _in_turn(self, work: Callable[[], T], /) -> T:
+        return self._threads.submit(self._noted(work, LOAD_STEP_SECONDS)).result()
+
+    def _noted(self, function: Callable[[], T], seconds: float) -> Callable[[], T]:
+        def work() -> T:
+            thread = threading.get_ident()
+            self._working[thread] = Work(thread, seconds)
+            try:
+                return function()
+            finally:
+                del self._working[thread]
+
+        return work
+
+    def close(self) -> None:
+        """Let what runs finish, start nothing more."""
+        self._loading.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
+        self._waiting.shutdown()
+
+
+def open_device(backend: BackendChoice, cores: int | None = None) -> Device:
+    """The device of a backend; `auto` is MLX where it has a GPU, else the kernels in C if they were
+    built, else NumPy. `cores` is how many of a CPU's to use, None for all.
+
+    Raises `CardsError` if a backend is asked for that is not there, or MLX is there for a GPU and
+    cannot be loaded.
+    """
+    if backend == "mlx" or (backend == "auto" and _gpu_likely()):
+        try:
+            from embedsvc.inference.ops.mlx import MlxOps, has_gpu
+        except ImportError as error:
+            raise CardsError(
+                f"backend `mlx` cannot be loaded: {error}; it is `pip install 'embedsvc[cuda]'` on "
+                "NVIDIA, `pip install mlx` on a Mac; `--backend numpy` does without"
+            ) from None
+        if backend == "mlx" or has_gpu():
+            return Device(MlxOps, workers=1, one_thread=True)
+        log.warning("MLX finds no GPU, though there is a driver for one; computing without")
+    ops = _native_ops(backend, cores) or NumpyOps(cores)
+    return Device(lambda _: ops, workers=ops.slots)
+
+
+def _native_ops(backend: BackendChoice, cores: int | None) -> NumpyOps | None:
+    """The kernels in C, if they are wanted and there."""
+    if backend == "numpy":
+        return None
+    from embedsvc.inference.ops.native import NativeOps, library
+
+    if library.built():
+        try:
+            return NativeOps(cores)
+        except OSError as error:
+            raise CardsError(f"backend `native`: {error}") from None
+    if backend == "native":
+        raise CardsError(
+            "backend `native` was not built; install a C compiler (`apt-get install gcc "
+            "libc6-dev`, `xcode-select --install`) and then embedsvc again"
+        )
+    return None
+
+
+def _gpu_likely() -> bool:
+    """Whether it is worth importing MLX to ask it for a GPU."""
+    if importlib.util.find_spec("mlx") is None:
+        return False
+    return has_driver()
+
+
+def has_driver() -> bool:
+    """Whether there is a Mac's GPU or NVIDIA's driver."""
+    return sys.platform == "darwin" or _loads("libcuda.so.1")
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,120 @@
+"""BERT: learned positions, layer norm after each residual (Devlin et al., 2018, arXiv:1810.04805).
+
+MiniLM, BGE, E5, GTE (v1) and Arctic (v1) are this architecture.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.models.configs import Eps, Size, Sizes, refuse_remainder
+from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
+
+UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
+"""Tensors that checkpoints carry and the hidden states do not need."""
+
+
+class Config(Sizes, frozen=True, kw_only=True):
+    """What the pass reads of config.json."""
+
+    type_vocab_size: Size
+    layer_norm_eps: Eps
+    hidden_act: Literal["gelu"]
+    position_embedding_type: Literal["absolute"] = "absolute"
+
+    def __post_init__(self) -> None:
+        refuse_remainder(self, "hidden_size", "num_attention_heads")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    qkv: Linear  # D -> 3 D
+    attention_out: Linear  # D -> D
+    attention_norm: Norm
+    up: Linear  # D -> intermediate
+    down: Linear  # intermediate -> D
+    norm: Norm
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    words: Array  # (vocabulary, D)
+    positions: Array  # (positions, D)
+    norm: Norm
+    attention: Attention
+    layers: tuple[Layer, ...]
+    width: int
+    eps: float
+
+
+def prepare(
+    ops: Ops, tensors: Tensors, config: Config, longest: int, *, first_position: int = 0
+) -> Weights:
+    """Weights on the device, from tensors under transformers' names.
+
+    The tables of RoBERTa begin with positions that no token has; `first_position` skips them.
+    """
+    read = Reader(ops, tensors)
+    width, inner = config.hidden_size, config.intermediate_size
+    heads = config.num_attention_heads
+
+    def layer(name: str) -> Layer:
+        of = f"{name}.attention"
+        return Layer(
+            qkv=read.joined({f"{of}.self.{x}": width for x in ("query", "key", "value")}, width),
+            attention_out=read.linear(f"{of}.output.dense", width, width),
+            attention_norm=read.norm(f"{of}.output.LayerNorm", width),
+            up=read.linear(f"{name}.intermediate.dense", width, inner),
+            down=read.linear(f"{name}.output.dense", inner, width),
+            norm=read.norm(f"{name}.output.LayerNorm", width),
+        )
+
+    positions = tensors.take(
+        "embeddings.position_embeddings.weight", config.max_position_embeddings, width
+    )
+    # Every token of an embedded text is of type 0: one table instead of two.
+    types = tensors.take("embeddings.token_type_embeddings.weight", config.type_vocab_size, width)
+    weights = Weights(
+        words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
+        positions=ops.array(positions[first_position:][:longest] + types[0]),
+        norm=read.norm("embeddings.LayerNorm", width),
+        attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
+        layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
+        width=width,
+        eps=config.layer_norm_eps,
+    )
+    tensors.finish(UNUSED)
+    return weights
+
+
+def forward(ops: Ops, weights: Weights, config: object, batch: Batch) -> Array:
+    """Hidden states (N, D) of the last layer."""
+
+    def embed(ids: Array, positions: Array) -> Array:
+        hidden = ops.embedding(weights.words, ids)
+        hidden = ops.add(hidden, ops.embedding(weights.positions, positions))
+        return ops.layer_norm(hidden, weights.norm, weights.eps)
+
+    hidden = ops.rows(embed, batch.ids, batch.positions)
+    for layer in weights.layers:
+        hidden = _layer(ops, weights, layer, hidden, batch)
+    return hidden
+
+
+def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
+    width, eps = weights.width, weights.eps
+
+    def project(hidden: Array) -> tuple[Array, ...]:
+        return columns(ops.linear(hidden, layer.qkv), width, width, width)
+
+    def finish(context: Array, hidden: Array) -> Array:
+        hidden = ops.add(ops.linear(context, layer.attention_out), hidden)
+        hidden = ops.layer_norm(hidden, layer.attention_norm, eps)
+        inner = ops.gelu(ops.linear(hidden, layer.up))
+        hidden = ops.add(ops.linear(inner, layer.down), hidden)
+        return ops.layer_norm(hidden, layer.norm, eps)
+
+    q, k, v = ops.rows(project, hidden)
+    context = ops.attention(q, k, v, weights.attention, batch.layout)
+    return ops.rows(finish, context, hidden)

@@ -1,0 +1,75 @@
+"""DistilBERT: BERT without token types, under other names (Sanh et al., 2019, arXiv:1910.01108)."""
+
+from typing import Literal
+
+import msgspec
+
+from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.models import bert
+from embedsvc.inference.models.configs import Layers, Rows, Size, refuse_remainder
+from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.ops.base import Attention, Ops
+
+UNUSED = ("vocab_",)
+"""Tensors that checkpoints carry and the hidden states do not need."""
+EPS = 1e-12
+"""Of layer norms; no config says it."""
+
+
+class Config(msgspec.Struct, frozen=True):
+    """What the pass reads of config.json."""
+
+    vocab_size: Rows
+    dim: Size
+    n_layers: Layers
+    n_heads: Size
+    hidden_dim: Size
+    max_position_embeddings: Rows
+    activation: Literal["gelu"]
+
+    def __post_init__(self) -> None:
+        refuse_remainder(self, "dim", "n_heads")
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table of words."""
+        return self.vocab_size
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings
+
+
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> bert.Weights:
+    """Weights on the device, from tensors under transformers' names."""
+    read = Reader(ops, tensors)
+    width, inner, heads = config.dim, config.hidden_dim, config.n_heads
+
+    def layer(name: str) -> bert.Layer:
+        of = f"{name}.attention"
+        return bert.Layer(
+            qkv=read.joined({f"{of}.{x}_lin": width for x in "qkv"}, width),
+            attention_out=read.linear(f"{of}.out_lin", width, width),
+            attention_norm=read.norm(f"{name}.sa_layer_norm", width),
+            up=read.linear(f"{name}.ffn.lin1", width, inner),
+            down=read.linear(f"{name}.ffn.lin2", inner, width),
+            norm=read.norm(f"{name}.output_layer_norm", width),
+        )
+
+    places = config.max_position_embeddings
+    positions = tensors.take("embeddings.position_embeddings.weight", places, width)
+    weights = bert.Weights(
+        words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
+        positions=ops.array(positions[:longest]),
+        norm=read.norm("embeddings.LayerNorm", width),
+        attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
+        layers=tuple(layer(f"transformer.layer.{i}") for i in range(config.n_layers)),
+        width=width,
+        eps=EPS,
+    )
+    tensors.finish(UNUSED)
+    return weights
+
+
+forward = bert.forward

@@ -1,0 +1,68 @@
+"""Architectures that have no file here, computed by mlx-embeddings where it is installed.
+
+From it come the hidden states only: what it pools, and how it finds files, is left aside. It takes
+seconds to import, so nothing is imported before a model needs it.
+"""
+
+import importlib.util
+from importlib import import_module
+from typing import Any
+
+from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.errors import CheckpointError
+from embedsvc.inference.ops.base import Array, Batch, Ops
+
+Config = dict[str, Any]
+
+INSTALL = "pip install 'embedsvc[mlx-embeddings]'"
+
+
+def check(model_type: str) -> None:
+    """Raises `CheckpointError` unless mlx-embeddings is installed and has that architecture."""
+    said = f"model_type `{model_type}` is not supported"
+    name = model_type.replace("-", "_")
+    if not installed():
+        raise CheckpointError(f"{said}; mlx-embeddings may have it: {INSTALL}")
+    if not name.isidentifier() or not importlib.util.find_spec(f"mlx_embeddings.models.{name}"):
+        raise CheckpointError(f"{said}, nor does mlx-embeddings have it")
+
+
+def installed() -> bool:
+    """Whether mlx-embeddings is installed."""
+    return importlib.util.find_spec("mlx_embeddings") is not None
+
+
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Any:
+    """The model of mlx-embeddings, its weights read from the checkpoint's folder.
+
+    Raises `CheckpointError` if the backend is not MLX, or the weights do not fit the model.
+    """
+    kind = str(config.get("model_type"))
+    if ops.name != "mlx":
+        raise tensors.error(f"model_type `{kind}` needs the backend `mlx` (--backend mlx)")
+    if "vision_config" in config:
+        raise tensors.error(f"model_type `{kind}` is not a model of text alone")
+    if not isinstance(config.get("vocab_size"), int):
+        raise tensors.error("config.json says no `vocab_size`")
+    import mlx.core as mx
+
+    utils = import_module("mlx_embeddings.utils")
+    try:
+        model = utils.load_model(tensors.folder, path_to_repo=tensors.folder.name)
+    except (KeyError, TypeError, ValueError) as error:
+        raise tensors.error(f"mlx-embeddings cannot load model_type `{kind}`: {error}") from None
+    model.set_dtype(getattr(mx, ops.dtype))
+    return model
+
+
+def forward(ops: Ops, weights: Any, config: Config, batch: Batch) -> Array:
+    """Hidden states (N, D) of the last layer."""
+    import mlx.core as mx
+
+    ops.looked_up(config["vocab_size"], batch.ids)
+    if isinstance(positions := config.get("max_position_embeddings"), int):
+        ops.looked_up(positions, batch.positions)
+    layout = batch.layout
+    ids = batch.ids.reshape(layout.texts, layout.length)
+    hidden = weights(ids, layout.mask.astype(mx.int32)).last_hidden_state  # (B, L, D)
+    return hidden.reshape(layout.texts * layout.length, -1)

@@ -1,0 +1,173 @@
+"""GTE "new": rotary positions, GEGLU, layer norm after each residual (Zhang et al., 2024,
+arXiv:2407.19669).
+
+gte-multilingual-base, gte-base-en-v1.5 and arctic-embed-m-v2.0 are this architecture.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.models.configs import (
+    Base,
+    Eps,
+    Factor,
+    Sizes,
+    refuse_odd_heads,
+    refuse_remainder,
+    refuse_unless,
+)
+from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.ops.base import (
+    Array,
+    Attention,
+    Batch,
+    Linear,
+    Norm,
+    Ops,
+    columns,
+    rope_table,
+)
+
+UNUSED = ("pooler.", "classifier.", "lm_head.")
+"""Tensors that checkpoints carry and the hidden states do not need."""
+
+
+class RopeScaling(msgspec.Struct, frozen=True):
+    """Rotary positions stretched by fixed NTK (Su, 2023, kexue.fm/archives/9706, equation 6)."""
+
+    factor: Factor
+    type: Literal["ntk"]
+    mixed_b: None = None
+
+
+class RopeParameters(msgspec.Struct, frozen=True):
+    """Rotary positions as transformers 5 writes them."""
+
+    rope_theta: Base
+    rope_type: Literal["default", "linear"] = "default"
+    factor: Factor = 1.0
+
+
+class Config(Sizes, frozen=True, kw_only=True):
+    """What the pass reads of config.json."""
+
+    type_vocab_size: Annotated[int, Meta(ge=0)]
+    layer_norm_eps: Eps
+    hidden_act: Literal["gelu"]
+    layer_norm_type: Literal["layer_norm"] = "layer_norm"
+    position_embedding_type: Literal["rope"] = "rope"
+    rope_theta: Base
+    rope_scaling: RopeScaling | None = None
+    rope_parameters: RopeParameters | None = None
+    pack_qkv: bool = True
+    logn_attention_scale: bool = False
+
+    def __post_init__(self) -> None:
+        refuse_unless(self, pack_qkv=True, logn_attention_scale=False)
+        refuse_odd_heads(self.head_size)
+
+    @property
+    def head_size(self) -> int:
+        """Of each head."""
+        return refuse_remainder(self, "hidden_size", "num_attention_heads")
+
+    def made(self, longest: int) -> int:
+        """Numbers of the rotary positions of so many tokens."""
+        return longest * self.head_size
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    qkv: Linear  # D -> 3 D
+    attention_out: Linear  # D -> D
+    attention_norm: Norm
+    up_gate: Linear  # D -> 2 intermediate
+    down: Linear  # intermediate -> D
+    norm: Norm
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    words: Array  # (vocabulary, D)
+    norm: Norm
+    rope: Array
+    attention: Attention
+    layers: tuple[Layer, ...]
+
+
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
+    """Weights on the device, from tensors under the authors' names."""
+    read = Reader(ops, tensors)
+    width, inner = config.hidden_size, config.intermediate_size
+    heads = config.num_attention_heads
+    size = config.head_size
+
+    def layer(name: str) -> Layer:
+        return Layer(
+            qkv=read.linear(f"{name}.attention.qkv_proj", width, 3 * width),
+            attention_out=read.linear(f"{name}.attention.o_proj", width, width),
+            attention_norm=read.norm(f"{name}.attn_ln", width),
+            up_gate=read.linear(f"{name}.mlp.up_gate_proj", width, 2 * inner, bias=False),
+            down=read.linear(f"{name}.mlp.down_proj", inner, width),
+            norm=read.norm(f"{name}.mlp_ln", width),
+        )
+
+    weights = Weights(
+        words=read.words(config.vocab_size, config.type_vocab_size, width),
+        norm=read.norm("embeddings.LayerNorm", width),
+        rope=ops.float32(_rope(config, longest)),
+        attention=Attention(heads, heads, scale=size**-0.5),
+        layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
+    )
+    tensors.finish(UNUSED)
+    return weights
+
+
+def _rope(config: Config, longest: int) -> Array:
+    size = config.head_size
+    new, scaling = config.rope_parameters, config.rope_scaling
+    if new is not None:
+        return rope_table(size, new.rope_theta, longest, slower=new.factor)
+    if scaling is not None:
+        theta = config.rope_theta * scaling.factor
+        return rope_table(size, theta, longest, slower=scaling.factor ** (2 / size))
+    return rope_table(size, config.rope_theta, longest)
+
+
+def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
+    """Hidden states (N, D) of the last layer."""
+
+    def embed(ids: Array) -> Array:
+        hidden = ops.embedding(weights.words, ids)
+        return ops.layer_norm(hidden, weights.norm, config.layer_norm_eps)
+
+    hidden = ops.rows(embed, batch.ids)
+    for layer in weights.layers:
+        hidden = _layer(ops, weights, layer, config, hidden, batch)
+    return hidden
+
+
+def _layer(
+    ops: Ops, weights: Weights, layer: Layer, config: Config, hidden: Array, batch: Batch
+) -> Array:
+    width, inner = config.hidden_size, config.intermediate_size
+    eps = config.layer_norm_eps
+
+    def project(hidden: Array, positions: Array) -> tuple[Array, ...]:
+        qk, v = columns(ops.linear(hidden, layer.qkv), 2 * width, width)
+        return *columns(ops.rope(qk, weights.rope, positions), width, width), v
+
+    def finish(context: Array, hidden: Array) -> Array:
+        hidden = ops.add(ops.linear(context, layer.attention_out), hidden)
+        hidden = ops.layer_norm(hidden, layer.attention_norm, eps)
+        up, gate = columns(ops.linear(hidden, layer.up_gate), inner, inner)
+        hidden = ops.add(ops.linear(ops.multiply(ops.gelu(gate), up), layer.down), hidden)
+        return ops.layer_norm(hidden, layer.norm, eps)
+
+    q, k, v = ops.rows(project, hidden, batch.positions)
+    context = ops.attention(q, k, v, weights.attention, batch.layout)
+    return ops.rows(finish, context, hidden)

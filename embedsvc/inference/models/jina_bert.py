@@ -1,0 +1,170 @@
+"""Jina BERT v2: ALiBi and GEGLU in BERT (Günther et al., 2023, arXiv:2310.19923).
+
+jina-embeddings-v2 are this architecture; their config.json says `bert`. That for code has more
+norms, of queries and keys and of a layer's input added once more (as in NormFormer), and says so
+by its tensors alone.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.models.configs import Eps, Sizes, refuse_remainder
+from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
+
+UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
+"""Tensors that checkpoints carry and the hidden states do not need."""
+
+
+class Config(Sizes, frozen=True, kw_only=True):
+    """What the pass reads of config.json."""
+
+    type_vocab_size: Annotated[int, Meta(ge=0)]
+    layer_norm_eps: Eps
+    hidden_act: Literal["gelu"]
+    feed_forward_type: Literal["geglu"]
+    position_embedding_type: Literal["alibi"]
+
+    def __post_init__(self) -> None:
+        refuse_remainder(self, "hidden_size", "num_attention_heads")
+
+    def made(self, longest: int) -> int:
+        """Numbers of the biases, for every distance in texts of so many tokens."""
+        return self.num_attention_heads * (2 * longest - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """The norms of the model for code."""
+
+    q: Norm
+    k: Norm
+    input: Norm
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    qkv: Linear  # D -> 3 D
+    attention_out: Linear  # D -> D
+    attention_norm: Norm
+    gate_up: Linear  # D -> 2 intermediate
+    down: Linear  # intermediate -> D
+    norm: Norm
+    extra: Extra | None
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    words: Array  # (vocabulary, D)
+    norm: Norm
+    attention: Attention
+    layers: tuple[Layer, ...]
+
+
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
+    """Weights on the device, from tensors under the authors' names."""
+    read = Reader(ops, tensors)
+    width, inner = config.hidden_size, config.intermediate_size
+    heads = config.num_attention_heads
+
+    def gate_up(name: str) -> Linear:
+        # The model for code has the gate behind what it gates.
+        stored = tensors.take(f"{name}.up_gated_layer.weight", 2 * inner, width)
+        return ops.linear_layer(np.roll(stored, inner, axis=0), None)
+
+    def layer(name: str) -> Layer:
+        of = f"{name}.attention"
+        qkv = read.joined({f"{of}.self.{x}": width for x in ("query", "key", "value")}, width)
+        out = read.linear(f"{of}.output.dense", width, width)
+        norm = read.norm(f"{of}.output.LayerNorm", width)
+        if f"{of}.self.layer_norm_q.weight" not in tensors:
+            return Layer(
+                qkv=qkv,
+                attention_out=out,
+                attention_norm=norm,
+                gate_up=read.linear(f"{name}.mlp.gated_layers", width, 2 * inner, bias=False),
+                down=read.linear(f"{name}.mlp.wo", inner, width),
+                norm=read.norm(f"{name}.mlp.layernorm", width),
+                extra=None,
+            )
+        return Layer(
+            qkv=qkv,
+            attention_out=out,
+            attention_norm=norm,
+            gate_up=gate_up(f"{name}.mlp"),
+            down=read.linear(f"{name}.mlp.down_layer", inner, width),
+            norm=read.norm(f"{name}.layer_norm_2", width),
+            extra=Extra(
+                q=read.norm(f"{of}.self.layer_norm_q", width),
+                k=read.norm(f"{of}.self.layer_norm_k", width),
+                input=read.norm(f"{name}.layer_norm_1", width),
+            ),
+        )
+
+    bias = -slopes(heads)[:, None] * np.abs(np.arange(1 - longest, longest))
+    weights = Weights(
+        words=read.words(config.vocab_size, config.type_vocab_size, width),
+        norm=read.norm("embeddings.LayerNorm", width),
+        attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=ops.array(bias)),
+        layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
+    )
+    tensors.finish(UNUSED)
+    return weights
+
+
+def slopes(heads: int) -> NDArray[np.float64]:
+    """How much each head minds distance (Press et al., 2021, arXiv:2108.12409).
+
+    Powers of two from 2^-8/n to 2^-8 for n heads, a power of two; the heads beyond one take every
+    other slope of twice as many.
+    """
+    n = 2 ** math.floor(math.log2(heads))
+    powers = [-8 * i / n for i in range(1, n + 1)]
+    between = [-4 * i / n for i in range(1, 2 * n, 2)]
+    return 2.0 ** np.array([*powers, *between][:heads])
+
+
+def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
+    """Hidden states (N, D) of the last layer."""
+
+    def embed(ids: Array) -> Array:
+        hidden = ops.embedding(weights.words, ids)
+        return ops.layer_norm(hidden, weights.norm, config.layer_norm_eps)
+
+    hidden = ops.rows(embed, batch.ids)
+    for layer in weights.layers:
+        hidden = _layer(ops, weights, layer, config, hidden, batch)
+    return hidden
+
+
+def _layer(
+    ops: Ops, weights: Weights, layer: Layer, config: Config, hidden: Array, batch: Batch
+) -> Array:
+    width, inner = config.hidden_size, config.intermediate_size
+    eps, extra = config.layer_norm_eps, layer.extra
+
+    def project(hidden: Array) -> tuple[Array, ...]:
+        q, k, v = columns(ops.linear(hidden, layer.qkv), width, width, width)
+        if extra is not None:
+            q = ops.layer_norm(q, extra.q, eps)
+            k = ops.layer_norm(k, extra.k, eps)
+        return q, k, v
+
+    def finish(context: Array, hidden: Array) -> Array:
+        attended = ops.add(ops.linear(context, layer.attention_out), hidden)
+        attended = ops.layer_norm(attended, layer.attention_norm, eps)
+        if extra is not None:
+            attended = ops.layer_norm(ops.add(attended, hidden), extra.input, eps)
+        gate, up = columns(ops.linear(attended, layer.gate_up), inner, inner)
+        hidden = ops.add(ops.linear(ops.multiply(ops.gelu(gate), up), layer.down), attended)
+        return ops.layer_norm(hidden, layer.norm, eps)
+
+    q, k, v = ops.rows(project, hidden)
+    context = ops.attention(q, k, v, weights.attention, batch.layout)
+    return ops.rows(finish, context, hidden)

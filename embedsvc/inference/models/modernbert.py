@@ -1,0 +1,181 @@
+"""ModernBERT: rotary positions, GEGLU, norms before each block, and attention to all of a text in
+every third layer and to a window of it in the others (Warner et al., 2024, arXiv:2412.13663).
+
+modernbert-embed-base, gte-modernbert-base and granite-embedding r2 are this architecture.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.models.configs import (
+    Base,
+    Eps,
+    Layers,
+    RopeByLayer,
+    Rows,
+    Sizes,
+    refuse_odd_heads,
+    refuse_remainder,
+    refuse_wrong_kinds,
+)
+from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.ops.base import (
+    Array,
+    Attention,
+    Batch,
+    Linear,
+    Norm,
+    Ops,
+    columns,
+    rope_table,
+)
+
+UNUSED = ("head.", "decoder.", "classifier.")
+"""Tensors that checkpoints carry and the hidden states do not need."""
+
+LayerType = Literal["full_attention", "sliding_attention"]
+
+
+class Config(Sizes, frozen=True, kw_only=True):
+    """What the pass reads of config.json."""
+
+    norm_eps: Eps
+    local_attention: Rows
+    hidden_activation: Literal["gelu"]
+    layer_types: tuple[LayerType, ...] | None = None
+    global_attn_every_n_layers: Layers = 3
+    rope_parameters: RopeByLayer | None = None
+    global_rope_theta: Base = 160_000.0
+    local_rope_theta: Base | None = 10_000.0
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    norm_bias: bool = False
+
+    def __post_init__(self) -> None:
+        refuse_odd_heads(self.head_size)
+        refuse_wrong_kinds(self.layer_types, self.num_hidden_layers)
+
+    @property
+    def head_size(self) -> int:
+        """Of each head."""
+        return refuse_remainder(self, "hidden_size", "num_attention_heads")
+
+    def made(self, longest: int) -> int:
+        """Numbers of the rotary positions of so many tokens, for each kind of layer."""
+        return longest * self.head_size * len(set(self.kinds()))
+
+    def kinds(self) -> tuple[LayerType, ...]:
+        """What each layer attends to."""
+        return self.layer_types or tuple(
+            "sliding_attention" if i % self.global_attn_every_n_layers else "full_attention"
+            for i in range(self.num_hidden_layers)
+        )
+
+    def theta(self, kind: LayerType) -> float:
+        """The base of the rotary positions of such a layer."""
+        if self.rope_parameters is not None:
+            return getattr(self.rope_parameters, kind).rope_theta
+        if kind == "sliding_attention" and self.local_rope_theta is not None:
+            return self.local_rope_theta
+        return self.global_rope_theta
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a layer sees a text."""
+
+    rope: Array
+    attention: Attention
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    view: View
+    attention_norm: Norm | None  # none in the first layer
+    qkv: Linear  # D -> 3 D
+    attention_out: Linear  # D -> D
+    norm: Norm
+    up_gate: Linear  # D -> 2 intermediate
+    down: Linear  # intermediate -> D
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    words: Array  # (vocabulary, D)
+    norm: Norm
+    layers: tuple[Layer, ...]
+    final_norm: Norm
+
+
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
+    """Weights on the device, from tensors under transformers' names."""
+    read = Reader(ops, tensors)
+    width, inner = config.hidden_size, config.intermediate_size
+    heads = config.num_attention_heads
+    size = config.head_size
+
+    def view(kind: LayerType) -> View:
+        window = config.local_attention // 2 if kind == "sliding_attention" else None
+        table = rope_table(size, config.theta(kind), longest)
+        return View(ops.float32(table), Attention(heads, heads, scale=size**-0.5, window=window))
+
+    def norm(name: str) -> Norm:
+        return read.norm(name, width, bias=config.norm_bias)
+
+    def layer(name: str, index: int, view: View) -> Layer:
+        attention, mlp = config.attention_bias, config.mlp_bias
+        return Layer(
+            view=view,
+            attention_norm=norm(f"{name}.attn_norm") if index else None,
+            qkv=read.linear(f"{name}.attn.Wqkv", width, 3 * width, bias=attention),
+            attention_out=read.linear(f"{name}.attn.Wo", width, width, bias=attention),
+            norm=norm(f"{name}.mlp_norm"),
+            up_gate=read.linear(f"{name}.mlp.Wi", width, 2 * inner, bias=mlp),
+            down=read.linear(f"{name}.mlp.Wo", inner, width, bias=mlp),
+        )
+
+    kinds = config.kinds()
+    views = {kind: view(kind) for kind in set(kinds)}
+    weights = Weights(
+        words=read.array("embeddings.tok_embeddings.weight", config.vocab_size, width),
+        norm=norm("embeddings.norm"),
+        layers=tuple(layer(f"layers.{i}", i, views[kind]) for i, kind in enumerate(kinds)),
+        final_norm=norm("final_norm"),
+    )
+    tensors.finish(UNUSED)
+    return weights
+
+
+def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
+    """Hidden states (N, D) of the last layer, after its norm."""
+    eps = config.norm_eps
+
+    def embed(ids: Array) -> Array:
+        return ops.layer_norm(ops.embedding(weights.words, ids), weights.norm, eps)
+
+    hidden = ops.rows(embed, batch.ids)
+    for layer in weights.layers:
+        hidden = _layer(ops, layer, config, hidden, batch)
+    return ops.rows(partial(ops.layer_norm, norm=weights.final_norm, eps=eps), hidden)
+
+
+def _layer(ops: Ops, layer: Layer, config: Config, hidden: Array, batch: Batch) -> Array:
+    width, inner, eps = config.hidden_size, config.intermediate_size, config.norm_eps
+
+    def project(hidden: Array, positions: Array) -> tuple[Array, ...]:
+        if layer.attention_norm is not None:
+            hidden = ops.layer_norm(ops.copy(hidden), layer.attention_norm, eps)
+        qk, v = columns(ops.linear(hidden, layer.qkv), 2 * width, width)
+        return *columns(ops.rope(qk, layer.view.rope, positions), width, width), v
+
+    def finish(context: Array, hidden: Array) -> Array:
+        hidden = ops.add(ops.linear(context, layer.attention_out), hidden)
+        normed = ops.layer_norm(ops.copy(hidden), layer.norm, eps)
+        up, gate = columns(ops.linear(normed, layer.up_gate), inner, inner)
+        return ops.add(ops.linear(ops.multiply(ops.gelu(up), gate), layer.down), hidden)
+
+    q, k, v = ops.rows(project, hidden, batch.positions)
+    context = ops.attention(q, k, v, layer.view.attention, batch.layout)
+    return ops.rows(finish, context, hidden)

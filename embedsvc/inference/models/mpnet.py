@@ -1,0 +1,97 @@
+"""MPNet: BERT with a learned bias for how far tokens lie apart.
+
+Song et al., 2020, arXiv:2004.09297. all-mpnet-base-v2 and multi-qa-mpnet are this architecture.
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.models import bert
+from embedsvc.inference.models.configs import Eps, Sizes, refuse_remainder
+from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.ops.base import Attention, Ops
+
+FIRST_POSITION = 2
+"""Position tables begin with two rows that no token has, whatever the padding token is."""
+FARTHEST = 128
+"""From this distance on all share one bias."""
+
+
+class Config(Sizes, frozen=True, kw_only=True):
+    """What the pass reads of config.json."""
+
+    layer_norm_eps: Eps
+    hidden_act: Literal["gelu"]
+    relative_attention_num_buckets: Literal[32] = 32
+
+    def __post_init__(self) -> None:
+        refuse_remainder(self, "hidden_size", "num_attention_heads")
+        if self.longest < 1:
+            positions = self.max_position_embeddings
+            raise ValueError(f"`max_position_embeddings` of {positions} leave none for a token")
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text there are positions for."""
+        return self.max_position_embeddings - FIRST_POSITION
+
+    def made(self, longest: int) -> int:
+        """Numbers of the biases, for every distance in texts of so many tokens."""
+        return self.num_attention_heads * (2 * longest - 1)
+
+
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> bert.Weights:
+    """Weights on the device, from tensors under transformers' names."""
+    read = Reader(ops, tensors)
+    width, inner = config.hidden_size, config.intermediate_size
+    heads, buckets = config.num_attention_heads, config.relative_attention_num_buckets
+
+    def layer(name: str) -> bert.Layer:
+        of = f"{name}.attention"
+        return bert.Layer(
+            qkv=read.joined({f"{of}.attn.{x}": width for x in "qkv"}, width),
+            attention_out=read.linear(f"{of}.attn.o", width, width),
+            attention_norm=read.norm(f"{of}.LayerNorm", width),
+            up=read.linear(f"{name}.intermediate.dense", width, inner),
+            down=read.linear(f"{name}.output.dense", inner, width),
+            norm=read.norm(f"{name}.output.LayerNorm", width),
+        )
+
+    places = config.max_position_embeddings
+    positions = tensors.take("embeddings.position_embeddings.weight", places, width)
+    biases = tensors.take("encoder.relative_attention_bias.weight", buckets, heads)
+    distances = np.arange(1 - longest, longest)
+    bias = ops.array(biases[bucket(distances, buckets)].T)
+    weights = bert.Weights(
+        words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
+        positions=ops.array(positions[FIRST_POSITION:][:longest]),
+        norm=read.norm("embeddings.LayerNorm", width),
+        attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=bias),
+        layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
+        width=width,
+        eps=config.layer_norm_eps,
+    )
+    tensors.finish(bert.UNUSED)
+    return weights
+
+
+def bucket(distance: NDArray[np.integer], buckets: int) -> NDArray[np.integer]:
+    """The bias that belongs to keys `distance` ahead of their query.
+
+    Half of the buckets are for each direction; of those, half for one distance each, and the rest
+    for ranges that grow up to FARTHEST.
+    """
+    side = buckets // 2
+    exact = side // 2
+    steps = np.abs(distance)
+    grown = np.log(np.maximum(steps, 1).astype(np.float32) / exact)
+    far = exact + (grown / math.log(FARTHEST / exact) * (side - exact)).astype(np.int64)
+    near = np.where(steps < exact, steps, np.minimum(far, side - 1))
+    return near + side * (distance > 0)
+
+
+forward = bert.forward

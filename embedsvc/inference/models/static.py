@@ -1,0 +1,73 @@
+"""Static embeddings: a vector for each token, looked up, for the mean to be taken.
+
+sentence-transformers' StaticEmbedding (static-retrieval-mrl-en-v1) and model2vec (potion) are this.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.ops.base import Array, Batch, Ops
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Nothing: the table says it all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    words: Array  # (vocabulary, D)
+
+
+def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
+    """The table on the device, from a tensor under either library's name.
+
+    In model2vec's, tokens may share a row (`mapping`) and weigh more or less (`weights`).
+    """
+    words = tensors.take(_name(tensors), *_table(tensors))
+    if "mapping" in tensors:
+        words = words[_mapping(tensors, len(words))]
+    if "weights" in tensors:
+        words = words * tensors.take("weights", len(words))[:, None]
+    tensors.finish(())
+    return Weights(ops.array(words))
+
+
+def rows(tensors: Tensors) -> int:
+    """Tokens that there are vectors for. Raises `CheckpointError`."""
+    shape = tensors.shape("mapping") if "mapping" in tensors else _table(tensors)
+    if not shape:
+        raise tensors.error("tensor `mapping` must be a row of whole numbers")
+    return shape[0]
+
+
+def _name(tensors: Tensors) -> str:
+    return "embeddings" if "embeddings" in tensors else "embedding.weight"
+
+
+def _table(tensors: Tensors) -> tuple[int, int]:
+    name = _name(tensors)
+    match tensors.shape(name):
+        case (int(count), int(width)) if count and width:
+            return count, width
+        case shape:
+            raise tensors.error(f"tensor `{name}` has shape {shape}, and must be a table")
+
+
+def _mapping(tensors: Tensors, count: int) -> NDArray[np.integer[Any]]:
+    """The row of each token, of so many."""
+    mapping = tensors.take_stored("mapping")
+    if mapping.ndim != 1 or not np.issubdtype(mapping.dtype, np.integer):
+        raise tensors.error("tensor `mapping` must be a row of whole numbers")
+    if len(mapping) and not 0 <= mapping.min() <= mapping.max() < count:
+        raise tensors.error(f"tensor `mapping` names rows that are not among the {count} there are")
+    return mapping
+
+
+def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
+    """The vectors of the tokens (N, D)."""
+    return ops.embedding(weights.words, batch.ids)

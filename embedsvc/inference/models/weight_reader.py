@@ -1,0 +1,50 @@
+"""Layers on the device from a checkpoint's tensors, as architectures ask for them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedsvc.checkpoints.quantized import join
+from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.ops.base import Array, Linear, Norm, Ops
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Takes tensors by name, shape known, and hands them to the backend."""
+
+    ops: Ops
+    tensors: Tensors
+
+    def array(self, name: str, *shape: int) -> Array:
+        """A tensor as it is; of two dimensions, a table, which may be quantised."""
+        if len(shape) == 2:
+            return self.ops.array(self.tensors.take_weight(name, *shape))
+        return self.ops.array(self.tensors.take(name, *shape))
+
+    def words(self, vocabulary: int, types: int, width: int) -> Array:
+        """A table of words; to each is added what type 0 adds, for that all tokens are of."""
+        words = self.tensors.take("embeddings.word_embeddings.weight", vocabulary, width)
+        if types:
+            name = "embeddings.token_type_embeddings.weight"
+            words = words + self.tensors.take(name, types, width)[0]
+        return self.ops.array(words)
+
+    def norm(self, name: str, width: int, *, bias: bool = True) -> Norm:
+        """A layer norm."""
+        shift = self.array(f"{name}.bias", width) if bias else None
+        return Norm(self.array(f"{name}.weight", width), shift)
+
+    def linear(self, name: str, inputs: int, outputs: int, *, bias: bool = True) -> Linear:
+        """A linear layer."""
+        return self.joined({name: outputs}, inputs, bias=bias)
+
+    def joined(self, outputs: Mapping[str, int], inputs: int, *, bias: bool = True) -> Linear:
+        """Linear layers of the same inputs as one, whose outputs lie side by side in that order."""
+        take = self.tensors.take_weight
+        weight = join([take(f"{name}.weight", n, inputs) for name, n in outputs.items()])
+        if not bias:
+            return self.ops.linear_layer(weight, None)
+        biases = [self.tensors.take(f"{name}.bias", n) for name, n in outputs.items()]
+        return self.ops.linear_layer(weight, np.concatenate(biases))

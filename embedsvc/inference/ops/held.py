@@ -1,0 +1,133 @@
+"""Indices of a batch, held against the tables that they are looked up in.
+
+NumPy takes -1 for a table's last row, and a GPU reads beside a table in silence. So a pass is
+watched once for the tables that it looks up, and each batch is looked at before it is run.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from embedsvc.errors import EmbeddingFailed
+from embedsvc.inference.ops.base import Array, Batch, Ops
+from embedsvc.texts.item import TokenIds
+
+
+class Span(NamedTuple):
+    """What a batch may ask of tables."""
+
+    lowest: int
+    highest: int
+    """Of its ids."""
+    longest: int
+    """Tokens of its longest text."""
+
+
+@dataclass(slots=True)
+class Limits:
+    """Rows of the smallest table that a pass looks up; None if there is none."""
+
+    ids: int | None = None
+    positions: int | None = None
+
+    def check(self, span: Span) -> None:
+        """Raises `EmbeddingFailed` that names the index and the table's rows."""
+        if self.ids is not None:
+            for token in (span.lowest, span.highest):
+                if not 0 <= token < self.ids:
+                    raise no_id(token, self.ids)
+        if self.positions is not None and span.longest > self.positions:
+            raise too_long(span.longest, self.positions)
+
+
+def check_texts(texts: Sequence[TokenIds]) -> None:
+    """Raises `ValueError` unless these are texts of one token or more, their ids int32."""
+    if not texts:
+        raise ValueError("a batch has one text or more, not 0")
+    for number, text in enumerate(texts):
+        if text.dtype != np.int32 or text.ndim != 1 or not len(text):
+            raise ValueError(
+                f"text {number} of a batch is {text.dtype} {text.shape}, not int32 (tokens,)"
+            )
+
+
+def no_id(token: int, rows: int) -> EmbeddingFailed:
+    """That a token has no row in the model's table."""
+    return EmbeddingFailed(f"The model has no token {token}: its table has {rows}, from 0 on.")
+
+
+def too_long(tokens: int, positions: int) -> EmbeddingFailed:
+    """That a text has more tokens than the model's table has positions."""
+    return EmbeddingFailed(
+        f"A text of {tokens} tokens is longer than the model's {positions} positions."
+    )
+
+
+class Held:
+    """A pass, run on no batch with an index that is beyond a table of it."""
+
+    def __init__(
+        self,
+        ops: Ops,
+        function: Callable[[Ops, Batch], Array],
+        run: Callable[[Batch], Array],
+        span: Callable[[Batch], Span],
+    ) -> None:
+        """`run` is the pass `function` in the backend's fastest form, once its limits are known."""
+        self._ops = ops
+        self._function = function
+        self._run = run
+        self._span = span
+        self._limits: Limits | None = None
+
+    def __call__(self, batch: Batch) -> Array:
+        span = self._span(batch)
+        if self._limits is not None:
+            self._limits.check(span)
+            return self._run(batch)
+        watching: Any = _Watching(self._ops, batch)
+        try:
+            result = self._function(watching, batch)
+        except IndexError:  # NumPy's own, which names no limit
+            watching.limits.check(span)
+            raise
+        watching.limits.check(span)  # before anybody has seen the result, or MLX computed it
+        self._limits = watching.limits
+        return result
+
+
+class _Watching:
+    """Operations that note the tables which a batch's ids and positions are looked up in."""
+
+    def __init__(self, ops: Ops, batch: Batch) -> None:
+        self.limits = Limits()
+        self._ops = ops
+        self._batch = batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ops, name)
+
+    def rows(self, function: Callable[..., Any], *inputs: Array) -> Any:
+        return function(*inputs)  # all of them, so that ids are known for what they are
+
+    def embedding(self, table: Array, indices: Array) -> Array:
+        self.looked_up(table.shape[0], indices)
+        return self._ops.embedding(table, indices)
+
+    def rope(self, x: Array, table: Array, positions: Array) -> Array:
+        self.looked_up(table.shape[0], positions)
+        return self._ops.rope(x, table, positions)
+
+    def attention(self, q: Array, k: Array, v: Array, spec: Any, layout: Any) -> Array:
+        if spec.bias is not None:
+            self.looked_up((spec.bias.shape[1] + 1) // 2, self._batch.positions)
+        return self._ops.attention(q, k, v, spec, layout)
+
+    def looked_up(self, rows: int, indices: Array) -> None:
+        limits = self.limits
+        if indices is self._batch.ids:
+            limits.ids = rows if limits.ids is None else min(rows, limits.ids)
+        elif indices is self._batch.positions:
+            limits.positions = rows if limits.positions is None else min(rows, limits.positions)

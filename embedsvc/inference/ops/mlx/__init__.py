@@ -1,0 +1,319 @@
+"""The operations on MLX: Metal on a Mac, CUDA on an NVIDIA machine, and MLX's CPU for tests.
+
+Texts lie padded to one length. MLX ties arrays to the thread that made them, so everything here,
+the constructor included, must run on the one device thread.
+"""
+
+# MLX's stubs leave *args untyped, in eval, reshape and transpose among others.
+# pyright: reportUnknownMemberType=false
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Literal
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.catalog.cards import Dtype
+from embedsvc.checkpoints.quantized import Quantized
+from embedsvc.inference.ops.base import (
+    Attention,
+    Batch,
+    Experts,
+    Linear,
+    Norm,
+    Ops,
+    T,
+    check_chosen,
+)
+from embedsvc.inference.ops.held import Held, Span, check_texts
+from embedsvc.inference.ops.memory import MemoryUse, return_freed_memory
+from embedsvc.inference.ops.mlx.layout import (
+    PaddedLayout,
+    attend,
+    attend_plainly,
+    fill_grid,
+    grid_shape,
+    lay_out,
+)
+from embedsvc.inference.turns import InTurn
+from embedsvc.system import machine
+from embedsvc.texts.item import TokenIds
+
+SETTINGS = {
+    "MLX_ENABLE_TF32": "0",  # or float32 products have the precision of float16
+    # On CUDA MLX takes new shapes for a mistake, and fails from the 513th on, however long it ran.
+    "MLX_ENABLE_CACHE_THRASHING_CHECK": "0",
+}
+"""What MLX reads from the environment, each when it is first needed."""
+CACHE_SHARE = 8
+"""One part in so many of the GPU's memory holds freed buffers for reuse; by default nearly all."""
+BYTES_A_TOKEN = 1 << 20
+"""Memory that a token of a pass is given: what a pass of 24 layers, 1024 wide, writes in all."""
+MOST_TOKENS = 1 << 16
+FUSED_SIZE = 64
+"""The narrowest attention head that Metal's fused attention takes."""
+PLAIN_LENGTH = 128
+"""The longest texts whose attention scores may be written to memory."""
+
+
+class MlxOps:
+    """See `Ops`."""
+
+    name: Literal["mlx"] = "mlx"
+    grid = staticmethod(grid_shape)
+
+    def __init__(self, dtype: Dtype | None = None) -> None:
+        for setting, value in SETTINGS.items():
+            os.environ.setdefault(setting, value)
+        self.gpu = has_gpu()
+        self.pad_heads = False
+        """Whether attention heads are widened with zeros to FUSED_SIZE, which changes no result."""
+        self.plain = False
+        """Whether attention of short texts is three operations rather than MLX's fused one."""
+        self.compile = False
+        """Whether passes go through `mx.compile`."""
+        mx.set_default_device(mx.gpu if self.gpu else mx.cpu)
+        self.device, self.max_batch_tokens = f"{platform.machine()} CPU", 512
+        self.memory = machine.memory().usable
+        if self.gpu:
+            self.device, memory = _gpu()
+            self.max_batch_tokens = min(memory // BYTES_A_TOKEN, MOST_TOKENS)
+            mx.set_cache_limit(memory // CACHE_SHARE)
+            self.memory = memory
+        self.dtype: Dtype = dtype or ("float16" if self.gpu else "float32")
+        self._dtype: mx.Dtype = getattr(mx, self.dtype)
+        # A second pass is queued while one runs, so that the GPU never waits for Python.
+        self.pipelined = self.gpu and _can_wait_elsewhere()
+        self.slots = 2 if self.pipelined else 1
+
+    # --- loading -------------------------------------------------------------------------------
+
+    def array(self, value: NDArray[Any] | Quantized) -> Any:
+        if isinstance(value, Quantized):
+            scales, biases = self.array(value.scales), self.array(value.biases)
+            return replace(value, packed=mx.array(value.packed), scales=scales, biases=biases)
+        converted = mx.array(value).astype(self._dtype)
+        mx.eval(converted)  # now, or the first pass would have to do it for all weights
+        return converted
+
+    def float32(self, value: NDArray[Any]) -> mx.array:
+        return mx.array(value).astype(mx.float32)
+
+    def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
+        return Linear(self.array(weight), None if bias is None else self.array(bias))
+
+    def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
+        return Experts(self.array(up).swapaxes(1, 2), self.array(down).swapaxes(1, 2))
+
+    def tune(self, encode: Callable[[], object], in_turn: InTurn) -> None:
+        if self.gpu:
+            switch = "pad_heads" if mx.metal.is_available() else "plain"
+            setattr(self, switch, self._faster(switch, encode, in_turn))
+            self.compile = self._faster("compile", encode, in_turn)
+
+    def _faster(self, switch: str, encode: Callable[[], object], in_turn: InTurn) -> bool:
+        taken: dict[bool, float] = {}
+        for value in (False, True):
+            setattr(self, switch, value)
+            in_turn(encode)  # compiles kernels
+            taken[value] = min(in_turn(lambda: _seconds(encode)) for _ in range(5))
+        return taken[True] < 0.97 * taken[False]
+
+    def memory_use(self) -> MemoryUse:
+        return MemoryUse(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
+
+    def release(self) -> None:
+        mx.clear_cache()
+        return_freed_memory()
+
+    def compiled(self, function: Callable[[Ops, Batch], mx.array]) -> Callable[[Batch], mx.array]:
+        @mx.compile
+        def fast(grid: mx.array) -> mx.array:
+            return function(self, lay_out(grid, self._dtype))
+
+        def run(batch: Batch) -> mx.array:
+            return fast(batch.layout.grid) if self.compile else function(self, batch)
+
+        return Held(self, function, run, lambda batch: batch.layout.span)
+
+    def begin(self, value: mx.array) -> mx.array:
+        value = value.astype(mx.float32)
+        mx.async_eval(value)
+        return value
+
+    # --- batches -------------------------------------------------------------------------------
+
+    def batch(self, texts: Sequence[TokenIds]) -> Batch:
+        check_texts(texts)
+        ids = np.concatenate(texts)
+        span = Span(int(ids.min()), int(ids.max()), max(map(len, texts)))
+        return lay_out(mx.array(fill_grid(texts)), self._dtype, span)
+
+    def to_numpy(self, value: mx.array) -> NDArray[np.float32]:
+        return np.array(value, dtype=np.float32)
+
+    # --- the forward pass ----------------------------------------------------------------------
+
+    def rows(self, function: Callable[..., T], *inputs: mx.array) -> T:
+        return function(*inputs)
+
+    def copy(self, x: mx.array) -> mx.array:
+        return x
+
+    def embedding(self, table: mx.array | Quantized, indices: mx.array) -> mx.array:
+        if isinstance(table, Quantized):
+            parts = (part[indices] for part in (table.packed, table.scales, table.biases))
+            return mx.dequantize(*parts, group_size=table.group_size, bits=table.bits)
+        return table[indices]
+
+    def looked_up(self, rows: int, indices: mx.array) -> None:
+        pass
+
+    def add(self, x: mx.array, y: mx.array) -> mx.array:
+        return x + y
+
+    def multiply(self, x: mx.array, y: mx.array) -> mx.array:
+        return x * y
+
+    def linear(self, x: mx.array, layer: Linear) -> mx.array:
+        weight = layer.weight
+        if isinstance(weight, Quantized):
+            out = mx.quantized_matmul(
+                x,
+                weight.packed,
+                scales=weight.scales,
+                biases=weight.biases,
+                group_size=weight.group_size,
+                bits=weight.bits,
+            )
+            return out if layer.bias is None else out + layer.bias
+        if layer.bias is None:
+            return x @ layer.weight.T
+        return mx.addmm(layer.bias, x, layer.weight.T)
+
+    def experts(self, x: mx.array, scores: mx.array, chosen: int, layer: Experts) -> mx.array:
+        check_chosen(chosen, scores.shape[1], layer)
+        weights = mx.softmax(scores.astype(mx.float32), axis=-1)
+        best = mx.argpartition(-weights, chosen - 1, axis=-1)[:, :chosen]
+        weights = mx.take_along_axis(weights, best, axis=-1)[..., None]  # (N, chosen, 1)
+        dtype = x.dtype if self.gpu else mx.float32  # all that MLX's CPU has a kernel for
+        up, down = layer.up.astype(dtype), layer.down.astype(dtype)
+        # Rows are put in the order of their experts, so that each expert's weights are read once.
+        best = best.reshape(-1)
+        order = mx.argsort(best)
+        rows = x[order // chosen][:, None].astype(dtype)  # (N * chosen, 1, D)
+        inner = self.gelu(mx.gather_mm(rows, up, None, best[order], sorted_indices=True))
+        out = mx.gather_mm(inner, down, None, best[order], sorted_indices=True)
+        out = out[mx.argsort(order)].reshape(-1, chosen, x.shape[1])
+        return (out * weights).sum(axis=1).astype(x.dtype)
+
+    def layer_norm(self, x: mx.array, norm: Norm, eps: float) -> mx.array:
+        return mx.fast.layer_norm(x, norm.weight, norm.bias, eps)
+
+    def rms_norm(self, x: mx.array, weight: mx.array, eps: float) -> mx.array:
+        slices = x.reshape(x.shape[0], -1, weight.shape[0])
+        return mx.fast.rms_norm(slices, weight, eps).reshape(x.shape)
+
+    def gelu(self, x: mx.array) -> mx.array:
+        return x * (1 + mx.erf(x * 0.7071067811865476)) * 0.5
+
+    def gelu_tanh(self, x: mx.array) -> mx.array:
+        return x * (1 + mx.tanh(0.7978845608 * x * (1 + 0.044715 * x * x))) * 0.5
+
+    def silu(self, x: mx.array) -> mx.array:
+        return x * mx.sigmoid(x)
+
+    def rope(self, x: mx.array, table: mx.array, positions: mx.array) -> mx.array:
+        half = table.shape[1] // 2
+        turns = table[positions][:, None]  # (N, 1, size), float32
+        cos, sin = turns[..., :half], turns[..., half:]
+        heads = x.reshape(x.shape[0], -1, 2 * half)
+        first, second = heads[..., :half], heads[..., half:]
+        turned = [first * cos - second * sin, second * cos + first * sin]
+        return mx.concatenate(turned, axis=-1).reshape(x.shape).astype(x.dtype)
+
+    def attention(
+        self, q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
+    ) -> mx.array:
+        size = q.shape[1] // spec.heads
+        widen = FUSED_SIZE - size if self.pad_heads and size < FUSED_SIZE else 0
+
+        def by_head(x: mx.array) -> mx.array:  # (B, heads, L, size)
+            grid = x.reshape(layout.texts, layout.length, -1, size)
+            if widen:
+                grid = mx.pad(grid, [(0, 0), (0, 0), (0, 0), (0, widen)])
+            return grid.transpose(0, 2, 1, 3)
+
+        how = attend_plainly if self.plain and layout.length <= PLAIN_LENGTH else attend
+        context = how(by_head(q), by_head(k), by_head(v), spec, layout)
+        return context[..., :size].transpose(0, 2, 1, 3).reshape(-1, spec.heads * size)
+
+    # --- one row per text, for pooling -----------------------------------------------------------
+
+    def segment_mean(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
+        tokens = _masked(hidden.astype(mx.float32), layout, 0.0)
+        return tokens.sum(axis=1) / layout.lengths[:, None]
+
+    def segment_mean_sqrt(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
+        return self.segment_mean(hidden, layout) * mx.sqrt(layout.lengths[:, None])
+
+    def segment_weighted_mean(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
+        tokens = _masked(hidden.astype(mx.float32), layout, 0.0)
+        weights = mx.arange(1, layout.length + 1, dtype=mx.float32)[:, None]
+        return (tokens * weights).sum(axis=1) * 2 / (layout.lengths * (layout.lengths + 1))[:, None]
+
+    def segment_max(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
+        return _masked(hidden, layout, -float("inf")).max(axis=1)
+
+    def segment_first(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
+        return _grid(hidden, layout)[:, 0]
+
+    def segment_last(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
+        return _grid(hidden, layout)[mx.arange(layout.texts), layout.lengths - 1]
+
+    def side_by_side(self, parts: Sequence[mx.array]) -> mx.array:
+        return mx.concatenate(list(parts), axis=1)
+
+
+def has_gpu() -> bool:
+    """Whether MLX has a GPU to run on."""
+    return mx.is_available(mx.gpu)
+
+
+def _can_wait_elsewhere() -> bool:
+    """Whether a thread may wait for an array that another has begun."""
+    begun = mx.ones(8) + 1
+    mx.async_eval(begun)
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            return thread.submit(np.array, begun).result()[0] == 2
+        except RuntimeError:
+            return False
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def _grid(hidden: mx.array, layout: PaddedLayout) -> mx.array:
+    return hidden.reshape(layout.texts, layout.length, -1)  # (B, L, D)
+
+
+def _masked(hidden: mx.array, layout: PaddedLayout, value: float) -> mx.array:
+    return mx.where(layout.mask[..., None], _grid(hidden, layout), value)
+
+
+def _gpu() -> tuple[str, int]:
+    """The GPU's name, for people, and its memory in bytes."""
+    info = mx.device_info(mx.gpu)
+    metal = mx.metal.is_available()
+    memory = info["memory_size" if metal else "total_memory"]
+    return f"{info['device_name']} ({'Metal' if metal else 'CUDA'})", int(memory)

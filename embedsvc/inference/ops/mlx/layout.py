@@ -1,0 +1,137 @@
+"""Texts padded to one length on MLX: the grid they lie in, and attention over it."""
+
+# MLX's stubs leave *args untyped, in eval, reshape and transpose among others.
+# pyright: reportUnknownMemberType=false
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.inference.ops.base import Attention, Batch
+from embedsvc.inference.ops.held import Span
+from embedsvc.texts.item import TokenIds
+
+LENGTH_STEP = 16
+"""Texts are padded to a multiple of this, and long ones to rounder numbers."""
+BIASED_SCORES = 1 << 26
+"""Scores that a mask with a bias may have; more queries than that are looked at in turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedLayout:
+    """The (B, L) grid that the rows are a flattening of."""
+
+    texts: int
+    length: int
+    grid: mx.array  # (B, L), ids; -1 behind each text's end
+    mask: mx.array  # (B, L), True on tokens
+    lengths: mx.array  # (B,)
+    added: mx.array  # (B, 1, 1, L), to scores: 0 on tokens, the least there is elsewhere
+    span: Span | None = None  # of the texts, known on the host; None within `mx.compile`
+    masks: dict[Attention, mx.array] = field(default_factory=dict[Attention, mx.array])
+    """What `attention` made of these, for the layers that follow."""
+
+
+def grid_shape(texts: int, longest: int) -> tuple[int, int]:
+    """How many texts of what length are computed for so many, the longest of that length.
+
+    Few shapes: each that is new has to be compiled or planned, on CUDA for up to a second.
+    """
+    step = max(LENGTH_STEP, (1 << (longest - 1).bit_length()) // 16)
+    return 1 << (texts - 1).bit_length(), -(-longest // step) * step
+
+
+def fill_grid(texts: Sequence[TokenIds]) -> NDArray[np.int32]:
+    """The ids of the texts, with -1 behind each text's end; one token in places without a text."""
+    lengths = np.array([len(text) for text in texts])
+    rows, length = grid_shape(len(texts), int(lengths.max()))
+    grid = np.full((rows, length), -1, dtype=np.int32)
+    grid[:, 0] = 0
+    grid[: len(texts)][np.arange(length) < lengths[:, None]] = np.concatenate(texts)
+    return grid
+
+
+def lay_out(grid: mx.array, dtype: mx.Dtype, span: Span | None = None) -> Batch:
+    """The batch of a filled grid (B, L), for passes in `dtype`."""
+    texts, length = grid.shape
+    mask = grid >= 0
+    positions = mx.where(mask, mx.arange(length), 0)  # a model may have none for what is padding
+    added = _added(mask, mx.array(0.0), dtype)[:, None, None]
+    layout = PaddedLayout(texts, length, grid, mask, mask.sum(axis=1), added, span)
+    return Batch(mx.maximum(grid, 0).reshape(-1), positions.reshape(-1), layout)
+
+
+def attend(
+    q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
+) -> mx.array:
+    """Attention of (B, heads, L, size), as much at a time as its mask allows."""
+    length = layout.length
+    if spec.causal and _everything(spec, layout):
+        mask = "causal"  # padding lies behind all tokens, where none looks
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=spec.scale, mask=mask)
+    scores = length * length * (1 if spec.bias is None else layout.texts * spec.heads)
+    if scores <= BIASED_SCORES or _everything(spec, layout):
+        mask = _whole_mask(spec, layout)
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=spec.scale, mask=mask)
+    step = max(1, BIASED_SCORES * length // scores)
+    parts: list[mx.array] = []
+    for first in range(0, length, step):
+        last = min(first + step, length)
+        mask = _mask(spec, layout, first, last)
+        some = q[:, :, first:last]
+        parts.append(mx.fast.scaled_dot_product_attention(some, k, v, scale=spec.scale, mask=mask))
+    return mx.concatenate(parts, axis=2)
+
+
+def attend_plainly(
+    q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
+) -> mx.array:
+    """The same by products and a softmax, which need no plan for each new shape."""
+    if spec.kv_heads < spec.heads:
+        k, v = (mx.repeat(x, spec.heads // spec.kv_heads, axis=1) for x in (k, v))
+    scores = (q * spec.scale) @ k.swapaxes(-1, -2) + _whole_mask(spec, layout)
+    return mx.softmax(scores, axis=-1, precise=True) @ v
+
+
+def _everything(spec: Attention, layout: PaddedLayout) -> bool:
+    """Whether a query may look at every token of its text, but for those behind it if causal."""
+    return spec.bias is None and (spec.window is None or spec.window >= layout.length - 1)
+
+
+def _whole_mask(spec: Attention, layout: PaddedLayout) -> mx.array:
+    """What is added to scores, made once for all layers of a kind."""
+    if not spec.causal and _everything(spec, layout):
+        return layout.added
+    mask = layout.masks.get(spec)
+    if mask is None:
+        mask = layout.masks[spec] = _mask(spec, layout, 0, layout.length)
+    return mask
+
+
+def _mask(spec: Attention, layout: PaddedLayout, first: int, last: int) -> mx.array:
+    """What is added to the scores of queries first..last-1: (B, heads or 1, n, L)."""
+    distance = mx.arange(layout.length) - mx.arange(first, last)[:, None]  # (n, L)
+    seen = mx.ones_like(distance).astype(mx.bool_)
+    if spec.causal:
+        seen = distance <= 0
+    if spec.window is not None:
+        seen = seen & (mx.abs(distance) <= spec.window)
+    # Padding too must see something, itself, or it becomes NaN, which no mask holds back.
+    seen = (seen & layout.mask[:, None, None]) | (distance == 0)
+    bias = mx.array(0.0)
+    if spec.bias is not None:
+        furthest = (spec.bias.shape[1] - 1) // 2
+        bias = spec.bias[:, mx.clip(distance, -furthest, furthest) + furthest]
+    return _added(seen, bias, layout.added.dtype)
+
+
+def _added(seen: mx.array, bias: mx.array, dtype: mx.Dtype) -> mx.array:
+    """`bias` where a token is seen, else the least there is.
+
+    That is no boolean mask, since CUDA would write it out for every head in every layer; and not
+    -inf, since where a whole block of scores is that, some fused attention makes NaN of it.
+    """
+    return mx.where(seen, bias, mx.finfo(dtype).min).astype(dtype)

@@ -1,0 +1,145 @@
+"""Softmax attention on NumPy, in pieces whose scores stay in the cache.
+
+A piece is some queries of some heads of some texts of one length, with the keys that they see.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from embedsvc.inference.ops.base import Attention
+
+Floats = NDArray[np.float32]
+
+SCORES = 1 << 16
+"""Scores worked on at a time."""
+SMALL_PRODUCT = 1 << 18
+"""Multiplications in one head's product of queries and keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Texts, heads of keys, heads of queries to each of those, then rows."""
+
+    q: Floats  # (texts, kv_heads, group, n, size)
+    k: Floats  # (texts, kv_heads, 1, m, size)
+    v: Floats
+    added: tuple[Floats, ...]  # to the scores (texts, kv_heads, group, n, m)
+    scale: float
+    context: Floats  # as q, to be filled
+
+
+def pieces_of(
+    q: Floats, k: Floats, v: Floats, context: Floats, spec: Attention, run: tuple[int, int, int]
+) -> Iterator[Piece]:
+    """The pieces of a run, (first row, texts, length), of rows as `Ops.attention` has them.
+
+    Raises `IndexError` for texts longer than the bias reaches.
+    """
+    start, texts, length = run
+    if spec.bias is not None and 2 * length > spec.bias.shape[1] + 1:
+        raise IndexError(f"a bias of {spec.bias.shape[1]} distances, for texts of {length} tokens")
+    rows, size = slice(start, start + texts * length), q.shape[1] // spec.heads
+    q, k, v, context = (
+        x[rows].reshape(texts, length, spec.kv_heads, -1, size).transpose(0, 2, 3, 1, 4)
+        for x in (q, k, v, context)
+    )
+    back = length if spec.window is None else min(length, spec.window)
+    ahead = 0 if spec.causal else back
+    reach = min(length, back + 1 + ahead)
+    queries = min(length, max(16, SMALL_PRODUCT // (reach * size)))
+    group = spec.heads // spec.kv_heads
+    at_once = max(1, SCORES // (queries * min(length, reach + queries) * group))
+    cuts = [
+        _cut(spec, first, min(first + queries, length), back, ahead, length)
+        for first in range(0, length, queries)
+    ]
+    texts_at_once = max(1, at_once // spec.kv_heads)
+    for text in range(0, texts, texts_at_once):
+        for head in range(0, spec.kv_heads, at_once):
+            heads = slice(head, head + at_once)
+            part = (slice(text, text + texts_at_once), heads, slice(None))
+            for cut in cuts:
+                added = () if cut.mask is None else (cut.mask,)
+                if cut.bias is not None:
+                    added += (cut.bias[heads],)
+                yield Piece(
+                    q=q[(*part, cut.queries)],
+                    k=k[(*part, cut.keys)],
+                    v=v[(*part, cut.keys)],
+                    added=added,
+                    scale=spec.scale,
+                    context=context[(*part, cut.queries)],
+                )
+
+
+def attend(pieces: Iterable[Piece]) -> None:
+    """Fill each piece's context."""
+    for piece in pieces:
+        _attend(piece)
+
+
+def _attend(piece: Piece) -> None:
+    q, keys = piece.q, piece.k.swapaxes(-1, -2)
+    if piece.scale != 1:
+        q *= np.float32(piece.scale)
+    scores = np.matmul(q, keys)  # (..., n, m)
+    for added in piece.added:
+        scores += added
+    with np.errstate(over="ignore"):
+        np.exp(scores, out=scores)
+    sums = np.add.reduce(scores, axis=-1, keepdims=True)
+    # Softmax is the same without the row's maximum taken off first, and two passes shorter, as long
+    # as nothing overflows or vanishes; scores of real models are far from both.
+    if not (sums.min() > 1e-30 and sums.max() < 1e30):
+        np.matmul(q, keys, out=scores)
+        for added in piece.added:
+            scores += added
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        sums = np.add.reduce(scores, axis=-1, keepdims=True)
+    np.matmul(scores, piece.v, out=piece.context)
+    piece.context[...] /= sums
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """Neighbouring queries, and the keys that some of them see."""
+
+    queries: slice
+    keys: slice
+    mask: Floats | None  # (n, m): what hides some of the keys from some of the queries
+    bias: Floats | None  # (kv_heads, group, n, m)
+
+
+def _cut(spec: Attention, first: int, stop: int, back: int, ahead: int, length: int) -> _Cut:
+    keys = slice(max(0, first - back), min(length, stop + ahead))
+    bias = mask = None
+    if spec.bias is not None:
+        table = spec.bias.reshape(spec.kv_heads, -1, spec.bias.shape[1])
+        bias = _by_distance(table, keys.start - first, stop - first, keys.stop - keys.start)
+    if spec.causal or back < length - 1:
+        distance: NDArray[np.integer[Any]] = (
+            np.arange(keys.start, keys.stop) - np.arange(first, stop)[:, None]
+        )
+        hidden = (distance > ahead) | (distance < -back)
+        mask = np.where(hidden, -np.inf, 0).astype(np.float32)
+    return _Cut(slice(first, stop), keys, mask, bias)
+
+
+def _by_distance(table: Floats, start: int, n: int, m: int) -> Floats:
+    """table[..., R - 1 + start + j - i] for i below n, j below m, without a copy or a check.
+
+    The table is (..., 2 R - 1).
+    """
+    *outer, step = table.strides
+    return as_strided(
+        table[..., table.shape[-1] // 2 + start :],
+        (*table.shape[:-1], n, m),
+        (*outer, -step, step),
+        writeable=False,
+    )

@@ -1,1 +1,0 @@
-"""The life of models: loaded when asked for, within a memory budget, and unloaded."""

@@ -1,1 +1,0 @@
-"""The process and the system it runs on."""

@@ -1,1 +1,0 @@
-"""The HTTP routes: each file a list of Starlette routes."""

@@ -1,0 +1,25 @@
+"""Vectors in fewer bits: int8, uint8, and one bit for each component.
+
+int8 holds 127 x / max|x|, rounded: every vector in its own scale, so compare by cosine. uint8 is
+that plus 128. A bit is 1 where the component is greater than 0; eight make a byte, the first in
+its highest bit: `ubinary` is that byte, `binary` the same less 128. Compare those by their
+Hamming distance.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedsvc.texts.requests import Dtype
+
+
+def quantize(vectors: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
+    """Vectors (n, D) in that type; (n, D / 8, rounded up) of bits."""
+    if dtype == "float":
+        return vectors.astype("<f4", copy=False)
+    if dtype in ("binary", "ubinary"):
+        packed = np.packbits(vectors > 0, axis=1)
+        return packed if dtype == "ubinary" else (packed ^ 0x80).view(np.int8)
+    scaled = np.rint(vectors * (127 / np.abs(vectors).max(axis=1, keepdims=True)))
+    return scaled.astype(np.int8) if dtype == "int8" else (scaled + 128).astype(np.uint8)

@@ -1,0 +1,37 @@
+"""The cards file read anew while the server runs."""
+
+import msgspec
+
+from embedsvc.catalog.cards import read_cards
+from embedsvc.serving.registry import Registry
+
+
+class Changes(msgspec.Struct):
+    """Ids of the cards that are others in the file than they were."""
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+
+
+def reload(registry: Registry) -> Changes:
+    """Go by what the cards file says now, without dropping a request.
+
+    Raises `CardsError`; then nothing has changed.
+    """
+    before, now = registry.cards, read_cards(registry.cards.file)
+    for card in before.ad_hoc.values():
+        if card.id not in now.by_name:
+            now = now.with_ad_hoc(card)
+    registry.cards = now
+    old, new = before.by_id, now.by_id
+    changes = Changes(
+        added=[name for name in new if name not in old],
+        changed=[name for name, card in new.items() if old.get(name, card) != card],
+        removed=[name for name in old if name not in new],
+    )
+    for name in (*changes.changed, *changes.removed):
+        registry.replace(old[name], new.get(name))
+    registry.retry_failed()
+    registry.start_preloaded()
+    return changes

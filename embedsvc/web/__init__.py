@@ -1,0 +1,1 @@
+"""HTTP: from connections to routes."""

@@ -1,0 +1,1 @@
+"""Routes for whoever keeps the server: instances, health, activity, dashboard, documents."""

@@ -1,0 +1,163 @@
+"""Instances: models that are loaded, are to be, or are to be no longer."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from embedsvc.errors import BadRequest, CardsError
+from embedsvc.serving.instance import Instance, State
+from embedsvc.serving.registry import Registry
+from embedsvc.serving.reload import Changes, reload
+from embedsvc.texts.requests import ModelName
+from embedsvc.web.endpoint import Endpoint, JsonResponse, read_body
+from embedsvc.web.events import Events
+from embedsvc.web.openapi import Stream
+from embedsvc.wording.quantities import read_keep_alive
+
+
+class InstanceBody(msgspec.Struct):
+    """What it does not say is as the model's card or the server says."""
+
+    model: ModelName
+    keep_alive: Annotated[
+        float | str | None,
+        Meta(description='How long without requests: seconds, or "10m"; -1 is for ever.'),
+    ] = None
+    pin: Annotated[bool | None, Meta(description="Whether it is only unloaded by request.")] = None
+
+
+class ListQuery(msgspec.Struct):
+    model: ModelName | msgspec.UnsetType = msgspec.UNSET
+
+
+class Progress(msgspec.Struct):
+    """Bytes of a download, or of the weights that are read."""
+
+    done: int
+    total: int
+
+
+class InstanceAnswer(msgspec.Struct):
+    id: str
+    object: Literal["instance"]
+    model: str
+    state: State
+    error: str | None
+    progress: Progress
+    memory_bytes: int
+    users: int
+    pinned: bool
+    keep_alive: float
+
+
+class InstanceList(msgspec.Struct):
+    object: Literal["list"]
+    data: list[InstanceAnswer]
+    memory_bytes: int
+    max_memory_bytes: int
+
+
+async def create_instance(request: Request) -> Response:
+    """`POST /v1/instances`: begin to load a model, if it is not loaded; answers at once."""
+    sent = await read_body(request, InstanceBody)
+    registry = _registry(request)
+    try:
+        keep_alive = None if sent.keep_alive is None else read_keep_alive(sent.keep_alive)
+    except ValueError as error:
+        raise BadRequest(f"Invalid 'keep_alive': {error}.", param="keep_alive") from None
+    card = await registry.find_card(sent.model)
+    return _answer(registry.start(card, keep_alive=keep_alive, pin=sent.pin))
+
+
+async def list_instances(request: Request) -> Response:
+    """`GET /v1/instances`: all, or those of one `model`, and the memory all take."""
+    registry = _registry(request)
+    told = tell_all(registry)
+    model = request.query_params.get("model")
+    if model is not None:
+        card, _ = registry.card(model)
+        told.data = [instance for instance in told.data if instance.model == card.id]
+    return JsonResponse(msgspec.json.encode(told))
+
+
+async def get_instance(request: Request) -> Response:
+    """`GET /v1/instances/{id}`: one."""
+    return _answer(_named(request))
+
+
+async def delete_instance(request: Request) -> Response:
+    """`DELETE /v1/instances/{id}`: unload it, once requests in flight are answered."""
+    instance = _named(request)
+    _registry(request).unload(instance)
+    return _answer(instance)
+
+
+async def reload_cards(request: Request) -> Response:
+    """`POST /v1/reload`: go by what the cards file says now."""
+    try:
+        changes = reload(_registry(request))
+    except CardsError as error:
+        raise BadRequest(f"{error}. Nothing has changed.") from None
+    return JsonResponse(msgspec.json.encode(changes))
+
+
+async def watch_instance(request: Request) -> Response:
+    """`GET /v1/instances/{id}/events`: what becomes of it, as server-sent events."""
+    return Events(request, until_settled(_named(request)))
+
+
+routes = [
+    Endpoint("POST", "/v1/instances", create_instance, body=InstanceBody, answer=InstanceAnswer),
+    Endpoint("GET", "/v1/instances", list_instances, query=ListQuery, answer=InstanceList),
+    Endpoint("GET", "/v1/instances/{id}/events", watch_instance, answer=Stream(InstanceAnswer)),
+    Endpoint("GET", "/v1/instances/{id}", get_instance, answer=InstanceAnswer),
+    Endpoint("DELETE", "/v1/instances/{id}", delete_instance, answer=InstanceAnswer),
+    Endpoint("POST", "/v1/reload", reload_cards, answer=Changes),
+]
+
+
+def tell(instance: Instance) -> InstanceAnswer:
+    """An instance, for clients."""
+    return InstanceAnswer(
+        id=instance.id,
+        object="instance",
+        model=instance.card.id,
+        state=instance.state,
+        error=str(instance.error) if instance.error else None,
+        progress=Progress(*instance.progress),
+        memory_bytes=instance.size,
+        users=instance.users,
+        pinned=instance.pinned,
+        keep_alive=instance.keep_alive,
+    )
+
+
+def tell_all(registry: Registry) -> InstanceList:
+    """All instances, for clients."""
+    told = [tell(instance) for instance in registry.instances()]
+    return InstanceList("list", told, registry.memory.used, registry.memory.limit)
+
+
+async def until_settled(instance: Instance) -> AsyncIterator[bytes]:
+    """The instance at every change, until it is ready, or is gone if it is going."""
+    async for now in instance.changes():
+        settled = now.state == "ready" and not now.closing  # now: it may be after the yield
+        yield msgspec.json.encode(tell(now))
+        if settled:
+            return
+
+
+def _answer(instance: Instance) -> Response:
+    return JsonResponse(msgspec.json.encode(tell(instance)))
+
+
+def _named(request: Request) -> Instance:
+    return _registry(request).instance(request.path_params["id"])
+
+
+def _registry(request: Request) -> Registry:
+    return request.app.state.registry

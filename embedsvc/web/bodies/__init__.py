@@ -1,0 +1,1 @@
+"""The bodies of requests: unpacked, decoded, parsed, within bounds."""

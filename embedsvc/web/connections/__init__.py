@@ -1,0 +1,1 @@
+"""Connections: sockets, TLS, HTTP/1.1 as uvicorn speaks it."""

@@ -1,0 +1,1 @@
+"""The APIs that clients of other servers speak: one file each."""

@@ -1,0 +1,109 @@
+"""Routes that say what they take and give: the API's description is made of them."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from embedsvc.settings import Settings
+from embedsvc.telemetry.record import current
+from embedsvc.web.bodies.json_body import decode, prepared
+from embedsvc.web.bodies.receive import receive_body
+from embedsvc.web.budget import hold_answer
+
+T = TypeVar("T")
+JSON = (b"content-type", b"application/json")
+SHORT = 64 << 10
+"""Bytes of a body that are sent at once: copying them is sooner done than sending pieces."""
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Endpoint(Route):
+    """One method of one path.
+
+    `body` is the type of the JSON it takes, `query` that of its parameters, None for none;
+    `answer` that of what it gives, the `Stream` of its events, or the media type of an answer that
+    is no JSON.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        handler: Handler,
+        *,
+        body: Any = None,
+        query: Any = None,
+        answer: Any,
+    ) -> None:
+        super().__init__(path, handler, methods=[method])
+        self.method = method
+        self.allowed = self.methods or set[str]()
+        self.handler = handler
+        self.summary = (handler.__doc__ or "").partition(": ")[2].strip()
+        self.body = body
+        self.query = query
+        self.answer = answer
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = current.get()
+        if record is not None:
+            record.route = self.path
+        if scope["method"] not in self.allowed:
+            raise HTTPException(405)
+        # Without Starlette's detours: `ExceptionMiddleware` around it all sees to errors.
+        response = await self.handler(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+async def read_bytes(request: Request) -> bytes:
+    """The body, unpacked, in UTF-8, fit to be decoded. Raises what `receive_body` does, and
+    `BadRequest`."""
+    state = request.app.state
+    settings: Settings = state.settings
+    held = state.in_flight.bodies
+    body = await receive_body(request.scope, request.receive, settings.max_body_bytes, held)
+    return await prepared(body, settings.max_request_tokens)
+
+
+async def read_body(request: Request, kind: type[T]) -> T:
+    """The body as a struct. Raises `BadRequest` that names a field that is wrong."""
+    return decode(await read_bytes(request), kind)
+
+
+class JsonResponse(Response):
+    """An answer in JSON, made without the detours of its base class."""
+
+    def __init__(
+        self, body: bytes | list[bytes], headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        """A body in pieces is sent piece by piece, each forgotten once it is on its way."""
+        self._pieces = [body] if isinstance(body, bytes) else body
+        self._length = length = sum(map(len, self._pieces))
+        if length <= SHORT:
+            self._pieces = [b"".join(self._pieces)]
+        self.status_code = 200
+        self.raw_headers = [JSON, (b"content-length", b"%d" % length), *headers]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises `TooManyBytes` before it begins, if too much waits to be read already."""
+        left = self._length
+        long = left > SHORT
+        if long:
+            hold_answer(left)
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send(start | {"headers": self.raw_headers})
+        self._pieces.reverse()
+        while self._pieces:
+            piece = self._pieces.pop()
+            await send({"type": "http.response.body", "body": piece, "more_body": long})
+            if long:
+                hold_answer(left)  # with this piece, which has yet to be read
+                left -= len(piece)
+        if long:
+            # It is over when the last of it is on its way, for which this waits.
+            await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,1 @@
+"""What people write and read: quantities, and strangers' text made fit to be shown."""

@@ -1,0 +1,177 @@
+"""The examples in the documentation, and what they need to be run."""
+
+import contextlib
+import gzip
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+ADDRESS = "http://127.0.0.1:8000"
+CHAT = "http://127.0.0.1:11434"
+"""Where pages have a model that chats: an address of Ollama's."""
+HERE = {"openai", "numpy", "embedsvc", "passages", *sys.stdlib_module_names}
+"""What an example may import in tests/; clients/ has the rest."""
+NOTES = {
+    "returns.md": "Customers may send things back within 30 days of delivery, unused and in the "
+    "box they came in. We pay the money back within a week of their arrival.",
+    "shipping.md": "Parcels leave the warehouse on working days at four. Within the country they "
+    "take two days, to islands five.",
+    "backups.md": "The database is copied every night at two, and the copy is restored on a spare "
+    "machine every Monday, so that we know it can be.",
+    "kitchen.md": "Whoever empties the coffee machine fills it. The fridge is cleared on Fridays.",
+}
+REVIEWS = [
+    "The lamp arrived broken, with glass all over the box.",
+    "Arrived broken: the lamp's glass was in pieces.",
+    "Bright, cheap, and easy to put up.",
+    "The parcel came two weeks late.",
+    "Delivery took more than a fortnight.",
+    "Such a bright light, and so easy to install.",
+    "The lamp arrived broken, with glass all over the box!",
+]
+
+
+class Example(NamedTuple):
+    """A fenced block of a page."""
+
+    where: str
+    language: str
+    code: str
+
+    @property
+    def page(self) -> str:
+        return self.where.partition(":")[0]
+
+    @property
+    def line(self) -> int:
+        return int(self.where.partition(":")[2])
+
+    @property
+    def saved_as(self) -> str | None:
+        """The file that the page says to save it as, for others."""
+        named = re.match(r"# (\w+\.py): ", self.code)
+        return named[1] if named else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is run neither in tests/ nor in clients/, if it is not."""
+        return "needs Ray; extras/test_ray.py has it" if "embedsvc.ray_" in self.code else None
+
+    @property
+    def imports(self) -> set[str]:
+        """The modules that a block of Python imports."""
+        return set(re.findall(r"^(?:from|import) (\w+)", self.code, re.MULTILINE))
+
+    def at(self, url: str, chat: str = CHAT) -> str:
+        """The code for servers at other addresses."""
+        return self.code.replace(ADDRESS, url).replace(CHAT, chat)
+
+
+def pages() -> list[Path]:
+    """All that people read to use it."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def examples() -> list[Example]:
+    """All blocks of all pages that are a program or commands."""
+    found: list[Example] = []
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        for match in re.finditer(r"^```(python|sh)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text[: match.start()].count("\n") + 1
+            found.append(Example(f"{page.name}:{line}", *match.groups()))
+    return found
+
+
+PRINTED = (
+    ("clustering.md", "ALIKE", ("all over the box!' is like 'The lamp arrived broken",)),
+    ("clustering.md", "k_means", ("3 like: ", "2 like: ", "'The lamp arrived broken")),
+    ("rag.md", "chromadb", ("notes/returns.md: 'Customers may send",)),
+    ("rag.md", "qdrant_client", ("notes/returns.md: 'Customers may send",)),
+    ("search.md", "passages", ("notes/backups.md  'The database is copied", "3 of 3 right")),
+)
+"""Page, a word of a program on it, and what that program prints of `write_workplace`'s files."""
+
+
+def printed(example: Example) -> tuple[str, ...]:
+    """What it is to print."""
+    return next(
+        (said for page, word, said in PRINTED if example.page == page and word in example.code), ()
+    )
+
+
+def save_files(folder: Path, url: str) -> None:
+    """The files that pages say to save, in a workplace, for a server at that address."""
+    for example in examples():
+        if example.saved_as is not None:
+            (folder / example.saved_as).write_text(example.at(url), encoding="utf-8")
+
+
+def write_workplace(folder: Path) -> None:
+    """The files that examples are about."""
+    (folder / "notes").mkdir()
+    for name, text in NOTES.items():
+        (folder / "notes" / name).write_text(text + "\n", encoding="utf-8")
+    rows = [
+        {"id": number, "stars": 3, "body": text, "text": text}
+        for number, text in enumerate(REVIEWS, 1)
+    ]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (folder / "reviews.jsonl").write_text("".join(lines), encoding="utf-8")
+    (folder / "titles.txt").write_text("a cat on a mat\ninterest rates rose\n", encoding="utf-8")
+    (folder / "a.csv").write_text("title\nA lamp\nA chair\n", encoding="utf-8")
+    (folder / "b.csv.gz").write_bytes(gzip.compress(b"title\nA table\n"))
+    (folder / "log.txt.gz").write_bytes(gzip.compress(b"started\nstopped\n"))
+
+
+def run_program(code: str, folder: Path) -> str:
+    """What it prints, where the files are that pages say to save."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def chatting() -> Iterator[tuple[str, list[str]]]:
+    """A stand-in for a model that chats, which says what it was asked; and all it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked.append(body["messages"][-1]["content"])
+            message = {"role": "assistant", "content": asked[-1]}
+            answer = {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": body["model"],
+                "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+            }
+            content = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
