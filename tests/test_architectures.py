@@ -18,12 +18,11 @@ from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.models import ARCHITECTURES, EXCEED_FLOAT16, find_architecture, read_config
-from embedsvc.inference.ops.base import Batch, Ops, rope_table
+from embedsvc.inference.ops.base import Batch, Inputs, Ops, rope_table
 from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.numpy import NumpyOps
 from tests.support.checkpoints import write_json
 from tests.support.tiny import CASES, Case
-from tests.support.unpadded import unpadded
 
 RECORDED = Path(__file__).parent / "reference" / "architectures"
 OPTIONAL = ("mapping", "weights")
@@ -80,21 +79,25 @@ def test_hidden_states_equal_the_reference(
     ops: Ops, name: str, case: Case, checkpoint: Checkpoint
 ) -> None:
     texts = case.texts()
-    found = hidden_states(ops, checkpoint, texts)
     expected, _ = recorded(name)
-    assert np.abs(unpadded(ops, found, [len(text) for text in texts]) - expected).max() <= 1e-5
+    assert np.abs(hidden_states(ops, checkpoint, texts) - expected).max() <= 1e-5
 
 
-def hidden_states(ops: Ops, checkpoint: Checkpoint, texts: list[NDArray[np.int32]]) -> Any:
+def hidden_states(
+    ops: Ops, checkpoint: Checkpoint, texts: list[NDArray[np.int32]]
+) -> NDArray[np.float32]:
+    """Those of all texts, end to end (N, D)."""
     architecture = find_architecture(checkpoint.model_type, checkpoint.config)
     assert architecture is not None
     config = read_config(architecture, checkpoint.config)
-    weights = architecture.prepare(ops, checkpoint.tensors(), config, checkpoint.max_tokens)
+    weights = architecture.prepare(ops, checkpoint.tensors(), config, Inputs(checkpoint.max_tokens))
 
     def forward(ops: Ops, batch: Batch) -> Any:
         return architecture.forward(ops, weights, config, batch)
 
-    return ops.compiled(forward)(ops.batch(texts))
+    batch = ops.batch(texts)
+    rows = ops.to_numpy(ops.compiled(forward)(batch))
+    return np.concatenate(ops.split(rows, batch.layout))
 
 
 def test_vectors_equal_the_reference_alone_and_in_a_batch(

@@ -8,61 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from embedsvc.errors import BadRequest, EmbeddingFailed, Overloaded, Unavailable
 from embedsvc.inference.pass_cost import Cost
 from embedsvc.serving.batcher import Batcher
 from embedsvc.serving.queue import Entry, Grid, Job, Line
-from embedsvc.texts.item import TokenIds
+from embedsvc.texts.item import Item
+from tests.support.serving import BAD, COST, Device, batcher, embed, exact, text, turns
 
-BAD = 666
-COST = Cost(start=0.005, token=0.0001, pair=1e-7)
 FREE = Cost(start=1e9, token=1e-12, pair=1e-12)
 """A pass costs all, a text nothing: only `max_tokens` bounds a batch."""
-
-
-def exact(texts: int, longest: int) -> tuple[int, int]:
-    """A pass is padded to its longest text, and no further."""
-    return texts, longest
 
 
 def rounded(texts: int, longest: int) -> tuple[int, int]:
     """A pass is padded to a power of two of texts, and to a multiple of 16 tokens."""
     return 1 << (texts - 1).bit_length(), -(-longest // 16) * 16
-
-
-def text(length: int, value: int = 1) -> TokenIds:
-    return np.full(length, value, dtype=np.int32)
-
-
-class Device:
-    """A device that works when told to: a text's vector is its first token and its length."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[TokenIds]] = []
-        self.gate = asyncio.Event()
-
-    async def encode(self, texts: list[TokenIds]) -> NDArray[np.float32]:
-        self.batches.append(texts)
-        await self.gate.wait()
-        if any(ids[0] == BAD for ids in texts):
-            raise RuntimeError("bad token")
-        return np.array([[ids[0], len(ids)] for ids in texts], dtype=np.float32)
-
-    @property
-    def sizes(self) -> list[int]:
-        return [len(batch) for batch in self.batches]
-
-
-def batcher(device: Device, **limits: int) -> Batcher:
-    merged = {"slots": 1, "max_batch_tokens": 64, "max_waiting_tokens": 1000} | limits
-    return Batcher(device.encode, cost=COST, grid=exact, **merged)
-
-
-async def turns(count: int = 5) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 def run(scenario: Callable[[Device], Coroutine[Any, Any, None]]) -> None:
@@ -75,7 +35,7 @@ def run(scenario: Callable[[Device], Coroutine[Any, Any, None]]) -> None:
 
 def test_a_request_that_finds_the_device_idle_goes_at_once() -> None:
     async def scenario(device: Device) -> None:
-        task = asyncio.create_task(batcher(device).embed([text(3, 7)]))
+        task = asyncio.create_task(embed(batcher(device), [text(3, 7)]))
         await turns()
         assert device.sizes == [1]
         device.gate.set()
@@ -87,9 +47,9 @@ def test_a_request_that_finds_the_device_idle_goes_at_once() -> None:
 def test_requests_that_arrive_while_the_device_is_busy_share_a_batch() -> None:
     async def scenario(device: Device) -> None:
         line = batcher(device)
-        first = asyncio.create_task(line.embed([text(3)]))
+        first = asyncio.create_task(embed(line, [text(3)]))
         await turns()
-        others = [asyncio.create_task(line.embed([text(3, i)])) for i in range(5)]
+        others = [asyncio.create_task(embed(line, [text(3, i)])) for i in range(5)]
         await turns()
         assert device.sizes == [1]
         device.gate.set()
@@ -104,8 +64,24 @@ def test_requests_of_one_moment_share_a_batch_though_the_device_is_idle() -> Non
     async def scenario(device: Device) -> None:
         line = batcher(device, slots=2)
         device.gate.set()
-        await asyncio.gather(*(line.embed([text(3)]) for _ in range(8)))
+        await asyncio.gather(*(embed(line, [text(3)]) for _ in range(8)))
         assert device.sizes == [8]
+
+    run(scenario)
+
+
+def test_items_of_one_head_share_a_batch_and_no_others_do() -> None:
+    async def scenario(device: Device) -> None:
+        line = batcher(device)
+        first = asyncio.create_task(embed(line, [text(3)]))
+        await turns()
+        heads = ["vector", "scores", "vector", "scores"]
+        others = [asyncio.create_task(embed(line, [text(3, i)], h)) for i, h in enumerate(heads)]
+        await turns()
+        device.gate.set()
+        await first
+        assert [(await task)[0, 0] for task in others] == [0, 1, 2, 3]
+        assert (device.sizes, device.heads) == ([1, 2, 2], ["vector", "vector", "scores"])
 
     run(scenario)
 
@@ -113,7 +89,7 @@ def test_requests_of_one_moment_share_a_batch_though_the_device_is_idle() -> Non
 def test_as_many_batches_run_at_once_as_there_are_slots() -> None:
     async def scenario(device: Device) -> None:
         line = batcher(device, slots=2)
-        task = asyncio.create_task(line.embed([text(64, i) for i in range(5)]))
+        task = asyncio.create_task(embed(line, [text(64, i) for i in range(5)]))
         await turns()
         assert device.sizes == [1, 1]
         device.gate.set()
@@ -127,7 +103,7 @@ def test_vectors_come_in_the_order_of_the_texts_whatever_the_batches() -> None:
     async def scenario(device: Device) -> None:
         device.gate.set()
         lengths = [30, 2, 64, 7, 7, 1, 100, 30, 12]
-        vectors = await batcher(device).embed([text(n, i) for i, n in enumerate(lengths)])
+        vectors = await embed(batcher(device), [text(n, i) for i, n in enumerate(lengths)])
         assert vectors.tolist() == [[i, n] for i, n in enumerate(lengths)]
 
     run(scenario)
@@ -136,9 +112,9 @@ def test_vectors_come_in_the_order_of_the_texts_whatever_the_batches() -> None:
 def test_a_short_request_is_not_held_up_by_a_long_one_that_came_first() -> None:
     async def scenario(device: Device) -> None:
         line = batcher(device, max_waiting_tokens=10**9)
-        bulk = asyncio.create_task(line.embed([text(64)] * 1000))
+        bulk = asyncio.create_task(embed(line, [text(64)] * 1000))
         await turns()
-        short = asyncio.create_task(line.embed([text(64, 9)]))
+        short = asyncio.create_task(embed(line, [text(64, 9)]))
         await turns()
         device.gate.set()
         await short
@@ -152,10 +128,10 @@ def test_a_short_request_is_not_held_up_by_a_long_one_that_came_first() -> None:
 def test_a_client_that_leaves_gives_up_its_place() -> None:
     async def scenario(device: Device) -> None:
         line = batcher(device)
-        running = asyncio.create_task(line.embed([text(3)]))
+        running = asyncio.create_task(embed(line, [text(3)]))
         await turns()
-        leaving = asyncio.create_task(line.embed([text(3, 5)] * 4))
-        staying = asyncio.create_task(line.embed([text(3, 6)]))
+        leaving = asyncio.create_task(embed(line, [text(3, 5)] * 4))
+        staying = asyncio.create_task(embed(line, [text(3, 6)]))
         await turns()
         assert line.waiting_tokens == 15
         leaving.cancel()
@@ -172,12 +148,12 @@ def test_a_client_that_leaves_gives_up_its_place() -> None:
 def test_a_full_line_refuses_with_when_to_come_back() -> None:
     async def scenario(device: Device) -> None:
         line = batcher(device, max_waiting_tokens=100)
-        running = asyncio.create_task(line.embed([text(60)]))
+        running = asyncio.create_task(embed(line, [text(60)]))
         await turns()
-        waiting = asyncio.create_task(line.embed([text(60)]))
+        waiting = asyncio.create_task(embed(line, [text(60)]))
         await turns()
         with pytest.raises(Overloaded) as caught:
-            await line.embed([text(60)])
+            await embed(line, [text(60)])
         assert 1 <= int(caught.value.headers["Retry-After"]) <= 59
         device.gate.set()
         await asyncio.gather(running, waiting)
@@ -188,7 +164,7 @@ def test_a_full_line_refuses_with_when_to_come_back() -> None:
 def test_a_request_larger_than_the_line_is_served_when_nobody_waits() -> None:
     async def scenario(device: Device) -> None:
         device.gate.set()
-        vectors = await batcher(device, max_waiting_tokens=10).embed([text(20)] * 3)
+        vectors = await embed(batcher(device, max_waiting_tokens=10), [text(20)] * 3)
         assert len(vectors) == 3
 
     run(scenario)
@@ -198,8 +174,8 @@ def test_only_the_text_at_fault_fails() -> None:
     async def scenario(device: Device) -> None:
         line = batcher(device, max_batch_tokens=1000)
         device.gate.set()
-        good = [asyncio.create_task(line.embed([text(3, i)])) for i in range(6)]
-        bad = asyncio.create_task(line.embed([text(3, 8), text(3, BAD)]))
+        good = [asyncio.create_task(embed(line, [text(3, i)])) for i in range(6)]
+        bad = asyncio.create_task(embed(line, [text(3, 8), text(3, BAD)]))
         for i, task in enumerate(good):
             assert (await task).tolist() == [[i, 3]]
         with pytest.raises(EmbeddingFailed):
@@ -210,14 +186,14 @@ def test_only_the_text_at_fault_fails() -> None:
 
 def test_an_error_meant_for_the_client_arrives_as_it_is() -> None:
     async def scenario(_: Device) -> None:
-        async def encode(_: list[TokenIds]) -> NDArray[np.float32]:
+        async def compute(_: list[Item], head: str) -> list[bytes]:
             raise BadRequest("no such token")
 
         line = Batcher(
-            encode, cost=COST, grid=exact, slots=1, max_batch_tokens=64, max_waiting_tokens=100
+            compute, cost=COST, grid=exact, slots=1, max_batch_tokens=64, max_waiting_tokens=100
         )
         with pytest.raises(BadRequest, match="no such token"):
-            await line.embed([text(3)])
+            await embed(line, [text(3)])
 
     run(scenario)
 
@@ -225,9 +201,9 @@ def test_an_error_meant_for_the_client_arrives_as_it_is() -> None:
 def test_closing_refuses_what_waits_and_finishes_what_runs() -> None:
     async def scenario(device: Device) -> None:
         line = batcher(device)
-        running = asyncio.create_task(line.embed([text(3)]))
+        running = asyncio.create_task(embed(line, [text(3)]))
         await turns()
-        waiting = asyncio.create_task(line.embed([text(3)]))
+        waiting = asyncio.create_task(embed(line, [text(3)]))
         await turns()
         closing = asyncio.create_task(line.close())
         await turns()
@@ -238,19 +214,19 @@ def test_closing_refuses_what_waits_and_finishes_what_runs() -> None:
         await closing
         assert len(await running) == 1
         with pytest.raises(Unavailable):
-            await line.embed([text(3)])
+            await embed(line, [text(3)])
 
     run(scenario)
 
 
 def line_of(lengths: Sequence[int], cost: Cost = FREE, grid: Grid | None = exact) -> Line:
     line = Line(cost, grid)
-    line.add(job_of(len(lengths)), [text(length) for length in lengths], 0.0)
+    line.add(job_of(len(lengths)), [Item(text(length)) for length in lengths], 0.0)
     return line
 
 
 def job_of(texts: int) -> Job:
-    return Job([None] * texts, texts, None, 0.0, None)  # type: ignore[arg-type]
+    return Job("vector", [b""] * texts, texts, None, 0.0, None)  # type: ignore[arg-type]
 
 
 @given(st.lists(st.integers(1, 300), min_size=1), st.integers(1, 512))
@@ -263,15 +239,15 @@ def test_every_batch_serves_the_first_in_line_within_the_budget(
         first = line.entries[0]
         batch = line.next_batch(1.0, budget)
         assert first in batch
-        assert len(batch) == 1 or max(len(e.ids) for e in batch) * len(batch) <= budget
+        assert len(batch) == 1 or max(len(e.item) for e in batch) * len(batch) <= budget
         served += [entry.index for entry in batch]
-        assert line.tokens == sum(len(entry.ids) for entry in line.entries)
+        assert line.tokens == sum(len(entry.item) for entry in line.entries)
     assert sorted(served) == list(range(len(lengths)))
 
 
 def test_texts_of_like_length_go_together() -> None:
     batch = line_of([10, 200, 11, 190, 9, 12, 250]).next_batch(1.0, 48)
-    assert sorted(len(entry.ids) for entry in batch) == [9, 10, 11, 12]
+    assert sorted(len(entry.item) for entry in batch) == [9, 10, 11, 12]
 
 
 @pytest.mark.parametrize("grid", [exact, rounded, None])
@@ -281,16 +257,16 @@ def test_every_batch_is_work_for_the_time_given(
 ) -> None:
     line = line_of(lengths, COST, grid)
     while line.entries:
-        sizes = [len(entry.ids) for entry in line.next_batch(milliseconds / 1000, 10**9)]
+        sizes = [len(entry.item) for entry in line.next_batch(milliseconds / 1000, 10**9)]
         length = grid(1, max(sizes))[1] if grid else 0
         work = len(sizes) * COST.of(length) if grid else sum(map(COST.of, sizes))
         assert len(sizes) == 1 or work <= milliseconds / 1000 + 1e-9
-        assert line.seconds == pytest.approx(sum(COST.of(len(e.ids)) for e in line.entries))
+        assert line.seconds == pytest.approx(sum(COST.of(len(e.item)) for e in line.entries))
 
 
 @given(lengths=st.lists(st.integers(1, 512), min_size=1, max_size=60))
 def test_padding_never_costs_more_than_the_passes_it_saves(lengths: list[int]) -> None:
-    sizes = [len(entry.ids) for entry in line_of(lengths, COST).next_batch(1.0, 10**9)]
+    sizes = [len(entry.item) for entry in line_of(lengths, COST).next_batch(1.0, 10**9)]
     padding = len(sizes) * COST.of(max(sizes)) - sum(map(COST.of, sizes))
     assert padding <= (len(sizes) - 1) * COST.start + 1e-9
 
@@ -307,8 +283,8 @@ def test_places_that_no_text_fills_never_cost_more_than_a_pass(
     line = line_of(lengths, cost, rounded)
     while line.entries:
         first = line.entries[0]
-        sizes = [len(entry.ids) for entry in line.next_batch(1.0, budget)]
-        assert len(first.ids) in sizes
+        sizes = [len(entry.item) for entry in line.next_batch(1.0, budget)]
+        assert len(first.item) in sizes
         texts, length = rounded(len(sizes), max(sizes))
         assert (texts - len(sizes)) * cost.of(length) <= start + 1e-9
         assert len(sizes) == 1 or texts * length <= budget
@@ -318,14 +294,14 @@ def test_empty_places_count_as_padding() -> None:
     async def scenario(device: Device) -> None:
         device.gate.set()
         line = Batcher(
-            device.encode,
+            device.run,
             cost=FREE,
             grid=rounded,
             slots=1,
             max_batch_tokens=1000,
             max_waiting_tokens=1000,
         )
-        await line.embed([text(10)] * 3)
+        await embed(line, [text(10)] * 3)
         assert (device.sizes, line.tokens, line.padding) == ([3], 30, 4 * 16 - 30)
 
     run(scenario)
@@ -336,7 +312,7 @@ def test_mixed_traffic_wastes_less_than_a_twentieth_on_padding() -> None:
     line = line_of(lengths.tolist(), COST)
     padded = real = 0
     while line.entries:
-        sizes = [len(entry.ids) for entry in line.next_batch(COST.batch, 10**9)]
+        sizes = [len(entry.item) for entry in line.next_batch(COST.batch, 10**9)]
         padded += len(sizes) * max(sizes)
         real += sum(sizes)
     assert 1 - real / padded < 0.05
@@ -346,10 +322,10 @@ def test_free_slots_share_what_waits_if_it_is_enough_for_both() -> None:
     async def scenario(device: Device) -> None:
         device.gate.set()
         line = batcher(device, slots=2, max_batch_tokens=10_000, max_waiting_tokens=10_000)
-        await line.embed([text(50)] * 8)  # 42 ms of work where starting takes 5
+        await embed(line, [text(50)] * 8)  # 42 ms of work where starting takes 5
         assert device.sizes == [4, 4]
         device.batches.clear()
-        await line.embed([text(10)] * 8)  # 8 ms
+        await embed(line, [text(10)] * 8)  # 8 ms
         assert device.sizes == [8]
 
     run(scenario)
@@ -359,13 +335,13 @@ def test_dropping_a_job_leaves_the_others() -> None:
     jobs = [job_of(3), job_of(3)]
     line = Line(COST, None)
     for i, job in enumerate(jobs):
-        line.add(job, [text(2, 3 * i + n) for n in range(3)], 0.0001 * i)
+        line.add(job, [Item(text(2, 3 * i + n)) for n in range(3)], 0.0001 * i)
     line.drop(jobs[0])
     line.drop(jobs[0])
-    assert [entry.ids[0] for entry in line.entries] == [3, 4, 5]
+    assert [entry.item.ids[0] for entry in line.entries] == [3, 4, 5]
     assert (len(line), line.tokens) == (3, 6)
     assert line.seconds == pytest.approx(3 * COST.of(2))
-    assert [entry.ids[0] for entry in line.next_batch(1.0, 1000)] == [3, 4, 5]
+    assert [entry.item.ids[0] for entry in line.next_batch(1.0, 1000)] == [3, 4, 5]
     assert (len(line), line.tokens, line.seconds) == (0, 0, 0.0)
 
 
@@ -387,7 +363,7 @@ def test_a_deep_line_is_not_gone_through_for_each_text(monkeypatch: pytest.Monke
     jobs = [job_of(100) for _ in range(200)]
     Watched.looks = 0
     for job in jobs:
-        line.add(job, [text(3)] * 100, 0.0)
+        line.add(job, [Item(text(3))] * 100, 0.0)
     for job in jobs[::2]:  # half of them hang up
         line.drop(job)
     texts = 100 * len(jobs)
@@ -411,7 +387,7 @@ def test_a_line_is_in_order_whoever_comes_and_leaves(what: list[tuple[str, int]]
     for do, number in what:
         if do == "a":
             jobs.append(job_of(8 * number))
-            line.add(jobs[-1], [text(3)] * (8 * number), float(number))
+            line.add(jobs[-1], [Item(text(3))] * (8 * number), float(number))
             due = float(number)
             for _ in range(8 * number):
                 waiting.append((jobs[-1], due))
@@ -436,15 +412,15 @@ def test_who_is_sent_away_is_told_how_long_the_line_takes_at_the_pace_of_late() 
     async def scenario(device: Device) -> None:
         now = 0.0
 
-        async def encode(texts: list[TokenIds]) -> NDArray[np.float32]:
+        async def compute(items: list[Item], head: str) -> list[bytes]:
             nonlocal now
-            vectors = await device.encode(texts)
-            now += 4 * (cost.start + sum(cost.of(len(ids)) for ids in texts))
-            return vectors
+            results = await device.run(items, head)
+            now += 4 * (cost.start + sum(cost.of(len(item)) for item in items))
+            return results
 
         cost = Cost(start=1.0, token=0.01, pair=1e-9)
         line = Batcher(
-            encode,
+            compute,
             cost=cost,
             grid=exact,
             slots=1,
@@ -454,14 +430,14 @@ def test_who_is_sent_away_is_told_how_long_the_line_takes_at_the_pace_of_late() 
         )
         device.gate.set()
         for _ in range(64):
-            await line.embed([text(100)])
+            await embed(line, [text(100)])
         device.gate.clear()
-        waiting = [asyncio.create_task(line.embed([text(100)]))]
+        waiting = [asyncio.create_task(embed(line, [text(100)]))]
         await turns()
-        waiting += [asyncio.create_task(line.embed([text(100)])) for _ in range(5)]
+        waiting += [asyncio.create_task(embed(line, [text(100)])) for _ in range(5)]
         await turns()
         with pytest.raises(Overloaded) as caught:
-            await line.embed([text(100)])
+            await embed(line, [text(100)])
         assert caught.value.headers["Retry-After"] in ("20", "21")  # 5 texts of a second, by four
         device.gate.set()
         await asyncio.gather(*waiting)

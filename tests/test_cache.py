@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from embedsvc.errors import EmbeddingFailed, Unavailable
 from embedsvc.serving.cache import ENTRY_BYTES, LONGER, Cache, Memory
 from embedsvc.serving.disk_cache import STAMP_SECONDS, Store
-from embedsvc.texts.item import TokenIds
-from tests.test_batcher import Device, batcher
+from embedsvc.texts.item import Item, TokenIds
+from tests.support.serving import Device, batcher, embed, result, turns
 from tests.test_store import Clock
 
 D = 2
@@ -45,8 +45,8 @@ class Model:
         self.called_off = 0
         self.at_once = False
 
-    async def compute(self, texts: list[TokenIds]) -> NDArray[np.float32]:
-        values = [int(ids[0]) for ids in texts]
+    async def compute(self, items: list[Item], head: str) -> list[bytes]:
+        values = [int(item.ids[0]) for item in items]
         self.computed.append(values)
         if not self.at_once:
             computation = (values, asyncio.get_running_loop().create_future())
@@ -58,7 +58,7 @@ class Model:
                 raise
             finally:
                 self.running.remove(computation)
-        return np.array([[ids[0], len(ids)] for ids in texts], dtype=np.float32)
+        return [result(item) for item in items]
 
     def finish(self, index: int = 0) -> None:
         _, gate = self.running[index]
@@ -76,22 +76,17 @@ def cache(model: Model, *, max_bytes: int = 2**20, store: Store | None = None) -
 
 
 def disk(folder: Path, clock: Clock | None = None) -> Store:
-    return Store(folder, "abc", dimensions=D, max_bytes=2**30, clock=clock or Clock())
+    return Store(folder, "abc", max_bytes=2**30, clock=clock or Clock())
 
 
 def ask(
     asked: Cache, *values: int, read: bool = True, write: bool = True
 ) -> asyncio.Task[NDArray[np.float32]]:
-    return asyncio.create_task(asked.embed([text(i) for i in values], read=read, write=write))
+    return asyncio.create_task(embed(asked, [text(i) for i in values], read=read, write=write))
 
 
 def vectors(*values: int) -> list[list[float]]:
     return [[i, 3] for i in values]
-
-
-async def turns(count: int = 5) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 def run(scenario: Callable[[Model], Coroutine[Any, Any, None]]) -> None:
@@ -125,6 +120,22 @@ def test_a_text_seen_before_is_not_computed_again() -> None:
     run(scenario)
 
 
+def test_results_are_told_apart_by_head_types_and_spans() -> None:
+    async def scenario(model: Model) -> None:
+        model.at_once = True
+        asked = cache(model)
+        ids = text(1)
+        types, spans = np.array([0, 0, 1], np.int32), ((0, 2), (2, 3))
+        items = [Item(ids), Item(ids, types), Item(ids, spans=spans), Item(ids, types, spans)]
+        items.append(Item(ids, 1 - types))
+        for _ in range(2):
+            for head in ("vector", "scores"):
+                await asked.get(items, head)
+        assert model.computed == [[1] * len(items)] * 2
+
+    run(scenario)
+
+
 def test_texts_are_told_apart_by_all_their_tokens() -> None:
     async def scenario(model: Model) -> None:
         model.at_once = True
@@ -133,7 +144,7 @@ def test_texts_are_told_apart_by_all_their_tokens() -> None:
         texts.append(texts[-1].copy())
         texts[-1][-1] = 2
         for _ in range(2):
-            answer = await asked.embed(texts)
+            answer = await embed(asked, texts)
             assert answer[:, 1].tolist() == [1, 2, 3, 300, 300]
         assert model.computed == [[1] * 5]
 
@@ -281,7 +292,7 @@ def test_a_caller_who_hangs_up_frees_its_place_in_the_waiting_line() -> None:
     async def scenario(_: Model) -> None:
         device = Device()
         line = batcher(device)
-        asked = Cache(line.embed, max_bytes=2**20)
+        asked = Cache(line.submit, max_bytes=2**20)
         running = ask(asked, 0)
         await turns()
         leaving, staying = ask(asked, 1, 2, 3), ask(asked, 4)
@@ -526,11 +537,11 @@ def test_a_call_whose_flights_all_fail_at_once_fails_once() -> None:
 
 def test_a_wrong_number_of_vectors_is_an_error_not_a_wrong_answer() -> None:
     async def scenario(_: Model) -> None:
-        async def compute(texts: list[TokenIds]) -> NDArray[np.float32]:
-            return np.zeros((len(texts) + 1, D), np.float32)
+        async def compute(items: list[Item], head: str) -> list[bytes]:
+            return [result(item) for item in [*items, *items]]
 
         with pytest.raises(ValueError, match="argument"):
-            await Cache(compute, max_bytes=0).embed([text(1)])
+            await embed(Cache(compute, max_bytes=0), [text(1)])
 
     run(scenario)
 

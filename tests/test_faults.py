@@ -146,9 +146,7 @@ def test_a_failing_disk_is_told_of_also_when_the_clock_was_set(
 ) -> None:
     (tmp_path / "folder").write_text("a file where the folder should be")
     now = [1e9]
-    table = Table(
-        tmp_path / "folder" / "x.sqlite", dimensions=4, max_bytes=1 << 20, clock=lambda: now[0]
-    )
+    table = Table(tmp_path / "folder" / "x.sqlite", max_bytes=1 << 20, clock=lambda: now[0])
     table.write({b"k": b"v" * 16}, ())
     now[0] += jump
     table.write({b"k": b"v" * 16}, ())
@@ -161,7 +159,7 @@ def test_a_failing_disk_is_told_of_also_when_the_clock_was_set(
 
 def test_what_is_used_after_the_clock_was_set_back_is_known_to_be_used(tmp_path: Path) -> None:
     now = [2e9]
-    table = Table(tmp_path / "x.sqlite", dimensions=4, max_bytes=1 << 20, clock=lambda: now[0])
+    table = Table(tmp_path / "x.sqlite", max_bytes=1 << 20, clock=lambda: now[0])
     table.write({b"k" * 16: b"v" * 16}, ())
     now[0] = 1e9
     table.write({}, [b"k" * 16])

@@ -9,16 +9,22 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.inference.encoder import load_encoder
-from embedsvc.inference.ops.base import Attention, Norm, Ops, columns, rope_table
+from embedsvc.inference.ops.base import Attention, Batch, Norm, Ops, columns, rope_table
 from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.numpy import ROWS
 from embedsvc.inference.turns import at_once
-from tests.support.unpadded import unpadded
+from embedsvc.texts.item import Item
 
 RANDOM = np.random.default_rng(3)
+
+
+def unpadded(ops: Ops, value: object, batch: Batch) -> NDArray[np.float32]:
+    """The rows of tokens, whatever the backend's layout."""
+    return np.concatenate(ops.split(ops.to_numpy(value), batch.layout))
 
 
 def close(ops: Ops, value: object, expected: np.ndarray, bound: float = 2e-6) -> None:
@@ -188,10 +194,10 @@ def test_attention_stays_within_a_text_and_its_kind(
     rows = ops.to_numpy(batch.ids).shape[0]
     widths = (heads * size, kv_heads * size, kv_heads * size)
     qkv = RANDOM.normal(size=(rows, sum(widths))).astype(np.float32)
-    texts = np.split(unpadded(ops, ops.array(qkv), lengths), np.cumsum(lengths)[:-1])
+    texts = np.split(unpadded(ops, ops.array(qkv), batch), np.cumsum(lengths)[:-1])
     expected = [attend(*columns(text, *widths), spec) for text in texts]
     found = ops.attention(*columns(ops.array(qkv.copy()), *widths), spec, batch.layout)
-    assert np.abs(unpadded(ops, found, lengths) - np.concatenate(expected)).max() <= 2e-6
+    assert np.abs(unpadded(ops, found, batch) - np.concatenate(expected)).max() <= 2e-6
     assert np.isfinite(ops.to_numpy(found)).all(), "padding that is not finite spreads"
 
 
@@ -202,7 +208,7 @@ def test_long_texts_see_what_they_should(monkeypatch: pytest.MonkeyPatch, ops: O
     batch = ops.batch([np.zeros(n, np.int32) for n in (50, 90)])
     rows = ops.to_numpy(batch.ids).shape[0]
     qkv = RANDOM.normal(size=(rows, 12)).astype(np.float32)
-    texts = np.split(unpadded(ops, ops.array(qkv), [50, 90]), [50])
+    texts = np.split(unpadded(ops, ops.array(qkv), batch), [50])
     for spec in (
         Attention(2, 2, bias=bias),
         Attention(2, 2, window=7),
@@ -211,14 +217,14 @@ def test_long_texts_see_what_they_should(monkeypatch: pytest.MonkeyPatch, ops: O
     ):
         expected = np.concatenate([attend(*columns(text, 4, 4, 4), spec) for text in texts])
         found = ops.attention(*columns(ops.array(qkv.copy()), 4, 4, 4), spec, batch.layout)
-        assert np.abs(unpadded(ops, found, [50, 90]) - expected).max() <= 2e-6
+        assert np.abs(unpadded(ops, found, batch) - expected).max() <= 2e-6
 
 
 @pytest.mark.parametrize("lengths", [[1], [5], [3, 3, 3], [2, 5, 5, 17], [16, 16], [1, 40]])
 def test_pooling_stays_within_a_text(ops: Ops, lengths: list[int]) -> None:
     batch = ops.batch([np.arange(n, dtype=np.int32) for n in lengths])
     hidden = RANDOM.normal(size=(ops.to_numpy(batch.ids).shape[0], 6)).astype(np.float32)
-    texts = np.split(unpadded(ops, ops.array(hidden), lengths), np.cumsum(lengths)[:-1])
+    texts = np.split(unpadded(ops, ops.array(hidden), batch), np.cumsum(lengths)[:-1])
     for segment, expected in (
         (ops.segment_mean, [text.mean(axis=0) for text in texts]),
         (ops.segment_max, [text.max(axis=0) for text in texts]),
@@ -241,7 +247,7 @@ def test_attention_is_the_same_whichever_way_is_faster(switch: str, kind: str) -
     qkv = ops.array(RANDOM.normal(size=(32, 16 + 16 * kv_heads)))
     q, k, v = columns(qkv, 16, 8 * kv_heads, 8 * kv_heads)
     expected, found = (o.attention(q, k, v, spec, batch.layout) for o in (ops, other))
-    assert np.abs(unpadded(ops, found, lengths) - unpadded(ops, expected, lengths)).max() <= 1e-6
+    assert np.abs(unpadded(ops, found, batch) - unpadded(ops, expected, batch)).max() <= 1e-6
 
 
 @pytest.mark.parametrize("lengths", [[16, 16], [3, 9], [1], [2, 2, 2]])
@@ -334,7 +340,7 @@ def test_attention_holds_where_scores_are_huge(ops: Ops, size: float) -> None:
     qkv[:, 1] = size * np.arange(rows)  # keys: the last (or, negated, the first) takes it all
     qkv[:, 2] = np.arange(rows)
     context = ops.attention(*columns(ops.array(qkv), 1, 1, 1), Attention(1, 1), batch.layout)
-    found = unpadded(ops, context, [3])
+    found = unpadded(ops, context, batch)
     assert np.abs(found - (2 if size > 0 else 0)).max() <= 1e-6
 
 
@@ -350,7 +356,7 @@ def test_half_precision_survives_padding_and_windows() -> None:
 
 def test_positions_begin_anew_with_every_text(ops: Ops) -> None:
     batch = ops.batch([np.array([7, 8], np.int32), np.array([9, 9, 9], np.int32)])
-    positions = unpadded(ops, batch.positions[:, None], [2, 3])
+    positions = unpadded(ops, batch.positions[:, None], batch)
     assert positions[:, 0].tolist() == [0, 1, 0, 1, 2]
 
 
@@ -358,11 +364,13 @@ def test_passes_begun_on_one_thread_and_finished_on_others_are_right(tiny: Check
     encoder = load_encoder(MlxOps("float32"), tiny)
     random = np.random.default_rng(4)
     batches = [
-        [random.integers(0, 30, n).astype(np.int32) for n in random.integers(1, 32, count)]
+        [Item(random.integers(0, 30, n).astype(np.int32)) for n in random.integers(1, 32, count)]
         for count in random.integers(1, 20, 40)
     ]
-    expected = [encoder.encode(batch) for batch in batches]
+    expected = [encoder.run(batch, "vector") for batch in batches]
     with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(encoder.finish, [encoder.begin(batch) for batch in batches]))
+        begun = [encoder.begin(batch, "vector") for batch in batches]
+        found = list(threads.map(encoder.finish, begun))
     for one, other in zip(found, expected, strict=True):
-        assert np.abs(one - other).max() <= 1e-6
+        floats = [np.frombuffer(b"".join(results), "<f4") for results in (one, other)]
+        assert np.abs(floats[0] - floats[1]).max() <= 1e-6

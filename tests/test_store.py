@@ -49,10 +49,8 @@ def rows(ids: Iterable[int], dimensions: int = D) -> dict[bytes, bytes]:
     return {key(i): vector(i, dimensions) for i in ids}
 
 
-def table(
-    path: Path, *, dimensions: int = D, max_bytes: int = 2**30, clock: Clock | None = None
-) -> Table:
-    made = Table(path, dimensions=dimensions, max_bytes=max_bytes, clock=clock or Clock())
+def table(path: Path, *, max_bytes: int = 2**30, clock: Clock | None = None) -> Table:
+    made = Table(path, max_bytes=max_bytes, clock=clock or Clock())
     TABLES.append(made)
     return made
 
@@ -64,8 +62,8 @@ def _closed() -> Iterator[None]:
         TABLES.pop().close()
 
 
-def store(folder: Path, dimensions: int = D) -> Store:
-    return Store(folder, "abc", dimensions=dimensions, max_bytes=2**30, clock=Clock())
+def store(folder: Path) -> Store:
+    return Store(folder, "abc", max_bytes=2**30, clock=Clock())
 
 
 @pytest.fixture
@@ -160,13 +158,12 @@ def test_a_file_that_is_no_cache_is_set_aside_and_a_new_one_begun(
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE meta SET value = 16 WHERE name = 'dimensions'",
         "UPDATE meta SET value = 99 WHERE name = 'schema'",
         "UPDATE meta SET name = CAST(x'ff' AS TEXT) WHERE name = 'schema'",
         "ALTER TABLE vectors RENAME COLUMN crc TO checksum",
     ],
 )
-def test_a_file_made_for_other_vectors_or_by_another_version_is_set_aside(
+def test_a_file_made_by_another_version_is_set_aside(
     path: Path, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = table(path)
@@ -235,7 +232,7 @@ from itertools import count
 from pathlib import Path
 from embedsvc.serving.disk_cache import Table
 
-file = Table(Path(sys.argv[1]), dimensions=8, max_bytes=2**30, clock=time.time)
+file = Table(Path(sys.argv[1]), max_bytes=2**30, clock=time.time)
 for start in count(int(sys.argv[2]), 20):
     keys = [i.to_bytes(16, "big") for i in range(start, start + 20)]
     file.write({key: key * 2 for key in keys}, keys[:3])
@@ -270,7 +267,7 @@ def test_a_process_killed_while_it_writes_leaves_a_good_file(path: Path) -> None
 
 def test_the_file_stays_within_its_bound_and_forgets_what_was_not_used_longest(path: Path) -> None:
     clock = Clock()
-    file = table(path, dimensions=384, max_bytes=2**20, clock=clock)
+    file = table(path, max_bytes=2**20, clock=clock)
     for batch in range(40):
         clock.now += STAMP_SECONDS
         ids = range(50 * batch, 50 * batch + 50)
@@ -286,11 +283,11 @@ def test_the_file_stays_within_its_bound_and_forgets_what_was_not_used_longest(p
 
 
 def test_a_file_whose_bound_is_lowered_shrinks_as_it_is_written(path: Path) -> None:
-    file = table(path, dimensions=384)
+    file = table(path)
     file.write(rows(range(2000), 384), ())
     file.close()
     assert path.stat().st_size > 3_000_000
-    file = table(path, dimensions=384, max_bytes=2**20)
+    file = table(path, max_bytes=2**20)
     for batch in range(40):
         file.write(rows(range(2000 + 100 * batch, 2100 + 100 * batch), 384), ())
     file.close()
@@ -434,7 +431,7 @@ def test_what_comes_faster_than_it_can_be_written_is_dropped(tmp_path: Path) -> 
     async def scenario() -> None:
         dimensions = 2**18  # 1 MiB
         room = MAX_WAITING_BYTES // 2**20
-        target = store(tmp_path, dimensions)
+        target = store(tmp_path)
         big = vector(1, dimensions)
         target.put_many({key(i): big for i in range(room + 5)})
         assert target.dropped == 5
@@ -453,7 +450,7 @@ def test_what_comes_faster_than_it_can_be_written_is_dropped(tmp_path: Path) -> 
 def test_uses_noted_only_in_passing_are_written_at_the_latest_at_the_end(tmp_path: Path) -> None:
     async def scenario() -> None:
         clock = Clock()
-        target = Store(tmp_path, "abc", dimensions=D, max_bytes=2**30, clock=clock)
+        target = Store(tmp_path, "abc", max_bytes=2**30, clock=clock)
         target.put_many(rows(range(3)))
         assert await target.get_many([key(0)]) == rows([0])
         clock.now += 2 * STAMP_SECONDS

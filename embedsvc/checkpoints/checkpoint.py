@@ -36,6 +36,8 @@ STATIC_MAX_TOKENS = 32768
 """Where nothing limits a text: it is looked up token by token."""
 POSITIONS_FROM = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Kinds that number positions from the padding token's id on, so that some are never reached."""
+CLASSIFIER = "ForSequenceClassification"
+"""How the classes end of models that give scores, not vectors."""
 CLASSES = {
     "BertFor": "bert",
     "BertModel": "bert",
@@ -59,10 +61,12 @@ class Checkpoint:
     folder: Path
     """In it, that of weights, config.json and tokeniser."""
     model_type: str
+    class_name: str
+    """The class of transformers' that saved it, or nothing where that is not said."""
     config: dict[str, Any]
     """config.json with what it leaves out, for the architecture to read."""
     pooling: tuple[Pooling, ...]
-    """Set side by side if there are several."""
+    """Set side by side if there are several; none where it is a classifier, which gives scores."""
     steps: tuple[Step, ...]
     """What is done to pooled vectors, before `normalize`."""
     normalize: bool
@@ -93,6 +97,10 @@ class Checkpoint:
         """The weights, to be taken one by one; `taken` is told the bytes of each."""
         return Tensors(self.card.id, self.folder, taken)
 
+    def error(self, message: str) -> CheckpointError:
+        """The error to raise about its files."""
+        return CheckpointError(f"model `{self.card.id}`: {self.folder}: {message}")
+
 
 def open_checkpoint(card: Card) -> Checkpoint:
     """Find the card's files and read all but the weights.
@@ -111,7 +119,8 @@ def open_checkpoint(card: Card) -> Checkpoint:
     config = _config(files, modules)
     pooling = (card.pooling,) if isinstance(card.pooling, str) else card.pooling
     pooling = pooling or modules.pooling
-    if not pooling:
+    class_name = next(iter(map(str, as_array(config.get("architectures")) or ())), "")
+    if not pooling and not class_name.endswith(CLASSIFIER):
         raise CheckpointError(
             f"model `{card.id}`: neither its card nor {root.folder} says how to pool; "
             "give the card a `pooling`"
@@ -127,6 +136,7 @@ def open_checkpoint(card: Card) -> Checkpoint:
         root=root.folder,
         folder=files.folder,
         model_type=str(config["model_type"]),
+        class_name=class_name,
         config=config,
         pooling=pooling,
         steps=steps,

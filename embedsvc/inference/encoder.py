@@ -1,32 +1,43 @@
-"""A checkpoint in memory: token ids in, vectors out."""
+"""A checkpoint in memory: a backbone and its heads. Items in, results out, as bytes."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.errors import CheckpointError, DoesNotFit, EmbeddingFailed
-from embedsvc.inference import pooling
+from embedsvc.inference.heads import HEADS, Head
 from embedsvc.inference.models import fallback
-from embedsvc.inference.ops.base import Array, Batch, Ops
-from embedsvc.inference.pass_cost import measure
+from embedsvc.inference.ops.base import Array, Batch, Inputs, Ops
+from embedsvc.inference.pass_cost import Cost, measure
 from embedsvc.inference.plan import Plan, make_plan
 from embedsvc.inference.turns import InTurn, Stepwise, at_once
-from embedsvc.texts.item import SpannedText, Text, TokenIds
-from embedsvc.texts.late_chunking import pool as pool_spans
+from embedsvc.texts.item import Item, TokenIds
+
+
+class Ready(NamedTuple):
+    """A head with its weights, behind the backbone that it belongs to."""
+
+    head: Head
+    weights: Any
+    forward: Callable[[Batch], Array]
+    """The whole pass: rows (B, n) or (N, n), as the head says."""
 
 
 class Begun(NamedTuple):
     """A pass under way."""
 
-    order: list[int]  # number of each row's text
-    pooled: Array  # (B, D), or more rows where texts are padded to a rounder number
+    ready: Ready
+    items: list[Item]  # in the order of the rows
+    order: list[int]  # the place of each of them among the items asked for
+    batch: Batch
+    rows: Array  # of the pass; more than there are items where texts are padded to a rounder number
 
 
 class Encoder:
-    """Runs on the device's thread (MLX) or on several at once (NumPy)."""
+    """Runs on the device's thread (MLX) or on several at once (on a CPU)."""
 
     def __init__(
         self,
@@ -35,93 +46,106 @@ class Encoder:
         in_turn: InTurn,
         taken: Callable[[int], None] | None,
     ) -> None:
-        checkpoint, architecture, config = plan.checkpoint, plan.architecture, plan.config
+        checkpoint = plan.checkpoint
         self._ops = ops
-        self._checkpoint = checkpoint
+        self._inputs = Inputs(checkpoint.max_tokens, pairs="scores" in plan.heads)
         self.rows = plan.rows
         """Tokens that there are vectors for; None where that is not known."""
-        tensors, longest = checkpoint.tensors(taken), checkpoint.max_tokens
-        if in_turn is at_once:
-            weights = architecture.prepare(ops, tensors, config, longest)
-        elif architecture is fallback:
-            weights = in_turn(lambda: architecture.prepare(ops, tensors, config, longest))
-        else:
-            stepwise = cast(Ops, Stepwise(ops, in_turn))
-            weights = architecture.prepare(stepwise, tensors, config, longest)
-        self._steps = pooling.load_steps(checkpoint.card.id, checkpoint.steps)
-
-        def forward(ops: Ops, batch: Batch) -> Array:
-            hidden = architecture.forward(ops, weights, config, batch)
-            return pooling.pool(ops, checkpoint.pooling, hidden, batch.layout)
-
-        def hidden(ops: Ops, batch: Batch) -> Array:
-            return architecture.forward(ops, weights, config, batch)
-
-        self._forward, self._hidden = ops.compiled(forward), ops.compiled(hidden)
         self.backend = ops.name
         self.dtype = ops.dtype
+        self.heads = self._load(plan, in_turn, taken)
         # Passes now: errors show at load, and the first request does not pay for first use.
+        own = plan.heads[0]
         try:
-            first = in_turn(lambda: self.encode([np.zeros(min(2, longest), dtype=np.int32)]))
+            first = in_turn(lambda: self.run([self._text(2)], own))
         except (CheckpointError, EmbeddingFailed) as error:
-            raise tensors.error(str(error)) from None
-        self.dimensions = first.shape[1]
-        typical = [np.zeros(min(n, longest), dtype=np.int32) for n in range(32, 64)]
-        ops.tune(lambda: self.encode(typical), in_turn)
-        self.cost = measure(self.encode, checkpoint.max_tokens, ops.max_batch_tokens, in_turn)
+            raise checkpoint.error(str(error)) from None
+        self.dimensions = len(first[0]) // 4 if own == "vector" else 0
+        """Of a vector; 0 if it gives none."""
+        typical = [self._text(length) for length in range(32, 64)]
+        ops.tune(lambda: self.run(typical, own), in_turn)
+        self.cost = self._measure(own, in_turn)
+
+    def run(self, items: Sequence[Item], head: str) -> list[bytes]:
+        """The result of each item, in their order.
+
+        Raises `EmbeddingFailed` if one is not finite, or a token has no row in a table of the
+        model's.
+        """
+        return self.finish(self.begin(items, head))
 
     def encode(self, texts: Sequence[TokenIds]) -> NDArray[np.float32]:
-        """Vectors (B, D), in the order of the texts.
+        """The vectors (B, D) of texts. Raises what `run` does."""
+        items = [Item(ids) for ids in texts]
+        return HEADS["vector"].unpack(self.run(items, "vector"), items)
 
-        Raises `EmbeddingFailed` if a vector is not finite or is zero, or a token has no row in a
-        table of the model's.
-        """
-        return self.finish(self.begin(texts))
+    def begin(self, items: Sequence[Item], head: str) -> Begun:
+        """Have the hardware begin with the items."""
+        order = sorted(range(len(items)), key=lambda i: len(items[i]))
+        sorted_items = [items[i] for i in order]
+        types = [_types(item) for item in sorted_items] if self._inputs.pairs else None
+        batch = self._ops.batch([item.ids for item in sorted_items], types)
+        ready = self.heads[head]
+        rows = self._ops.begin(ready.forward(batch))
+        return Begun(ready, sorted_items, order, batch, rows)
 
-    def encode_spans(self, texts: Sequence[Text]) -> list[NDArray[np.float32]]:
-        """For each text its vector (D,), or those of its spans (k, D); means, whatever the pooling.
-
-        Raises what `encode` raises, and `EmbeddingFailed` for spans that are no part of their text.
-        """
-        plain = [text for text in texts if not isinstance(text, SpannedText)]
-        vectors = iter(self.encode(plain)) if plain else iter(())
-        return [
-            self._encode_spans(text) if isinstance(text, SpannedText) else next(vectors)
-            for text in texts
-        ]
-
-    def _encode_spans(self, text: SpannedText) -> NDArray[np.float32]:
-        begins, ends = np.array(text.spans, dtype=np.int64).reshape(-1, 2).T
-        if not ((begins >= 0) & (begins < ends) & (ends <= len(text))).all() or not len(begins):
-            raise EmbeddingFailed(f"A span is no part of the {len(text)} tokens of its text.")
-        hidden = self._ops.to_numpy(self._hidden(self._ops.batch([text.ids])))
-        pooled = pool_spans(hidden[: len(text)], text.spans)  # less padding
-        return self._finished(pooled)
-
-    def begin(self, texts: Sequence[TokenIds]) -> Begun:
-        """Have the hardware begin with the texts."""
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        batch = self._ops.batch([texts[i] for i in order])
-        return Begun(order, self._ops.begin(self._forward(batch)))
-
-    def finish(self, begun: Begun) -> NDArray[np.float32]:
-        """What `encode` returns; may be called on any thread."""
-        rows = self._finished(self._ops.to_numpy(begun.pooled)[: len(begun.order)])
-        if len(rows) == 1:
-            return rows
-        vectors = np.empty_like(rows)
-        vectors[begun.order] = rows
-        return vectors
+    def finish(self, begun: Begun) -> list[bytes]:
+        """What `run` returns; may be called on any thread."""
+        head, items = begun.ready.head, begun.items
+        rows: Any = self._ops.to_numpy(begun.rows)
+        if head.PER == "token":
+            rows = self._ops.split(rows, begun.batch.layout)
+        packed = head.pack(begun.ready.weights, rows[: len(items)], items)
+        results = [b""] * len(items)
+        for place, result in zip(begun.order, packed, strict=True):
+            results[place] = result
+        return results
 
     def close(self) -> None:
-        """Let go of the weights; on the device. It encodes nothing from then on."""
-        del self._forward, self._hidden
+        """Let go of the weights; on the device. It computes nothing from then on."""
+        del self.heads
 
-    def _finished(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Pooled rows after the modules that follow pooling."""
-        for step in self._steps:
-            pooled = step(pooled)
-        return pooling.finish(pooled, normalize=self._checkpoint.normalize)
+    def _load(
+        self, plan: Plan, in_turn: InTurn, taken: Callable[[int], None] | None
+    ) -> dict[str, Ready]:
+        """The backbone's weights and those of its heads, with nothing left over."""
+        checkpoint, architecture, config = plan.checkpoint, plan.architecture, plan.config
+        tensors, ops = checkpoint.tensors(taken), self._ops
+        if architecture is fallback:
+            weights = in_turn(lambda: architecture.prepare(ops, tensors, config, self._inputs))
+        else:
+            if in_turn is not at_once:
+                ops = cast(Ops, Stepwise(ops, in_turn))
+            weights = architecture.prepare(ops, tensors, config, self._inputs)
+
+        def behind(head: Head) -> Ready:
+            own = head.prepare(ops, tensors, checkpoint)
+
+            def forward(ops: Ops, batch: Batch) -> Array:
+                hidden = architecture.forward(ops, weights, config, batch)
+                return head.forward(ops, own, hidden, batch)
+
+            return Ready(head, own, self._ops.compiled(forward))
+
+        heads = {name: behind(HEADS[name]) for name in plan.heads}
+        tensors.finish(architecture.UNUSED)
+        return heads
+
+    def _measure(self, head: str, in_turn: InTurn) -> Cost:
+        """What a pass costs. All heads are taken to cost the same: the backbone is what counts."""
+        most, limit = self._ops.max_batch_tokens, self._inputs.longest
+
+        def encode(texts: Sequence[TokenIds]) -> object:
+            return self.run([Item(ids) for ids in texts], head)
+
+        return measure(encode, limit, most, in_turn)
+
+    def _text(self, tokens: int) -> Item:
+        return Item(np.zeros(min(tokens, self._inputs.longest), dtype=np.int32))
+
+
+def _types(item: Item) -> TokenIds:
+    return np.zeros_like(item.ids) if item.types is None else item.types
 
 
 def load_encoder(

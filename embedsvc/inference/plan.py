@@ -12,6 +12,7 @@ from embedsvc.checkpoints.files import as_object
 from embedsvc.checkpoints.modules import Dense, LayerNorm
 from embedsvc.checkpoints.tensors import BITS, Entry, Tensors
 from embedsvc.errors import CheckpointError
+from embedsvc.inference.heads import heads_of
 from embedsvc.inference.models import (
     EXCEED_FLOAT16,
     Architecture,
@@ -31,6 +32,8 @@ class Plan:
     architecture: Architecture
     config: Any
     """What the architecture reads of config.json."""
+    heads: tuple[str, ...]
+    """Their names, the checkpoint's own first."""
     rows: int | None
     """Tokens that there are vectors for; None where only mlx-embeddings knows."""
     size: int
@@ -52,6 +55,7 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
         checkpoint=checkpoint,
         architecture=architecture,
         config=config,
+        heads=heads_of(checkpoint),
         rows=table_rows(architecture, config, tensors),
         size=_weights(checkpoint, entries, dtype, packed=packed)
         + _steps(checkpoint)

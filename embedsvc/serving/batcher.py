@@ -8,31 +8,32 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol
 
 from embedsvc.errors import EmbeddingFailed, Overloaded, RequestError, Unavailable
 from embedsvc.inference.pass_cost import Cost
 from embedsvc.serving.queue import Entry, Grid, Job, Line
 from embedsvc.telemetry.histogram import SIZES, Histogram
 from embedsvc.telemetry.record import current
-from embedsvc.texts.item import Text
+from embedsvc.texts.item import Item
 
-Vectors = Iterable[NDArray[np.float32]]
-Encode = Callable[[list[Text]], Awaitable[Vectors]]
-"""A vector (D,) of each text, or of a text with k spans (k, D)."""
 log = logging.getLogger(__name__)
 
 
+class Run(Protocol):
+    """Computes a batch: the result of each item by one head."""
+
+    def __call__(self, items: list[Item], head: str, /) -> Awaitable[list[bytes]]: ...
+
+
 class Batcher:
-    """Runs on the event loop; `encode` does the work elsewhere, in `slots` calls at a time."""
+    """Lives on the event loop; `run` does the work elsewhere, in `slots` calls at a time."""
 
     def __init__(
         self,
-        encode: Encode,
+        run: Run,
         *,
         cost: Cost,
         grid: Grid | None,
@@ -41,14 +42,14 @@ class Batcher:
         max_waiting_tokens: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._encode = encode
+        self._run = run
         self._cost = cost
         self._slots = slots
         self._max_batch_tokens = max_batch_tokens
         self._max_waiting_tokens = max_waiting_tokens
         self._clock = clock
         self._line = Line(cost, grid)
-        self._running: set[asyncio.Future[Vectors]] = set()
+        self._running: set[asyncio.Future[list[bytes]]] = set()
         self._halves: list[list[Entry]] = []
         """Of batches that failed, to be tried by themselves; the next one last."""
         self._closed = False
@@ -72,28 +73,24 @@ class Batcher:
     def waiting_tokens(self) -> int:
         return self._line.tokens
 
-    async def embed(self, texts: Sequence[Text]) -> NDArray[np.float32]:
-        """What `submit` promises. Cancelled, it gives up its place in the line."""
-        return await self.submit(texts)
-
-    def submit(self, texts: Sequence[Text]) -> asyncio.Future[NDArray[np.float32]]:
-        """Vectors (n, D) of n texts, in their order; cancelled, they leave the line.
+    def submit(self, items: Sequence[Item], head: str) -> asyncio.Future[list[bytes]]:
+        """The results of items by a head, in their order; cancelled, they leave the line.
 
         Its exceptions: `Overloaded` where the line is full, `Unavailable` when closing,
-        `EmbeddingFailed` if the model fails on one of the texts.
+        `EmbeddingFailed` if the model fails on one of the items.
         """
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[NDArray[np.float32]] = loop.create_future()
+        done: asyncio.Future[list[bytes]] = loop.create_future()
         try:
             if self._closed:
                 raise Unavailable("The server is shutting down.")
-            self.check_room(sum(map(len, texts)))
+            self.check_room(sum(map(len, items)))
         except RequestError as error:
             done.set_exception(error)
             return done
         arrived = self._clock()
-        job = Job([None] * len(texts), len(texts), done, arrived, current.get())
-        self._line.add(job, texts, arrived)
+        job = Job(head, [b""] * len(items), len(items), done, arrived, current.get())
+        self._line.add(job, items, arrived)
         done.add_done_callback(partial(self._left, job))
         # Not now: whoever else arrives in this turn of the event loop shares the batch.
         loop.call_soon(self._start_batches)
@@ -127,45 +124,44 @@ class Batcher:
                 if entry.job.started is None:
                     entry.job.started = began
                     self.queue_seconds.observe(began - entry.job.arrived)
-            running = asyncio.ensure_future(self._encode([entry.ids for entry in batch]))
+            items, head = [entry.item for entry in batch], batch[0].job.head
+            running = asyncio.ensure_future(self._run(items, head))
             self._running.add(running)
-            running.add_done_callback(partial(self._encoded, batch, began))
+            running.add_done_callback(partial(self._ended, batch, began))
 
-    def _encoded(self, batch: list[Entry], began: float, ended: asyncio.Future[Vectors]) -> None:
+    def _ended(self, batch: list[Entry], began: float, ended: asyncio.Future[list[bytes]]) -> None:
         self._running.discard(ended)
         error = Unavailable("The computation was stopped.") if ended.cancelled() else None
         error = error or ended.exception()
-        vectors = [] if error else list(ended.result())
-        if not error and len(vectors) != len(batch):
-            error = EmbeddingFailed(f"There were {len(vectors)} vectors of {len(batch)} texts.")
+        results = [] if error else ended.result()
+        if not error and len(results) != len(batch):
+            error = EmbeddingFailed(f"There were {len(results)} results of {len(batch)} texts.")
         if error is None:
             self._count(batch, self._clock() - began)
-            for entry, vector in zip(batch, vectors, strict=True):
+            for entry, result in zip(batch, results, strict=True):
                 job = entry.job
-                job.vectors[entry.index] = vector.tobytes()
+                job.results[entry.index] = result
                 job.missing -= 1
                 if not job.missing and not job.done.done():
-                    self._finish(job)
+                    self._settle(job)
         else:
             self._failed(batch, error)
         self._start_batches()
 
-    def _finish(self, job: Job) -> None:
+    def _settle(self, job: Job) -> None:
         if job.record is not None and job.started is not None:
             now = self._clock()
             job.record.queue += job.started - job.arrived
             job.record.forward += now - job.started
             job.record.queued = time.perf_counter() - (now - job.arrived)
-        rows = bytearray().join([vector for vector in job.vectors if vector is not None])
-        vectors = np.frombuffer(rows, np.float32)  # faster than np.stack
-        job.done.set_result(vectors.reshape(len(job.vectors), -1))
+        job.done.set_result(job.results)
 
-    def _left(self, job: Job, done: asyncio.Future[NDArray[np.float32]]) -> None:
+    def _left(self, job: Job, done: asyncio.Future[list[bytes]]) -> None:
         if done.cancelled():
             self._line.drop(job)
 
     def _count(self, batch: list[Entry], seconds: float) -> None:
-        lengths = [len(entry.ids) for entry in batch]
+        lengths = [len(entry.item) for entry in batch]
         tokens = sum(lengths)
         self.succeeded = self._clock()
         self.batches += 1
@@ -187,7 +183,7 @@ class Batcher:
             return
         entry = batch[0]
         if not isinstance(error, RequestError):
-            log.error("a text of %d tokens failed", len(entry.ids), exc_info=error)
+            log.error("a text of %d tokens failed", len(entry.item), exc_info=error)
             error = EmbeddingFailed("The server had an error while processing your request.")
         self._line.drop(entry.job)
         _fail(entry.job, error)

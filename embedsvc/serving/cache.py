@@ -1,4 +1,4 @@
-"""Finished vectors, and vectors in flight: no text is computed again, or twice at a time.
+"""Results that are known, and results in flight: no text is computed again, or twice at a time.
 
 A call takes what is remembered, joins what others are having computed, and has the rest computed
 in one flight. A flight is nobody's own: it lands for whoever still waits for it, and is
@@ -7,63 +7,65 @@ called off when nobody does.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import blake2b
-from itertools import chain
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol
 
 from embedsvc.errors import Unavailable
 from embedsvc.serving.disk_cache import Store
-from embedsvc.texts.item import SpannedText, Text
+from embedsvc.texts.item import Item
 
 ENTRY_BYTES = 256
-"""What an entry takes beside its vector: key, headers, its places in the table. Measured on
+"""What an entry takes beside its result: key, headers, its places in the table. Measured on
 64-bit Linux: 190 to 230, and more while the table grows."""
 
 LONGER = 64
 """Times as many texts as a call wants may be in a flight that it joins."""
 
-Compute = Callable[[list[Text]], Awaitable[NDArray[np.float32]]]
-Vectors = dict[bytes, bytes]  # by key: float32, little-endian, (D,)
-Flying = asyncio.Future[NDArray[np.float32]]  # what was computed (n, D)
+Results = dict[bytes, bytes]
+"""By key."""
+Flying = asyncio.Future[list[bytes]]
+
+
+class Compute(Protocol):
+    """Computes the result of each item by one head, in their order."""
+
+    def __call__(self, items: list[Item], head: str, /) -> Awaitable[list[bytes]]: ...
 
 
 class Memory:
-    """Vectors by key, the least recently used forgotten first."""
+    """Results by key, the least recently used forgotten first."""
 
     def __init__(self, max_bytes: int) -> None:
-        """Room for `max_bytes`, `ENTRY_BYTES` for each vector included. 0: remembers nothing."""
+        """Room for `max_bytes`, `ENTRY_BYTES` for each result included. 0: remembers nothing."""
         self.bytes = 0
         self.evictions = 0
         self._max_bytes = max_bytes
-        self._vectors: OrderedDict[bytes, bytes] = OrderedDict()
+        self._results: OrderedDict[bytes, bytes] = OrderedDict()
 
     @property
     def entries(self) -> int:
-        return len(self._vectors)
+        return len(self._results)
 
     def get(self, key: bytes) -> bytes | None:
-        vector = self._vectors.get(key)
-        if vector is not None:
-            self._vectors.move_to_end(key)
-        return vector
+        result = self._results.get(key)
+        if result is not None:
+            self._results.move_to_end(key)
+        return result
 
-    def put(self, key: bytes, vector: bytes) -> None:
-        size = len(vector) + ENTRY_BYTES
+    def put(self, key: bytes, result: bytes) -> None:
+        size = len(result) + ENTRY_BYTES
         if size > self._max_bytes:
             return
-        old = self._vectors.pop(key, None)
+        old = self._results.pop(key, None)
         if old is not None:
             self.bytes -= len(old) + ENTRY_BYTES
-        self._vectors[key] = vector
+        self._results[key] = result
         self.bytes += size
         while self.bytes > self._max_bytes:
-            _, vector = self._vectors.popitem(last=False)
-            self.bytes -= len(vector) + ENTRY_BYTES
+            _, result = self._results.popitem(last=False)
+            self.bytes -= len(result) + ENTRY_BYTES
             self.evictions += 1
 
 
@@ -71,7 +73,7 @@ class Memory:
 class Call:
     """One call that waits for flights."""
 
-    vectors: Vectors
+    results: Results
     """What it has so far."""
     write: bool
     again: bool
@@ -85,8 +87,8 @@ class Call:
 class Flight:
     """Texts being looked for on disk and computed, by key."""
 
-    texts: dict[bytes, Text]
-    found: Vectors
+    items: dict[bytes, Item]
+    found: Results
     """Those that were on disk."""
     task: Flying
     leader: Call
@@ -112,10 +114,10 @@ class Cache:
         self._tasks: set[Flying] = set()
         self._closed = False
 
-    async def embed(
-        self, texts: Sequence[Text], *, read: bool = True, write: bool = True
-    ) -> NDArray[np.float32]:
-        """Vectors (n, D) of n texts, one or more, in their order; the array is the caller's own.
+    async def get(
+        self, items: Sequence[Item], head: str, *, read: bool = True, write: bool = True
+    ) -> list[bytes]:
+        """The results of items by a head, one or more, in their order.
 
         Without `read` (HTTP's no-cache) everything is computed anew, even what is in flight.
         Without `write` (no-store) nothing is kept that no other call wants kept.
@@ -124,26 +126,25 @@ class Cache:
         merely shares with it, they are tried again. Raises `Unavailable` when closing. Cancelled,
         it calls off what nobody else waits for.
         """
-        keys = [_key(ids) for ids in texts]
-        wanted = dict(zip(keys, texts, strict=True))
+        keys = [item.key(head) for item in items]
+        wanted = dict(zip(keys, items, strict=True))
         self.joined += len(keys) - len(wanted)
-        vectors: Vectors = {}
+        results: Results = {}
         again = False
-        while len(vectors) < len(wanted):
+        while len(results) < len(wanted):
             if self._closed:
                 raise Unavailable("The server is shutting down.")
-            missing = self._recall(wanted, vectors) if read else wanted
+            missing = self._recall(wanted, results) if read else wanted
             if missing:
                 loop = asyncio.get_running_loop()
-                call = Call(vectors, write, again, loop.create_future())
-                self._board(call, missing, read=read)
+                call = Call(results, write, again, loop.create_future())
+                self._join(call, missing, head, read=read)
                 try:
                     await call.done
                 finally:
                     self._leave(call)
                 again = True
-        rows = bytearray().join([vectors[key] for key in keys])  # many times faster than np.stack
-        return np.frombuffer(rows, "<f4").reshape(len(keys), -1)
+        return [results[key] for key in keys]
 
     async def close(self) -> None:
         """Refuse what comes; return when what is in flight has ended and the store is closed.
@@ -160,35 +161,35 @@ class Cache:
         if self.store:
             await self.store.close()
 
-    def _recall(self, wanted: dict[bytes, Text], vectors: Vectors) -> dict[bytes, Text]:
-        """Add to `vectors` what is in memory; the texts that are still missing."""
-        missing: dict[bytes, Text] = {}
+    def _recall(self, wanted: dict[bytes, Item], results: Results) -> dict[bytes, Item]:
+        """Add to `results` what is in memory; the texts that are still missing."""
+        missing: dict[bytes, Item] = {}
         hits: list[bytes] = []
-        for key, ids in wanted.items():
-            if key in vectors:
+        for key, item in wanted.items():
+            if key in results:
                 continue
-            vector = self.memory.get(key)
-            if vector is None:
-                missing[key] = ids
+            result = self.memory.get(key)
+            if result is None:
+                missing[key] = item
             else:
-                vectors[key] = vector
+                results[key] = result
                 hits.append(key)
         self.hits += len(hits)
         if self.store and hits:
             self.store.touch(hits)
         return missing
 
-    def _board(self, call: Call, missing: dict[bytes, Text], *, read: bool) -> None:
+    def _join(self, call: Call, missing: dict[bytes, Item], head: str, *, read: bool) -> None:
         """Join the flights that carry missing texts, and start one with the others.
 
         A flight lands as a whole: who wants little does not join one that is much longer.
         """
-        own: dict[bytes, Text] = {}
+        own: dict[bytes, Item] = {}
         longest = LONGER * len(missing)
-        for key, ids in missing.items():
+        for key, item in missing.items():
             flight = self._flights.get(key) if read else None
-            if flight is None or len(flight.texts) > longest:
-                own[key] = ids
+            if flight is None or len(flight.items) > longest:
+                own[key] = item
             elif call in flight.calls:
                 flight.calls[call].append(key)
             else:
@@ -196,8 +197,8 @@ class Cache:
                 call.flights.add(flight)
         self.joined += len(missing) - len(own)
         if own:
-            found: Vectors = {}
-            task = self._fly(own, found, read=read)
+            found: Results = {}
+            task = self._begin(own, head, found, read=read)
             flight = Flight(own, found, task, call, {call: list(own)})
             call.flights.add(flight)
             for key in own:
@@ -205,52 +206,51 @@ class Cache:
             self._tasks.add(task)
             task.add_done_callback(partial(self._ended, flight))
 
-    def _fly(self, texts: dict[bytes, Text], found: Vectors, *, read: bool) -> Flying:
-        """Have the texts computed, in one call, save those on disk, which go to `found`."""
+    def _begin(self, items: dict[bytes, Item], head: str, found: Results, *, read: bool) -> Flying:
+        """Have the items computed, in one call, save those on disk, which go to `found`."""
         if self.store and read:
-            return asyncio.create_task(self._look_and_fly(self.store, texts, found))
-        self.misses += len(texts)
-        return asyncio.ensure_future(self._compute(list(texts.values())))
+            return asyncio.create_task(self._look_and_compute(self.store, items, head, found))
+        self.misses += len(items)
+        return asyncio.ensure_future(self._compute(list(items.values()), head))
 
-    async def _look_and_fly(
-        self, store: Store, texts: dict[bytes, Text], found: Vectors
-    ) -> NDArray[np.float32]:
-        found.update(await store.get_many(list(texts)))
+    async def _look_and_compute(
+        self, store: Store, items: dict[bytes, Item], head: str, found: Results
+    ) -> list[bytes]:
+        found.update(await store.get_many(list(items)))
         self.disk_hits += len(found)
-        missing = [ids for key, ids in texts.items() if key not in found]
+        missing = [item for key, item in items.items() if key not in found]
         self.misses += len(missing)
-        return await self._compute(missing) if missing else np.empty((0, 0), np.float32)
+        return await self._compute(missing, head) if missing else []
 
     def _ended(self, flight: Flight, task: Flying) -> None:
-        """Hand the flight's vectors, or its failure, to those who wait."""
+        """Hand the flight's results, or its failure, to those who wait."""
         self._tasks.discard(task)
         self._forget(flight)
         error = Unavailable("The computation was stopped.") if task.cancelled() else None
         error = error or task.exception()
-        computed: Vectors = {}
+        computed: Results = {}
         if error is None:
-            missing = [key for key in flight.texts if key not in flight.found]
+            missing = [key for key in flight.items if key not in flight.found]
             try:
-                for key, row in zip(missing, task.result(), strict=True):
-                    computed[key] = row.astype("<f4", copy=False).tobytes()
+                computed = dict(zip(missing, task.result(), strict=True))
             except ValueError as wrong:  # their number
                 error = wrong
         if error is None:
-            self._landed(flight, computed)
+            self._deliver(flight, computed)
         else:
             self._failed(flight, error)
 
-    def _landed(self, flight: Flight, computed: Vectors) -> None:
-        vectors = flight.found | computed
-        keep: Vectors = {}
+    def _deliver(self, flight: Flight, computed: Results) -> None:
+        results = flight.found | computed
+        keep: Results = {}
         for call, keys in flight.calls.items():
-            mine = {key: vectors[key] for key in keys}
-            call.vectors.update(mine)
+            mine = {key: results[key] for key in keys}
+            call.results.update(mine)
             if call.write:
                 keep |= mine
             _settle(call, flight)
-        for key, vector in keep.items():
-            self.memory.put(key, vector)
+        for key, result in keep.items():
+            self.memory.put(key, result)
         if self.store:
             self.store.put_many({key: keep[key] for key in computed if key in keep})
 
@@ -258,7 +258,7 @@ class Cache:
         for call, keys in flight.calls.items():
             # Who only joined may not be at fault, and tries again: once, if all texts are its own,
             # else until it is not others whose texts fail. Each failure ends the leader's call.
-            own = call is flight.leader or (call.again and len(keys) == len(flight.texts))
+            own = call is flight.leader or (call.again and len(keys) == len(flight.items))
             _settle(call, flight, error if own else None)
 
     def _leave(self, call: Call) -> None:
@@ -270,18 +270,9 @@ class Cache:
                 flight.task.cancel()
 
     def _forget(self, flight: Flight) -> None:
-        for key in flight.texts:
+        for key in flight.items:
             if self._flights.get(key) is flight:
                 del self._flights[key]
-
-
-def _key(text: Text) -> bytes:
-    if not isinstance(text, SpannedText):
-        return blake2b(text.astype("<i4", copy=False).tobytes(), digest_size=16).digest()
-    # Apart from plain texts by `person`, and the spans from the ids by how many there are.
-    spans = np.array([len(text.spans), *chain.from_iterable(text.spans)], "<i4").tobytes()
-    ids = text.ids.astype("<i4", copy=False).tobytes()
-    return blake2b(spans + ids, digest_size=16, person=b"spans").digest()
 
 
 def _settle(call: Call, flight: Flight, error: BaseException | None = None) -> None:

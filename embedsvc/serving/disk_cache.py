@@ -61,17 +61,15 @@ class Store:
         folder: Path,
         fingerprint: str,
         *,
-        dimensions: int,
         max_bytes: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Opens nothing yet; `fingerprint` says what the vectors depend on and names the file.
+        """Opens nothing yet; `fingerprint` says what the results depend on and names the file.
 
         `max_bytes` bounds the file; its write-ahead log adds a few MiB.
         """
         self.table = Table(
             folder / f"{fingerprint}.sqlite",
-            dimensions=dimensions,
             max_bytes=max_bytes,
             clock=clock,
         )
@@ -150,15 +148,12 @@ class Table:
     One found broken as a whole, or made for other vectors, is set aside as `<name>.corrupt`.
     """
 
-    def __init__(
-        self, path: Path, *, dimensions: int, max_bytes: int, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, path: Path, *, max_bytes: int, clock: Callable[[], float]) -> None:
         self.bytes = 0  # of the file, less its free pages
         self.evictions = 0
         self.errors = 0
         """Operations that failed, and rows that did not match their checksum."""
         self._path = path
-        self._dimensions = dimensions
         self._max_bytes = max_bytes
         self._clock = clock
         self._db: sqlite3.Connection | None = None
@@ -271,16 +266,15 @@ class Table:
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         db.execute(f"PRAGMA journal_size_limit = {LOG_PAGES * PAGE_BYTES}")
-        ours = {"schema": SCHEMA, "dimensions": self._dimensions}
         with db:
             db.execute("BEGIN IMMEDIATE")
             db.execute(
                 "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)"
             )
-            db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", ours.items())
-            theirs = dict(db.execute("SELECT name, value FROM meta").fetchall())
-            if theirs != ours:
-                raise _Unusable(f"it has {theirs}, not {ours}")
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", [SCHEMA])
+            about = dict(db.execute("SELECT name, value FROM meta").fetchall())
+            if about.get("schema") != SCHEMA:
+                raise _Unusable(f"it is of version {about.get('schema')}, not {SCHEMA}")
             db.execute(
                 "CREATE TABLE IF NOT EXISTS vectors (key BLOB NOT NULL UNIQUE,"
                 " vector BLOB NOT NULL, crc INTEGER NOT NULL, used INTEGER NOT NULL)"

@@ -1,11 +1,11 @@
-"""A loaded model: from inputs to vectors, by way of its cache and its waiting line."""
+"""A loaded model: from inputs to results, by way of its cache and its waiting line."""
 
-import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
 from embedsvc.inference.device import Device
 from embedsvc.inference.encoder import Encoder
+from embedsvc.inference.heads import HEADS
 from embedsvc.serving.batcher import Batcher
 from embedsvc.serving.cache import Cache
 from embedsvc.serving.disk_cache import Store
@@ -32,7 +33,7 @@ from embedsvc.texts.inputs import (
     tokenize,
     tokenize_chunks,
 )
-from embedsvc.texts.item import SpannedText, Text, TokenIds
+from embedsvc.texts.item import Item
 from embedsvc.texts.late_chunking import Chunk, Tally
 from embedsvc.texts.requests import Chunking, Offsets
 from embedsvc.texts.steps import finish
@@ -41,12 +42,14 @@ from embedsvc.texts.tokenizer import Tokenizer
 from embedsvc.texts.truncation import average, more_than
 
 log = logging.getLogger(__name__)
-ALIKE = 0.98
-"""Cosine of what is computed twice, at least; in half precision it is not always the same."""
+APART = 0.2
+"""Between what is computed twice, by its length, at most; half precision is not always the same."""
 SHORT = 500
 """Characters that are tokenised sooner than a thread could be asked to."""
 FEW = 64
 """Texts of which the same is true."""
+_GIVEN = {"scores": "scores", "spans": "vectors of chunks", "vector": "vectors"}
+"""What heads give, in the words of an error."""
 SLOW_SECONDS = 0.05
 """Over texts so short, a tokeniser that takes as long is not used on the event loop again."""
 
@@ -83,6 +86,8 @@ class Engine:
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer
         self.dimensions = encoder.dimensions
+        self.heads = tuple(encoder.heads)
+        """What it gives, its own before what is made of it."""
         self.dtype = encoder.dtype
         self.fingerprint = fingerprint
         """Vectors of two models with the same one may be compared."""
@@ -101,7 +106,7 @@ class Engine:
         self._first_check: NDArray[np.float32] | None = None
         self._checked = -math.inf
         self._batcher = Batcher(
-            self._encode,
+            self._run,
             cost=encoder.cost,
             grid=device.ops.grid,
             slots=device.ops.slots,
@@ -117,11 +122,11 @@ class Engine:
         """
         began = time.monotonic()
         length = min(2, self.checkpoint.max_tokens)
-        (vector,) = await self._encode([np.zeros(length, np.int32)])
-        if self._first_check is None:
-            self._first_check = vector
-        lengths = np.linalg.norm(vector) * np.linalg.norm(self._first_check)
-        if not float(vector @ self._first_check) > ALIKE * float(lengths):
+        (result,) = await self._run([Item(np.zeros(length, np.int32))], self.heads[0])
+        found = np.frombuffer(result, "<f4")
+        first = self._first_check = found if self._first_check is None else self._first_check
+        apart, size = np.linalg.norm(found - first), np.linalg.norm(first)
+        if not apart <= APART * max(size, 1e-3):
             raise EmbeddingFailed("it does not compute what it did before.")
         self._checked = began
 
@@ -140,11 +145,12 @@ class Engine:
         write_cache: bool = True,
     ) -> Embedded:
         """Vectors of the inputs, one or more. Raises `RequestError`."""
+        self._check_head("vector")
         began = time.perf_counter()
         read = await self._tokenize(inputs, reading)
         self._tokenized(began)
-        lengths = list(map(len, read.texts))
-        vectors = await self._cache.embed(read.texts, read=read_cache, write=write_cache)
+        lengths = list(map(len, read.items))
+        vectors = await self.run("vector", read.items, read=read_cache, write=write_cache)
         split = sum(parts > 1 for parts in read.parts)
         if split:
             normalize = self.checkpoint.normalize
@@ -169,13 +175,14 @@ class Engine:
 
         `most_rows` is how many there may be, of all inputs.
         """
-        if self.checkpoint.pooling != ("mean",):
+        self._check_head("vector")
+        if "spans" not in self.heads:
             raise BadRequest(
                 "Late chunking needs a model with mean pooling, "
                 f"and this one's is {' + '.join(self.checkpoint.pooling)}."
             )
         began = time.perf_counter()
-        texts: list[SpannedText] = []
+        items: list[Item] = []
         chunks: list[list[Chunk]] = []
         tally = Tally(most_rows)
         tokens = 0
@@ -184,27 +191,30 @@ class Engine:
             work = tokenize_chunks(
                 self.tokenizer, value, reading, each, index=index, of=len(inputs)
             )
-            text, told = await self._tokenizing.run(work, size([value], reading))
-            tally.add(text)
-            texts.append(text)
+            item, told = await self._tokenizing.run(work, size([value], reading))
+            tally.add(item)
+            items.append(item)
             chunks.append(told)
-            tokens += len(text)
+            tokens += len(item)
             if tokens > self.max_request_tokens:
                 last = index == len(inputs) - 1
                 raise TooManyTokens(tokens if last else more_than(tokens), self.max_request_tokens)
         self._tokenized(began)
-        # Their answers have many lengths, so each is a call of its own; batches are shared.
-        calls = [
-            asyncio.ensure_future(self._cache.embed([text], read=read_cache, write=write_cache))
-            for text in texts
-        ]
-        try:
-            found = await asyncio.gather(*calls)
-        finally:
-            for call in calls:
-                call.cancel()
-        rows = [vectors.reshape(-1, self.dimensions) for vectors in found]
-        return Embedded(np.concatenate(rows), tokens, chunks=chunks)
+        vectors = await self.run("spans", items, read=read_cache, write=write_cache)
+        return Embedded(vectors, tokens, chunks=chunks)
+
+    async def run(
+        self, head: str, items: Sequence[Item], *, read: bool = True, write: bool = True
+    ) -> Any:
+        """The results of items, one or more, as the head has them; see `heads`.
+
+        `read` and `write` say whether the cache may answer, and may keep what is computed.
+
+        Raises `RequestError`, also if the model has no such head.
+        """
+        self._check_head(head)
+        results = await self._cache.get(items, head, read=read, write=write)
+        return HEADS[head].unpack(results, items)
 
     async def explain(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
         """The tokens of each text. Raises `RequestError`."""
@@ -259,21 +269,26 @@ class Engine:
         await self._device.run(self._encoder.close)
         await self._device.run(self._device.ops.release)
 
-    def _encode(self, texts: list[Text]) -> Awaitable[Iterable[NDArray[np.float32]]]:
-        device, encoder = self._device, self._encoder
-        longest = encoder.cost.start + encoder.cost.of(max(map(len, texts)))
-        seconds = max(longest, encoder.cost.batch)
-        plain = [text for text in texts if not isinstance(text, SpannedText)]
-        if len(plain) < len(texts):
-            return device.run(lambda: encoder.encode_spans(texts), seconds)
-        if device.ops.pipelined:
-            return self._encode_in_two(plain, seconds)
-        return device.run(lambda: encoder.encode(plain), seconds)
+    def _check_head(self, head: str) -> None:
+        """Raises `BadRequest` if the model does not give that."""
+        if head not in self.heads:
+            raise BadRequest(
+                f"Model `{self.checkpoint.card.id}` gives {_GIVEN[self.heads[0]]}, "
+                f"not {_GIVEN[head]}."
+            )
 
-    async def _encode_in_two(self, texts: list[TokenIds], seconds: float) -> NDArray[np.float32]:
+    def _run(self, items: list[Item], head: str) -> Awaitable[list[bytes]]:
+        device, encoder = self._device, self._encoder
+        longest = encoder.cost.start + encoder.cost.of(max(map(len, items)))
+        seconds = max(longest, encoder.cost.batch)
+        if device.ops.pipelined:
+            return self._run_in_two(items, head, seconds)
+        return device.run(lambda: encoder.run(items, head), seconds)
+
+    async def _run_in_two(self, items: list[Item], head: str, seconds: float) -> list[bytes]:
         """The device is free for the next batch as soon as it was told all of this one."""
         device, encoder = self._device, self._encoder
-        begun = await device.run(lambda: encoder.begin(texts), seconds)
+        begun = await device.run(lambda: encoder.begin(items, head), seconds)
         return await device.wait(lambda: encoder.finish(begun), seconds)
 
     async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> Tokenized:

@@ -74,7 +74,7 @@ class Loader:
             self.device.load(load),
             self._on(self._files, partial(checkpoint.fingerprint, dtype)),
         )
-        store = await self._on(self._files, partial(self._store, fingerprint, encoder.dimensions))
+        store = await self._on(self._files, partial(self._store, fingerprint))
         return Engine(
             checkpoint,
             tokenizer,
@@ -105,14 +105,14 @@ class Loader:
         dtype, packed = self.device.dtype(card.dtype), self.device.ops.name == "mlx"
         return make_plan(open_checkpoint(card), dtype, packed=packed)
 
-    def _store(self, fingerprint: str, dimensions: int) -> Store | None:
+    def _store(self, fingerprint: str) -> Store | None:
         """The model's vectors on disk, if they are to be kept there."""
         folder = self._settings.cache_folder
         if folder is None:
             return None
         _make(folder)
         most = self._settings.cache_folder_bytes
-        return Store(folder, fingerprint, dimensions=dimensions, max_bytes=most)
+        return Store(folder, fingerprint, max_bytes=most)
 
 
 def _make(folder: Path) -> None:

@@ -10,12 +10,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
 
-import numpy as np
-from numpy.typing import NDArray
-
 from embedsvc.inference.pass_cost import Cost
 from embedsvc.telemetry.record import Record
-from embedsvc.texts.item import Text
+from embedsvc.texts.item import Item
 
 WINDOW = 1024
 """Entries at the head of the line that a batch is chosen from."""
@@ -29,12 +26,14 @@ Grid = Callable[[int, int], tuple[int, int]]
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """The texts of one request."""
+    """The items of one request."""
 
-    vectors: list[bytes | None]  # float32, (D,) each
+    head: str
+    """What is wanted of them; items of one batch want the same."""
+    results: list[bytes]
     missing: int
-    done: asyncio.Future[NDArray[np.float32]]
-    """Their vectors (n, D)."""
+    done: asyncio.Future[list[bytes]]
+    """Their results."""
     arrived: float
     record: Record | None
     started: float | None = None
@@ -50,9 +49,9 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One text in the line."""
+    """One item in the line."""
 
-    ids: Text
+    item: Item
     due: float
     """When it would be served if its job had the device to itself: the line's order. So a long
     job's last texts stand behind a short job that comes later, and nothing waits for ever."""
@@ -83,13 +82,13 @@ class Line:
         """Who waits, in order."""
         return [entry for entry in self._entries if not entry.job.left]
 
-    def add(self, job: Job, texts: Sequence[Text], due: float) -> None:
-        """The texts of a job that comes at `due`; each is due when those before it were served."""
+    def add(self, job: Job, items: Sequence[Item], due: float) -> None:
+        """The items of a job that comes at `due`; each is due when those before it were served."""
         entries: list[Entry] = []
-        for index, ids in enumerate(texts):
-            entries.append(Entry(ids, due, job, index))
-            job.tokens += len(ids)
-            seconds = self.cost.of(len(ids))
+        for index, item in enumerate(items):
+            entries.append(Entry(item, due, job, index))
+            job.tokens += len(item)
+            seconds = self.cost.of(len(item))
             job.seconds += seconds
             due += seconds
         job.waiting += len(entries)
@@ -122,31 +121,33 @@ class Line:
         return entries
 
     def next_batch(self, max_seconds: float, max_tokens: int) -> list[Entry]:
-        """Take out the first entry and, of those behind it, the nearest in length.
+        """Take out the first entry, and those of the same head that are nearest to it in length.
 
         The batch is work for `max_seconds` and has `max_tokens`, padding included, unless the first
         entry alone is more; a text is padded, or makes others be padded, only where that costs less
         than a pass of its own.
         """
         window = self._window()
-        length = len(window[0].ids)
+        first = window[0]
+        wanted = len(first.item)
+        alike = (entry for entry in window if entry.job.head == first.job.head)
         # Stable: ties stay in order.
-        near = sorted(window, key=lambda entry: abs(len(entry.ids) - length))
-        batch = [near[0]]
-        longest, seconds = length, self._alone(length)
+        near = sorted(alike, key=lambda entry: abs(len(entry.item) - wanted))
+        batch = [first]
+        longest, seconds, tokens = wanted, self._alone(wanted), wanted
         for entry in near[1:]:
-            count, widest = len(batch) + 1, max(longest, len(entry.ids))
-            own, tokens = self._alone(len(entry.ids)), widest * count
-            total = seconds + own
+            length = len(entry.item)
+            count, widest, own = len(batch) + 1, max(longest, length), self._alone(length)
+            total, computed = seconds + own, tokens + length
             if self.grid is not None:
-                texts, length = self.grid(count, widest)
-                total, tokens = count * self.cost.of(length), texts * length
-            if total > max_seconds or tokens > max_tokens:
+                rows, columns = self.grid(count, widest)
+                total, computed = count * self.cost.of(columns), rows * columns
+            if total > max_seconds or computed > max_tokens:
                 break
             if total - seconds > own + self.cost.start:
                 continue
             batch.append(entry)
-            longest, seconds = widest, total
+            longest, seconds, tokens = widest, total, computed
         batch = batch[: self._filled(len(batch), longest)]
         self._take(batch, window)
         return batch
@@ -191,7 +192,7 @@ class Line:
         gone = set(map(id, taken))
         self._entries[: len(window)] = [entry for entry in window if id(entry) not in gone]
         for entry in taken:
-            job, tokens = entry.job, len(entry.ids)
+            job, tokens = entry.job, len(entry.item)
             seconds = self.cost.of(tokens)
             job.waiting -= 1
             job.tokens -= tokens

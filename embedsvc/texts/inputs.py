@@ -10,7 +10,7 @@ from embedsvc.bounds import REQUEST_CHARACTERS, TEXT_CHARACTERS, TOKEN_CHARACTER
 from embedsvc.catalog.cards import TokenIdsMeaning
 from embedsvc.errors import BadRequest, NoTokens, TooManyTokens
 from embedsvc.texts.cl100k import decode
-from embedsvc.texts.item import LocatedTokens, SpannedText, TokenIds
+from embedsvc.texts.item import Item, LocatedTokens
 from embedsvc.texts.late_chunking import Chunk, span
 from embedsvc.texts.long_text import LongText, read_parts, read_whole
 from embedsvc.texts.pieces import PIECE
@@ -43,11 +43,11 @@ PLAIN = Reading()
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """Inputs in tokens. An input that was split has several texts, all others have one."""
+    """Inputs in tokens. An input that was split has several items, all others have one."""
 
-    texts: list[TokenIds]
+    items: list[Item]
     parts: list[int]
-    """How many of the texts are each input's."""
+    """How many of the items are each input's."""
     cut: int = 0
     """Inputs of which something was left out."""
 
@@ -63,7 +63,7 @@ def tokenize(tokenizer: Tokenizer, inputs: Sequence[Input], reading: Reading) ->
     Raises `BadRequest` that names an input with wrong ids, too many tokens, or none;
     `TooManyTokens` as soon as there are more than a request may have.
     """
-    texts: list[TokenIds] = []
+    items: list[Item] = []
     parts: list[int] = []
     cut = tokens = characters = 0
     most = max(REQUEST_CHARACTERS, TOKEN_CHARACTERS * reading.rule.request_tokens)
@@ -71,7 +71,7 @@ def tokenize(tokenizer: Tokenizer, inputs: Sequence[Input], reading: Reading) ->
         if group.start:
             yield
         for fitted in (yield from _read(tokenizer, inputs, reading, group)):
-            texts += fitted.parts
+            items += map(Item, fitted.parts)
             parts.append(len(fitted.parts))
             cut += fitted.cut
             tokens += sum(map(len, fitted.parts))
@@ -85,7 +85,7 @@ def tokenize(tokenizer: Tokenizer, inputs: Sequence[Input], reading: Reading) ->
                 f"Invalid '{reading.field}': texts of so few tokens may have {most} characters "
                 "together, and these have more."
             )
-    return Tokenized(texts, parts, cut)
+    return Tokenized(items, parts, cut)
 
 
 def tokenize_chunks(
@@ -96,7 +96,7 @@ def tokenize_chunks(
     *,
     index: int = 0,
     of: int = 1,
-) -> Steps[tuple[SpannedText, list[Chunk]]]:
+) -> Steps[tuple[Item, list[Chunk]]]:
     """One input, for late chunking; it has to fit, because the model is to see all of it."""
     name = _name(reading, index, of)
     if not isinstance(value, str) and reading.token_ids == "model":

@@ -1,6 +1,8 @@
-"""The tokens of one text, and where in the text they come from."""
+"""What is computed: the tokens of a text or of a pair, and where in the text they come from."""
 
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,16 +31,36 @@ class LocatedTokens:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SpannedText:
-    """A text of which vectors are wanted for spans of its tokens, from one pass over all of it."""
+class Item:
+    """What has one place in the waiting line: a text, a pair of texts, or a text with spans."""
 
     ids: TokenIds  # (L,)
-    spans: tuple[tuple[int, int], ...]
-    """First token, and the one after the last."""
+    types: TokenIds | None = None  # (L,): 1 for tokens of a pair's second text; None: all are 0
+    spans: tuple[tuple[int, int], ...] = ()
+    """Parts of the text that have results of their own: first token, and the one after the last."""
 
     def __len__(self) -> int:
+        """Its tokens."""
         return len(self.ids)
 
+    def key(self, head: str) -> bytes:
+        """A digest (16 bytes) of all that this item's result of a head depends on.
 
-Text = TokenIds | SpannedText
-"""What a pass is asked for: a vector (D,), or the vectors of k spans (k, D)."""
+        >>> text = Item(np.array([101, 102], np.int32))
+        >>> text.key("vector") == Item(text.ids.copy()).key("vector")
+        True
+        >>> text.key("vector") == text.key("scores")
+        False
+        """
+        ids = self.ids.astype("<i4", copy=False).tobytes()
+        person = b"" if head == "vector" else head.encode()
+        if self.types is None and not self.spans:
+            return blake2b(ids, digest_size=16, person=person).digest()
+        # Apart from plain texts by `person`, and each part from the next by how long it is.
+        typed = self.types is not None
+        shape = [typed, len(self.ids), *chain.from_iterable(self.spans)]
+        digest = blake2b(np.array(shape, "<i4").tobytes(), digest_size=16, person=person + b"+")
+        digest.update(ids)
+        if self.types is not None:
+            digest.update(self.types.astype("<i4", copy=False).tobytes())
+        return digest.digest()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from embedsvc.bounds import CHUNK_TOKENS, CHUNKS
 from embedsvc.errors import BadRequest, NoTokens
-from embedsvc.texts.item import LocatedTokens, SpannedText
+from embedsvc.texts.item import Item, LocatedTokens
 from embedsvc.texts.requests import Chunking, Offsets
 
 
@@ -34,7 +34,7 @@ class Tally:
         self._most = min(most_rows, CHUNKS)
         self._rows = self._tokens = 0
 
-    def add(self, text: SpannedText) -> None:
+    def add(self, text: Item) -> None:
         """Raises `BadRequest` when there are too many of them, or of tokens in all of them."""
         self._rows += len(text.spans)
         self._tokens += sum(stop - first for first, stop in text.spans)
@@ -49,7 +49,7 @@ class Tally:
 
 def span(
     name: str, text: str, tokens: LocatedTokens, wanted: Chunking | Sequence[Offsets]
-) -> tuple[SpannedText, list[Chunk]]:
+) -> tuple[Item, list[Chunk]]:
     """The text with the spans of its chunks. Raises `BadRequest` that names input and chunk."""
     starts = _starts(text, tokens)
     if isinstance(wanted, Chunking):
@@ -70,14 +70,7 @@ def span(
         Chunk(start, end, stop - first)
         for (start, end), (first, stop) in zip(offsets, spans, strict=True)
     ]
-    return SpannedText(tokens.ids, spans), told
-
-
-def pool(
-    hidden: NDArray[np.float32], spans: Sequence[tuple[int, int]]
-) -> NDArray[np.float32]:  # fmt: skip
-    """Means of the spans of one text's hidden states (L, D): (k, D)."""
-    return np.stack([hidden[first:stop].mean(axis=0) for first, stop in spans])
+    return Item(tokens.ids, spans=spans), told
 
 
 def _starts(text: str, tokens: LocatedTokens) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from tokenizers import Encoding
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.tokenizer_files import read_tokenizer
 from embedsvc.errors import EmbeddingFailed
-from embedsvc.texts.item import LocatedTokens, TokenIds
+from embedsvc.texts.item import Item, LocatedTokens, TokenIds
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,13 @@ class Tokenizer:
         encodings = self._encode(texts, special=special, offsets=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Item]:
+        """Each pair as one item, with the special tokens between and around its texts."""
+        return [
+            Item(np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32))
+            for encoding in self._encode(pairs, special=True, offsets=False)
+        ]
+
     def locate(self, text: str, prompt: str = "") -> LocatedTokens:
         """The tokens of prompt and text; one that reaches from the one into the other is text."""
         (encoding,) = self._encode([prompt + text], special=True, offsets=True)
@@ -80,7 +87,9 @@ class Tokenizer:
         """The token with that id, as the vocabulary has it."""
         return self._tokenizer.id_to_token(token) or ""
 
-    def _encode(self, texts: Sequence[str], *, special: bool, offsets: bool) -> list[Encoding]:
+    def _encode(
+        self, texts: Sequence[str | tuple[str, str]], *, special: bool, offsets: bool
+    ) -> list[Encoding]:
         encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
         try:
             return encode(list(texts), add_special_tokens=special and self._special_tokens)

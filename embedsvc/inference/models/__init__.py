@@ -21,22 +21,24 @@ from embedsvc.inference.models import (
     roberta,
     static,
 )
-from embedsvc.inference.ops.base import Array, Batch, Ops
+from embedsvc.inference.ops.base import Array, Batch, Inputs, Ops
 
 
 class Architecture(Protocol):
     """What a file in this folder offers."""
 
+    UNUSED: tuple[str, ...]
+    """How the names of tensors begin that checkpoints carry and the hidden states do not need."""
     Config: type[Any]
     """What the pass reads of config.json: a msgspec struct.
 
     If it has a `longest`, that is the number of tokens that the pass can take of one text.
     """
 
-    def prepare(self, ops: Ops, tensors: Tensors, config: Any, longest: int) -> Any:
-        """Weights on the device from a checkpoint's tensors, all of which must be known.
+    def prepare(self, ops: Ops, tensors: Tensors, config: Any, inputs: Inputs) -> Any:
+        """Weights on the device from a checkpoint's tensors.
 
-        Tables by position are for texts of up to `longest` tokens.
+        Tables by position are for texts of up to `inputs.longest` tokens.
         """
         ...
 

@@ -9,7 +9,7 @@ from typing import Literal
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models.configs import Eps, Size, Sizes, refuse_remainder
 from embedsvc.inference.models.weight_reader import Reader
-from embedsvc.inference.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
+from embedsvc.inference.ops.base import Array, Attention, Batch, Inputs, Linear, Norm, Ops, columns
 
 UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
 """Tensors that checkpoints carry and the hidden states do not need."""
@@ -46,10 +46,11 @@ class Weights:
     layers: tuple[Layer, ...]
     width: int
     eps: float
+    types: Array | None = None  # (types, D); None where they are all 0, and in the positions
 
 
 def prepare(
-    ops: Ops, tensors: Tensors, config: Config, longest: int, *, first_position: int = 0
+    ops: Ops, tensors: Tensors, config: Config, inputs: Inputs, *, first_position: int = 0
 ) -> Weights:
     """Weights on the device, from tensors under transformers' names.
 
@@ -73,30 +74,32 @@ def prepare(
     positions = tensors.take(
         "embeddings.position_embeddings.weight", config.max_position_embeddings, width
     )
-    # Every token of an embedded text is of type 0: one table instead of two.
+    positions = positions[first_position:][: inputs.longest]
     types = tensors.take("embeddings.token_type_embeddings.weight", config.type_vocab_size, width)
-    weights = Weights(
+    return Weights(
         words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
-        positions=ops.array(positions[first_position:][:longest] + types[0]),
+        positions=ops.array(positions if inputs.pairs else positions + types[0]),
         norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
         width=width,
         eps=config.layer_norm_eps,
+        types=ops.array(types) if inputs.pairs else None,
     )
-    tensors.finish(UNUSED)
-    return weights
 
 
 def forward(ops: Ops, weights: Weights, config: object, batch: Batch) -> Array:
     """Hidden states (N, D) of the last layer."""
 
-    def embed(ids: Array, positions: Array) -> Array:
+    def embed(ids: Array, positions: Array, *types: Array) -> Array:
         hidden = ops.embedding(weights.words, ids)
         hidden = ops.add(hidden, ops.embedding(weights.positions, positions))
+        for type_ in types:
+            hidden = ops.add(hidden, ops.embedding(weights.types, type_))
         return ops.layer_norm(hidden, weights.norm, weights.eps)
 
-    hidden = ops.rows(embed, batch.ids, batch.positions)
+    types = () if weights.types is None else (batch.types,)
+    hidden = ops.rows(embed, batch.ids, batch.positions, *types)
     for layer in weights.layers:
         hidden = _layer(ops, weights, layer, hidden, batch)
     return hidden

@@ -8,7 +8,7 @@ from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models import bert
 from embedsvc.inference.models.configs import Layers, Rows, Size, refuse_remainder
 from embedsvc.inference.models.weight_reader import Reader
-from embedsvc.inference.ops.base import Attention, Ops
+from embedsvc.inference.ops.base import Attention, Inputs, Ops
 
 UNUSED = ("vocab_",)
 """Tensors that checkpoints carry and the hidden states do not need."""
@@ -41,7 +41,7 @@ class Config(msgspec.Struct, frozen=True):
         return self.max_position_embeddings
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> bert.Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> bert.Weights:
     """Weights on the device, from tensors under transformers' names."""
     read = Reader(ops, tensors)
     width, inner, heads = config.dim, config.hidden_dim, config.n_heads
@@ -59,17 +59,15 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> bert.We
 
     places = config.max_position_embeddings
     positions = tensors.take("embeddings.position_embeddings.weight", places, width)
-    weights = bert.Weights(
+    return bert.Weights(
         words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
-        positions=ops.array(positions[:longest]),
+        positions=ops.array(positions[: inputs.longest]),
         norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
         layers=tuple(layer(f"transformer.layer.{i}") for i in range(config.n_layers)),
         width=width,
         eps=EPS,
     )
-    tensors.finish(UNUSED)
-    return weights
 
 
 forward = bert.forward

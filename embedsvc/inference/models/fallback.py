@@ -10,9 +10,11 @@ from typing import Any
 
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import CheckpointError
-from embedsvc.inference.ops.base import Array, Batch, Ops
+from embedsvc.inference.ops.base import Array, Batch, Inputs, Ops
 
 Config = dict[str, Any]
+UNUSED = ("",)
+"""All tensors: mlx-embeddings reads the files itself."""
 
 INSTALL = "pip install 'embedsvc[mlx-embeddings]'"
 
@@ -32,7 +34,7 @@ def installed() -> bool:
     return importlib.util.find_spec("mlx_embeddings") is not None
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Any:
+def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Any:
     """The model of mlx-embeddings, its weights read from the checkpoint's folder.
 
     Raises `CheckpointError` if the backend is not MLX, or the weights do not fit the model.

@@ -26,7 +26,16 @@ from embedsvc.inference.models.configs import (
     refuse_wrong_kinds,
 )
 from embedsvc.inference.models.weight_reader import Reader
-from embedsvc.inference.ops.base import Array, Attention, Batch, Linear, Ops, columns, rope_table
+from embedsvc.inference.ops.base import (
+    Array,
+    Attention,
+    Batch,
+    Inputs,
+    Linear,
+    Ops,
+    columns,
+    rope_table,
+)
 
 UNUSED = ("lm_head.",)
 """Tensors that checkpoints carry and the hidden states do not need."""
@@ -114,14 +123,14 @@ class Weights:
     norm: Array  # (D,)
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """Weights on the device, from tensors under transformers' names."""
     read = Reader(ops, tensors)
     width, inner, size = config.hidden_size, config.intermediate_size, config.head_dim
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
 
     def view(kind: LayerType) -> View:
-        table = rope_table(size, config.theta(kind), longest)
+        table = rope_table(size, config.theta(kind), inputs.longest)
         attention = Attention(
             heads,
             kv_heads,
@@ -155,13 +164,11 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights
     kinds = config.kinds()
     views = {kind: view(kind) for kind in set(kinds)}
     words = tensors.take_weight("embed_tokens.weight", config.vocab_size, width)
-    weights = Weights(
+    return Weights(
         words=ops.array(words * np.float32(width**0.5)),
         layers=tuple(layer(f"layers.{i}", views[kind]) for i, kind in enumerate(kinds)),
         norm=norm("norm", width),
     )
-    tensors.finish(UNUSED)
-    return weights
 
 
 def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:

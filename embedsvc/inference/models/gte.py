@@ -25,6 +25,7 @@ from embedsvc.inference.ops.base import (
     Array,
     Attention,
     Batch,
+    Inputs,
     Linear,
     Norm,
     Ops,
@@ -99,7 +100,7 @@ class Weights:
     layers: tuple[Layer, ...]
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """Weights on the device, from tensors under the authors' names."""
     read = Reader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
@@ -116,15 +117,13 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights
             norm=read.norm(f"{name}.mlp_ln", width),
         )
 
-    weights = Weights(
+    return Weights(
         words=read.words(config.vocab_size, config.type_vocab_size, width),
         norm=read.norm("embeddings.LayerNorm", width),
-        rope=ops.float32(_rope(config, longest)),
+        rope=ops.float32(_rope(config, inputs.longest)),
         attention=Attention(heads, heads, scale=size**-0.5),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
     )
-    tensors.finish(UNUSED)
-    return weights
 
 
 def _rope(config: Config, longest: int) -> Array:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models.configs import Eps, Sizes, refuse_remainder
 from embedsvc.inference.models.weight_reader import Reader
-from embedsvc.inference.ops.base import Array, Attention, Batch, Linear, Norm, Ops, columns
+from embedsvc.inference.ops.base import Array, Attention, Batch, Inputs, Linear, Norm, Ops, columns
 
 UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
 """Tensors that checkpoints carry and the hidden states do not need."""
@@ -67,7 +67,7 @@ class Weights:
     layers: tuple[Layer, ...]
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """Weights on the device, from tensors under the authors' names."""
     read = Reader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
@@ -107,15 +107,13 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights
             ),
         )
 
-    bias = -slopes(heads)[:, None] * np.abs(np.arange(1 - longest, longest))
-    weights = Weights(
+    bias = -slopes(heads)[:, None] * np.abs(np.arange(1 - inputs.longest, inputs.longest))
+    return Weights(
         words=read.words(config.vocab_size, config.type_vocab_size, width),
         norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=ops.array(bias)),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
     )
-    tensors.finish(UNUSED)
-    return weights
 
 
 def slopes(heads: int) -> NDArray[np.float64]:

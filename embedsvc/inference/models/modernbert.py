@@ -25,6 +25,7 @@ from embedsvc.inference.ops.base import (
     Array,
     Attention,
     Batch,
+    Inputs,
     Linear,
     Norm,
     Ops,
@@ -109,7 +110,7 @@ class Weights:
     final_norm: Norm
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """Weights on the device, from tensors under transformers' names."""
     read = Reader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
@@ -118,7 +119,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights
 
     def view(kind: LayerType) -> View:
         window = config.local_attention // 2 if kind == "sliding_attention" else None
-        table = rope_table(size, config.theta(kind), longest)
+        table = rope_table(size, config.theta(kind), inputs.longest)
         return View(ops.float32(table), Attention(heads, heads, scale=size**-0.5, window=window))
 
     def norm(name: str) -> Norm:
@@ -138,14 +139,12 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights
 
     kinds = config.kinds()
     views = {kind: view(kind) for kind in set(kinds)}
-    weights = Weights(
+    return Weights(
         words=read.array("embeddings.tok_embeddings.weight", config.vocab_size, width),
         norm=norm("embeddings.norm"),
         layers=tuple(layer(f"layers.{i}", i, views[kind]) for i, kind in enumerate(kinds)),
         final_norm=norm("final_norm"),
     )
-    tensors.finish(UNUSED)
-    return weights
 
 
 def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:

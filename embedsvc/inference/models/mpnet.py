@@ -13,12 +13,14 @@ from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models import bert
 from embedsvc.inference.models.configs import Eps, Sizes, refuse_remainder
 from embedsvc.inference.models.weight_reader import Reader
-from embedsvc.inference.ops.base import Attention, Ops
+from embedsvc.inference.ops.base import Attention, Inputs, Ops
 
 FIRST_POSITION = 2
 """Position tables begin with two rows that no token has, whatever the padding token is."""
 FARTHEST = 128
 """From this distance on all share one bias."""
+
+UNUSED = bert.UNUSED
 
 
 class Config(Sizes, frozen=True, kw_only=True):
@@ -44,7 +46,7 @@ class Config(Sizes, frozen=True, kw_only=True):
         return self.num_attention_heads * (2 * longest - 1)
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> bert.Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> bert.Weights:
     """Weights on the device, from tensors under transformers' names."""
     read = Reader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
@@ -64,19 +66,17 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> bert.We
     places = config.max_position_embeddings
     positions = tensors.take("embeddings.position_embeddings.weight", places, width)
     biases = tensors.take("encoder.relative_attention_bias.weight", buckets, heads)
-    distances = np.arange(1 - longest, longest)
+    distances = np.arange(1 - inputs.longest, inputs.longest)
     bias = ops.array(biases[bucket(distances, buckets)].T)
-    weights = bert.Weights(
+    return bert.Weights(
         words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
-        positions=ops.array(positions[FIRST_POSITION:][:longest]),
+        positions=ops.array(positions[FIRST_POSITION:][: inputs.longest]),
         norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=bias),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
         width=width,
         eps=config.layer_norm_eps,
     )
-    tensors.finish(bert.UNUSED)
-    return weights
 
 
 def bucket(distance: NDArray[np.integer], buckets: int) -> NDArray[np.integer]:

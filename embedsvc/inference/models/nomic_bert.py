@@ -28,6 +28,7 @@ from embedsvc.inference.ops.base import (
     Attention,
     Batch,
     Experts,
+    Inputs,
     Linear,
     Norm,
     Ops,
@@ -181,7 +182,7 @@ class Weights:
     layers: tuple[Layer, ...]
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """Weights on the device, from tensors under the authors' names."""
     read = Reader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
@@ -222,15 +223,13 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights
         )
 
     theta = config.rope_parameters.rope_theta if config.rope_parameters else config.rope_theta
-    weights = Weights(
+    return Weights(
         words=read.words(config.rows, config.type_vocab_size, width),
         norm=read.norm("emb_ln", width),
-        rope=ops.float32(rope_table(size, theta, longest)),
+        rope=ops.float32(rope_table(size, theta, inputs.longest)),
         attention=Attention(heads, heads, scale=size**-0.5),
         layers=tuple(layer(f"encoder.layers.{i}", i) for i in range(config.num_hidden_layers)),
     )
-    tensors.finish(UNUSED)
-    return weights
 
 
 def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:

@@ -19,7 +19,16 @@ from embedsvc.inference.models.configs import (
     refuse_wrong_kinds,
 )
 from embedsvc.inference.models.weight_reader import Reader
-from embedsvc.inference.ops.base import Array, Attention, Batch, Linear, Ops, columns, rope_table
+from embedsvc.inference.ops.base import (
+    Array,
+    Attention,
+    Batch,
+    Inputs,
+    Linear,
+    Ops,
+    columns,
+    rope_table,
+)
 
 UNUSED = ("lm_head.",)
 """Tensors that checkpoints carry and the hidden states do not need."""
@@ -71,7 +80,7 @@ class Weights:
     norm: Array  # (D,)
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """Weights on the device, from tensors under transformers' names."""
     read = Reader(ops, tensors)
     width, inner, size = config.hidden_size, config.intermediate_size, config.head_dim
@@ -93,15 +102,13 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights
         )
 
     theta = config.rope_parameters.rope_theta if config.rope_parameters else config.rope_theta
-    weights = Weights(
+    return Weights(
         words=read.array("embed_tokens.weight", config.vocab_size, width),
-        rope=ops.float32(rope_table(size, theta, longest)),
+        rope=ops.float32(rope_table(size, theta, inputs.longest)),
         attention=Attention(heads, kv_heads, scale=size**-0.5, causal=True),
         layers=tuple(layer(f"layers.{i}") for i in range(config.num_hidden_layers)),
         norm=read.array("norm.weight", width),
     )
-    tensors.finish(UNUSED)
-    return weights
 
 
 def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:

@@ -9,7 +9,9 @@ from msgspec import Meta
 
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models import bert
-from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.ops.base import Inputs, Ops
+
+UNUSED = bert.UNUSED
 
 
 class Config(bert.Config, frozen=True, kw_only=True):
@@ -31,10 +33,10 @@ class Config(bert.Config, frozen=True, kw_only=True):
         return self.max_position_embeddings - self.pad_token_id - 1
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> bert.Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> bert.Weights:
     """Weights on the device, from tensors under transformers' names, which are BERT's."""
     first = config.pad_token_id + 1
-    return bert.prepare(ops, tensors, config, longest, first_position=first)
+    return bert.prepare(ops, tensors, config, inputs, first_position=first)
 
 
 forward = bert.forward

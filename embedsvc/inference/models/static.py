@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.inference.ops.base import Array, Batch, Ops
+from embedsvc.inference.ops.base import Array, Batch, Inputs, Ops
+
+UNUSED = ()
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -23,7 +25,7 @@ class Weights:
     words: Array  # (vocabulary, D)
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights:
+def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """The table on the device, from a tensor under either library's name.
 
     In model2vec's, tokens may share a row (`mapping`) and weigh more or less (`weights`).
@@ -33,7 +35,6 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, longest: int) -> Weights
         words = words[_mapping(tensors, len(words))]
     if "weights" in tensors:
         words = words * tensors.take("weights", len(words))[:, None]
-    tensors.finish(())
     return Weights(ops.array(words))
 
 

@@ -67,12 +67,23 @@ class Attention:
 
 
 @dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a pass is prepared for."""
+
+    longest: int
+    """Tokens of the longest text, or pair of texts."""
+    pairs: bool = False
+    """Whether it is told apart to which text of a pair a token belongs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """The tokens of B texts, laid out by `Ops.batch`."""
 
     ids: Array  # (N,)
     positions: Array  # (N,), from 0 within each text; 0 where a backend pads
     layout: Any  # the backend's own
+    types: Array | None = None  # (N,): 1 in the second text of a pair; None where nobody asks
 
 
 class Ops(Protocol):
@@ -167,11 +178,17 @@ class Ops(Protocol):
 
     # --- batches -------------------------------------------------------------------------------
 
-    def batch(self, texts: Sequence[TokenIds]) -> Batch:
+    def batch(self, texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> Batch:
         """Lay out texts, each of one token or more; equal lengths next to each other run best.
+
+        `types` has the type of each token, for passes that look them up.
 
         Raises `ValueError` for anything else.
         """
+        ...
+
+    def split(self, rows: NDArray[np.float32], layout: Any) -> list[NDArray[np.float32]]:
+        """A row for each token (N, D), on the host, as the rows of each text: (L, D) each."""
         ...
 
     def to_numpy(self, value: Array) -> NDArray[np.float32]:
@@ -193,7 +210,7 @@ class Ops(Protocol):
         ...
 
     def embedding(self, table: Array, indices: Array) -> Array:
-        """Rows of `table` (V, D) at `indices` (N,), a batch's ids or positions: (N, D)."""
+        """Rows of `table` (V, D) at `indices` (N,), a batch's ids, positions or types: (N, D)."""
         ...
 
     def looked_up(self, rows: int, indices: Array) -> None:
@@ -238,6 +255,10 @@ class Ops(Protocol):
 
     def silu(self, x: Array) -> Array:
         """x * sigmoid(x)."""
+        ...
+
+    def tanh(self, x: Array) -> Array:
+        """tanh(x)."""
         ...
 
     def rope(self, x: Array, table: Array, positions: Array) -> Array:

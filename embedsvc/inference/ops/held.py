@@ -23,6 +23,8 @@ class Span(NamedTuple):
     """Of its ids."""
     longest: int
     """Tokens of its longest text."""
+    types: tuple[int, int] = (0, 0)
+    """The lowest and the highest type of its tokens."""
 
 
 @dataclass(slots=True)
@@ -31,6 +33,7 @@ class Limits:
 
     ids: int | None = None
     positions: int | None = None
+    types: int | None = None
 
     def check(self, span: Span) -> None:
         """Raises `EmbeddingFailed` that names the index and the table's rows."""
@@ -40,10 +43,19 @@ class Limits:
                     raise no_id(token, self.ids)
         if self.positions is not None and span.longest > self.positions:
             raise too_long(span.longest, self.positions)
+        if self.types is not None:
+            for type_ in span.types:
+                if not 0 <= type_ < self.types:
+                    raise no_type(type_, self.types)
 
 
-def check_texts(texts: Sequence[TokenIds]) -> None:
-    """Raises `ValueError` unless these are texts of one token or more, their ids int32."""
+def check_texts(texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> None:
+    """Raises `ValueError` unless these are texts of one token or more, their ids int32, and so are
+    the types of their tokens, if they are given."""
+    if types is not None and list(map(np.shape, types)) != list(map(np.shape, texts)):
+        raise ValueError("every token of a batch has a type, or none has")
+    if types is not None and any(type_.dtype != np.int32 for type_ in types):
+        raise ValueError("types of tokens are int32")
     if not texts:
         raise ValueError("a batch has one text or more, not 0")
     for number, text in enumerate(texts):
@@ -56,6 +68,11 @@ def check_texts(texts: Sequence[TokenIds]) -> None:
 def no_id(token: int, rows: int) -> EmbeddingFailed:
     """That a token has no row in the model's table."""
     return EmbeddingFailed(f"The model has no token {token}: its table has {rows}, from 0 on.")
+
+
+def no_type(type_: int, rows: int) -> EmbeddingFailed:
+    """That a type of tokens has no row in the model's table."""
+    return EmbeddingFailed(f"The model has no type {type_} of tokens: its table has {rows}.")
 
 
 def too_long(tokens: int, positions: int) -> EmbeddingFailed:
@@ -99,7 +116,7 @@ class Held:
 
 
 class _Watching:
-    """Operations that note the tables which a batch's ids and positions are looked up in."""
+    """Operations that note the tables which a batch's ids, positions and types are looked up in."""
 
     def __init__(self, ops: Ops, batch: Batch) -> None:
         self.limits = Limits()
@@ -131,3 +148,5 @@ class _Watching:
             limits.ids = rows if limits.ids is None else min(rows, limits.ids)
         elif indices is self._batch.positions:
             limits.positions = rows if limits.positions is None else min(rows, limits.positions)
+        elif indices is self._batch.types:
+            limits.types = rows if limits.types is None else min(rows, limits.types)

@@ -115,4 +115,6 @@ async def create_embeddings(request: Request) -> Response:
     return JsonResponse(pieces, answer.headers)
 
 
-routes = [Endpoint("POST", "/v2/embed", create_embeddings, body=CohereEmbedBody, answer=CohereEmbedAnswer)]
+routes = [
+    Endpoint("POST", "/v2/embed", create_embeddings, body=CohereEmbedBody, answer=CohereEmbedAnswer)
+]

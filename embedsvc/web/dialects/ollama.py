@@ -211,7 +211,9 @@ routes = [
     Endpoint("GET", "/api/version", version, answer=Version),
     Endpoint("GET", "/api/tags", list_tags, answer=Tags),
     Endpoint("POST", "/api/show", show, body=ShowBody, answer=Shown),
-    Endpoint("POST", "/api/embed", create_embeddings, body=OllamaEmbedBody, answer=OllamaEmbedAnswer),
+    Endpoint(
+        "POST", "/api/embed", create_embeddings, body=OllamaEmbedBody, answer=OllamaEmbedAnswer
+    ),
     Endpoint("POST", "/api/embeddings", create_embedding, body=OldBody, answer=OldAnswer),
 ]
 

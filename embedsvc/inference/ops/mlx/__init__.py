@@ -134,11 +134,11 @@ class MlxOps:
 
     def compiled(self, function: Callable[[Ops, Batch], mx.array]) -> Callable[[Batch], mx.array]:
         @mx.compile
-        def fast(grid: mx.array) -> mx.array:
-            return function(self, lay_out(grid, self._dtype))
+        def fast(*grids: mx.array) -> mx.array:
+            return function(self, lay_out(grids, self._dtype))
 
         def run(batch: Batch) -> mx.array:
-            return fast(batch.layout.grid) if self.compile else function(self, batch)
+            return fast(*batch.layout.grids) if self.compile else function(self, batch)
 
         return Held(self, function, run, lambda batch: batch.layout.span)
 
@@ -149,11 +149,20 @@ class MlxOps:
 
     # --- batches -------------------------------------------------------------------------------
 
-    def batch(self, texts: Sequence[TokenIds]) -> Batch:
-        check_texts(texts)
-        ids = np.concatenate(texts)
-        span = Span(int(ids.min()), int(ids.max()), max(map(len, texts)))
-        return lay_out(mx.array(fill_grid(texts)), self._dtype, span)
+    def batch(self, texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> Batch:
+        check_texts(texts, types)
+        ids, longest = np.concatenate(texts), max(map(len, texts))
+        span = Span(int(ids.min()), int(ids.max()), longest)
+        grids = [fill_grid(texts)]
+        if types is not None:
+            joined = np.concatenate(types)
+            span = span._replace(types=(int(joined.min()), int(joined.max())))
+            grids.append(fill_grid(types))
+        return lay_out(tuple(map(mx.array, grids)), self._dtype, span, tuple(map(len, texts)))
+
+    def split(self, rows: NDArray[np.float32], layout: PaddedLayout) -> list[NDArray[np.float32]]:
+        grid = rows.reshape(layout.texts, layout.length, -1)
+        return [text[:size] for text, size in zip(grid, layout.sizes, strict=False)]
 
     def to_numpy(self, value: mx.array) -> NDArray[np.float32]:
         return np.array(value, dtype=np.float32)
@@ -228,6 +237,9 @@ class MlxOps:
 
     def silu(self, x: mx.array) -> mx.array:
         return x * mx.sigmoid(x)
+
+    def tanh(self, x: mx.array) -> mx.array:
+        return mx.tanh(x)
 
     def rope(self, x: mx.array, table: mx.array, positions: mx.array) -> mx.array:
         half = table.shape[1] // 2

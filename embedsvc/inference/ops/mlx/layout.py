@@ -26,11 +26,12 @@ class PaddedLayout:
 
     texts: int
     length: int
-    grid: mx.array  # (B, L), ids; -1 behind each text's end
+    grids: tuple[mx.array, ...]  # (B, L) each: ids, and types if asked for; -1 behind each text
     mask: mx.array  # (B, L), True on tokens
     lengths: mx.array  # (B,)
     added: mx.array  # (B, 1, 1, L), to scores: 0 on tokens, the least there is elsewhere
     span: Span | None = None  # of the texts, known on the host; None within `mx.compile`
+    sizes: tuple[int, ...] = ()  # (B,), on the host: the lengths of the texts that are there
     masks: dict[Attention, mx.array] = field(default_factory=dict[Attention, mx.array])
     """What `attention` made of these, for the layers that follow."""
 
@@ -45,7 +46,7 @@ def grid_shape(texts: int, longest: int) -> tuple[int, int]:
 
 
 def fill_grid(texts: Sequence[TokenIds]) -> NDArray[np.int32]:
-    """The ids of the texts, with -1 behind each text's end; one token in places without a text."""
+    """The ids of the texts, or their types, with -1 behind each; a 0 in places without a text."""
     lengths = np.array([len(text) for text in texts])
     rows, length = grid_shape(len(texts), int(lengths.max()))
     grid = np.full((rows, length), -1, dtype=np.int32)
@@ -54,14 +55,20 @@ def fill_grid(texts: Sequence[TokenIds]) -> NDArray[np.int32]:
     return grid
 
 
-def lay_out(grid: mx.array, dtype: mx.Dtype, span: Span | None = None) -> Batch:
-    """The batch of a filled grid (B, L), for passes in `dtype`."""
-    texts, length = grid.shape
-    mask = grid >= 0
+def lay_out(
+    grids: tuple[mx.array, ...],
+    dtype: mx.Dtype,
+    span: Span | None = None,
+    sizes: tuple[int, ...] = (),
+) -> Batch:
+    """The batch of filled grids (B, L), of ids and perhaps of types, for passes in `dtype`."""
+    texts, length = grids[0].shape
+    mask = grids[0] >= 0
     positions = mx.where(mask, mx.arange(length), 0)  # a model may have none for what is padding
     added = _added(mask, mx.array(0.0), dtype)[:, None, None]
-    layout = PaddedLayout(texts, length, grid, mask, mask.sum(axis=1), added, span)
-    return Batch(mx.maximum(grid, 0).reshape(-1), positions.reshape(-1), layout)
+    layout = PaddedLayout(texts, length, grids, mask, mask.sum(axis=1), added, span, sizes)
+    ids, *types = (mx.maximum(grid, 0).reshape(-1) for grid in grids)
+    return Batch(ids, positions.reshape(-1), layout, *types)
 
 
 def attend(

@@ -22,6 +22,7 @@ from embedsvc.inference.ops.native.tape import (
     IDS,
     LAYOUT,
     POSITIONS,
+    TYPES,
     NotOnTape,
     Tape,
     Traced,
@@ -127,7 +128,7 @@ class NativeOps(NumpyOps):
 
 def _traced(function: Callable[[Any, Batch], Any]) -> Traced:
     tape = Tape()
-    return tape.finish(function(tape, Batch(IDS, POSITIONS, LAYOUT)))
+    return tape.finish(function(tape, Batch(IDS, POSITIONS, LAYOUT, TYPES)))
 
 
 def _aligned(*shape: int) -> Floats:

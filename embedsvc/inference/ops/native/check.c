@@ -67,7 +67,7 @@ static int64_t panels(const Check *check, int64_t columns) {
 }
 
 static int table_fits(const Instruction *in, int64_t width) {
-    return in->weight && between(in->rows, 1, MOST_ROWS) && in->weight_size >= in->rows * width;
+    return between(in->source, IDS, SOURCES - 1) && in->weight && between(in->rows, 1, MOST_ROWS) && in->weight_size >= in->rows * width;
 }
 
 static const char *check_table(const Check *check, const Instruction *in) {
@@ -134,7 +134,7 @@ static const char *check_rope(const Check *check, const Instruction *in) {
     REQUIRE(between(in->size, 1, in->width) && between(in->heads, 1, in->width));
     REQUIRE(in->heads * in->size == in->width);
     REQUIRE(between(in->inputs, 2, in->size) && in->inputs % 2 == 0);
-    REQUIRE(in->by_position && table_fits(in, in->inputs));
+    REQUIRE(in->source == POSITIONS && table_fits(in, in->inputs));
     return NULL;
 }
 
@@ -215,11 +215,11 @@ static const char *check_instruction(Check *check, const Instruction *in) {
     return rule;
 }
 
-static void lower(int64_t *limit, int64_t to) { *limit = to < *limit ? to : *limit; }
+static void lower(int64_t *limit, int64_t to) { *limit = !*limit || to < *limit ? to : *limit; }
 
 static void limit(Limits *limits, const Instruction *in) {
     if (in->operation == EMBEDDING || in->operation == ROPE)
-        lower(in->by_position ? &limits->positions : &limits->ids, in->rows);
+        lower(&limits->rows[in->source], in->rows);
     if (in->operation == ATTENTION && in->bias) lower(&limits->longest, in->reach);
 }
 
@@ -227,7 +227,7 @@ int check_program(Program *program, Refusal *why) {
     const char *rule = check_buffers(program);
     long at = -1;
     Check check = {program, NULL};
-    program->limits = (Limits){MOST_ROWS, MOST_ROWS, MOST_ROWS};
+    program->limits = (Limits){0};
     if (!rule) {
         check.written = allocate(program->count);
         if (!check.written) return refuse(why, NO_MEMORY, 0, program->count, 0);
@@ -254,6 +254,8 @@ int check_program(Program *program, Refusal *why) {
 /* Holds indices against the rows there are; a negative one counts as very large. */
 static int check_indices(
     const int32_t *indices, int64_t count, int64_t rows, enum Reason reason, Refusal *why) {
+    if (!rows) return 1; /* nothing is looked up by them */
+    if (!indices) return refuse(why, BAD_BATCH, 0, 0, rows);
     uint32_t most = 0;
     for (int64_t i = 0; i < count; i++) most = (uint32_t)indices[i] > most ? (uint32_t)indices[i] : most;
     if (most < rows && most < MOST_ROWS) return 1;
@@ -266,16 +268,20 @@ int check_batch(const Program *program, const Batch *batch, Refusal *why) {
     int64_t tokens = batch->tokens, texts = batch->texts;
     if (!between(tokens, 1, MOST_ROWS)) return refuse(why, BAD_BATCH, 0, tokens, MOST_ROWS);
     if (!between(texts, 1, tokens)) return refuse(why, BAD_BATCH, 0, texts, tokens);
-    if (!batch->ids || !batch->positions || !batch->bounds) return refuse(why, BAD_BATCH, 0, 0, 0);
+    if (!batch->bounds) return refuse(why, BAD_BATCH, 0, 0, 0);
     if (batch->bounds[0]) return refuse(why, BAD_BATCH, 0, batch->bounds[0], 0);
     for (int64_t t = 0; t < texts; t++) {
         int64_t begin = batch->bounds[t], end = batch->bounds[t + 1];
         if (!between(end, begin + 1, tokens)) return refuse(why, BAD_BATCH, t, end, tokens);
-        if (end - begin > program->limits.longest)
+        if (program->limits.longest && end - begin > program->limits.longest)
             return refuse(why, BAD_LENGTH, t, end - begin, program->limits.longest);
     }
     if (batch->bounds[texts] != tokens)
         return refuse(why, BAD_BATCH, texts, batch->bounds[texts], tokens);
-    return check_indices(batch->ids, tokens, program->limits.ids, BAD_ID, why) &&
-           check_indices(batch->positions, tokens, program->limits.positions, BAD_POSITION, why);
+    static const enum Reason reasons[SOURCES] = {BAD_ID, BAD_POSITION, BAD_TYPE};
+    for (int source = 0; source < SOURCES; source++)
+        if (!check_indices(
+                batch->sources[source], tokens, program->limits.rows[source], reasons[source], why))
+            return 0;
+    return 1;
 }

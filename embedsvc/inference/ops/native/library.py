@@ -8,9 +8,11 @@ from embedsvc.inference.ops.native.tape import BUFFER, INSTRUCTION
 
 LIBRARY = Path(__file__).with_name("kernels.so")
 KERNELS = 3
-ABI = 2
+ABI = 3
 """Of tape.h; it counts up with whatever both sides have to agree on."""
-FINE, NO_MEMORY, BAD_TAPE, BAD_ID, BAD_POSITION, BAD_LENGTH, BAD_BATCH, BAD_RESULT = range(8)
+FINE, NO_MEMORY, BAD_TAPE, BAD_ID, BAD_POSITION, BAD_TYPE, BAD_LENGTH, BAD_BATCH, BAD_RESULT = (
+    range(9)
+)
 
 
 class Refusal(ctypes.Structure):
@@ -60,7 +62,7 @@ def load() -> ctypes.CDLL:
         "free": (None, [pointer]),
         "run": (
             ctypes.c_int,
-            [pointer, pointer, pointer, number, pointer, number, pointer, number, why],
+            [pointer, *[pointer] * 3, number, pointer, number, pointer, number, why],
         ),
     }
     try:

@@ -47,7 +47,7 @@ static void run_rows(Run *run, const Instruction *instruction, long first, long 
     work.z = operand(run, instruction->z, first, &work.z_stride);
     work.out = operand(run, instruction->out, first, &work.out_stride);
     if (instruction->operation == EMBEDDING || instruction->operation == ROPE)
-        work.indices = (instruction->by_position ? run->batch->positions : run->batch->ids) + first;
+        work.indices = run->batch->sources[instruction->source] + first;
     run->program->kernels->run[instruction->operation](&work);
 }
 
@@ -156,9 +156,9 @@ API Program *embedsvc_program(
 /* Runs a program on a batch; `out` has room for so many floats, and has the result's rows afterwards.
    Returns `FINE`, or the reason that is in `why` as well. */
 API int embedsvc_run(
-    const Program *program, const int32_t *ids, const int32_t *positions, int64_t tokens,
-    const int64_t *bounds, int64_t texts, float *out, int64_t room, Refusal *why) {
-    Batch batch = {ids, positions, tokens, bounds, texts};
+    const Program *program, const int32_t *ids, const int32_t *positions, const int32_t *types,
+    int64_t tokens, const int64_t *bounds, int64_t texts, float *out, int64_t room, Refusal *why) {
+    Batch batch = {{ids, positions, types}, tokens, bounds, texts};
     *why = (Refusal){0};
     if (!check_batch(program, &batch, why)) return why->reason;
     const Buffer *result = &program->buffers[program->result];

@@ -40,8 +40,9 @@ class Program:
         width = self._traced.width
         out = np.empty((texts if self._traced.per_text else tokens, width), dtype=np.float32)
         why = Refusal()
+        types = None if batch.types is None else batch.types.ctypes.data
         reason = self._functions.embedsvc_run(
-            *(self._pointer, batch.ids.ctypes.data, batch.positions.ctypes.data, tokens),
+            *(self._pointer, batch.ids.ctypes.data, batch.positions.ctypes.data, types, tokens),
             *(bounds.ctypes.data, texts, out.ctypes.data, out.size, why),
         )
         if reason != library.FINE:
@@ -66,6 +67,8 @@ def _refuse_batch(batch: Batch, why: Refusal) -> NoReturn:
             raise MemoryError(f"no memory for a pass of {len(batch.ids)} tokens")
         case library.BAD_ID:
             raise held.no_id(why.value, why.limit)
+        case library.BAD_TYPE:
+            raise held.no_type(why.value, why.limit)
         case library.BAD_POSITION | library.BAD_LENGTH:
             raise held.too_long(int(np.diff(batch.layout.bounds).max()), why.limit)
         case _:

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* Changed with whatever Python and C have to agree on: `ABI` of library.py is the same. */
-#define ABI 2
+#define ABI 3
 
 #define API __attribute__((visibility("default")))
 #define COUNT(array) ((int64_t)(sizeof(array) / sizeof *(array)))
@@ -34,7 +34,10 @@ enum Operation {
     OPERATIONS,
 };
 
-enum Activation { NONE, GELU, GELU_TANH, SILU, RELU, ACTIVATIONS };
+enum Activation { NONE, GELU, GELU_TANH, SILU, TANH, ACTIVATIONS };
+
+/* What rows of a table are taken at: one number for each token of a batch. */
+enum Source { IDS, POSITIONS, TYPES, SOURCES };
 
 /* Rows of a buffer, from one column on. */
 typedef struct {
@@ -48,7 +51,7 @@ typedef struct {
     Operand x, y, z, out;
     int64_t width;      /* columns of out */
     int64_t inputs;     /* LINEAR: columns of x; ROPE: columns of a head that turn */
-    int64_t by_position; /* EMBEDDING: rows are taken at the positions, not at the ids */
+    int64_t source;     /* EMBEDDING, ROPE: see enum Source */
     int64_t rows;        /* EMBEDDING, ROPE: rows of the table */
     int64_t activation;
     const float *weight; /* LINEAR: in panels; EMBEDDING: the table; norms: (width,); EXPERTS: up, in
@@ -99,7 +102,7 @@ extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;
 
 /* What a batch has to keep to, so that no index of it lies beside a table. */
 typedef struct {
-    int64_t ids, positions; /* rows of the smallest table that is looked up by each */
+    int64_t rows[SOURCES]; /* of the smallest table that is looked up by each; 0: none is */
     int64_t longest;        /* tokens of a text */
 } Limits;
 
@@ -114,7 +117,7 @@ typedef struct {
 } Program;
 
 /* Why something was refused, and where: an instruction, a token, a text. */
-enum Reason { FINE, NO_MEMORY, BAD_TAPE, BAD_ID, BAD_POSITION, BAD_LENGTH, BAD_BATCH, BAD_RESULT };
+enum Reason { FINE, NO_MEMORY, BAD_TAPE, BAD_ID, BAD_POSITION, BAD_TYPE, BAD_LENGTH, BAD_BATCH, BAD_RESULT };
 
 typedef struct {
     int64_t reason, at, value, limit;
@@ -122,7 +125,7 @@ typedef struct {
 } Refusal;
 
 typedef struct {
-    const int32_t *ids, *positions; /* (tokens,) each */
+    const int32_t *sources[SOURCES]; /* (tokens,) each; of types NULL where no table needs them */
     int64_t tokens;
     const int64_t *bounds; /* (texts + 1,): where each text's rows begin */
     int64_t texts;

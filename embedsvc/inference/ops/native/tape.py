@@ -18,7 +18,7 @@ OPERATIONS: tuple[str, ...] = (
     *("rope", "experts", "attention", "pool_mean", "pool_mean_sqrt"),
     *("pool_weighted_mean", "pool_max", "pool_first", "pool_last"),
 )
-ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu", "relu")
+ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu", "tanh")
 TOKENS, CHUNK, TEXTS = range(3)
 FURTHEST = 1 << 31
 """Beyond any window: no text has so many tokens."""
@@ -34,7 +34,7 @@ INSTRUCTION = np.dtype(
         ("out", _OPERAND),
         ("width", "i8"),
         ("inputs", "i8"),
-        ("by_position", "i8"),
+        ("source", "i8"),
         ("rows", "i8"),
         ("activation", "i8"),
         ("weight", "u8"),
@@ -78,8 +78,9 @@ class Value:
         return Value(self.buffer, self.column + start, stop - start)
 
 
-IDS, POSITIONS, LAYOUT = object(), object(), object()
-"""What stands for a batch's ids, positions and layout while a pass is traced."""
+IDS, POSITIONS, TYPES, LAYOUT = object(), object(), object(), object()
+"""What stands for a batch's ids, positions, types and layout while a pass is traced."""
+SOURCES = (IDS, POSITIONS, TYPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +127,9 @@ class Tape:
 
     def embedding(self, table: NDArray[np.float32], indices: object) -> Value:
         out = self._buffer(table.shape[1])
-        if indices is not IDS and indices is not POSITIONS:
+        if indices not in SOURCES:
             raise NotOnTape
-        by_position = indices is POSITIONS
-        self._step("embedding", out, table, by_position=by_position, rows=len(table))
+        self._step("embedding", out, table, source=SOURCES.index(indices), rows=len(table))
         return out
 
     def looked_up(self, rows: int, indices: object) -> None:
@@ -179,6 +179,9 @@ class Tape:
     def silu(self, x: Value) -> Value:
         return self._activation("silu", x)
 
+    def tanh(self, x: Value) -> Value:
+        return self._activation("tanh", x)
+
     def rope(self, x: Value, table: NDArray[np.float32], positions: object) -> Value:
         if positions is not POSITIONS:
             raise NotOnTape
@@ -190,7 +193,7 @@ class Tape:
             inputs=size,
             size=size,
             heads=x.width // size,
-            by_position=True,
+            source=SOURCES.index(POSITIONS),
             rows=len(table),
         )
         return x

@@ -114,8 +114,9 @@ class NumpyOps:
 
     # --- batches -------------------------------------------------------------------------------
 
-    def batch(self, texts: Sequence[TokenIds]) -> Batch:
-        check_texts(texts)
+    def batch(self, texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> Batch:
+        check_texts(texts, types)
+        joined = None if types is None else np.concatenate(types)
         lengths = [len(text) for text in texts]
         if len(texts) == 1:  # most often, when nothing else is going on: without delay
             (ids,), (length,) = texts, lengths
@@ -123,7 +124,7 @@ class NumpyOps:
             positions = np.arange(length, dtype=np.int32)
             if not ids.flags.carray:  # contiguous and aligned, as the kernels read it
                 ids = ids.copy()
-            return Batch(ids, positions, layout)
+            return Batch(ids, positions, layout, joined)
         bounds = np.concatenate([[0], np.cumsum(lengths)])
         runs: list[tuple[int, int, int]] = []
         row = 0
@@ -132,7 +133,11 @@ class NumpyOps:
             runs.append((row, count, length))
             row += count * length
         positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
-        return Batch(np.concatenate(texts), positions, PackedLayout(bounds, tuple(runs)))
+        layout = PackedLayout(bounds, tuple(runs))
+        return Batch(np.concatenate(texts), positions, layout, joined)
+
+    def split(self, rows: Floats, layout: PackedLayout) -> list[Floats]:
+        return np.split(rows, layout.bounds[1:-1])
 
     def to_numpy(self, value: Floats) -> Floats:
         return value
@@ -223,6 +228,9 @@ class NumpyOps:
             part /= divisor
         return x
 
+    def tanh(self, x: Floats) -> Floats:
+        return np.tanh(x, out=x)
+
     def rope(self, x: Floats, table: Floats, positions: NDArray[np.integer[Any]]) -> Floats:
         half = table.shape[1] // 2
         turns = table.take(positions, axis=0)[:, None]  # (N, 1, size)
@@ -279,7 +287,8 @@ class NumpyOps:
 
 def _span(batch: Batch) -> Span:
     longest = max(length for _, _, length in batch.layout.runs)
-    return Span(int(batch.ids.min()), int(batch.ids.max()), longest)
+    types = (0, 0) if batch.types is None else (int(batch.types.min()), int(batch.types.max()))
+    return Span(int(batch.ids.min()), int(batch.ids.max()), longest, types)
 
 
 def _one_thread_a_product() -> str:

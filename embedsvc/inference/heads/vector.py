@@ -1,18 +1,26 @@
-"""From hidden states to vectors: pooling on the device, what follows it in NumPy."""
+"""The head of an embedding model: one vector for each text.
+
+Hidden states are pooled on the device; the modules that sentence-transformers has after pooling,
+and the normalisation, follow on the host in float32.
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Pooling
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.modules import Activation, Dense, LayerNorm, Step, Truncate
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import EmbeddingFailed
-from embedsvc.inference.ops.base import Array, Ops
+from embedsvc.inference.ops.base import Array, Batch, Ops
+from embedsvc.texts.item import Item
 
+PER: Literal["text"] = "text"
 Floats = NDArray[np.float32]
 
 POOL: dict[Pooling, Callable[[Ops, Array, Any], Array]] = {
@@ -26,29 +34,60 @@ POOL: dict[Pooling, Callable[[Ops, Array, Any], Array]] = {
 """Hidden states (N, D) and a layout to one row per text (B, D)."""
 
 
-def pool(ops: Ops, poolings: Sequence[Pooling], hidden: Array, layout: Any) -> Array:
-    """One row per text: the poolings of its rows (N, D) side by side (B, D * poolings)."""
-    parts = [POOL[pooling](ops, hidden, layout) for pooling in poolings]
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What follows the hidden states."""
+
+    poolings: tuple[Pooling, ...]
+    """Set side by side if there are several."""
+    steps: tuple[Callable[[Floats], Floats], ...]
+    """The modules after the pooling, as functions of vectors (B, D)."""
+    normalize: bool
+
+
+def prepare(ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Weights:
+    """Its modules, whose weights are in folders of their own."""
+    steps = tuple(_load(checkpoint.card.id, step) for step in checkpoint.steps)
+    return Weights(checkpoint.pooling, steps, checkpoint.normalize)
+
+
+def forward(ops: Ops, weights: Weights, hidden: Array, batch: Batch) -> Array:
+    """One row for each text: the poolings of its rows (N, D) side by side (B, D * poolings)."""
+    parts = [POOL[pooling](ops, hidden, batch.layout) for pooling in weights.poolings]
     return parts[0] if len(parts) == 1 else ops.side_by_side(parts)
 
 
-def load_steps(model: str, steps: Sequence[Step]) -> list[Callable[[Floats], Floats]]:
-    """The modules after pooling as functions of vectors (B, D), their weights read.
-
-    Raises `CheckpointError` that names the tensor that is missing or wrong.
-    """
-    return [_load(model, step) for step in steps]
+def pack(weights: Weights, rows: Sequence[Floats], items: Sequence[Item]) -> list[bytes]:
+    """The vector of each item (D,), float32. Raises `EmbeddingFailed`."""
+    vectors = after_pooling(weights, np.asarray(rows)).astype("<f4", copy=False)
+    return [vector.tobytes() for vector in vectors]
 
 
-def finish(pooled: Floats, *, normalize: bool) -> Floats:
-    """Vectors (B, D) that are finite and not zero, of unit length if `normalize`.
+def unpack(results: Sequence[bytes], items: Sequence[Item]) -> Floats:
+    """Vectors (n, D); the array is the caller's own."""
+    rows = bytearray().join(results)  # many times faster than np.stack
+    return np.frombuffer(rows, "<f4").reshape(len(results), -1)
+
+
+def after_pooling(weights: Weights, pooled: Floats) -> Floats:
+    """Pooled rows (n, D) after the modules that follow: finite, not zero, of length 1 if asked.
 
     Raises `EmbeddingFailed` if a row cannot be that.
     """
-    length = np.linalg.norm(pooled, axis=1, keepdims=True)
+    for step in weights.steps:
+        pooled = step(pooled)
+    return finite(pooled, normalize=weights.normalize)
+
+
+def finite(vectors: Floats, *, normalize: bool) -> Floats:
+    """The vectors, of unit length if `normalize`.
+
+    Raises `EmbeddingFailed` if one is not finite, or is zero.
+    """
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(length).all() or not length.all():
         raise EmbeddingFailed("The model gave no finite, non-zero vector for this input.")
-    return pooled / length if normalize else pooled
+    return vectors / length if normalize else vectors
 
 
 def _load(model: str, step: Step) -> Callable[[Floats], Floats]:
@@ -58,7 +97,7 @@ def _load(model: str, step: Step) -> Callable[[Floats], Floats]:
         return _layer_norm(model, step)
     if isinstance(step, Truncate):
         return lambda vectors: vectors[:, : step.size]
-    return lambda vectors: finish(vectors, normalize=True)
+    return lambda vectors: finite(vectors, normalize=True)
 
 
 def _dense(model: str, dense: Dense) -> Callable[[Floats], Floats]:

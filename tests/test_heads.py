@@ -1,0 +1,166 @@
+"""What a checkpoint gives: which heads it has, and what they make of items."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from embedsvc.catalog.cards import Card, Cards
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.errors import BadRequest, CheckpointError, EmbeddingFailed
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.heads import HEADS, heads_of
+from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.serving.registry import open_registry
+from embedsvc.settings import Settings
+from embedsvc.texts.item import Item
+from embedsvc.texts.tokenizer import open_tokenizer
+from tests.support.checkpoints import write_json
+from tests.support.tiny import CASES, CLASSIFIERS, Classifier
+
+RECORDED = Path(__file__).parent / "reference" / "architectures"
+NAME = "bert-scores"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return CLASSIFIERS[NAME].write(tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture
+def case() -> Classifier:
+    return CLASSIFIERS[NAME]
+
+
+@pytest.fixture
+def classifier(folder: Path) -> Checkpoint:
+    return open_checkpoint(Card(id=NAME, path=folder))
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def test_scores_of_texts_and_of_pairs_equal_transformers(
+    ops: Ops, case: Classifier, classifier: Checkpoint
+) -> None:
+    with np.load(RECORDED / f"{NAME}.npz", allow_pickle=False) as arrays:
+        expected = arrays["scores"]
+    encoder, items = load_encoder(ops, classifier), case.items()
+    together = HEADS["scores"].unpack(encoder.run(items, "scores"), items)
+    alone = np.concatenate(
+        [HEADS["scores"].unpack(encoder.run([item], "scores"), [item]) for item in items]
+    )
+    assert np.abs(together - expected).max() <= 1e-5
+    assert np.abs(alone - expected).max() <= 1e-5
+    texts, pairs = np.split(expected, 2)
+    assert np.abs(texts - pairs)[2:].max() > 1e-2, "types of tokens make no difference"
+
+
+def test_a_pair_has_the_types_that_the_model_was_trained_with(classifier: Checkpoint) -> None:
+    tokenizer = open_tokenizer(classifier, None)
+    (pair,) = tokenizer.encode_pairs([("a cat", "a dog sat")])
+    first, second = tokenizer.encode(["a cat", "a dog sat"])  # [CLS] ... [SEP] each
+    assert pair.ids.tolist() == [*first, *second[1:]]
+    assert pair.types is not None
+    assert pair.types.tolist() == [0] * len(first) + [1] * (len(second) - 1)
+
+
+def test_a_pair_is_scored_by_an_engine_and_found_in_its_cache(folder: Path) -> None:
+    card = Card(id=NAME, path=folder)
+    cards = Cards(folder / "models.toml", {NAME: card}, {NAME: card})
+
+    async def scenario() -> None:
+        async with (
+            open_registry(cards, Settings(backend="numpy")) as registry,
+            registry.use(NAME) as engine,
+        ):
+            pairs = engine.tokenizer.encode_pairs([("a b", "c d"), ("a b", "a b")])
+            first = await engine.run("scores", pairs)
+            assert first.shape == (2, 3)
+            assert (await engine.run("scores", pairs)).tolist() == first.tolist()
+            assert {n: v for n, _, v in engine.counts()}["cache_hits_total"] == 2
+            await engine.check()
+            await engine.check()
+
+    asyncio.run(scenario())
+
+
+def test_a_score_that_is_not_finite_is_an_error(folder: Path, tmp_path: Path) -> None:
+    case = CLASSIFIERS[NAME]
+    case.write(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["classifier.bias"][1] = np.nan
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="no finite score"):
+        load_encoder(NumpyOps(), open_checkpoint(Card(id=NAME, path=tmp_path)))
+
+
+@pytest.mark.parametrize("name", sorted(CLASSIFIERS[NAME].shapes))
+def test_every_tensor_of_a_classifier_is_asked_for(name: str, tmp_path: Path) -> None:
+    CLASSIFIERS[NAME].write(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors[name]
+    save_file(tensors, tmp_path / "model.safetensors")
+    plain = name.removeprefix("bert.")
+    with pytest.raises(CheckpointError, match=f"tensor `{plain}` is missing"):
+        load_encoder(NumpyOps(), open_checkpoint(Card(id=NAME, path=tmp_path)))
+
+
+def test_a_type_without_a_row_is_refused(ops: Ops, classifier: Checkpoint) -> None:
+    encoder = load_encoder(ops, classifier)
+    for type_ in (2, -1, 2**31 - 1):
+        types = np.array([0, type_, 0], np.int32)
+        with pytest.raises(EmbeddingFailed, match=f"no type {type_} of tokens"):
+            encoder.run([Item(np.array([4, 5, 6], np.int32), types)], "scores")
+
+
+def test_every_token_has_a_type_or_none_has(ops: Ops) -> None:
+    ids = np.array([4, 5], np.int32)
+    for types in ([ids[:1]], [], [ids.astype(np.int64)]):
+        with pytest.raises(ValueError, match="type"):
+            ops.batch([ids], types)
+
+
+# --- which heads a checkpoint has ----------------------------------------------------------------
+
+
+def test_a_model_that_lacks_a_head_says_what_it_gives(folder: Path) -> None:
+    embedder = CASES["bert"].write(folder.parent / "embedder")
+    both = {"scorer": Card(id="scorer", path=folder), "vectors": Card(id="vectors", path=embedder)}
+    cards = Cards(folder / "models.toml", both, both)
+
+    async def scenario() -> None:
+        async with open_registry(cards, Settings(backend="numpy")) as registry:
+            async with registry.use("scorer") as engine:
+                with pytest.raises(BadRequest, match="`scorer` gives scores, not vectors"):
+                    await engine.embed(["a cat"])
+            async with registry.use("vectors") as engine:
+                with pytest.raises(BadRequest, match="`vectors` gives vectors, not scores"):
+                    await engine.run("scores", [Item(np.array([4], np.int32))])
+
+    asyncio.run(scenario())
+
+
+def test_late_chunking_comes_with_mean_pooling(folder: Path) -> None:
+    embedder = CASES["bert"].write(folder.parent / "pooled")
+    for pooling, heads in (("mean", ("vector", "spans")), ("cls", ("vector",))):
+        checkpoint = open_checkpoint(Card(id="x", path=embedder, pooling=pooling))
+        assert heads_of(checkpoint) == heads
+
+
+def test_a_classifier_of_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
+    case = CLASSIFIERS[NAME]
+    case.write(tmp_path)
+    other = case.config | {"architectures": ["DebertaV2ForSequenceClassification"]}
+    write_json(tmp_path / "config.json", other)
+    with pytest.raises(CheckpointError, match="`DebertaV2ForSequenceClassification` is not supp"):
+        load_encoder(NumpyOps(), open_checkpoint(Card(id=NAME, path=tmp_path)))
+
+
+def test_a_classifier_that_its_card_pools_gives_vectors(folder: Path) -> None:
+    checkpoint = open_checkpoint(Card(id=NAME, path=folder, pooling="cls"))
+    with pytest.raises(CheckpointError, match=r"`classifier\.bias` is not known"):
+        load_encoder(NumpyOps(), checkpoint)  # its tensors are not all an embedder's
