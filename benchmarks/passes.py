@@ -51,7 +51,8 @@ def embedsvc(folder: str, dtype: str, switches: dict[str, bool]) -> Engine:
     from embedsvc.checkpoints.checkpoint import open_checkpoint
     from embedsvc.inference.encoder import load_encoder
     from embedsvc.inference.ops.mlx import MlxOps
-    from embedsvc.serving.batcher import Entry, Line
+    from embedsvc.serving.queue import Job, Line
+    from embedsvc.texts.item import Item
 
     ops: Any = MlxOps(dtype)  # type: ignore[arg-type]
     encoder = load_encoder(
@@ -63,20 +64,27 @@ def embedsvc(folder: str, dtype: str, switches: dict[str, bool]) -> Engine:
 
     def batches(texts: list[Ids]) -> list[list[Ids]]:
         line = Line(encoder.cost, ops.grid)
-        for due, ids in enumerate(texts):
-            line.add(Entry(ids, float(due), None, due))  # type: ignore[arg-type]
+        count = len(texts)
+        job = Job("vector", [b""] * count, count, None, 0.0, None)  # type: ignore[arg-type]
+        line.add(job, list(map(Item, texts)), 0.0)
         cut: list[list[Ids]] = []
-        while line.entries:
+        while len(line):
             taken = line.next_batch(encoder.cost.batch, ops.max_batch_tokens)
-            cut.append([entry.ids for entry in taken])
+            cut.append([entry.item.ids for entry in taken])
         return cut
+
+    def begin(texts: list[Ids]) -> Any:
+        return encoder.begin(list(map(Item, texts)), "vector")
+
+    def finish(begun: Any) -> Vectors:
+        return np.array([np.frombuffer(result, "<f4") for result in encoder.finish(begun)])
 
     def product(size: int) -> float:
         x, y = (mx.random.normal((size, size)).astype(getattr(mx, dtype)) for _ in range(2))
         mx.eval(x, y)
         return best(lambda: mx.eval(x @ y))
 
-    return Engine(f"{ops.device} {chosen}", encoder.begin, encoder.finish, batches, product)
+    return Engine(f"{ops.device} {chosen}", begin, finish, batches, product)
 
 
 def transformers(folder: str, dtype: str, _: dict[str, bool]) -> Engine:

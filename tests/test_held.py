@@ -15,7 +15,7 @@ from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.models import fallback
 from embedsvc.inference.ops.base import Attention, Batch, Ops, rope_table
 from embedsvc.inference.ops.mlx import MlxOps
-from embedsvc.texts.item import SpannedText
+from embedsvc.texts.item import Item
 from tests.support.checkpoints import write_bert
 
 RANDOM = np.random.default_rng(5)
@@ -190,6 +190,6 @@ def test_spans_that_are_no_part_of_their_text_are_refused(
 ) -> None:
     encoder = load_encoder(ops, tiny)
     with pytest.raises(EmbeddingFailed, match="no part of the 3 tokens"):
-        encoder.encode_spans([SpannedText(ids(1, 2, 3), spans)])
-    (whole,) = encoder.encode_spans([SpannedText(ids(1, 2, 3), ((0, 3),))])
-    assert np.abs(whole - encoder.encode([ids(1, 2, 3)])).max() <= 1e-6
+        encoder.run([Item(ids(1, 2, 3), spans=spans)], "spans")
+    (whole,) = encoder.run([Item(ids(1, 2, 3), spans=((0, 3),))], "spans")
+    assert np.abs(np.frombuffer(whole, "<f4") - encoder.encode([ids(1, 2, 3)])).max() <= 1e-6

@@ -97,7 +97,7 @@ HOSTILE: dict[str, list[tuple[str, Any]]] = {
     "activation": [("activation", 99), ("out.buffer", -1)],
     "rope": [
         *(("inputs", 3), ("inputs", 0), ("inputs", 6), ("heads", 3), ("heads", 2**61)),
-        *(("rows", ROWS + 1), ("size", 0), ("by_position", 0)),
+        *(("rows", ROWS + 1), ("size", 0), ("source", 0), ("source", 2), ("source", 3)),
     ],
     "experts": [
         *(("chosen", 0), ("chosen", EXPERTS + 1), ("experts", EXPERTS + 1), ("experts", 0)),
@@ -234,7 +234,13 @@ def test_a_result_without_room_is_refused(ops: NativeOps, traced: Traced) -> Non
     out = np.zeros(5, np.float32)
     for pointer, room in ((out.ctypes.data, 4), (out.ctypes.data, -1), (None, 5)):
         reason = ops._library.embedsvc_run(
-            *(program_pointer(ops, traced), given.ids.ctypes.data, given.positions.ctypes.data, 5),
+            *(
+                program_pointer(ops, traced),
+                given.ids.ctypes.data,
+                given.positions.ctypes.data,
+                None,
+                5,
+            ),
             *(given.layout.bounds.ctypes.data, 1, pointer, room, why),
         )
         assert (reason, why.limit) == (library.BAD_RESULT, 5)

@@ -23,8 +23,9 @@ void embedsvc_release(void);
 Program *embedsvc_program(int kernels, const Instruction *tape, int64_t instructions, const Buffer *buffers,
                           int64_t count, int64_t result, Refusal *why);
 void embedsvc_free(Program *program);
-int embedsvc_run(const Program *program, const int32_t *ids, const int32_t *positions, int64_t tokens,
-                 const int64_t *bounds, int64_t texts, float *out, int64_t room, Refusal *why);
+int embedsvc_run(const Program *program, const int32_t *ids, const int32_t *positions,
+                 const int32_t *types, int64_t tokens, const int64_t *bounds, int64_t texts,
+                 float *out, int64_t room, Refusal *why);
 
 static float table[ROWS * WIDTH], weight[96 * WIDTH];
 static int32_t ids[TOKENS_], positions[TOKENS_];
@@ -62,7 +63,8 @@ static Program *made(int kernels) {
 
 static void run(Program *program, float *out) {
     Refusal why;
-    int reason = embedsvc_run(program, ids, positions, TOKENS_, bounds, TEXTS_, out, TEXTS_ * WIDTH, &why);
+    int reason = embedsvc_run(program, ids, positions, NULL, TOKENS_, bounds, TEXTS_, out,
+                              TEXTS_ * WIDTH, &why);
     check(reason == FINE, "refused");
 }
 

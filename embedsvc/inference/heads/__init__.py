@@ -21,8 +21,10 @@ from embedsvc.texts.item import Item
 class Head(Protocol):
     """What a file in this folder offers."""
 
-    PER: Literal["text", "token"]
-    """What a row of `forward` stands for."""
+    @property
+    def PER(self) -> Literal["text", "token"]:  # noqa: N802 - a constant of the module
+        """What a row of `forward` stands for."""
+        ...
 
     def prepare(self, ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Any:
         """Its weights, on the device or on the host; it takes its tensors from the backbone's.

@@ -27,8 +27,11 @@ from embedsvc.inference.ops.base import Array, Batch, Inputs, Ops
 class Architecture(Protocol):
     """What a file in this folder offers."""
 
-    UNUSED: tuple[str, ...]
-    """How the names of tensors begin that checkpoints carry and the hidden states do not need."""
+    @property
+    def UNUSED(self) -> tuple[str, ...]:  # noqa: N802 - a constant of the module
+        """How names of tensors begin that checkpoints carry and the hidden states do not need."""
+        ...
+
     Config: type[Any]
     """What the pass reads of config.json: a msgspec struct.
 
