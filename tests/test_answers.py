@@ -13,8 +13,7 @@ from starlette.testclient import TestClient
 
 from embedsvc.bounds import CHUNK_TOKENS, CHUNKS, VECTOR_BYTES
 from embedsvc.errors import BadRequest
-from embedsvc.serving.cache import _key
-from embedsvc.texts.item import SpannedText
+from embedsvc.texts.item import Item
 from embedsvc.texts.late_chunking import Tally
 from embedsvc.texts.requests import DTYPES
 from embedsvc.web import answers
@@ -182,15 +181,15 @@ def test_chunks_of_a_request_are_bounded(client: TestClient) -> None:
 def test_what_chunks_overlap_in_is_bounded() -> None:
     ids = np.zeros(8000, np.int32)
     tally = Tally(CHUNKS)
-    whole = SpannedText(ids, ((0, 8000),) * (CHUNK_TOKENS // 8000))
+    whole = Item(ids, spans=((0, 8000),) * (CHUNK_TOKENS // 8000))
     tally.add(whole)
     with pytest.raises(BadRequest, match=f"chunks of one request have {CHUNK_TOKENS} tokens"):
-        tally.add(SpannedText(ids, ((0, 1),)))
+        tally.add(Item(ids, spans=((0, 1),)))
 
 
 def test_the_cache_s_key_of_many_spans_is_linear_in_them() -> None:
     """A hundred thousand take a moment; were it quadratic, this test would not end in time."""
     ids = np.arange(9, dtype=np.int32)
     spans = tuple((i, i + 1) for i in range(1_000_000))
-    keys = {_key(SpannedText(ids, some)) for some in (spans, spans[:-1], spans[:1])}
+    keys = {Item(ids, spans=some).key("spans") for some in (spans, spans[:-1], spans[:1])}
     assert len(keys) == 3

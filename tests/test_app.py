@@ -10,10 +10,11 @@ from starlette.testclient import TestClient
 
 from embedsvc.catalog.cards import Dtype
 from embedsvc.errors import CardsError, CheckpointError
-from embedsvc.inference.encoder import Encoder
+from embedsvc.inference.heads import vector
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.registry import Registry
 from embedsvc.settings import Settings
+from embedsvc.texts.item import Item
 from embedsvc.web.app import create_app
 from tests.support.checkpoints import write_bert
 
@@ -152,18 +153,15 @@ def test_a_model_that_gives_nan_is_a_500_for_its_text_alone(
     bad = registry.cards.by_id["org/tiny"]
     assert bad.preload
     client.headers["cache-control"] = "no-cache"
-    whole = Encoder.encode
+    whole = vector.pack
 
-    def encode(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
-        from embedsvc.inference import pooling
-
-        vectors = whole(self, texts)
-        for row, text in zip(vectors, texts, strict=True):
-            if len(text) == 5:  # "a b c"
+    def pack(weights: vector.Weights, rows: np.ndarray, items: list[Item]) -> list[bytes]:
+        for row, item in zip(rows, items, strict=True):
+            if len(item) == 5:  # "a b c"
                 row[0] = np.nan
-        return pooling.finish(vectors, normalize=True)
+        return whole(weights, rows, items)
 
-    monkeypatch.setattr(Encoder, "encode", encode)
+    monkeypatch.setattr(vector, "pack", pack)
     answer = embed(client, input=["hello", "a b c"])
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"

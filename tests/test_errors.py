@@ -340,7 +340,7 @@ def test_a_model_that_fails_is_a_500(client: TestClient, monkeypatch: pytest.Mon
     def fails(*_: object) -> None:
         raise EmbeddingFailed("The model gave no finite, non-zero vector for this input.")
 
-    monkeypatch.setattr(Encoder, "encode", fails)
+    monkeypatch.setattr(Encoder, "run", fails)
     for path in ("/v1/embeddings", "/api/embed", "/embed"):
         body = {"model": "org/tiny", "input": "hello", "inputs": "hello"}
         shaped(client.post(path, json=body), 500, "no finite, non-zero vector")

@@ -58,15 +58,15 @@ def note_batches(instance: Instance, begun: list[str], busy: asyncio.Event) -> N
     """Have its batches listed as they begin; `busy` is set by the third."""
     assert instance.engine is not None
     batcher = instance.engine._batcher
-    encode = batcher._encode
+    compute = batcher._run
 
-    async def noted(texts):
+    async def noted(items, head):
         begun.append(instance.card.id)
         if len(begun) == 3:
             busy.set()
-        return await encode(texts)
+        return await compute(items, head)
 
-    batcher._encode = noted
+    batcher._run = noted
 
 
 class Counted(Device):

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from embedsvc.inference.encoder import Encoder
 from embedsvc.serving.disk_cache import COMPLAINT_SECONDS, Table
+from embedsvc.texts.item import Item
 from tests.conftest import serve
 
 TEXTS = ["hello", "a b c", "d e f a", "world a b c d e"]
@@ -41,16 +42,16 @@ class Flaky:
     """An encoder of which every so many passes fail, in turn by raising and by giving NaN."""
 
     def __init__(self, every: int) -> None:
-        self.every, self.passes, self.whole = every, 0, Encoder.encode
+        self.every, self.passes, self.whole = every, 0, Encoder.run
 
-    def __call__(self, encoder: Encoder, texts: list[np.ndarray]) -> np.ndarray:
+    def __call__(self, encoder: Encoder, items: list[Item], head: str) -> list[bytes]:
         self.passes += 1
         if self.passes % (2 * self.every) == 0:
             raise MemoryError("out of memory on the device")
         if self.passes % self.every == 0:
-            nothing = np.full((len(texts), 16), np.nan, np.float32)
-            return encoder.finish(encoder.begin(texts)._replace(pooled=nothing))
-        return self.whole(encoder, texts)
+            nothing = np.full((len(items), 16), np.nan, np.float32)
+            return encoder.finish(encoder.begin(items, head)._replace(rows=nothing))
+        return self.whole(encoder, items, head)
 
 
 def test_passes_that_fail_now_and_then_cost_nobody_a_wrong_vector(
@@ -60,11 +61,11 @@ def test_passes_that_fail_now_and_then_cost_nobody_a_wrong_vector(
     assert status == 200
     flaky = Flaky(every=3)
 
-    def encode(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
-        return flaky(self, texts)
+    def run(self: Encoder, items: list[Item], head: str) -> list[bytes]:
+        return flaky(self, items, head)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Encoder, "encode", encode)
+        patched.setattr(Encoder, "run", run)
         statuses: list[int] = []
         for _ in range(30):
             status, found = embed(client, TEXTS)

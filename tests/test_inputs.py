@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from embedsvc.catalog.cards import Truncate
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.encoder import Encoder, load_encoder
+from embedsvc.inference.heads import HEADS
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.cl100k import _table
 from embedsvc.texts.inputs import Input, Reading, Tokenized, tokenize, tokenize_chunks
-from embedsvc.texts.item import SpannedText
-from embedsvc.texts.late_chunking import pool
+from embedsvc.texts.item import Item, TokenIds
 from embedsvc.texts.requests import Chunking
 from embedsvc.texts.steps import finish
 from embedsvc.texts.tokenizer import Tokenizer
@@ -41,8 +42,12 @@ def read(
     return finish(tokenize(tokenizer, inputs, Reading(rule=Rule(truncate), **reading)))
 
 
+def ids_of(found: Tokenized) -> list[TokenIds]:
+    return [item.ids for item in found.items]
+
+
 def ids(tokenizer: Tokenizer, value: Input, **reading: object) -> list[list[int]]:
-    return [text.tolist() for text in read(tokenizer, [value], **reading).texts]
+    return [text.tolist() for text in ids_of(read(tokenizer, [value], **reading))]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +62,7 @@ def test_what_is_too_long_is_cut_or_split_and_keeps_its_special_tokens(
     tokenizer: Tokenizer, truncate: Truncate, expected: list[list[int]]
 ) -> None:
     found = read(tokenizer, ["a", letters(12)], truncate=truncate)
-    assert [text.tolist() for text in found.texts] == [[CLS, A, SEP], *expected]
+    assert [text.tolist() for text in ids_of(found)] == [[CLS, A, SEP], *expected]
     assert found.parts == [1, len(expected)]
     assert found.cut == (truncate != "chunk")
 
@@ -65,7 +70,7 @@ def test_what_is_too_long_is_cut_or_split_and_keeps_its_special_tokens(
 @pytest.mark.parametrize("truncate", ["error", "end", "start", "chunk"])
 def test_what_just_fits_is_left_alone(tokenizer: Tokenizer, truncate: Truncate) -> None:
     found = read(tokenizer, [letters(8)], truncate=truncate)
-    assert [text.tolist() for text in found.texts] == [[CLS, *range(4, 12), SEP]]
+    assert [text.tolist() for text in ids_of(found)] == [[CLS, *range(4, 12), SEP]]
     assert (found.parts, found.cut) == ([1], 0)
 
 
@@ -169,11 +174,6 @@ def test_chunks_of_a_size_cover_the_text(
     assert len(again.spans) == len(spanned.spans)
 
 
-def test_spans_are_pooled_by_their_mean() -> None:
-    hidden = np.arange(8, dtype=np.float32).reshape(4, 2)
-    assert pool(hidden, [(0, 1), (1, 4)]).tolist() == [[0, 1], [4, 5]]
-
-
 # --- over HTTP ---------------------------------------------------------------------------------
 
 
@@ -214,20 +214,22 @@ def test_chunks_are_pooled_in_sight_of_the_whole_text(client: TestClient, tiny: 
     # The mean of the parts' hidden states, weighted, is that of the whole.
     tokens = np.array([CLS, 30, 31, 4, 5, SEP], np.int32)
     encoder = load_encoder(NumpyOps(), tiny)
-    expected = encoder.encode_spans([SpannedText(tokens, ((0, 3), (3, 6))), tokens[:2]])
-    assert np.abs(found[:2] - expected[0]).max() <= 1e-6
-    assert np.abs(expected[1] - encoder.encode([tokens[:2]])[0]).max() <= 1e-6
-    hidden = encoder._hidden(NumpyOps().batch([tokens]))[3:].mean(axis=0)
+    assert np.abs(found[:2] - spans(encoder, Item(tokens, spans=((0, 3), (3, 6))))).max() <= 1e-6
+    hidden = encoder.heads["spans"].forward(NumpyOps().batch([tokens]))[3:].mean(axis=0)
     assert np.abs(found[1] - hidden / np.linalg.norm(hidden)).max() <= 1e-6
+
+
+def spans(encoder: Encoder, *items: Item) -> NDArray[np.float32]:
+    return HEADS["spans"].unpack(encoder.run(items, "spans"), items)
 
 
 def test_spans_are_pooled_alike_on_every_backend(ops: Ops, tiny: Checkpoint) -> None:
     encoder = load_encoder(ops, tiny)
     tokens = np.array([CLS, 30, 31, 4, 5, SEP], np.int32)
-    spanned = SpannedText(tokens, ((0, 6), (0, 2), (2, 6)))
-    rows, plain = encoder.encode_spans([spanned, tokens])
-    assert np.abs(rows[0] - plain).max() <= 1e-6
-    expected = load_encoder(NumpyOps(), tiny).encode_spans([spanned])[0]
+    spanned, part = Item(tokens, spans=((0, 6), (0, 2), (2, 6))), Item(tokens[:3], spans=((0, 3),))
+    rows = spans(encoder, spanned, part)
+    assert np.abs(rows[[0, 3]] - encoder.encode([tokens, tokens[:3]])).max() <= 1e-6
+    expected = spans(load_encoder(NumpyOps(), tiny), spanned, part)
     assert np.abs(rows - expected).max() <= 1e-5
 
 

@@ -344,7 +344,8 @@ def test_all_that_was_refused_is_counted(server: Server) -> None:
 ANSWERS = 3_000_000
 FEW = f"""
 import sys
-from embedsvc import app, cli
+from embedsvc import cli
+from embedsvc.web import app
 app.ANSWERS_IN_FLIGHT = {ANSWERS}
 sys.exit(cli.main(sys.argv[1:]))
 """

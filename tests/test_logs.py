@@ -10,7 +10,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import numpy as np
 import orjson
 import pytest
 from hypothesis import given
@@ -30,6 +29,7 @@ from embedsvc.telemetry.logs import (
     within_line,
 )
 from embedsvc.telemetry.record import Record
+from embedsvc.texts.item import Item
 from embedsvc.web.app import create_app
 
 
@@ -108,7 +108,7 @@ def test_the_level_says_what_is_logged(told, level: str, paths: list[str]) -> No
 def test_neither_text_nor_key_is_ever_logged(told, monkeypatch: pytest.MonkeyPatch) -> None:
     secret, key, wrong = "xylophone", "sk-zebra-zebra-zebra", "sk-gnu-gnu-gnu-gnu"
 
-    def fails(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
+    def fails(self: Encoder, items: list[Item], head: str) -> list[bytes]:
         raise RuntimeError("broken")
 
     def use(client: TestClient) -> None:
@@ -119,7 +119,7 @@ def test_neither_text_nor_key_is_ever_logged(told, monkeypatch: pytest.MonkeyPat
             client.post("/v1/embeddings", json=body, headers={"api-key": wrong})
         client.post("/v1/embeddings", content=f'{{"input": "{secret}', headers=headers)
         client.get(f"/v1/models?key={key}&input={secret}", headers=headers)
-        monkeypatch.setattr(Encoder, "encode", fails)
+        monkeypatch.setattr(Encoder, "run", fails)
         client.post(
             "/v1/embeddings",
             json={"model": "org/tiny", "input": f"{secret} {secret}"},
@@ -164,12 +164,12 @@ def test_times_are_in_utc_to_the_millisecond() -> None:
 def test_a_bug_is_logged_with_its_trace_and_no_line_of_it_can_pass_for_another(
     cards_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
+    def fails(self: Encoder, items: list[Item], head: str) -> list[bytes]:
         raise RuntimeError("first\n2026-01-01T00:00:00.000Z error forged")
 
     stream = io.StringIO()
     with logging_client(cards_file, stream, json=False) as client:
-        monkeypatch.setattr(Encoder, "encode", fails)
+        monkeypatch.setattr(Encoder, "run", fails)
         assert embed(client).status_code == 500
     lines = stream.getvalue().splitlines()
     entries = [line for line in lines if not line.startswith("  | ")]
@@ -183,7 +183,7 @@ def test_a_bug_is_logged_with_its_trace_and_no_line_of_it_can_pass_for_another(
 def test_no_entry_grows_with_what_a_client_sends(
     cards_file: Path, json: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
+    def fails(self: Encoder, items: list[Item], head: str) -> list[bytes]:
         raise ValueError("x" * 100_000 + "\x9b31m\u202e")
 
     def deep(*_: object, depth: int = 300, **__: object) -> None:
@@ -193,7 +193,7 @@ def test_no_entry_grows_with_what_a_client_sends(
 
     stream = io.StringIO()
     with logging_client(cards_file, stream, json=json) as client:
-        monkeypatch.setattr(Encoder, "encode", fails)
+        monkeypatch.setattr(Encoder, "run", fails)
         client.post("/v1/embeddings", json={"model": "embed", "input": "hello"})
         monkeypatch.setattr("embedsvc.web.dialects.openai.read_request", deep)
         path = "/v1/embeddings?" + "z" * 20_000

@@ -20,7 +20,7 @@ from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
 from embedsvc.texts.cl100k import ids_by_bytes
 from embedsvc.texts.explained import explain
 from embedsvc.texts.inputs import Reading, Tokenized, size, tokenize
-from embedsvc.texts.item import LocatedTokens
+from embedsvc.texts.item import LocatedTokens, TokenIds
 from embedsvc.texts.openai_tokens import count_parts, count_tokens
 from embedsvc.texts.pieces import PIECE, from_end, from_start
 from embedsvc.texts.steps import Result, finish, take_step
@@ -50,6 +50,10 @@ def read(tokenizer: Tokenizer, text: str, rule: Rule = REFUSED, prompt: str = ""
     return finish(tokenize(tokenizer, [text], Reading(prompt, rule)))
 
 
+def ids_of(found: Tokenized) -> list[TokenIds]:
+    return [item.ids for item in found.items]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rule", [Rule(), OPENAI], ids=["error", "openai"])
 def test_too_long_is_found_out_without_what_lies_beyond(kind: str, rule: Rule) -> None:
@@ -66,11 +70,11 @@ def test_a_cut_takes_no_more_than_it_leaves(kind: str, truncate: Truncate) -> No
     text = "".join(f"{n} bottles of beer, " for n in range(400_000))
     found = read(tokenizer, text, Rule(truncate))
     assert found.cut == 1
-    assert [len(ids) for ids in found.texts] == [256]
+    assert [len(ids) for ids in ids_of(found)] == [256]
     assert sum(tokenizer.given) <= 3 * PIECE
     near = text[: 2 * PIECE] if truncate == "end" else text[-2 * PIECE :]
     (whole,) = tokenizer.encode([near])
-    ids = found.texts[0]
+    ids = ids_of(found)[0]
     middle = slice(2, 250) if truncate == "end" else slice(6, 254)
     where = slice(2, 250) if truncate == "end" else slice(len(whole) - 250, len(whole) - 2)
     assert ids[middle].tolist() == whole[where].tolist()
@@ -85,7 +89,7 @@ def test_millions_of_characters_of_one_kind_are_within_bounds(
     tokenizer = Counting(kind, 256)
     rule = Rule(truncate, request_tokens=20_000)
     if truncate == "start":
-        assert [len(ids) <= 256 for ids in read(tokenizer, unit * 10 * MB, rule).texts] == [True]
+        assert [len(ids) <= 256 for ids in ids_of(read(tokenizer, unit * 10 * MB, rule))] == [True]
     else:
         with pytest.raises(BadRequest, match=r"more than [0-9]+ tokens|1048576 characters"):
             read(tokenizer, unit * 10 * MB, rule)
@@ -106,20 +110,20 @@ def test_what_fits_has_the_tokens_of_the_whole(kind: str, truncate: Truncate) ->
     ):
         found = read(tokenizer, text, Rule(truncate), prompt="query: ")
         (whole,) = tokenizer.encode(["query: " + text])
-        assert [ids.tolist() for ids in found.texts] == [whole.tolist()]
+        assert [ids.tolist() for ids in ids_of(found)] == [whole.tolist()]
         assert found.cut == 0
 
 
 def test_one_word_of_a_megabyte_is_one_unknown_token() -> None:
     tokenizer = Counting("bert", 256)
-    assert [len(ids) for ids in read(tokenizer, "a" * MB).texts] == [3]
+    assert [len(ids) for ids in ids_of(read(tokenizer, "a" * MB))] == [3]
 
 
 def test_words_that_are_cut_do_not_make_a_text_too_long() -> None:
     # Each is one token, and a fragment of it, which a cut through it leaves, has many.
     text = " ".join(["a" * (PIECE + 90)] * 50)
     tokenizer = Counting("bert", 60)
-    assert [len(ids) for ids in read(tokenizer, text).texts] == [52]
+    assert [len(ids) for ids in ids_of(read(tokenizer, text))] == [52]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,8 +135,8 @@ def test_parts_cover_a_text_of_many_pieces(kind: str) -> None:
     frame = tokenizer.locate("東京", "query: ")
     head, tail = frame.head, frame.tail
     room = 256 - head - tail
-    joined = list(found.texts[0][head : 256 - tail])
-    for ids in found.texts[1:]:
+    joined = list(ids_of(found)[0][head : 256 - tail])
+    for ids in ids_of(found)[1:]:
         assert ids[:head].tolist() == frame.ids[:head].tolist()
         joined += ids[head + room // 8 : len(ids) - tail].tolist()
     if kind == "gemma":  # it has tokens that begin with white space and those that end with it
@@ -145,7 +149,7 @@ def test_parts_cover_a_text_of_many_pieces(kind: str) -> None:
 @pytest.mark.parametrize("text", [PROSE * 500, "x y" * 10_000, "東京" * 10_000])
 def test_what_just_fits_is_not_refused_and_what_just_does_not_is(kind: str, text: str) -> None:
     (whole,) = Counting(kind, 1).encode([text])
-    assert len(read(Counting(kind, len(whole)), text).texts[0]) == len(whole)
+    assert len(ids_of(read(Counting(kind, len(whole)), text))[0]) == len(whole)
     with pytest.raises(BadRequest, match=f"length is {len(whole) - 1} tokens"):
         read(Counting(kind, len(whole) - 1), text)
 
@@ -249,7 +253,7 @@ def test_ids_are_counted_as_they_are(ids: int) -> None:
 
 def test_a_model_that_takes_more_takes_it() -> None:
     tokenizer = Counting("bert", 20_000)
-    assert [len(ids) for ids in read(tokenizer, "a " * 19_000, OPENAI).texts] == [19_002]
+    assert [len(ids) for ids in ids_of(read(tokenizer, "a " * 19_000, OPENAI))] == [19_002]
     with pytest.raises(BadRequest, match="is 20000 tokens, however you requested more than 2"):
         read(tokenizer, "a " * 40_000, OPENAI)
 
@@ -278,7 +282,7 @@ def test_steps_are_short() -> None:
         steps += 1
     assert longest <= PIECE
     assert steps > 30
-    assert len(result.value.texts) == 2048
+    assert len(ids_of(result.value)) == 2048
 
 
 def test_a_prompt_counts_for_every_input() -> None:
@@ -364,5 +368,5 @@ def test_the_beginning_of_many_long_texts_costs_little() -> None:
     tokenizer = Counting("bert", 256)
     texts = [PROSE * 500] * 100
     found = finish(tokenize(tokenizer, texts, Reading(rule=Rule("end", request_tokens=300_000))))
-    assert len(found.texts) == 100
+    assert len(ids_of(found)) == 100
     assert sum(tokenizer.given) <= 100 * 2 * 4096

@@ -3,13 +3,13 @@
 import re
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from embedsvc.inference.encoder import Encoder
 from embedsvc.telemetry.record import Record
+from embedsvc.texts.item import Item
 from tests.conftest import serve
 
 
@@ -67,10 +67,10 @@ def test_refusals_are_counted_by_reason(
     client.get("/v1/models", headers={"host": "evil.example"})
     client.post("/v1/embeddings", content=b"{")
 
-    def fails(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
+    def fails(self: Encoder, items: list[Item], head: str) -> list[bytes]:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(Encoder, "encode", fails)
+    monkeypatch.setattr(Encoder, "run", fails)
     embed(client, input="never seen")
     found = scrape(client)
     reasons = ("bad_request", "empty_input", "model_not_found", "no_route", "forbidden")

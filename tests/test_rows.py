@@ -160,7 +160,7 @@ def test_ids_of_a_client_are_held_against_the_table(tmp_path: Path) -> None:
     write_bert(tmp_path)
     tokenizer = read(tmp_path)
     reading = Reading(token_ids="model")
-    assert len(finish(tokenize(tokenizer, [[EXTRA - 1]], reading)).texts) == 1
+    assert len(finish(tokenize(tokenizer, [[EXTRA - 1]], reading)).items) == 1
     for wrong in (EXTRA, -1, 2**31, 2**63 - 1):
         with pytest.raises(BadRequest, match=f"{wrong} is not a token id of this model"):
             finish(tokenize(tokenizer, [[wrong]], reading))

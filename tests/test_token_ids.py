@@ -61,10 +61,10 @@ def test_what_is_no_id_is_named(wrong: int) -> None:
 
 def test_the_table_is_read_when_it_is_needed() -> None:
     script = (
-        "import sys; from embedsvc import app\n"
-        "from embedsvc.texts import token_ids\n"
-        "assert token_ids._table.cache_info().currsize == 0\n"
-        "token_ids.decode([0])\n"
-        "assert token_ids._table.cache_info().currsize == 1\n"
+        "import sys; from embedsvc.web import app\n"
+        "from embedsvc.texts import cl100k\n"
+        "assert cl100k._table.cache_info().currsize == 0\n"
+        "cl100k.decode([0])\n"
+        "assert cl100k._table.cache_info().currsize == 1\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)

@@ -18,6 +18,7 @@ from embedsvc.errors import EXIT_HUNG
 from embedsvc.inference.device import Device, Work
 from embedsvc.inference.encoder import Encoder
 from embedsvc.serving.watchdog import Watch
+from embedsvc.texts.item import Item
 from tests.conftest import ROOT, serve
 
 
@@ -61,14 +62,14 @@ def kept(cards_file: Path) -> Iterator[Kept]:
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
     """From now on the device hangs in every pass, until this is set."""
-    released, whole = Event(), Encoder.encode
+    released, whole = Event(), Encoder.run
 
-    def hang_in_here(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
+    def hang_in_here(self: Encoder, items: list[Item], head: str) -> list[bytes]:
         released.wait()
-        return whole(self, texts)
+        return whole(self, items, head)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Encoder, "encode", hang_in_here)
+        patched.setattr(Encoder, "run", hang_in_here)
         yield released
         released.set()
 
@@ -87,23 +88,23 @@ def asking(kept: Kept, hanging: Event) -> Iterator[Future[Any]]:
 
 
 def fails(error: Exception):
-    def encode(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
+    def run(self: Encoder, items: list[Item], head: str) -> list[bytes]:
         raise error
 
-    return encode
+    return run
 
 
 def test_a_server_that_is_well_is_ready_and_computes_to_know_it(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[int] = []
-    whole = Encoder.encode
+    whole = Encoder.run
 
-    def counted(self: Encoder, texts: list[np.ndarray]) -> np.ndarray:
-        computed.append(len(texts))
-        return whole(self, texts)
+    def counted(self: Encoder, items: list[Item], head: str) -> list[bytes]:
+        computed.append(len(items))
+        return whole(self, items, head)
 
-    monkeypatch.setattr(Encoder, "encode", counted)
+    monkeypatch.setattr(Encoder, "run", counted)
     assert kept.get("/ready") == (200, "ready")
     assert computed == [1]
     assert kept.get("/ready") == (200, "ready")
@@ -117,7 +118,7 @@ def test_what_clients_have_computed_need_not_be_tried(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert kept.embed().status_code == 200
-    monkeypatch.setattr(Encoder, "encode", fails(AssertionError("it was tried")))
+    monkeypatch.setattr(Encoder, "run", fails(AssertionError("it was tried")))
     assert kept.get("/ready") == (200, "ready")
 
 
@@ -125,7 +126,7 @@ def test_a_model_that_raises_is_not_ready_until_it_computes_again(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(Encoder, "encode", fails(RuntimeError("no such kernel")))
+        patched.setattr(Encoder, "run", fails(RuntimeError("no such kernel")))
         assert kept.embed().status_code == 500
         status, said = kept.get("/ready")
         assert (status, "org/tiny" in said, "no such kernel" in said) == (503, True, True)
@@ -142,7 +143,8 @@ def test_a_model_that_gives_no_vectors_is_never_a_200(
 
     (engine,) = kept.watch._registry.engines().values()
     assert kept.embed("hello").status_code == 200
-    monkeypatch.setattr(engine._encoder, "_forward", hidden)
+    heads = engine._encoder.heads
+    monkeypatch.setitem(heads, "vector", heads["vector"]._replace(forward=hidden))
     assert kept.embed("a b c").status_code == 500
     status, said = kept.get("/ready")
     assert (status, "broken" in said) == (503, True)
@@ -152,8 +154,13 @@ def test_a_model_that_computes_something_else_than_before_is_broken(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert kept.get("/ready")[0] == 200
-    whole = Encoder.encode
-    monkeypatch.setattr(Encoder, "encode", lambda self, texts: -whole(self, texts))
+    whole = Encoder.run
+
+    def negative(self: Encoder, items: list[Item], head: str) -> list[bytes]:
+        found = whole(self, items, head)
+        return [(-np.frombuffer(result, np.float32)).tobytes() for result in found]
+
+    monkeypatch.setattr(Encoder, "run", negative)
     kept.forget_that_it_was_well()
     status, said = kept.get("/ready")
     assert (status, "what it did before" in said) == (503, True)
@@ -162,7 +169,7 @@ def test_a_model_that_computes_something_else_than_before_is_broken(
 def test_a_model_that_stays_broken_ends_the_server(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Encoder, "encode", fails(RuntimeError("broken")))
+    monkeypatch.setattr(Encoder, "run", fails(RuntimeError("broken")))
     kept.forget_that_it_was_well()
     assert kept.get("/ready")[0] == 503
     kept.look(59)
@@ -178,7 +185,7 @@ def test_a_broken_model_that_is_unloaded_does_not_end_the_server(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, seconds: int
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(Encoder, "encode", fails(RuntimeError("broken")))
+        patched.setattr(Encoder, "run", fails(RuntimeError("broken")))
         kept.forget_that_it_was_well()
         assert kept.get("/ready")[0] == 503
         kept.look(seconds)
@@ -195,7 +202,7 @@ def test_a_model_that_was_broken_and_is_loaded_anew_is_well(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(Encoder, "encode", fails(RuntimeError("broken")))
+        patched.setattr(Encoder, "run", fails(RuntimeError("broken")))
         kept.forget_that_it_was_well()
         assert kept.get("/ready")[0] == 503
     (instance,) = kept.client.get("/v1/instances").json()["data"]
@@ -339,14 +346,16 @@ def test_systemd_is_told_for_as_long_as_there_is_hope(
 
 HANGS = """
 import sys, threading
-from embedsvc import cli, server, watch
+from embedsvc import cli
+from embedsvc.serving import watchdog
+from embedsvc.web import server
 from embedsvc.inference.encoder import Encoder
-watch.TICK_SECONDS = watch.LAST_SECONDS = 0.1
+watchdog.TICK_SECONDS = watchdog.LAST_SECONDS = 0.1
 def announced(*_):
-    Encoder.encode = lambda self, texts: threading.Event().wait()
-    watch.Watch.trouble_seen = True
+    Encoder.run = lambda self, items, head: threading.Event().wait()
+    watchdog.Watch.trouble_seen = True
 server._announce = announced
-watch.IDLE_SECONDS = 0.2
+watchdog.IDLE_SECONDS = 0.2
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -363,6 +372,6 @@ def test_a_process_whose_device_hangs_ends_itself_with_a_code_of_its_own(cards_f
         timeout=50,
     )
     assert done.returncode == EXIT_HUNG, done.stderr
-    assert "Encoder.encode = lambda" in done.stderr or "in <lambda>" in done.stderr
+    assert "Encoder.run = lambda" in done.stderr or "in <lambda>" in done.stderr
     assert f"the process ends itself, with exit code {EXIT_HUNG}" in done.stderr
     logging.getLogger(__name__).debug(done.stderr)

@@ -127,9 +127,10 @@ class Tape:
 
     def embedding(self, table: NDArray[np.float32], indices: object) -> Value:
         out = self._buffer(table.shape[1])
-        if indices not in SOURCES:
+        source = next((n for n, each in enumerate(SOURCES) if each is indices), None)
+        if source is None:
             raise NotOnTape
-        self._step("embedding", out, table, source=SOURCES.index(indices), rows=len(table))
+        self._step("embedding", out, table, source=source, rows=len(table))
         return out
 
     def looked_up(self, rows: int, indices: object) -> None:
