@@ -56,7 +56,7 @@ VECTOR_BYTES = 128 << 20
 """Of the vectors in one answer, as they are written: OpenAI's 2048 inputs have room with the 4096
 dimensions of the largest models, in numbers."""
 
-ANSWERS_IN_FLIGHT = 256 << 20
+ANSWERS_IN_FLIGHT = 240 << 20
 """Bytes of the answers, and of their vectors, that are being written or wait to be read."""
 
 # Models by name

@@ -4,6 +4,7 @@ import asyncio
 import json
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from embedsvc.texts.late_chunking import Tally
 from embedsvc.texts.requests import DTYPES
 from embedsvc.web import answers
 from embedsvc.web.answers import BYTES, ROW, Form, most_rows, write_embeddings, write_vectors
+from embedsvc.web.budget import InFlight, in_flight
 from embedsvc.web.dialects.openai_schema import ChunkRow
 from embedsvc.web.endpoint import JsonResponse
 from tests.conftest import serve
@@ -55,6 +57,36 @@ def test_others_have_a_turn_after_so_many_components(write: Write) -> None:
         assert await turns(write(unit(3000, 384))) >= 3000 * 384 // answers.COMPONENTS
 
     asyncio.run(main())
+
+
+def test_however_many_are_answered_others_wait_for_a_piece_of_one_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    happened: list[str] = []
+    whole = answers.write_rows
+
+    def write(*given: Any, **how: Any) -> bytes:
+        happened.append("piece")
+        return whole(*given, **how)
+
+    async def others() -> None:
+        while True:
+            happened.append("others")
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        in_flight.set(InFlight(bodies=1 << 20, answers=1 << 30))
+        vectors = np.ones((400, 384), np.float32)
+        turns = asyncio.create_task(others())
+        writing = [write_embeddings(vectors, model="m", tokens=1) for _ in range(20)]
+        written = await asyncio.gather(*writing)
+        turns.cancel()
+        assert len({b"".join(pieces) for pieces in written}) == 1
+
+    monkeypatch.setattr(answers, "write_rows", write)
+    asyncio.run(main())
+    assert happened.count("piece") > 100
+    assert ("piece", "piece") not in set(pairwise(happened))
 
 
 def test_what_is_written_in_turns_is_what_is_written_at_once(

@@ -3,7 +3,6 @@
 Of an answer there is only ever one copy, which goes as the client reads it.
 """
 
-import asyncio
 import binascii
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from embedsvc.bounds import VECTOR_BYTES
 from embedsvc.serving.quantize import quantize
 from embedsvc.texts.requests import Dtype, EncodingFormat
-from embedsvc.web.budget import hold_answer
+from embedsvc.web.budget import hold_answer, turn_to_write
 from embedsvc.web.dialects.openai_schema import ChunkRow
 
 COMPONENTS = 25_000
@@ -84,13 +83,16 @@ async def in_turns(vectors: NDArray[np.float32], write: Callable[[slice], bytes]
     Raises `TooManyBytes` where all answers that are written or wait to be read are too large.
     """
     step = max(COMPONENTS // vectors.shape[1], 1)
-    pieces = [write(slice(0, step))]
-    held = vectors.nbytes + len(pieces[0])
-    for first in range(step, len(vectors), step):
+    if len(vectors) <= step:
+        return [write(slice(0, step))]
+    pieces: list[bytes] = []
+    held = vectors.nbytes
+    for first in range(0, len(vectors), step):
         hold_answer(held)
-        await asyncio.sleep(0)
-        pieces.append(b",%b" % write(slice(first, first + step)))
+        async with turn_to_write():
+            pieces.append(write(slice(first, first + step)) + b",")
         held += len(pieces[-1])
+    pieces[-1] = pieces[-1][:-1]
     return pieces
 
 

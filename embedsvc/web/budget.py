@@ -7,6 +7,8 @@ are no more of them than connections.
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +97,8 @@ class InFlight:
     def __init__(self, *, bodies: int, answers: int) -> None:
         self.bodies = Budget(bodies)
         self.answers = Budget(answers)
+        self.writing = asyncio.Lock()
+        """Held while a piece of a long answer is written: of all of them, one at a time."""
 
     def release(self, record: Record) -> None:
         """Have a request that is over hold nothing."""
@@ -104,6 +108,18 @@ class InFlight:
 
 in_flight: ContextVar[InFlight | None] = ContextVar("in_flight", default=None)
 """Of the server that the current request came to."""
+
+
+@asynccontextmanager
+async def turn_to_write() -> AsyncGenerator[None]:
+    """Wait until no other long answer is being written, and let everybody else go on afterwards.
+
+    However many clients are answered at once, others wait for a piece of one answer.
+    """
+    of_server = in_flight.get()
+    async with of_server.writing if of_server is not None else nullcontext():
+        yield
+        await asyncio.sleep(0)
 
 
 def hold_answer(size: int) -> None:
