@@ -10,7 +10,7 @@ def main() -> int:
 
         return cli.main()
     except KeyboardInterrupt:
-        from embedsvc.errors import EXIT_INTERRUPTED
+        from embedsvc.exits import EXIT_INTERRUPTED
 
         return EXIT_INTERRUPTED
 

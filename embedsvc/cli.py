@@ -8,7 +8,8 @@ from typing import Any
 
 from embedsvc import __version__
 from embedsvc.commands.arguments import Parser, describe
-from embedsvc.errors import EXIT_BAD, EXIT_INTERRUPTED, EXIT_PIPE, ServiceError, SetupError
+from embedsvc.errors import ServiceError, SetupError
+from embedsvc.exits import EXIT_BAD, EXIT_INTERRUPTED, EXIT_PIPE
 from embedsvc.system.streams import complain, end_output, open_streams
 from embedsvc.wording.plain import in_line, in_lines
 
@@ -43,7 +44,7 @@ An OpenAI-compatible embedding server for one machine. `embedsvc COMMAND --help`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `embedsvc`; the exit code is one of `errors.EXITS`."""
+    """Run `embedsvc`; the exit code is one of `exits.EXITS`."""
     open_streams()
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)

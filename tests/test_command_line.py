@@ -13,7 +13,7 @@ import pytest
 
 from embedsvc import __main__, cli
 from embedsvc.cli import COMMANDS, main
-from embedsvc.errors import EXIT_INTERRUPTED, EXITS
+from embedsvc.exits import EXIT_INTERRUPTED, EXITS
 from embedsvc.wording.plain import in_line
 from tests.conftest import ROOT
 

@@ -14,17 +14,10 @@ import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from embedsvc import errors
+from embedsvc import errors, exits
 from embedsvc.daemon.job import HOPELESS, State
-from embedsvc.errors import (
-    EXIT_ADDRESS,
-    EXIT_HUNG,
-    EXIT_USAGE,
-    EXITS,
-    EmbedsvcError,
-    RequestError,
-    SetupError,
-)
+from embedsvc.errors import EmbedsvcError, RequestError, SetupError
+from embedsvc.exits import EXIT_ADDRESS, EXIT_HUNG, EXIT_USAGE, EXITS
 from embedsvc.settings import Settings
 from tests.conftest import ROOT
 from tests.test_server import serving
@@ -182,7 +175,7 @@ def test_every_exit_code_has_one_meaning_in_one_place() -> None:
         if kind is not SetupError:
             assert re.search(rf"── {kind.__name__} +{kind.exit_code} ", tree), kind
     assert {kind.exit_code for kind in kinds()}.isdisjoint({EXIT_HUNG, EXIT_USAGE, 0})
-    numbers = [value for name, value in vars(errors).items() if name.startswith("EXIT_")]
+    numbers = [value for name, value in vars(exits).items() if name.startswith("EXIT_")]
     assert sorted([0, *numbers]) == sorted(EXITS)
     assert len(set(EXITS.values())) == len(EXITS)
 

@@ -16,7 +16,8 @@ from embedsvc.daemon.actions import MARKER, Answer, DryRun, Machine
 from embedsvc.daemon.job import State
 from embedsvc.daemon.launchd import Launchd
 from embedsvc.daemon.systemd import Systemd, unit
-from embedsvc.errors import EXIT_HUNG, ServiceError
+from embedsvc.errors import ServiceError
+from embedsvc.exits import EXIT_HUNG
 from embedsvc.probe import Found
 from tests.support.service import FakeLaunchd, FakeSystemd, Recorder, job
 

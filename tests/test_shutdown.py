@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from embedsvc.errors import EXIT_HUNG
+from embedsvc.exits import EXIT_HUNG
 from embedsvc.probe import Found, Place, probe
 from tests.conftest import ROOT
 from tests.support.programs import program

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.errors import EXIT_HUNG
+from embedsvc.exits import EXIT_HUNG
 from embedsvc.inference.device import Device, Work
 from embedsvc.inference.encoder import Encoder
 from embedsvc.serving.watchdog import Watch

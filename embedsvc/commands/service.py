@@ -22,7 +22,8 @@ from embedsvc.daemon.detect import (
 )
 from embedsvc.daemon.environment import read_environment, updated
 from embedsvc.daemon.job import Job
-from embedsvc.errors import EXIT_BAD, CardsError
+from embedsvc.errors import CardsError
+from embedsvc.exits import EXIT_BAD
 from embedsvc.probe import Place, probe
 from embedsvc.settings import Settings, read_settings, variable
 from embedsvc.system.home import home

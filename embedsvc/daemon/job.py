@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedsvc.errors import EXIT_MODEL, EXIT_SETTING, EXIT_USAGE, EXITS
+from embedsvc.exits import EXIT_MODEL, EXIT_SETTING, EXIT_USAGE, EXITS
 
 NAME = "embedsvc"
 DESCRIPTION = "embedsvc, an OpenAI-compatible embedding server"

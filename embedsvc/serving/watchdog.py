@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from embedsvc.daemon.sd_notify import notify
-from embedsvc.errors import EXIT_HUNG
+from embedsvc.exits import EXIT_HUNG
 from embedsvc.inference.device import Device, Work
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.registry import Registry

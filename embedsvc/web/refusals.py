@@ -10,14 +10,34 @@ import msgspec
 
 from embedsvc.errors import (
     EmptyInput,
+    InstanceNotFound,
+    ModelNotFound,
     NoTokens,
     Overloaded,
     RequestError,
     TooManyBytes,
     TooManyConnections,
+    TooManyTokens,
+    Unauthorized,
 )
 
 TeiErrorType = Literal["Backend", "Empty", "Overloaded", "Tokenizer", "Unhealthy", "Validation"]
+
+
+OPENAI_TYPES: dict[type[RequestError], str] = {
+    Overloaded: "tokens",
+    TooManyBytes: "server_error",
+    TooManyTokens: "max_tokens_per_request",
+}
+"""OpenAI's `type` of an error, where the status alone does not tell it."""
+OPENAI_CODES: dict[type[RequestError], str] = {
+    InstanceNotFound: "instance_not_found",
+    ModelNotFound: "model_not_found",
+    Overloaded: "rate_limit_exceeded",
+    TooManyBytes: "rate_limit_exceeded",
+    TooManyTokens: "max_tokens_per_request",
+}
+"""OpenAI's `code` of an error; others have none."""
 
 
 class ErrorBody(msgspec.Struct):
@@ -77,7 +97,12 @@ def dialect_of(path: str) -> Dialect:
 
 
 def _openai(error: RequestError) -> ErrorAnswer:
-    return ErrorAnswer(ErrorBody(error.message, error.type, error.param, error.code))
+    by_status = "server_error" if error.status >= 500 else "invalid_request_error"
+    kind = OPENAI_TYPES.get(type(error), by_status)
+    code = OPENAI_CODES.get(type(error))
+    if isinstance(error, Unauthorized) and error.key_sent:
+        code = "invalid_api_key"
+    return ErrorAnswer(ErrorBody(error.message, kind, error.field, code))
 
 
 def _ollama(error: RequestError) -> OllamaError:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from embedsvc.errors import EXITS
+from embedsvc.exits import EXITS
 from tests.support import models_table, routes_tables, settings_tables
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -68,7 +68,7 @@ async def create_instance(request: Request) -> Response:
     try:
         keep_alive = None if sent.keep_alive is None else read_keep_alive(sent.keep_alive)
     except ValueError as error:
-        raise BadRequest(f"Invalid 'keep_alive': {error}.", param="keep_alive") from None
+        raise BadRequest(f"Invalid 'keep_alive': {error}.", field="keep_alive") from None
     card = await registry.find_card(sent.model)
     return _answer(registry.start(card, keep_alive=keep_alive, pin=sent.pin))
 

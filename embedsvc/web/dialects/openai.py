@@ -61,7 +61,7 @@ async def get_model(request: Request) -> Response:
     try:
         model = _model(request, name)
     except ModelNotFound as error:
-        error.param = "model"
+        error.field = "model"
         raise
     return JsonResponse(msgspec.json.encode(model))
 
