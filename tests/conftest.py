@@ -2,10 +2,8 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -13,25 +11,17 @@ from starlette.testclient import TestClient
 from embedsvc.catalog.cards import Card, read_cards
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.inference.ops.base import Ops
-from embedsvc.inference.ops.mlx import MlxOps
-from embedsvc.inference.ops.native import NativeOps, library
-from embedsvc.inference.ops.numpy import NumpyOps
-from embedsvc.settings import Settings
-from embedsvc.web.app import create_app
+from embedsvc.inference.ops.native import library
+from tests.support.app import serve
+from tests.support.backends import BACKENDS
 from tests.support.checkpoints import write_bert
+from tests.support.project import ROOT
 
-ROOT = Path(__file__).parent.parent
 if "KERNELS" in os.environ:  # the kernels as `make test-kernels` builds them, with a sanitizer
     library.LIBRARY = Path(os.environ["KERNELS"])
 
 # A shell that runs tests in the background ignores Ctrl-C for them, and for what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-BACKENDS: dict[str, Callable[[], Ops]] = {
-    "numpy": NumpyOps,
-    "native": NativeOps,
-    "mlx": lambda: MlxOps("float32"),
-}
 
 
 @pytest.fixture(params=BACKENDS)
@@ -71,12 +61,4 @@ def cards_file(tmp_path: Path, tiny_folder: Path) -> Path:
 def client(cards_file: Path) -> Iterator[TestClient]:
     """The app over the tiny model, in this process."""
     with serve(models=cards_file) as client:
-        yield client
-
-
-@contextmanager
-def serve(**settings: Any) -> Iterator[TestClient]:
-    """An app in this process, on NumPy, as a client on this machine sees it."""
-    app = create_app(Settings(**{"backend": "numpy"} | settings))
-    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
         yield client

@@ -11,7 +11,7 @@ from embedsvc.errors import CardsError
 from embedsvc.settings import Settings
 from embedsvc.web.access import Access, check_address, is_local, is_loopback
 from embedsvc.web.app import create_app
-from tests.conftest import serve
+from tests.support.app import serve
 
 KEY = "sk-a-right-key-123456"
 BODY = {"model": "embed", "input": "hello"}

@@ -22,7 +22,7 @@ from embedsvc.web.answers import BYTES, ROW, Form, most_rows, write_embeddings, 
 from embedsvc.web.budget import InFlight, in_flight
 from embedsvc.web.dialects.openai_schema import ChunkRow
 from embedsvc.web.endpoint import JsonResponse
-from tests.conftest import serve
+from tests.support.app import serve
 
 RANDOM = np.random.default_rng(7)
 FORMS: list[Form] = [(dtype, form) for dtype in DTYPES for form in ("float", "base64")]

@@ -14,7 +14,7 @@ from embedsvc.inference.pass_cost import Cost
 from embedsvc.serving.batcher import Batcher
 from embedsvc.serving.queue import Entry, Grid, Job, Line
 from embedsvc.texts.item import Item
-from tests.support.serving import BAD, COST, Device, batcher, embed, exact, text, turns
+from tests.support.fake_device import BAD, COST, Device, batcher, embed, exact, text, turns
 
 FREE = Cost(start=1e9, token=1e-12, pair=1e-12)
 """A pass costs all, a text nothing: only `max_tokens` bounds a batch."""

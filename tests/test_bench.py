@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from embedsvc.cli import main
-from tests.test_server import serving
+from tests.support.server import serving
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from embedsvc.errors import BadRequest, BodyTooLarge, ClientGone, RequestError, 
 from embedsvc.web.bodies import unpacking
 from embedsvc.web.bodies.receive import receive_body
 from embedsvc.web.budget import Budget
-from tests.conftest import serve
+from tests.support.app import serve
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -11,16 +11,8 @@ from embedsvc.errors import TooManyBytes
 from embedsvc.telemetry.record import Record, current
 from embedsvc.web import budget
 from embedsvc.web.budget import STALLED_SECONDS, Budget
-from tests.conftest import ROOT
-
-
-class Clock:
-    """Time that passes only when it is told to."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.support.clock import Clock
+from tests.support.project import ROOT
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from embedsvc.bulk.job import Plan, Run
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import Columns
 from embedsvc.errors import BulkError
-from tests.test_bulk_run import Fake
+from tests.support.bulk import FakeEmbedder
 
 PIECES = [
     *(b'"', b'""', b",", b"\n", b"\r\n", b"\r", b"a", b"long", b"nan", b"\xff", b"\0", b" "),
@@ -46,7 +46,7 @@ def embed(name: str, content: bytes, column: str = "text") -> tuple[list[int], l
         plan = Plan(inputs=(str(source),), output=output, columns=Columns(column))
         try:
             with Run(plan, Progress(io.StringIO())) as run:
-                summary = asyncio.run(run.embed(Fake()))
+                summary = asyncio.run(run.embed(FakeEmbedder()))
                 run.finish(summary.about)
         except BulkError:
             assert {file for file in Path(folder).iterdir() if "partial" not in file.name} == {
@@ -216,7 +216,7 @@ def test_every_file_of_a_folder_is_a_row_or_set_aside(files: dict[int, bytes | N
                 (notes / f"{number}").write_bytes(content)
         plan = Plan(inputs=(str(notes),), output=notes / "out.jsonl")
         with Run(plan, Progress(io.StringIO())) as run:
-            summary = asyncio.run(run.embed(Fake()))
+            summary = asyncio.run(run.embed(FakeEmbedder()))
             run.finish(summary.about)
         rejects = notes / "out.jsonl.rejects.jsonl"
         bad = read_jsonl(rejects) if rejects.exists() else []
@@ -270,7 +270,7 @@ def test_what_was_set_aside_can_be_mended_and_embedded(tmp_path: Path) -> None:
     def go(source: Path, output: Path) -> list[dict[str, Any]]:
         plan = Plan(inputs=(str(source),), output=output, columns=columns)
         with Run(plan, Progress(io.StringIO())) as run:
-            summary = asyncio.run(run.embed(Fake()))
+            summary = asyncio.run(run.embed(FakeEmbedder()))
             run.finish(summary.about)
         rejects = output.with_name(f"{output.name}.rejects.jsonl")
         return read_jsonl(rejects) if rejects.exists() else []

@@ -23,9 +23,9 @@ from embedsvc.bulk.outputs.files import beside
 from embedsvc.bulk.search import search
 from embedsvc.cli import main
 from embedsvc.errors import BulkError
+from tests.support.bulk import FakeEmbedder, go, rows_of
 from tests.support.fake_server import FakeServer
-from tests.test_bulk_outputs import VECTORS, write
-from tests.test_bulk_run import Fake, go, rows_of
+from tests.support.outputs import VECTORS, write
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_hostile_arguments_end_in_one_line(
     option: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    go(Fake(), folder / "index.npy", folder / "in.jsonl")
+    go(FakeEmbedder(), folder / "index.npy", folder / "in.jsonl")
     line = {
         "embed": ["in.jsonl", "--output", "out.jsonl", "--overwrite"],
         "search": ["index.npy", "text"],
@@ -259,7 +259,7 @@ def test_hostile_files_end_in_one_line(
     (folder / "binary.jsonl").write_bytes(os.urandom(3000))
     (folder / "empty.jsonl").write_bytes(b"")
     (folder / "dir.npy").mkdir()
-    go(Fake(), folder / "index.npy", folder / "in.jsonl")
+    go(FakeEmbedder(), folder / "index.npy", folder / "in.jsonl")
     (folder / "index.npy.rows.jsonl").write_text("")
     names = [path.name for path in folder.iterdir()]
     for name, ending in itertools.product([*HOSTILE, *names], ["", ".jsonl", ".NPY"]):
@@ -284,7 +284,7 @@ def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_what_is_printed_to_a_full_disk_or_a_closed_pipe_ends_in_one_line(
     folder: Path, fake: FakeServer
 ) -> None:
-    go(Fake(), folder / "index.npy", folder / "in.jsonl")
+    go(FakeEmbedder(), folder / "index.npy", folder / "in.jsonl")
     line = ("search", "index.npy", "text", "-k", "50", "--url", fake.url)
     with Path("/dev/full").open("w") as full:
         done = run(*line, stdout=full)
@@ -312,7 +312,7 @@ from pathlib import Path
 from embedsvc.bulk.job import Plan, Run
 from embedsvc.bulk.progress import Progress
 from embedsvc.errors import BulkError
-from tests.test_bulk_run import Fake
+from tests.support.bulk import FakeEmbedder
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 output = Path(sys.argv[1])
@@ -320,7 +320,7 @@ for most in (10, 400, 3000, 9000, 20_000, 40_000, 1 << 30):
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
     try:
         with Run(Plan(inputs=("in.jsonl",), output=output), Progress(io.StringIO())) as run:
-            summary = asyncio.run(run.embed(Fake()))
+            summary = asyncio.run(run.embed(FakeEmbedder()))
             run.finish(summary.about)
     except BulkError as error:
         assert not output.exists()

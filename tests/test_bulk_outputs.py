@@ -11,35 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from numpy.typing import NDArray
 
 from embedsvc.bulk.dtypes import STORED, Stored, load, store
-from embedsvc.bulk.manifest import About, fingerprint_of
 from embedsvc.bulk.outputs import OUTPUTS, parquet
 from embedsvc.bulk.search import search
 from embedsvc.errors import BulkError
+from tests.support.outputs import ROWS, VECTORS, write
 
 ENDINGS = list(OUTPUTS)
-random = np.random.default_rng(5)
-VECTORS: NDArray[np.float32] = random.normal(size=(1000, 12)).astype(np.float32)
-ROWS = [{"id": i, "text": f"text {i}", "note": None if i % 3 else f"n{i}"} for i in range(1000)]
-
-
-def write(
-    path: Path,
-    rows: list[dict[str, Any]] = ROWS,
-    vectors: NDArray[np.float32] = VECTORS,
-    dtype: Stored = "float32",
-    block: int = 64,
-) -> About:
-    output = OUTPUTS[path.suffix]
-    about = About("m", fingerprint_of(vectors[0]), vectors.shape[1], dtype, rows=len(rows))
-    encoded = [
-        output.encode(rows[i : i + block], store(vectors[i : i + block], dtype))
-        for i in range(0, len(rows), block)
-    ]
-    output.finish(path, lambda: iter(encoded), about)
-    return about
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -10,7 +10,7 @@ import pytest
 from embedsvc.bulk.outputs import OUTPUTS
 from embedsvc.bulk.outputs.files import BESIDE, beside
 from embedsvc.errors import BulkError
-from tests.test_bulk_run import Fake, go, read_jsonl, rows_of
+from tests.support.bulk import FakeEmbedder, go, read_jsonl, rows_of
 
 
 @pytest.fixture(params=[True, False], ids=["--overwrite", "plain"])
@@ -37,7 +37,7 @@ def test_an_output_that_is_an_input_is_refused(tmp_path: Path, how: str, overwri
         output = tmp_path / "to" / ".." / tmp_path.name / "to" / "a.jsonl"
     before = contents(tmp_path)
     with pytest.raises(BulkError, match=r"a\.jsonl is an input, and the run would write it: "):
-        go(Fake(), output, source, overwrite=overwrite)
+        go(FakeEmbedder(), output, source, overwrite=overwrite)
     assert contents(tmp_path) == before
 
 
@@ -51,7 +51,7 @@ def test_an_input_beside_the_output_that_would_be_replaced_is_refused(
     source.write_text(rows_of(3))
     before = contents(tmp_path)
     with pytest.raises(BulkError, match="is an input, and the run would write it"):
-        go(Fake(), output, source, overwrite=overwrite, format="jsonl")
+        go(FakeEmbedder(), output, source, overwrite=overwrite, format="jsonl")
     assert contents(tmp_path) == before
 
 
@@ -84,11 +84,13 @@ def test_an_output_in_its_input_folder_is_left_out_and_can_be_gone_on_with(
     (tmp_path / "bad.bin").write_bytes(b"\0")
     output = Path(f"out{ending}")
     with pytest.raises(BulkError, match="out of order"):
-        go(Fake(breaks_after=100), output, Path())
-    summary = go(Fake(), output, Path())
+        go(FakeEmbedder(breaks_after=100), output, Path())
+    summary = go(FakeEmbedder(), output, Path())
     assert summary.before.items > 0
     assert (summary.after.rows, summary.after.rejected) == (300, 1)
-    again = go(Fake(), output, Path(), overwrite=True)  # what the first left is no input either
+    again = go(
+        FakeEmbedder(), output, Path(), overwrite=True
+    )  # what the first left is no input either
     assert (again.after.rows, again.after.rejected) == (300, 1)
 
 
@@ -97,7 +99,7 @@ def test_what_is_in_the_way_of_an_output_is_said_before_anything_is_computed(
 ) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text(rows_of(3))
-    fake = Fake()
+    fake = FakeEmbedder()
     for what in ("", *(f".{what}" for what in BESIDE)):
         folder = tmp_path / f"out.npy{what}"
         folder.mkdir()
@@ -108,7 +110,7 @@ def test_what_is_in_the_way_of_an_output_is_said_before_anything_is_computed(
     with pytest.raises(BulkError, match="the name is too long"):
         go(fake, tmp_path / f"{'x' * (most - 10)}.npy", source)
     name = "x" * (most - len("..npy.rejects.jsonl.unfinished"))
-    go(Fake(), tmp_path / f"{name}.npy", source)
+    go(FakeEmbedder(), tmp_path / f"{name}.npy", source)
     assert fake.texts == []
 
 
@@ -116,7 +118,7 @@ def test_what_an_input_lacks_is_said_before_anything_is_computed(tmp_path: Path)
     good, bad = tmp_path / "a.jsonl", tmp_path / "b.csv"
     good.write_text(rows_of(3))
     bad.write_text("body\nx\n")
-    fake = Fake()
+    fake = FakeEmbedder()
     with pytest.raises(BulkError, match=r"b\.csv: no column `text`"):
         go(fake, tmp_path / "out.npy", good, bad)
     assert fake.texts == []
@@ -126,5 +128,5 @@ def test_what_an_input_lacks_is_said_before_anything_is_computed(tmp_path: Path)
 def test_names_in_upper_case_are_of_the_same_formats(tmp_path: Path) -> None:
     source = tmp_path / "A.JSONL"
     source.write_text(rows_of(3))
-    go(Fake(), tmp_path / "OUT.JSONL", source)
+    go(FakeEmbedder(), tmp_path / "OUT.JSONL", source)
     assert len(read_jsonl(tmp_path / "OUT.JSONL")) == 3

@@ -5,15 +5,7 @@ import io
 import pytest
 
 from embedsvc.bulk.progress import Progress
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 class Terminal(io.StringIO):
@@ -25,7 +17,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(0.0)
 
 
 def drawn(stream: io.StringIO) -> str:

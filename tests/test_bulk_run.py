@@ -13,80 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedsvc.bulk import outputs
-from embedsvc.bulk.job import Plan, Run, Summary
+from embedsvc.bulk.job import Plan, Run
 from embedsvc.bulk.journal import HEAD, MAGIC
-from embedsvc.bulk.manifest import PROBE, How
+from embedsvc.bulk.manifest import How
 from embedsvc.bulk.outputs.files import beside
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import Columns
-from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
+from embedsvc.errors import BulkError, EmbeddingFailed
 from embedsvc.serving.engine import Embedded
-from embedsvc.texts.late_chunking import Chunk
 from embedsvc.texts.requests import Chunking
+from tests.support.bulk import FakeEmbedder, go, read_jsonl, rows_of
 from tests.support.fake_server import vector_of
 
 KEYED = Columns("text", "key")
-
-
-class Fake:
-    """Vectors from checksums; some texts are refused, and after some it breaks."""
-
-    calls = 3
-
-    def __init__(
-        self,
-        model: str = "fake",
-        *,
-        seed: str = "",
-        breaks_after: int = 10**9,
-        fingerprint: str | None = None,
-    ) -> None:
-        self.model = model
-        self.fingerprint = fingerprint
-        self.seed = seed
-        self.left = breaks_after
-        self.texts: list[str] = []
-        self.sizes: list[int] = []
-        self.broken = False
-
-    async def embed(self, texts: Sequence[str], how: How) -> Embedded:
-        await asyncio.sleep(0)
-        for number, text in enumerate(texts):
-            which = "input" if len(texts) == 1 else f"input[{number}]"
-            if "long" in text:
-                raise BadRequest(f"Invalid '{which}': too long")
-            if "odd" in text:
-                raise BadRequest("something is not right")
-            if "nan" in text or self.broken:
-                raise EmbeddingFailed("it failed")
-        if list(texts) != [PROBE]:
-            self.texts += texts
-            self.sizes.append(len(texts))
-            self.left -= len(texts)
-            if self.left < 0:
-                raise BulkError("out of order")
-        vectors = np.stack([vector_of(self.seed + (how.prompt or "") + text) for text in texts])
-        if how.chunking is None:
-            return Embedded(vectors, 3 * len(texts))
-        chunks = [[Chunk(0, 2, 1), Chunk(2, len(text), 1)] for text in texts]
-        return Embedded(vectors.repeat(2, axis=0), 3 * len(texts), chunks=chunks)
-
-
-def rows_of(count: int) -> str:
-    return "".join(json.dumps({"text": f"text {i}", "key": f"k{i}"}) + "\n" for i in range(count))
-
-
-def go(embedder: Fake, output: Path, *inputs: Path, **plan: Any) -> Summary:
-    """One run, put together."""
-    names = tuple(map(str, inputs))
-    with Run(Plan(inputs=names, output=output, **plan), Progress(io.StringIO())) as run:
-        summary = asyncio.run(run.embed(embedder))
-        run.finish(summary.about)
-    return summary
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -97,7 +36,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_rows_come_out_in_order_with_their_vectors(source: Path, tmp_path: Path) -> None:
-    fake = Fake()
+    fake = FakeEmbedder()
     summary = go(fake, tmp_path / "out.jsonl", source, columns=Columns("text", "key"))
     rows = read_jsonl(tmp_path / "out.jsonl")
     assert [row["id"] for row in rows] == [f"k{i}" for i in range(500)]
@@ -112,7 +51,7 @@ def test_rows_come_out_in_order_with_their_vectors(source: Path, tmp_path: Path)
 
 def test_blocks_grow_with_the_speed_of_the_embedder(source: Path, tmp_path: Path) -> None:
     source.write_text(rows_of(20_000))
-    fake = Fake()
+    fake = FakeEmbedder()
     go(fake, tmp_path / "out.npy", source)
     assert fake.sizes[0] < 40
     assert max(fake.sizes) > 500
@@ -125,7 +64,7 @@ def test_bad_rows_are_set_aside_and_the_others_are_not(tmp_path: Path) -> None:
     lines = [json.dumps({"text": text}) for text in texts]
     lines.insert(50, "not json")
     source.write_text("\n".join(lines))
-    fake = Fake()
+    fake = FakeEmbedder()
     summary = go(fake, tmp_path / "out.jsonl", source)
     rows = read_jsonl(tmp_path / "out.jsonl")
     assert [row["text"] for row in rows] == [t for i, t in enumerate(texts) if i not in wrong]
@@ -145,7 +84,7 @@ def test_bad_rows_are_set_aside_and_the_others_are_not(tmp_path: Path) -> None:
 
 
 def test_a_text_on_which_the_embedder_failed_once_is_not_set_aside(tmp_path: Path) -> None:
-    class Recovers(Fake):
+    class Recovers(FakeEmbedder):
         failures = 0
 
         async def embed(self, texts: Sequence[str], how: How) -> Embedded:
@@ -167,7 +106,7 @@ def test_a_text_on_which_the_embedder_failed_once_is_not_set_aside(tmp_path: Pat
 def test_an_embedder_that_fails_on_everything_is_no_fault_of_the_rows(
     source: Path, tmp_path: Path
 ) -> None:
-    class Breaking(Fake):
+    class Breaking(FakeEmbedder):
         async def embed(self, texts: Sequence[str], how: How) -> Embedded:
             self.broken = len(self.texts) > 100
             return await super().embed(texts, how)
@@ -175,7 +114,7 @@ def test_an_embedder_that_fails_on_everything_is_no_fault_of_the_rows(
     source.write_text(rows_of(5000))
     with pytest.raises(BulkError, match="it failed"):
         go(Breaking(), tmp_path / "out.jsonl", source)
-    go(Fake(), tmp_path / "out.jsonl", source)
+    go(FakeEmbedder(), tmp_path / "out.jsonl", source)
     assert len(read_jsonl(tmp_path / "out.jsonl")) == 5000
     assert not (tmp_path / "out.jsonl.rejects.jsonl").exists()
 
@@ -184,11 +123,11 @@ def test_strict_ends_at_the_first_bad_row_and_goes_on_once_it_is_mended(tmp_path
     source = tmp_path / "in.jsonl"
     lines = rows_of(300).splitlines()
     source.write_text("\n".join([*lines[:200], "oops", *lines[201:]]))
-    first = Fake()
+    first = FakeEmbedder()
     with pytest.raises(BulkError, match=r"in\.jsonl:201: not JSON"):
         go(first, tmp_path / "out.jsonl", source, strict=True)
     source.write_text("\n".join(lines))
-    second = Fake()
+    second = FakeEmbedder()
     summary = go(second, tmp_path / "out.jsonl", source, strict=True)
     assert 0 < summary.before.items <= 200
     assert second.texts == [f"text {i}" for i in range(summary.before.items, 300)]
@@ -202,11 +141,11 @@ def test_a_run_that_broke_goes_on_and_gives_the_same_output(
     source: Path, tmp_path: Path, output: str
 ) -> None:
     source.write_text(rows_of(300) + "oops\n" + rows_of(300))
-    go(Fake(), tmp_path / f"whole-{output}", source, columns=KEYED)
+    go(FakeEmbedder(), tmp_path / f"whole-{output}", source, columns=KEYED)
     for breaks_after in (100, 150, 250):
         with pytest.raises(BulkError, match="out of order"):
-            go(Fake(breaks_after=breaks_after), tmp_path / output, source, columns=KEYED)
-    last = Fake()
+            go(FakeEmbedder(breaks_after=breaks_after), tmp_path / output, source, columns=KEYED)
+    last = FakeEmbedder()
     summary = go(last, tmp_path / output, source, columns=KEYED)
     assert summary.before.rows > 0
     assert len(last.texts) == 600 - summary.before.rows  # what was finished is not asked for again
@@ -232,10 +171,10 @@ def test_what_is_told_on_resume_counts_all_rows(source: Path, tmp_path: Path) ->
 
     output = tmp_path / "out.jsonl"
     with pytest.raises(BulkError, match="out of order"):
-        go(Fake(breaks_after=200), output, source)
+        go(FakeEmbedder(breaks_after=200), output, source)
     told = Told(io.StringIO())
     with Run(Plan(inputs=(str(source),), output=output), told) as run:
-        summary = asyncio.run(run.embed(Fake()))
+        summary = asyncio.run(run.embed(FakeEmbedder()))
     assert {before for _, before in told.rows} == {summary.before.items}
     assert told.rows[-1][0] == 500
 
@@ -249,9 +188,9 @@ def test_a_run_that_ended_while_the_output_was_put_together_embeds_nothing_again
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", full)
         with pytest.raises(BulkError, match=r"out\.\w+.*: No space left on device"):
-            go(Fake(), tmp_path / "out.jsonl", source)
+            go(FakeEmbedder(), tmp_path / "out.jsonl", source)
     assert not list(tmp_path.glob(".*unfinished"))
-    again = Fake()
+    again = FakeEmbedder()
     summary = go(again, tmp_path / "out.jsonl", source)
     assert again.texts == []
     assert summary.before.items == summary.after.items == 500
@@ -261,7 +200,7 @@ def test_a_run_that_ended_while_the_output_was_put_together_embeds_nothing_again
 def test_a_changed_input_is_refused_where_it_was_read_already(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     with pytest.raises(BulkError, match="out of order"):
-        go(Fake(breaks_after=200), output, source)
+        go(FakeEmbedder(breaks_after=200), output, source)
     original = source.read_text()
     for changed in (
         original.replace("text 3", "text three", 1),
@@ -270,20 +209,20 @@ def test_a_changed_input_is_refused_where_it_was_read_already(source: Path, tmp_
         "".join(original.splitlines(keepends=True)[:20]),
     ):
         source.write_text(changed)
-        fake = Fake()
+        fake = FakeEmbedder()
         with pytest.raises(BulkError, match="the input has changed"):
             go(fake, output, source)
         assert fake.texts == []
     source.write_text(original)
-    go(Fake(), output, source)
+    go(FakeEmbedder(), output, source)
     assert len(read_jsonl(output)) == 500
 
 
 def test_rows_that_were_not_read_yet_may_change(source: Path, tmp_path: Path) -> None:
     with pytest.raises(BulkError, match="out of order"):
-        go(Fake(breaks_after=200), tmp_path / "out.jsonl", source)
+        go(FakeEmbedder(breaks_after=200), tmp_path / "out.jsonl", source)
     source.write_text(rows_of(400) + '{"text": "new"}\n')
-    go(Fake(), tmp_path / "out.jsonl", source)
+    go(FakeEmbedder(), tmp_path / "out.jsonl", source)
     texts = [row["text"] for row in read_jsonl(tmp_path / "out.jsonl")]
     assert texts == [*(f"text {i}" for i in range(400)), "new"]
 
@@ -306,37 +245,37 @@ def test_other_options_are_refused(
 ) -> None:
     output = tmp_path / "out.jsonl"
     with pytest.raises(BulkError, match="out of order"):
-        go(Fake(breaks_after=200), output, source)
+        go(FakeEmbedder(breaks_after=200), output, source)
     with pytest.raises(BulkError) as caught:
-        go(Fake(), output, source, **changed)
+        go(FakeEmbedder(), output, source, **changed)
     assert said in str(caught.value)
     assert "Go on as it was begun, or delete it" in str(caught.value)
-    go(Fake(), output, source)
+    go(FakeEmbedder(), output, source)
 
 
 def test_another_model_is_refused_also_under_the_same_name(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     with pytest.raises(BulkError, match="out of order"):
-        go(Fake(breaks_after=200), output, source)
+        go(FakeEmbedder(breaks_after=200), output, source)
     with pytest.raises(BulkError, match="--model was fake, is other"):
-        go(Fake("other"), output, source)
+        go(FakeEmbedder("other"), output, source)
     with pytest.raises(BulkError, match="`fake` gives other vectors now"):
-        go(Fake(seed="x"), output, source)
+        go(FakeEmbedder(seed="x"), output, source)
 
 
 def test_another_fingerprint_of_a_server_is_refused(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     with pytest.raises(BulkError, match="out of order"):
-        go(Fake(breaks_after=200, fingerprint="abc"), output, source)
+        go(FakeEmbedder(breaks_after=200, fingerprint="abc"), output, source)
     with pytest.raises(BulkError, match="the server's fingerprint was abc, is def"):
-        go(Fake(fingerprint="def"), output, source)
-    assert go(Fake(fingerprint="abc"), output, source).before.items > 0
+        go(FakeEmbedder(fingerprint="def"), output, source)
+    assert go(FakeEmbedder(fingerprint="abc"), output, source).before.items > 0
 
 
 def test_a_model_that_became_another_without_a_word_leaves_no_row(
     source: Path, tmp_path: Path
 ) -> None:
-    class Changing(Fake):
+    class Changing(FakeEmbedder):
         async def embed(self, texts: Sequence[str], how: How) -> Embedded:
             if len(self.texts) > 300:
                 self.seed = "x"
@@ -344,11 +283,11 @@ def test_a_model_that_became_another_without_a_word_leaves_no_row(
 
     output = tmp_path / "out.jsonl"
     with pytest.raises(BulkError, match="out of order"):
-        go(Fake(breaks_after=100), output, source)
+        go(FakeEmbedder(breaks_after=100), output, source)
     with pytest.raises(BulkError, match="`fake` gives other vectors than when the run began"):
         go(Changing(), output, source)
     assert not output.exists()
-    summary = go(Fake(), output, source)
+    summary = go(FakeEmbedder(), output, source)
     assert 0 < summary.before.items <= 100
     for row in read_jsonl(output):
         np.testing.assert_array_equal(np.float32(row["embedding"]), vector_of(row["text"]))
@@ -356,23 +295,23 @@ def test_a_model_that_became_another_without_a_word_leaves_no_row(
 
 def test_what_a_killed_process_left_of_a_record_is_cut_off(source: Path, tmp_path: Path) -> None:
     """The partial output cut at every kind of place still goes on to the same output."""
-    go(Fake(), tmp_path / "whole.jsonl", source)
+    go(FakeEmbedder(), tmp_path / "whole.jsonl", source)
     output, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
     with pytest.raises(BulkError, match="out of order"):
-        go(Fake(breaks_after=400), output, source)
+        go(FakeEmbedder(breaks_after=400), output, source)
     left = partial.read_bytes()
     job = len(MAGIC) + HEAD.size + HEAD.unpack_from(left, len(MAGIC))[0]
     size = HEAD.unpack_from(left, job)[0]
     cuts = [0, 5, len(MAGIC), len(MAGIC) + 4, job - 1, job, job + 3, job + HEAD.size + 9]
     for cut in [*cuts, job + HEAD.size + size, len(left) - 1, len(left)]:
         partial.write_bytes(left[:cut])
-        summary = go(Fake(), output, source, overwrite=True)
+        summary = go(FakeEmbedder(), output, source, overwrite=True)
         assert (summary.before.items > 0) == (cut >= job + HEAD.size + size)
         assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     flipped = bytearray(left)
     flipped[-5] ^= 1
     partial.write_bytes(flipped)
-    go(Fake(), output, source)
+    go(FakeEmbedder(), output, source)
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
@@ -381,7 +320,7 @@ def test_what_is_no_partial_output_is_left_alone(source: Path, tmp_path: Path) -
     for content in (b"somebody's notes, longer than the magic", MAGIC + HEAD.pack(3, 0) + b"abcd"):
         partial.write_bytes(content)
         with pytest.raises(BulkError, match=r"out\.jsonl\.partial is damaged, or not of this"):
-            go(Fake(), tmp_path / "out.jsonl", source)
+            go(FakeEmbedder(), tmp_path / "out.jsonl", source)
         assert partial.read_bytes() == content
 
 
@@ -398,17 +337,17 @@ def test_an_output_that_is_there_is_not_replaced_unasked(source: Path, tmp_path:
     output = tmp_path / "out.jsonl"
     output.write_text("precious")
     with pytest.raises(BulkError, match=r"out\.jsonl is there already: say --overwrite"):
-        go(Fake(), output, source)
+        go(FakeEmbedder(), output, source)
     assert output.read_text() == "precious"
-    go(Fake(), output, source, overwrite=True)
+    go(FakeEmbedder(), output, source, overwrite=True)
     assert len(read_jsonl(output)) == 500
     with pytest.raises(BulkError, match=r"out\.csv: an output's name ends in \.parquet, \.jsonl"):
-        go(Fake(), tmp_path / "out.csv", source)
+        go(FakeEmbedder(), tmp_path / "out.csv", source)
 
 
 def test_late_chunks_have_a_row_each(source: Path, tmp_path: Path) -> None:
     source.write_text(rows_of(3))
-    summary = go(Fake(), tmp_path / "out.jsonl", source, how=How(chunking=Chunking(4)))
+    summary = go(FakeEmbedder(), tmp_path / "out.jsonl", source, how=How(chunking=Chunking(4)))
     rows = read_jsonl(tmp_path / "out.jsonl")
     assert [(r["id"], r["chunk"], r["start"], r["end"], r["text"]) for r in rows[:3]] == [
         (1, 0, 0, 2, "te"),
@@ -423,9 +362,9 @@ def test_an_input_that_breaks_off_keeps_the_rows_before(tmp_path: Path) -> None:
     whole = gzip.compress(rows_of(2000).encode())
     source.write_bytes(whole[: len(whole) * 2 // 3])
     with pytest.raises(BulkError, match=r"in\.jsonl\.gz: "):
-        go(Fake(), tmp_path / "out.jsonl", source)
+        go(FakeEmbedder(), tmp_path / "out.jsonl", source)
     source.write_bytes(whole)
-    fake = Fake()
+    fake = FakeEmbedder()
     summary = go(fake, tmp_path / "out.jsonl", source)
     assert summary.before.items > 500
     assert len(fake.texts) == 2000 - summary.before.items
@@ -435,7 +374,7 @@ def test_an_input_that_breaks_off_keeps_the_rows_before(tmp_path: Path) -> None:
 def test_an_input_without_rows_gives_an_output_without_any(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("\n\n")
     for name in outputs.OUTPUTS:
-        summary = go(Fake(), tmp_path / f"out{name}", tmp_path / "in.txt")
+        summary = go(FakeEmbedder(), tmp_path / f"out{name}", tmp_path / "in.txt")
         assert summary.about.rows == 0
         assert (tmp_path / f"out{name}").exists()
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 0

@@ -14,7 +14,7 @@ import pytest
 from embedsvc.bulk.outputs import OUTPUTS
 from embedsvc.bulk.rows import Columns
 from embedsvc.errors import BulkError
-from tests.test_bulk_run import Fake, go
+from tests.support.bulk import FakeEmbedder, go
 
 YEAR = 366 * 86_400
 
@@ -127,7 +127,7 @@ KEPT = Columns("text", None, tuple(ARRAYS))
 
 
 def test_every_type_stays_what_it_is_in_parquet(source: Path, tmp_path: Path) -> None:
-    go(Fake(), tmp_path / "out.parquet", source, columns=KEPT)
+    go(FakeEmbedder(), tmp_path / "out.parquet", source, columns=KEPT)
     before, after = pq.read_table(source), pq.read_table(tmp_path / "out.parquet")
     for name in ARRAYS:
         assert after.schema.field(name).type == before.schema.field(name).type, name
@@ -136,7 +136,7 @@ def test_every_type_stays_what_it_is_in_parquet(source: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("ending", [".jsonl", ".npy"])
 def test_every_type_is_told_in_json(source: Path, tmp_path: Path, ending: str) -> None:
-    go(Fake(), tmp_path / f"out{ending}", source, columns=KEPT)
+    go(FakeEmbedder(), tmp_path / f"out{ending}", source, columns=KEPT)
     lines = tmp_path / ("out.jsonl" if ending == ".jsonl" else "out.npy.rows.jsonl")
     row = json.loads(lines.read_bytes().split(b"\n")[0])
     rejects = (tmp_path / f"out{ending}.rejects.jsonl").read_bytes().split(b"\n")
@@ -149,7 +149,7 @@ def test_every_type_is_told_in_json(source: Path, tmp_path: Path, ending: str) -
 def test_every_type_can_be_an_id(source: Path, tmp_path: Path, name: str) -> None:
     for ending, output in OUTPUTS.items():
         path = tmp_path / f"out{ending}"
-        go(Fake(), path, source, columns=Columns("text", name))
+        go(FakeEmbedder(), path, source, columns=Columns("text", name))
         found = output.open(path).rows([0])[0]
         assert found["text"] is not None
     assert pq.read_table(tmp_path / "out.parquet")["id"].equals(
@@ -161,7 +161,7 @@ def test_every_type_can_be_an_id(source: Path, tmp_path: Path, name: str) -> Non
 def test_what_is_no_text_is_set_aside_whatever_it_is(
     source: Path, tmp_path: Path, name: str
 ) -> None:
-    summary = go(Fake(), tmp_path / "out.jsonl", source, columns=Columns(name))
+    summary = go(FakeEmbedder(), tmp_path / "out.jsonl", source, columns=Columns(name))
     strings = ("string", "large string", "string view", "json", "dictionary", "ordered")
     column = pq.read_table(source, columns=[name])[name]
     texts = len(column) - column.null_count if name in strings else 0
@@ -175,7 +175,7 @@ def test_a_dictionary_is_not_written_with_every_row(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["x"] * 100, "word": some}), tmp_path / "in.parquet")
     sizes: list[int] = []
 
-    class Watching(Fake):
+    class Watching(FakeEmbedder):
         async def embed(self, *given: Any) -> Any:
             sizes.append((tmp_path / "out.parquet.partial").stat().st_size)
             return await super().embed(*given)
@@ -197,15 +197,20 @@ def test_types_in_types_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyP
         kind = pa.struct([("a", kind)])
     pq.write_table(pa.table({"text": ["x"], "deep": pa.nulls(1, kind)}), tmp_path / "in.parquet")
     with pytest.raises(BulkError, match=r"in\.parquet: column `deep`: types 30 deep or more"):
-        go(Fake(), tmp_path / "out.jsonl", tmp_path / "in.parquet", columns=Columns(keep=("deep",)))
-    go(Fake(), tmp_path / "out.jsonl", tmp_path / "in.parquet")
+        go(
+            FakeEmbedder(),
+            tmp_path / "out.jsonl",
+            tmp_path / "in.parquet",
+            columns=Columns(keep=("deep",)),
+        )
+    go(FakeEmbedder(), tmp_path / "out.jsonl", tmp_path / "in.parquet")
 
 
 def test_a_text_without_end_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedsvc.bulk.rows.LONGEST_TEXT", 1 << 20)
     texts = ["x" * (1 << 20), "y" * ((1 << 20) + 1), "z"]
     pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet")
-    assert go(Fake(), tmp_path / "out.npy", tmp_path / "in.parquet").after.rows == 2
+    assert go(FakeEmbedder(), tmp_path / "out.npy", tmp_path / "in.parquet").after.rows == 2
     bad = json.loads((tmp_path / "out.npy.rejects.jsonl").read_text())
     assert (bad["line"], bad["reason"]) == (2, "`text` is longer than 1 Mi characters")
     assert bad["row"] == {"text": "y" * 2000}
@@ -236,7 +241,7 @@ def test_types_of_two_inputs_come_together_without_loss(
     for name, array in (("a", one), ("b", other)):
         pq.write_table(pa.table({"text": [name], "n": array}), tmp_path / f"{name}.parquet")
     files = tmp_path / "a.parquet", tmp_path / "b.parquet"
-    go(Fake(), tmp_path / "out.parquet", *files, columns=Columns(keep=("n",)))
+    go(FakeEmbedder(), tmp_path / "out.parquet", *files, columns=Columns(keep=("n",)))
     found = pq.read_table(tmp_path / "out.parquet")["n"].to_pylist()
     told = ["1970-01-01 00:00:00.000000001", str(2**61)]
     assert found == (told if expected is None else expected)

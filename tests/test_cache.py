@@ -17,8 +17,8 @@ from embedsvc.errors import EmbeddingFailed, Unavailable
 from embedsvc.serving.cache import ENTRY_BYTES, LONGER, Cache, Memory
 from embedsvc.serving.disk_cache import STAMP_SECONDS, Store
 from embedsvc.texts.item import Item, TokenIds
-from tests.support.serving import Device, batcher, embed, result, turns
-from tests.test_store import Clock
+from tests.support.clock import Clock
+from tests.support.fake_device import Device, batcher, embed, result, turns
 
 D = 2
 

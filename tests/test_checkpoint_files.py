@@ -19,8 +19,8 @@ from embedsvc.errors import CheckpointError
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.tokenizer import open_tokenizer
-from tests.conftest import ROOT
 from tests.support.checkpoints import write_bert, write_json
+from tests.support.project import ROOT
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 90868376\n"
 PAGE = b"<!DOCTYPE html>\n<html><head><title>401</title></head></html>"

@@ -15,7 +15,7 @@ from embedsvc import __main__, cli
 from embedsvc.cli import COMMANDS, main
 from embedsvc.exits import EXIT_INTERRUPTED, EXITS
 from embedsvc.wording.plain import in_line
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 COMMAND = [sys.executable, "-m", "embedsvc"]
 ODD = {

@@ -13,7 +13,7 @@ from embedsvc.commands.address import key_of
 from embedsvc.errors import SetupError
 from tests.support.fake_server import FakeServer
 from tests.support.keeper import write_cards
-from tests.test_server import serving
+from tests.support.server import serving
 
 KEY = "sk-right-key-123456"
 

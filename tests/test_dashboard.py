@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 from embedsvc.telemetry.histogram import SECONDS
 from embedsvc.web.admin.dashboard import FOLDER
 from embedsvc.web.admin.rates import Reading, compare, read
-from tests.conftest import serve
-from tests.test_server import serving
+from tests.support.app import serve
+from tests.support.server import serving
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 KEY = "sk-a-right-key-123456"

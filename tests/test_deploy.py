@@ -7,7 +7,7 @@ import msgspec
 import yaml
 
 from embedsvc.settings import Settings
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())

@@ -31,7 +31,7 @@ from tests.support.documents import (
     save_files,
     write_workplace,
 )
-from tests.test_server import serving
+from tests.support.server import serving
 
 EXAMPLES = examples()
 PYTHON = [example for example in EXAMPLES if example.language == "python"]

@@ -15,9 +15,9 @@ from embedsvc.daemon.job import State
 from embedsvc.diagnosis import computing, surroundings
 from embedsvc.errors import CardsError
 from embedsvc.inference.ops.native import library
-from tests.conftest import ROOT
 from tests.support.checkpoints import write_bert, write_json
-from tests.test_probe import answering
+from tests.support.listeners import answering
+from tests.support.project import ROOT
 
 
 class Doctor:

@@ -17,10 +17,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedsvc.cli import main
-from tests.conftest import ROOT, serve
+from tests.support.app import serve
 from tests.support.checkpoints import write_bert
 from tests.support.documents import ADDRESS
 from tests.support.fake_server import FakeServer, refusal, vector_of
+from tests.support.project import ROOT
 
 WORDS = "hello world a b c d e f"
 TEXTS = [f"{word} {other}" for word in WORDS.split() for other in WORDS.split()]

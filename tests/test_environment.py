@@ -12,23 +12,13 @@ from embedsvc.daemon.environment import read_environment, updated
 from embedsvc.daemon.sd_notify import notify
 from embedsvc.errors import CardsError
 from embedsvc.telemetry.logfile import LogFile, log_to
-
-VALUES = {
-    "PLAIN": "8000",
-    "PATH_LIKE": "/srv/a-b_c.d:/x",
-    "SPACES": "one two  three ",
-    "QUOTES": """it's "quoted" `so` """,
-    "DOLLAR": "$HOME and \\ and %h",
-    "HASH": "#no comment",
-    "EMPTY": "",
-    "UMLAUT": "Käse",
-}
+from tests.support.service import ENVIRONMENT
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     file = tmp_path / "environment"
-    file.write_text(updated("", VALUES))
-    assert read_environment(file) == VALUES
+    file.write_text(updated("", ENVIRONMENT))
+    assert read_environment(file) == ENVIRONMENT
 
 
 def test_comments_quotes_and_spaces_are_understood(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from embedsvc.inference.encoder import Encoder
 from embedsvc.settings import Settings
 from embedsvc.web.app import create_app
 from embedsvc.web.endpoint import Endpoint
-from tests.conftest import serve
+from tests.support.app import serve
 from tests.support.checkpoints import write_bert, write_json
 
 LONG = "a " * 31  # 33 tokens with [CLS] and [SEP]; the limit is 32

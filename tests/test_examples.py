@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.support.modules import modules
+from tests.support.project import modules
 
 OPTIONAL = {"mlx", "pyarrow", "ray"}  # an extra installs them, or one kind of machine
 EXAMPLE = re.compile(r"^ *>>> ", re.MULTILINE)

@@ -10,14 +10,8 @@ from embedsvc.cli import main as command
 from embedsvc.errors import CheckpointError, Unavailable
 from embedsvc.serving.failures import Failures
 from embedsvc.serving.reload import reload
+from tests.support.clock import Clock
 from tests.support.keeper import Keeper, become, keeping, write_cards
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def timed(keeper: Keeper) -> Clock:

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from embedsvc.inference.encoder import Encoder
 from embedsvc.serving.disk_cache import COMPLAINT_SECONDS, Table
 from embedsvc.texts.item import Item
-from tests.conftest import serve
+from tests.support.app import serve
 
 TEXTS = ["hello", "a b c", "d e f a", "world a b c d e"]
 

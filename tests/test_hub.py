@@ -20,12 +20,9 @@ from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.cli import main
 from embedsvc.commands.progress import Bar
 from embedsvc.errors import CheckpointError, Stopped
-from tests.conftest import serve
+from tests.support.app import serve
 from tests.support.checkpoints import write_bert
-from tests.support.hub import COMMIT, Hub, Refusal
-
-WEIGHTS = "model.safetensors"
-CARD = Card(id="m", repo="org/model")
+from tests.support.hub import CARD, COMMIT, WEIGHTS, Hub, Refusal, nothing_loads, use
 
 
 @pytest.fixture
@@ -41,22 +38,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield server
 
 
-def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have it be the hub, as HF_ENDPOINT does when a process starts."""
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-
 def weights(hub: Hub) -> bytes:
     return hub.files[WEIGHTS]
-
-
-def nothing_loads(said: str) -> None:
-    """Finding the model fails with these words, and leaves nothing that would load."""
-    with pytest.raises(CheckpointError, match=said):
-        find_checkpoint(CARD)
-    assert hub_module.kept("org/model", None) is None
 
 
 def test_only_the_files_that_are_needed_come(hub: Hub) -> None:

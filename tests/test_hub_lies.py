@@ -19,9 +19,8 @@ from embedsvc.checkpoints.hub_client import BrokenAnswer, opened
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.errors import CheckpointError, Stopped
 from tests.support.checkpoints import write_bert
-from tests.support.hub import COMMIT, Hub
+from tests.support.hub import CARD, COMMIT, WEIGHTS, Hub, nothing_loads, use
 from tests.support.keeper import keeping, write_cards
-from tests.test_hub import CARD, WEIGHTS, nothing_loads, use
 
 
 @pytest.fixture

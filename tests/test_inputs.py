@@ -22,7 +22,7 @@ from embedsvc.texts.requests import Chunking
 from embedsvc.texts.steps import finish
 from embedsvc.texts.tokenizer import Tokenizer
 from embedsvc.texts.truncation import Rule, average
-from tests.conftest import serve
+from tests.support.app import serve
 
 CLS, SEP, A = 2, 3, 4  # and b is 5, c is 6, ...
 

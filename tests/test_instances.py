@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from embedsvc.settings import Settings
 from embedsvc.web.app import create_app
-from tests.conftest import serve
+from tests.support.app import serve
 from tests.support.keeper import write_cards
 
 ABOUT = {

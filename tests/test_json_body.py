@@ -16,7 +16,7 @@ from embedsvc.web.app import create_app
 from embedsvc.web.bodies import json_body
 from embedsvc.web.bodies.json_body import LARGE, decode
 from embedsvc.web.endpoint import Endpoint
-from tests.conftest import serve
+from tests.support.app import serve
 
 ROUTES = [
     route

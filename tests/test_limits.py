@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from embedsvc.bounds import BODIES_IN_FLIGHT
-from tests.test_server import serving
+from tests.support.server import serving
 
 HEAD = 2000
 BODY = 20_000

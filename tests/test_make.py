@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.support.programs import program
+from tests.support.project import ROOT
 
 KERNELS = "embedsvc/inference/ops/native/kernels.so"
 SAYS = """#!/bin/sh

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from embedsvc.inference.encoder import Encoder
 from embedsvc.telemetry.record import Record
 from embedsvc.texts.item import Item
-from tests.conftest import serve
+from tests.support.app import serve
 
 
 class Figures(dict[tuple[str, frozenset[tuple[str, str]]], float]):

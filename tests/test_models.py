@@ -5,8 +5,8 @@ import re
 import pytest
 
 from embedsvc.catalog.cards import Card, read_cards
-from tests.conftest import ROOT
 from tests.support.models_table import facts
+from tests.support.project import ROOT
 
 CARDS = read_cards(ROOT / "models.toml")  # parses, and no name is there twice
 BGE = "Represent this sentence for searching relevant passages: "

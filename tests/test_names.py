@@ -17,8 +17,9 @@ from embedsvc.catalog.names import Known, Names
 from embedsvc.cli import main
 from embedsvc.errors import CardsError
 from embedsvc.texts.prompts import split_name
-from tests.conftest import ROOT, serve
+from tests.support.app import serve
 from tests.support.keeper import write_cards
+from tests.support.project import ROOT
 
 SHIPPED = read_cards(ROOT / "models.toml")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.test_server import serving
+from tests.support.server import serving
 
 Address = tuple[str, int]
 

@@ -19,8 +19,8 @@ from embedsvc.daemon.job import HOPELESS, State
 from embedsvc.errors import EmbedsvcError, RequestError, SetupError
 from embedsvc.exits import EXIT_ADDRESS, EXIT_HUNG, EXIT_USAGE, EXITS
 from embedsvc.settings import Settings
-from tests.conftest import ROOT
-from tests.test_server import serving
+from tests.support.project import ROOT
+from tests.support.server import serving
 
 PAGE = (ROOT / "docs/operations.md").read_text()
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana.json").read_text())

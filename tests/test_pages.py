@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.support.models_table import facts
 from tests.support.pages import DOCS, PARTS, Part
+from tests.support.project import ROOT
 
 
 @pytest.mark.parametrize("part", PARTS, ids=[f"{part.page}:{part.name}" for part in PARTS])

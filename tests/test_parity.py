@@ -14,7 +14,7 @@ from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.inference.encoder import Encoder, load_encoder
 from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.texts.tokenizer import Tokenizer
-from tests.conftest import BACKENDS
+from tests.support.backends import BACKENDS
 
 REFERENCE = Path(__file__).parent / "reference"
 TEXTS: list[str] = json.loads((REFERENCE / "texts.json").read_text(encoding="utf-8"))

@@ -1,6 +1,5 @@
 """What C refuses to run: tapes that break a rule, batches that leave their tables."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,44 +8,14 @@ import numpy as np
 import pytest
 
 from embedsvc.errors import CheckpointError, EmbeddingFailed
-from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_table
+from embedsvc.inference.ops.base import Attention, Batch, columns
 from embedsvc.inference.ops.native import NativeOps, _traced, library
 from embedsvc.inference.ops.native.program import Program
 from embedsvc.inference.ops.native.tape import OPERATIONS, Traced
 from embedsvc.inference.ops.numpy import PackedLayout
+from tests.support.passes import EXPERTS, ROWS, WIDTH, batch, everything
 
-RANDOM = np.random.default_rng(11)
-WIDTH, ROWS, INNER, EXPERTS = 8, 9, 20, 3
 NATIVE = Path(library.__file__).parent
-
-
-def floats(*shape: int) -> Any:
-    return RANDOM.normal(size=shape).astype(np.float32)
-
-
-def everything(ops: Any) -> Callable[[Any, Batch], Any]:
-    """A pass with an instruction of each operation."""
-    words, places, turns = floats(ROWS, WIDTH), floats(ROWS, WIDTH), rope_table(4, 100.0, ROWS)
-    norm, one = Norm(floats(WIDTH), floats(WIDTH)), floats(WIDTH)
-    qkv = ops.linear_layer(floats(3 * WIDTH, WIDTH), floats(3 * WIDTH))
-    router = ops.linear_layer(floats(EXPERTS, WIDTH), None)
-    layer = ops.experts_layer(floats(EXPERTS, INNER, WIDTH), floats(EXPERTS, WIDTH, INNER))
-    spec = Attention(2, 2, bias=floats(2, 2 * ROWS - 1), window=5)
-    out = ops.linear_layer(floats(5, 6 * WIDTH), floats(5))
-
-    def run(ops: Any, batch: Batch) -> Any:
-        hidden = ops.add(ops.embedding(words, batch.ids), ops.embedding(places, batch.positions))
-        hidden = ops.layer_norm(hidden, norm, 1e-5)
-        q, k, v = columns(ops.linear(hidden, qkv), WIDTH, WIDTH, WIDTH)
-        q = ops.rms_norm(ops.rope(q, turns, batch.positions), one[:4], 1e-6)
-        context = ops.attention(q, k, v, spec, batch.layout)
-        context = ops.silu(ops.multiply(context, ops.copy(hidden)))
-        hidden = ops.add(ops.experts(context, ops.linear(context, router), 2, layer), one)
-        names = ("mean", "mean_sqrt", "weighted_mean", "max", "first", "last")
-        pooled = [getattr(ops, f"segment_{name}")(hidden, batch.layout) for name in names]
-        return ops.gelu(ops.linear(ops.side_by_side(pooled), out))
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +30,6 @@ def traced(ops: NativeOps) -> Traced:
 
 def program(ops: NativeOps, traced: Traced) -> Program:
     return Program(ops._library, ops._kernels, traced)
-
-
-def batch(*lengths: int) -> Batch:
-    return NativeOps(1).batch([np.zeros(n, np.int32) for n in lengths])
 
 
 def with_field(traced: Traced, at: int, name: str, value: Any) -> Traced:

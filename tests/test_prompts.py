@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.conftest import serve
+from tests.support.app import serve
 from tests.support.checkpoints import write_bert, write_json
 
 

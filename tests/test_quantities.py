@@ -14,8 +14,8 @@ from embedsvc.errors import CardsError
 from embedsvc.settings import read_settings
 from embedsvc.wording import msgspec_errors, quantities
 from embedsvc.wording.quantities import read_bytes, read_keep_alive, read_seconds
-from tests.conftest import ROOT
 from tests.support.fake_server import FakeServer
+from tests.support.project import ROOT
 
 SIZES = {
     "0": 0,

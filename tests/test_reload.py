@@ -10,9 +10,9 @@ from starlette.testclient import TestClient
 
 from embedsvc.errors import CardsError, ModelNotFound
 from embedsvc.serving.reload import Changes, reload
-from tests.conftest import serve
+from tests.support.app import serve
 from tests.support.keeper import become, keeping, write_cards
-from tests.test_server import serving
+from tests.support.server import serving
 
 
 def test_what_is_other_in_the_file_is_told_and_holds(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from embedsvc.inference.ops.base import Batch
 from embedsvc.inference.ops.native import NativeOps, _traced
 from embedsvc.inference.ops.native.program import Program
-from tests.test_program import ROWS, WIDTH, batch, everything
+from tests.support.passes import ROWS, WIDTH, batch, everything
 
 
 def test_what_a_long_text_took_is_counted_bounded_and_given_back() -> None:

@@ -1,9 +1,7 @@
 """The real command in a process of its own, on the real model, with OpenAI's own client."""
 
 import asyncio
-import contextlib
 import json
-import os
 import re
 import signal
 import socket
@@ -18,36 +16,8 @@ import numpy as np
 import openai
 import pytest
 
-from tests.conftest import ROOT
-
-COMMAND = (sys.executable, "-m", "embedsvc", "serve")
-
-
-@contextlib.contextmanager
-def serving(
-    *options: str, cards: Path = ROOT / "models.toml", command: tuple[str, ...] = COMMAND
-) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A running server's base URL and process; stopped, if it still runs, at the end."""
-    process = subprocess.Popen(
-        [*command, "--port", "0", "--models", str(cards), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        said = ""
-        while "Try:" not in said:
-            line = process.stdout.readline()
-            assert line, process.communicate()[1]
-            said += line
-        match = re.search(r"at (https?://\S+)/v1", said)
-        assert match
-        yield match[1], process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+from tests.support.project import ROOT
+from tests.support.server import fails, serving
 
 
 def post(url: str, **fields: object) -> httpx2.Response:
@@ -214,20 +184,6 @@ def test_the_mlx_backend_serves_the_same_vectors(server: str) -> None:
         both = [post(base, input=["hello world", "two"]).json() for base in (url, server)]
     mlx, numpy = (np.array([row["embedding"] for row in answer["data"]]) for answer in both)
     assert np.abs(mlx - numpy).max() <= 2e-5
-
-
-def fails(*options: str, **environ: str) -> tuple[int, str]:
-    """Exit code and message of a server that does not start."""
-    done = subprocess.run(
-        [*COMMAND, *options],
-        cwd=ROOT,
-        env=os.environ | {"EMBEDSVC_PORT": "0"} | environ,  # whoever has the usual one
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert done.stdout == ""
-    return done.returncode, done.stderr
 
 
 def test_a_port_in_use_is_one_line_and_exit_code_5() -> None:

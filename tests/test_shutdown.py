@@ -16,9 +16,9 @@ import pytest
 
 from embedsvc.exits import EXIT_HUNG
 from embedsvc.probe import Found, Place, probe
-from tests.conftest import ROOT
 from tests.support.programs import program
-from tests.test_server import COMMAND, fails, serving
+from tests.support.project import ROOT
+from tests.support.server import COMMAND, fails, serving
 
 HANGS = """
 import sys, threading

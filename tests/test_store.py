@@ -18,22 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedsvc.serving.disk_cache import MAX_WAITING_BYTES, REST_SECONDS, STAMP_SECONDS, Store, Table
+from tests.support.clock import Clock
 
 D = 8
 
 
 TABLES: list[Table] = []
 """Those of the test that runs, closed at its end."""
-
-
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def key(i: int) -> bytes:

@@ -16,8 +16,7 @@ from embedsvc.daemon.environment import updated
 from embedsvc.daemon.systemd import UNIT, unit
 from embedsvc.probe import Place, probe
 from tests.support.programs import program
-from tests.support.service import job
-from tests.test_environment import VALUES
+from tests.support.service import ENVIRONMENT, job
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has systemd")
 
@@ -147,11 +146,11 @@ def own_systemd() -> Iterator[OwnSystemd]:
 
 def test_systemd_reads_the_environment_file_as_we_do(own_systemd: OwnSystemd) -> None:
     file = own_systemd.home / "environment"
-    file.write_text(updated("# comment\n", VALUES))
+    file.write_text(updated("# comment\n", ENVIRONMENT))
     show = ("systemd-run", "--user", "--wait", "--pipe", "--quiet", "-p", f"EnvironmentFile={file}")
     done = own_systemd.run(*show, "env", "-0")
     found = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
-    assert {name: found.get(name) for name in VALUES} == VALUES
+    assert {name: found.get(name) for name in ENVIRONMENT} == ENVIRONMENT
 
 
 @pytest.fixture

@@ -1,48 +1,24 @@
 """Threads that help a pass which is alone: `kernels/team.c` tries them, built by itself."""
 
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.support.programs import program
-
-NATIVE = ROOT / "embedsvc/inference/ops/native"
-SOURCES = (ROOT / "tests/kernels/team.c", NATIVE / "team.c")
-CASES = (
-    "every_part_is_done_once",
-    "a_pass_alone_has_all_helpers",
-    "helpers_come_back_to_the_pass_that_had_them",
-    "helpers_come_to_a_pass_that_never_had_them",
-    "passes_of_many_threads_do_their_own_parts",
-    "a_part_may_have_parts",
-    "more_helpers_may_be_asked_for_and_fewer_are_as_many",
-    "a_forked_child_has_no_helpers_and_all_parts_are_done",
-)
-
-
-def build(output: Path, *flags: str, sources: Sequence[Path]) -> Path:
-    """A program in C that tries the kernels' code, or some of it."""
-    command = [program("cc"), "-std=gnu11", "-g", "-pthread", "-Wall", "-Wextra", "-Werror"]
-    command += [*flags, f"-I{NATIVE}", *map(str, sources), "-o", str(output), "-lm"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return output
+from tests.support.c_programs import TEAM, TEAM_CASES, build
 
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("team") / "team"
-    return build(output, "-O2", sources=SOURCES)
+    return build(output, "-O2", sources=TEAM)
 
 
 def test_all_cases_are_named_here(team: Path) -> None:
-    assert subprocess.check_output([team], text=True).split() == list(CASES)
+    assert subprocess.check_output([team], text=True).split() == list(TEAM_CASES)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", TEAM_CASES)
 def test_the_team(team: Path, case: str) -> None:
     done = subprocess.run([team, case], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -21,9 +21,10 @@ from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.settings import Settings
 from embedsvc.web.access import Access
-from tests.conftest import ROOT, serve
+from tests.support.app import serve
 from tests.support.checkpoints import CONFIG, write_bert
-from tests.test_server import serving
+from tests.support.project import ROOT
+from tests.support.server import serving
 
 PAGE = (ROOT / "docs/threats.md").read_text()
 

@@ -15,7 +15,7 @@ from embedsvc.errors import CheckpointError
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Ops
 from embedsvc.texts.tokenizer import open_tokenizer
-from tests.conftest import serve
+from tests.support.app import serve
 from tests.support.checkpoints import write_bert, write_json
 from tests.support.settings_cases import CASES, NAMES, TEXTS, write
 

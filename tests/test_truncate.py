@@ -12,7 +12,7 @@ from embedsvc.bounds import TEXT_CHARACTERS
 from embedsvc.errors import BadRequest
 from embedsvc.texts.cl100k import ids_by_bytes
 from embedsvc.texts.requests import read_inputs
-from tests.conftest import serve
+from tests.support.app import serve
 
 LONG = " ".join("abcdefghij"[i % 10] for i in range(40))  # 42 tokens; the limit is 32
 ROUTES = [

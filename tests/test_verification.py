@@ -16,7 +16,7 @@ from embedsvc.diagnosis.verify import Check, verify
 from embedsvc.inference.encoder import Encoder
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.item import TokenIds
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 
 def checks(checkpoint: Checkpoint) -> dict[str, Check]:

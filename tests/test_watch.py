@@ -19,7 +19,8 @@ from embedsvc.inference.device import Device, Work
 from embedsvc.inference.encoder import Encoder
 from embedsvc.serving.watchdog import Watch
 from embedsvc.texts.item import Item
-from tests.conftest import ROOT, serve
+from tests.support.app import serve
+from tests.support.project import ROOT
 
 
 class Kept:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 
 KERNELS = "embedsvc/inference/ops/native/kernels.so"
 PASSED_ON = ("HOME", "PATH", "LANG", "TMPDIR", "SSL_CERT_FILE")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tests.support.checkpoints import write_bert
-from tests.conftest import ROOT
+from tests.support.project import ROOT
 from tests.support.programs import program
-from tests.test_server import serving
+from tests.support.server import serving
 
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import hatch_build
-from tests.conftest import ROOT
-from tests.test_team import CASES, SOURCES, build
+from tests.support.c_programs import TEAM, TEAM_CASES, build
+from tests.support.project import ROOT
 
 RACES = {"TSAN_OPTIONS": "halt_on_error=1:die_after_fork=0"}
 FUZZ_PASSES = 150
@@ -128,7 +128,7 @@ def test_undefined_behaviour_is_reported(tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("team") / "team"
-    return build(output, "-O1", "-fsanitize=thread", sources=SOURCES)
+    return build(output, "-O1", "-fsanitize=thread", sources=TEAM)
 
 
 def raced(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -142,7 +142,7 @@ def raced(*command: str | Path) -> subprocess.CompletedProcess[str]:
     raise AssertionError(done.stderr)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", TEAM_CASES)
 def test_the_team_has_no_race(team: Path, case: str) -> None:
     done = raced(team, case)
     assert "Sanitizer" not in done.stderr, done.stderr

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.documents import ROOT, Example, examples
+from tests.support.documents import Example, examples
+from tests.support.project import ROOT
 
 NOT_HERE = (
     (r"docker |deploy/check-image\.sh", "needs Docker"),

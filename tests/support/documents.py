@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
+from tests.support.project import ROOT
+
 ADDRESS = "http://127.0.0.1:8000"
 CHAT = "http://127.0.0.1:11434"
 """Where pages have a model that chats: an address of Ollama's."""

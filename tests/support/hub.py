@@ -9,6 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
+
+from embedsvc.catalog.cards import Card
+from embedsvc.checkpoints.hub import kept
+from embedsvc.checkpoints.sources import find_checkpoint
+from embedsvc.errors import CheckpointError
+
+WEIGHTS = "model.safetensors"
+CARD = Card(id="m", repo="org/model")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SMALL = 1 << 12
 """Bytes; what is smaller is in git, what is larger beside it."""
@@ -156,3 +166,17 @@ class Hub:
                 pass
 
         return Handler
+
+
+def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have it be the hub, as HF_ENDPOINT does when a process starts."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+def nothing_loads(said: str) -> None:
+    """Finding the model fails with these words, and leaves nothing that would load."""
+    with pytest.raises(CheckpointError, match=said):
+        find_checkpoint(CARD)
+    assert kept("org/model", None) is None

@@ -7,6 +7,18 @@ from pathlib import Path
 from embedsvc.daemon.actions import Answer, Machine
 from embedsvc.daemon.job import Job
 
+ENVIRONMENT = {
+    "PLAIN": "8000",
+    "PATH_LIKE": "/srv/a-b_c.d:/x",
+    "SPACES": "one two  three ",
+    "QUOTES": """it's "quoted" `so` """,
+    "DOLLAR": "$HOME and \\ and %h",
+    "HASH": "#no comment",
+    "EMPTY": "",
+    "UMLAUT": "Käse",
+}
+"""Settings of which some have to be quoted in an environment file."""
+
 
 def job(home: Path, *, system: bool = False, user: str | None = None, port: int = 8000) -> Job:
     folder = home / "etc" if system else home / ".config"

@@ -1,16 +1,14 @@
-"""The modules of the package, found as files: nothing is imported for it."""
+"""The checkout: its folder, and the modules of the package in it, of which none is imported."""
 
 from pathlib import Path
 
-import embedsvc
-
-PACKAGE = Path(embedsvc.__file__).parent
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "embedsvc"
 
 
 def modules() -> dict[str, Path]:
     """The file of each module by its dotted name; of a package, its `__init__.py`."""
-    files = sorted(PACKAGE.rglob("*.py"))
-    return {dotted(file): file for file in files}
+    return {dotted(file): file for file in sorted(PACKAGE.rglob("*.py"))}
 
 
 def dotted(file: Path) -> str:

@@ -1,0 +1,31 @@
+"""Programs in C that try the kernels' code."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.programs import program
+from tests.support.project import ROOT
+
+NATIVE = ROOT / "embedsvc/inference/ops/native"
+TEAM = (ROOT / "tests/kernels/team.c", NATIVE / "team.c")
+"""The team of threads by itself, and what tries it."""
+TEAM_CASES = (
+    "every_part_is_done_once",
+    "a_pass_alone_has_all_helpers",
+    "helpers_come_back_to_the_pass_that_had_them",
+    "helpers_come_to_a_pass_that_never_had_them",
+    "passes_of_many_threads_do_their_own_parts",
+    "a_part_may_have_parts",
+    "more_helpers_may_be_asked_for_and_fewer_are_as_many",
+    "a_forked_child_has_no_helpers_and_all_parts_are_done",
+)
+
+
+def build(output: Path, *flags: str, sources: Sequence[Path]) -> Path:
+    """A program in C that tries the kernels' code, or some of it."""
+    command = [program("cc"), "-std=gnu11", "-g", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    command += [*flags, f"-I{NATIVE}", *map(str, sources), "-o", str(output), "-lm"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return output
