@@ -93,7 +93,7 @@ def hidden_states(
     weights = architecture.prepare(ops, checkpoint.tensors(), config, Inputs(checkpoint.max_tokens))
 
     def forward(ops: Ops, batch: Batch) -> Any:
-        return architecture.forward(ops, weights, config, batch)
+        return architecture.forward(ops, weights, batch)
 
     batch = ops.batch(texts)
     rows = ops.to_numpy(ops.compiled(forward)(batch))

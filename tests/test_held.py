@@ -97,8 +97,8 @@ def test_ids_for_a_model_of_mlx_embeddings_are_held_against_its_config() -> None
         return SimpleNamespace(last_hidden_state=mx.ones((*ids.shape, 4)))
 
     def function(ops: Ops, batch: Batch) -> Any:
-        config = {"vocab_size": ROWS, "max_position_embeddings": 5}
-        return ops.segment_mean(fallback.forward(ops, model, config, batch), batch.layout)
+        weights = fallback.Weights(model, vocabulary=ROWS, positions=5)
+        return ops.segment_mean(fallback.forward(ops, weights, batch), batch.layout)
 
     ops = MlxOps("float32")
     run = ops.compiled(function)

@@ -122,7 +122,7 @@ class Encoder:
             own = head.prepare(ops, tensors, checkpoint)
 
             def forward(ops: Ops, batch: Batch) -> Array:
-                hidden = architecture.forward(ops, weights, config, batch)
+                hidden = architecture.forward(ops, weights, batch)
                 return head.forward(ops, own, hidden, batch)
 
             return Ready(head, own, self._ops.compiled(forward))

@@ -49,7 +49,7 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
     """
     architecture, config = find_pass(checkpoint, dtype)
     tensors = checkpoint.tensors()
-    made = getattr(config, "made", None)
+    table_numbers = getattr(config, "table_numbers", None)
     entries = list(tensors.entries().values())
     return Plan(
         checkpoint=checkpoint,
@@ -59,7 +59,7 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
         rows=table_rows(architecture, config, tensors),
         size=_weights(checkpoint, entries, dtype, packed=packed)
         + _steps(checkpoint)
-        + (4 * made(checkpoint.max_tokens) if made else 0),
+        + (4 * table_numbers(checkpoint.max_tokens) if table_numbers else 0),
         stored=sum(entry.nbytes for entry in entries),
     )
 

@@ -1,6 +1,10 @@
-"""The architectures: one file each, one visible forward pass each.
+"""The architectures: one file each, to be read beside its paper.
 
-To add one, write its file and its line here.
+To add one, write its file and its line here. What an architecture shares with an older one it takes
+from that one's file (`bert.py`), and decoders from `decoder.py`.
+
+`up_gate` and `gate_up` are one linear layer made of two, whose outputs lie side by side; the name
+says in which order, and that is the order in the checkpoint.
 """
 
 from typing import Any, Protocol
@@ -33,20 +37,24 @@ class Architecture(Protocol):
         ...
 
     Config: type[Any]
-    """What the pass reads of config.json: a msgspec struct.
+    """The fields of config.json that the pass depends on: a msgspec struct.
 
-    If it has a `longest`, that is the number of tokens that the pass can take of one text.
+    It may have `longest`, the most tokens of one text that the pass can take; `rows`, the rows of
+    the table of word embeddings; and `table_numbers(longest)`, how many numbers `prepare` puts into
+    tables of its own making.
     """
 
     def prepare(self, ops: Ops, tensors: Tensors, config: Any, inputs: Inputs) -> Any:
-        """Weights on the device from a checkpoint's tensors.
+        """Take the tensors out of the checkpoint and put the weights on the device.
 
-        Tables by position are for texts of up to `inputs.longest` tokens.
+        Tables by position are made for texts of up to `inputs.longest` tokens. Raises
+        `CheckpointError` that names a tensor which is missing or has the wrong shape.
         """
         ...
 
-    def forward(self, ops: Ops, weights: Any, config: Any, batch: Batch) -> Array:
-        """Hidden states (N, D)."""
+    def forward(self, ops: Ops, weights: Any, batch: Batch) -> Array:
+        """Hidden states (N, D), a row for each token. The function is traced, so it must not depend
+        on the values of arrays."""
         ...
 
 
@@ -68,26 +76,26 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 """By `model_type` in config.json."""
 EXCEED_FLOAT16 = ("gemma3_text",)
-"""Those whose activations do not fit in float16."""
+"""The architectures whose activations exceed the range of float16."""
 
 
 def find_architecture(model_type: str, config: dict[str, Any]) -> Architecture | None:
-    """The architecture of a checkpoint with that config.json, if there is one."""
+    """The architecture of a checkpoint with that config.json; None if there is no file for it."""
     if model_type == "bert" and config.get("position_embedding_type") == "alibi":
-        return jina_bert  # which calls itself BERT
+        return jina_bert  # its checkpoints call themselves BERT
     return ARCHITECTURES.get(model_type)
 
 
 def read_config(architecture: Architecture, config: dict[str, Any]) -> Any:
-    """What the architecture reads of config.json.
+    """The architecture's `Config`, filled from a config.json.
 
-    Raises `msgspec.ValidationError` where that is missing, or asks for what is not supported.
+    Raises `msgspec.ValidationError` if a field is missing, or asks for what is not supported.
     """
     return msgspec.convert(config, architecture.Config)
 
 
 def table_rows(architecture: Architecture, config: Any, tensors: Tensors) -> int | None:
-    """How many tokens there are vectors for, or None where only mlx-embeddings knows.
+    """How many tokens have word embeddings; None where only mlx-embeddings knows.
 
     Raises `CheckpointError`.
     """

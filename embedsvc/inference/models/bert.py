@@ -8,7 +8,7 @@ from typing import Literal
 
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models.configs import Eps, Size, Sizes, refuse_remainder
-from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import Array, Attention, Batch, Inputs, Linear, Norm, Ops, columns
 
 UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
@@ -34,14 +34,14 @@ class Layer:
     attention_norm: Norm
     up: Linear  # D -> intermediate
     down: Linear  # intermediate -> D
-    norm: Norm
+    mlp_norm: Norm
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
     words: Array  # (vocabulary, D)
     positions: Array  # (positions, D)
-    norm: Norm
+    embedding_norm: Norm
     attention: Attention
     layers: tuple[Layer, ...]
     width: int
@@ -56,19 +56,19 @@ def prepare(
 
     The tables of RoBERTa begin with positions that no token has; `first_position` skips them.
     """
-    read = Reader(ops, tensors)
+    read = WeightReader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads
 
     def layer(name: str) -> Layer:
-        of = f"{name}.attention"
+        block = f"{name}.attention"
         return Layer(
-            qkv=read.joined({f"{of}.self.{x}": width for x in ("query", "key", "value")}, width),
-            attention_out=read.linear(f"{of}.output.dense", width, width),
-            attention_norm=read.norm(f"{of}.output.LayerNorm", width),
+            qkv=read.joined({f"{block}.self.{x}": width for x in ("query", "key", "value")}, width),
+            attention_out=read.linear(f"{block}.output.dense", width, width),
+            attention_norm=read.norm(f"{block}.output.LayerNorm", width),
             up=read.linear(f"{name}.intermediate.dense", width, inner),
             down=read.linear(f"{name}.output.dense", inner, width),
-            norm=read.norm(f"{name}.output.LayerNorm", width),
+            mlp_norm=read.norm(f"{name}.output.LayerNorm", width),
         )
 
     positions = tensors.take(
@@ -79,7 +79,7 @@ def prepare(
     return Weights(
         words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
         positions=ops.array(positions if inputs.pairs else positions + types[0]),
-        norm=read.norm("embeddings.LayerNorm", width),
+        embedding_norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
         width=width,
@@ -88,15 +88,20 @@ def prepare(
     )
 
 
-def forward(ops: Ops, weights: Weights, config: object, batch: Batch) -> Array:
-    """Hidden states (N, D) of the last layer."""
+def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
+    """Hidden states (N, D) of the last layer.
+
+    On a CPU with kernels in C this function is not run for each batch: it is called once with
+    stand-ins for `ops` and `batch`, and what it asks for is recorded on a tape that the kernels
+    then run (`embedsvc/inference/ops/native/tape.py`).
+    """
 
     def embed(ids: Array, positions: Array, *types: Array) -> Array:
         hidden = ops.embedding(weights.words, ids)
         hidden = ops.add(hidden, ops.embedding(weights.positions, positions))
         for type_ in types:
             hidden = ops.add(hidden, ops.embedding(weights.types, type_))
-        return ops.layer_norm(hidden, weights.norm, weights.eps)
+        return ops.layer_norm(hidden, weights.embedding_norm, weights.eps)
 
     types = () if weights.types is None else (batch.types,)
     hidden = ops.rows(embed, batch.ids, batch.positions, *types)
@@ -108,16 +113,16 @@ def forward(ops: Ops, weights: Weights, config: object, batch: Batch) -> Array:
 def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
     width, eps = weights.width, weights.eps
 
-    def project(hidden: Array) -> tuple[Array, ...]:
+    def before_attention(hidden: Array) -> tuple[Array, ...]:
         return columns(ops.linear(hidden, layer.qkv), width, width, width)
 
-    def finish(context: Array, hidden: Array) -> Array:
+    def after_attention(context: Array, hidden: Array) -> Array:
         hidden = ops.add(ops.linear(context, layer.attention_out), hidden)
         hidden = ops.layer_norm(hidden, layer.attention_norm, eps)
         inner = ops.gelu(ops.linear(hidden, layer.up))
         hidden = ops.add(ops.linear(inner, layer.down), hidden)
-        return ops.layer_norm(hidden, layer.norm, eps)
+        return ops.layer_norm(hidden, layer.mlp_norm, eps)
 
-    q, k, v = ops.rows(project, hidden)
+    q, k, v = ops.rows(before_attention, hidden)
     context = ops.attention(q, k, v, weights.attention, batch.layout)
-    return ops.rows(finish, context, hidden)
+    return ops.rows(after_attention, context, hidden)

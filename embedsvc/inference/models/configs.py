@@ -44,23 +44,34 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
         """Rows of the table of words."""
         return self.vocab_size
 
-    def made(self, longest: int) -> int:
-        """Numbers in the tables that are made at load, for texts of so many tokens."""
+    def table_numbers(self, longest: int) -> int:
+        """Numbers in the tables that are made at load, for texts of up to `longest` tokens."""
         return 0
 
 
+RopeType = Literal["default", "dynamic", "linear"]
+LayerType = Literal["full_attention", "sliding_attention"]
+"""Whether a layer sees all of a text, or a window of it."""
+
+
 class RopeParameters(msgspec.Struct, frozen=True):
-    """Rotary positions as transformers 5 writes them; no kind of scaling is known here."""
+    """Rotary positions as transformers 5 writes them; see `refuse_other_ropes`."""
 
     rope_theta: Base
-    rope_type: Literal["default"] = "default"
+    rope_type: RopeType = "default"
+    factor: Factor = 1.0
+    """How many times more slowly positions turn, where the type is `linear`."""
 
 
 class RopeByLayer(msgspec.Struct, frozen=True):
-    """The same, for layers that see all of a text and for layers that see a window of it."""
+    """The same, for each type of layer."""
 
     full_attention: RopeParameters
     sliding_attention: RopeParameters
+
+    def of(self, kind: LayerType) -> RopeParameters:
+        """Those of a type of layer."""
+        return self.full_attention if kind == "full_attention" else self.sliding_attention
 
 
 def refuse_unless(config: msgspec.Struct, **wanted: object) -> None:
@@ -86,6 +97,18 @@ def refuse_odd_heads(size: int) -> None:
     """Raise `ValueError` unless heads have two halves, as rotary positions need them."""
     if size % 2:
         raise ValueError(f"heads of {size} cannot be turned by halves: their size must be even")
+
+
+def refuse_other_ropes(rope: RopeParameters | RopeByLayer | None, *known: RopeType) -> None:
+    """Raise `ValueError` unless the rotary positions of every layer are of a `known` type."""
+    ropes = (
+        (rope.full_attention, rope.sliding_attention) if isinstance(rope, RopeByLayer) else (rope,)
+    )
+    for each in ropes:
+        if each is not None and each.rope_type not in known:
+            raise ValueError(
+                f"`rope_type` of {each.rope_type} is not supported (only {', '.join(known)})"
+            )
 
 
 def refuse_wrong_kinds(kinds: tuple[str, ...] | None, layers: int) -> None:

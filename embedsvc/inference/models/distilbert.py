@@ -7,7 +7,7 @@ import msgspec
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models import bert
 from embedsvc.inference.models.configs import Layers, Rows, Size, refuse_remainder
-from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import Attention, Inputs, Ops
 
 UNUSED = ("vocab_",)
@@ -43,18 +43,18 @@ class Config(msgspec.Struct, frozen=True):
 
 def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> bert.Weights:
     """Weights on the device, from tensors under transformers' names."""
-    read = Reader(ops, tensors)
+    read = WeightReader(ops, tensors)
     width, inner, heads = config.dim, config.hidden_dim, config.n_heads
 
     def layer(name: str) -> bert.Layer:
-        of = f"{name}.attention"
+        block = f"{name}.attention"
         return bert.Layer(
-            qkv=read.joined({f"{of}.{x}_lin": width for x in "qkv"}, width),
-            attention_out=read.linear(f"{of}.out_lin", width, width),
+            qkv=read.joined({f"{block}.{x}_lin": width for x in "qkv"}, width),
+            attention_out=read.linear(f"{block}.out_lin", width, width),
             attention_norm=read.norm(f"{name}.sa_layer_norm", width),
             up=read.linear(f"{name}.ffn.lin1", width, inner),
             down=read.linear(f"{name}.ffn.lin2", inner, width),
-            norm=read.norm(f"{name}.output_layer_norm", width),
+            mlp_norm=read.norm(f"{name}.output_layer_norm", width),
         )
 
     places = config.max_position_embeddings
@@ -62,7 +62,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> bert.
     return bert.Weights(
         words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
         positions=ops.array(positions[: inputs.longest]),
-        norm=read.norm("embeddings.LayerNorm", width),
+        embedding_norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
         layers=tuple(layer(f"transformer.layer.{i}") for i in range(config.n_layers)),
         width=width,

@@ -5,6 +5,7 @@ seconds to import, so nothing is imported before a model needs it.
 """
 
 import importlib.util
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -34,7 +35,16 @@ def installed() -> bool:
     return importlib.util.find_spec("mlx_embeddings") is not None
 
 
-def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Any:
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model of mlx-embeddings, and what its config.json says of the tables in it."""
+
+    model: Any
+    vocabulary: int
+    positions: int | None
+
+
+def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """The model of mlx-embeddings, its weights read from the checkpoint's folder.
 
     Raises `CheckpointError` if the backend is not MLX, or the weights do not fit the model.
@@ -44,7 +54,8 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Any:
         raise tensors.error(f"model_type `{kind}` needs the backend `mlx` (--backend mlx)")
     if "vision_config" in config:
         raise tensors.error(f"model_type `{kind}` is not a model of text alone")
-    if not isinstance(config.get("vocab_size"), int):
+    vocabulary: Any = config.get("vocab_size")
+    if not isinstance(vocabulary, int):
         raise tensors.error("config.json says no `vocab_size`")
     import mlx.core as mx
 
@@ -54,17 +65,18 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Any:
     except (KeyError, TypeError, ValueError) as error:
         raise tensors.error(f"mlx-embeddings cannot load model_type `{kind}`: {error}") from None
     model.set_dtype(getattr(mx, ops.dtype))
-    return model
+    positions: Any = config.get("max_position_embeddings")
+    return Weights(model, vocabulary, positions if isinstance(positions, int) else None)
 
 
-def forward(ops: Ops, weights: Any, config: Config, batch: Batch) -> Array:
+def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     """Hidden states (N, D) of the last layer."""
     import mlx.core as mx
 
-    ops.looked_up(config["vocab_size"], batch.ids)
-    if isinstance(positions := config.get("max_position_embeddings"), int):
-        ops.looked_up(positions, batch.positions)
+    ops.looked_up(weights.vocabulary, batch.ids)
+    if weights.positions is not None:
+        ops.looked_up(weights.positions, batch.positions)
     layout = batch.layout
     ids = batch.ids.reshape(layout.texts, layout.length)
-    hidden = weights(ids, layout.mask.astype(mx.int32)).last_hidden_state  # (B, L, D)
+    hidden = weights.model(ids, layout.mask.astype(mx.int32)).last_hidden_state  # (B, L, D)
     return hidden.reshape(layout.texts * layout.length, -1)

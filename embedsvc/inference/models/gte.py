@@ -15,12 +15,14 @@ from embedsvc.inference.models.configs import (
     Base,
     Eps,
     Factor,
+    RopeParameters,
     Sizes,
     refuse_odd_heads,
+    refuse_other_ropes,
     refuse_remainder,
     refuse_unless,
 )
-from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import (
     Array,
     Attention,
@@ -45,14 +47,6 @@ class RopeScaling(msgspec.Struct, frozen=True):
     mixed_b: None = None
 
 
-class RopeParameters(msgspec.Struct, frozen=True):
-    """Rotary positions as transformers 5 writes them."""
-
-    rope_theta: Base
-    rope_type: Literal["default", "linear"] = "default"
-    factor: Factor = 1.0
-
-
 class Config(Sizes, frozen=True, kw_only=True):
     """What the pass reads of config.json."""
 
@@ -69,6 +63,7 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         refuse_unless(self, pack_qkv=True, logn_attention_scale=False)
+        refuse_other_ropes(self.rope_parameters, "default", "linear")
         refuse_odd_heads(self.head_size)
 
     @property
@@ -76,7 +71,7 @@ class Config(Sizes, frozen=True, kw_only=True):
         """Of each head."""
         return refuse_remainder(self, "hidden_size", "num_attention_heads")
 
-    def made(self, longest: int) -> int:
+    def table_numbers(self, longest: int) -> int:
         """Numbers of the rotary positions of so many tokens."""
         return longest * self.head_size
 
@@ -88,13 +83,14 @@ class Layer:
     attention_norm: Norm
     up_gate: Linear  # D -> 2 intermediate
     down: Linear  # intermediate -> D
-    norm: Norm
+    mlp_norm: Norm
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
+    config: Config
     words: Array  # (vocabulary, D)
-    norm: Norm
+    embedding_norm: Norm
     rope: Array
     attention: Attention
     layers: tuple[Layer, ...]
@@ -102,7 +98,7 @@ class Weights:
 
 def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """Weights on the device, from tensors under the authors' names."""
-    read = Reader(ops, tensors)
+    read = WeightReader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads
     size = config.head_size
@@ -114,12 +110,13 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
             attention_norm=read.norm(f"{name}.attn_ln", width),
             up_gate=read.linear(f"{name}.mlp.up_gate_proj", width, 2 * inner, bias=False),
             down=read.linear(f"{name}.mlp.down_proj", inner, width),
-            norm=read.norm(f"{name}.mlp_ln", width),
+            mlp_norm=read.norm(f"{name}.mlp_ln", width),
         )
 
     return Weights(
+        config=config,
         words=read.words(config.vocab_size, config.type_vocab_size, width),
-        norm=read.norm("embeddings.LayerNorm", width),
+        embedding_norm=read.norm("embeddings.LayerNorm", width),
         rope=ops.float32(_rope(config, inputs.longest)),
         attention=Attention(heads, heads, scale=size**-0.5),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
@@ -137,36 +134,35 @@ def _rope(config: Config, longest: int) -> Array:
     return rope_table(size, config.rope_theta, longest)
 
 
-def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
+def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     """Hidden states (N, D) of the last layer."""
 
     def embed(ids: Array) -> Array:
         hidden = ops.embedding(weights.words, ids)
-        return ops.layer_norm(hidden, weights.norm, config.layer_norm_eps)
+        return ops.layer_norm(hidden, weights.embedding_norm, weights.config.layer_norm_eps)
 
     hidden = ops.rows(embed, batch.ids)
     for layer in weights.layers:
-        hidden = _layer(ops, weights, layer, config, hidden, batch)
+        hidden = _layer(ops, weights, layer, hidden, batch)
     return hidden
 
 
-def _layer(
-    ops: Ops, weights: Weights, layer: Layer, config: Config, hidden: Array, batch: Batch
-) -> Array:
+def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
+    config = weights.config
     width, inner = config.hidden_size, config.intermediate_size
     eps = config.layer_norm_eps
 
-    def project(hidden: Array, positions: Array) -> tuple[Array, ...]:
+    def before_attention(hidden: Array, positions: Array) -> tuple[Array, ...]:
         qk, v = columns(ops.linear(hidden, layer.qkv), 2 * width, width)
         return *columns(ops.rope(qk, weights.rope, positions), width, width), v
 
-    def finish(context: Array, hidden: Array) -> Array:
+    def after_attention(context: Array, hidden: Array) -> Array:
         hidden = ops.add(ops.linear(context, layer.attention_out), hidden)
         hidden = ops.layer_norm(hidden, layer.attention_norm, eps)
         up, gate = columns(ops.linear(hidden, layer.up_gate), inner, inner)
         hidden = ops.add(ops.linear(ops.multiply(ops.gelu(gate), up), layer.down), hidden)
-        return ops.layer_norm(hidden, layer.norm, eps)
+        return ops.layer_norm(hidden, layer.mlp_norm, eps)
 
-    q, k, v = ops.rows(project, hidden, batch.positions)
+    q, k, v = ops.rows(before_attention, hidden, batch.positions)
     context = ops.attention(q, k, v, weights.attention, batch.layout)
-    return ops.rows(finish, context, hidden)
+    return ops.rows(after_attention, context, hidden)

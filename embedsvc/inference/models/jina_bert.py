@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models.configs import Eps, Sizes, refuse_remainder
-from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import Array, Attention, Batch, Inputs, Linear, Norm, Ops, columns
 
 UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
@@ -34,7 +34,7 @@ class Config(Sizes, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         refuse_remainder(self, "hidden_size", "num_attention_heads")
 
-    def made(self, longest: int) -> int:
+    def table_numbers(self, longest: int) -> int:
         """Numbers of the biases, for every distance in texts of so many tokens."""
         return self.num_attention_heads * (2 * longest - 1)
 
@@ -55,21 +55,22 @@ class Layer:
     attention_norm: Norm
     gate_up: Linear  # D -> 2 intermediate
     down: Linear  # intermediate -> D
-    norm: Norm
+    mlp_norm: Norm
     extra: Extra | None
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
+    config: Config
     words: Array  # (vocabulary, D)
-    norm: Norm
+    embedding_norm: Norm
     attention: Attention
     layers: tuple[Layer, ...]
 
 
 def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """Weights on the device, from tensors under the authors' names."""
-    read = Reader(ops, tensors)
+    read = WeightReader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads
 
@@ -79,38 +80,39 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
         return ops.linear_layer(np.roll(stored, inner, axis=0), None)
 
     def layer(name: str) -> Layer:
-        of = f"{name}.attention"
-        qkv = read.joined({f"{of}.self.{x}": width for x in ("query", "key", "value")}, width)
-        out = read.linear(f"{of}.output.dense", width, width)
-        norm = read.norm(f"{of}.output.LayerNorm", width)
-        if f"{of}.self.layer_norm_q.weight" not in tensors:
+        block = f"{name}.attention"
+        qkv = read.joined({f"{block}.self.{x}": width for x in ("query", "key", "value")}, width)
+        out = read.linear(f"{block}.output.dense", width, width)
+        attention_norm = read.norm(f"{block}.output.LayerNorm", width)
+        if f"{block}.self.layer_norm_q.weight" not in tensors:
             return Layer(
                 qkv=qkv,
                 attention_out=out,
-                attention_norm=norm,
+                attention_norm=attention_norm,
                 gate_up=read.linear(f"{name}.mlp.gated_layers", width, 2 * inner, bias=False),
                 down=read.linear(f"{name}.mlp.wo", inner, width),
-                norm=read.norm(f"{name}.mlp.layernorm", width),
+                mlp_norm=read.norm(f"{name}.mlp.layernorm", width),
                 extra=None,
             )
         return Layer(
             qkv=qkv,
             attention_out=out,
-            attention_norm=norm,
+            attention_norm=attention_norm,
             gate_up=gate_up(f"{name}.mlp"),
             down=read.linear(f"{name}.mlp.down_layer", inner, width),
-            norm=read.norm(f"{name}.layer_norm_2", width),
+            mlp_norm=read.norm(f"{name}.layer_norm_2", width),
             extra=Extra(
-                q=read.norm(f"{of}.self.layer_norm_q", width),
-                k=read.norm(f"{of}.self.layer_norm_k", width),
+                q=read.norm(f"{block}.self.layer_norm_q", width),
+                k=read.norm(f"{block}.self.layer_norm_k", width),
                 input=read.norm(f"{name}.layer_norm_1", width),
             ),
         )
 
     bias = -slopes(heads)[:, None] * np.abs(np.arange(1 - inputs.longest, inputs.longest))
     return Weights(
+        config=config,
         words=read.words(config.vocab_size, config.type_vocab_size, width),
-        norm=read.norm("embeddings.LayerNorm", width),
+        embedding_norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=ops.array(bias)),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
     )
@@ -128,41 +130,40 @@ def slopes(heads: int) -> NDArray[np.float64]:
     return 2.0 ** np.array([*powers, *between][:heads])
 
 
-def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
+def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     """Hidden states (N, D) of the last layer."""
 
     def embed(ids: Array) -> Array:
         hidden = ops.embedding(weights.words, ids)
-        return ops.layer_norm(hidden, weights.norm, config.layer_norm_eps)
+        return ops.layer_norm(hidden, weights.embedding_norm, weights.config.layer_norm_eps)
 
     hidden = ops.rows(embed, batch.ids)
     for layer in weights.layers:
-        hidden = _layer(ops, weights, layer, config, hidden, batch)
+        hidden = _layer(ops, weights, layer, hidden, batch)
     return hidden
 
 
-def _layer(
-    ops: Ops, weights: Weights, layer: Layer, config: Config, hidden: Array, batch: Batch
-) -> Array:
+def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
+    config = weights.config
     width, inner = config.hidden_size, config.intermediate_size
     eps, extra = config.layer_norm_eps, layer.extra
 
-    def project(hidden: Array) -> tuple[Array, ...]:
+    def before_attention(hidden: Array) -> tuple[Array, ...]:
         q, k, v = columns(ops.linear(hidden, layer.qkv), width, width, width)
         if extra is not None:
             q = ops.layer_norm(q, extra.q, eps)
             k = ops.layer_norm(k, extra.k, eps)
         return q, k, v
 
-    def finish(context: Array, hidden: Array) -> Array:
+    def after_attention(context: Array, hidden: Array) -> Array:
         attended = ops.add(ops.linear(context, layer.attention_out), hidden)
         attended = ops.layer_norm(attended, layer.attention_norm, eps)
         if extra is not None:
             attended = ops.layer_norm(ops.add(attended, hidden), extra.input, eps)
         gate, up = columns(ops.linear(attended, layer.gate_up), inner, inner)
         hidden = ops.add(ops.linear(ops.multiply(ops.gelu(gate), up), layer.down), attended)
-        return ops.layer_norm(hidden, layer.norm, eps)
+        return ops.layer_norm(hidden, layer.mlp_norm, eps)
 
-    q, k, v = ops.rows(project, hidden)
+    q, k, v = ops.rows(before_attention, hidden)
     context = ops.attention(q, k, v, weights.attention, batch.layout)
-    return ops.rows(finish, context, hidden)
+    return ops.rows(after_attention, context, hidden)

@@ -13,14 +13,16 @@ from embedsvc.inference.models.configs import (
     Base,
     Eps,
     Layers,
+    LayerType,
     RopeByLayer,
     Rows,
     Sizes,
     refuse_odd_heads,
+    refuse_other_ropes,
     refuse_remainder,
     refuse_wrong_kinds,
 )
-from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import (
     Array,
     Attention,
@@ -35,8 +37,6 @@ from embedsvc.inference.ops.base import (
 
 UNUSED = ("head.", "decoder.", "classifier.")
 """Tensors that checkpoints carry and the hidden states do not need."""
-
-LayerType = Literal["full_attention", "sliding_attention"]
 
 
 class Config(Sizes, frozen=True, kw_only=True):
@@ -56,6 +56,7 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         refuse_odd_heads(self.head_size)
+        refuse_other_ropes(self.rope_parameters, "default")
         refuse_wrong_kinds(self.layer_types, self.num_hidden_layers)
 
     @property
@@ -63,7 +64,7 @@ class Config(Sizes, frozen=True, kw_only=True):
         """Of each head."""
         return refuse_remainder(self, "hidden_size", "num_attention_heads")
 
-    def made(self, longest: int) -> int:
+    def table_numbers(self, longest: int) -> int:
         """Numbers of the rotary positions of so many tokens, for each kind of layer."""
         return longest * self.head_size * len(set(self.kinds()))
 
@@ -77,104 +78,101 @@ class Config(Sizes, frozen=True, kw_only=True):
     def theta(self, kind: LayerType) -> float:
         """The base of the rotary positions of such a layer."""
         if self.rope_parameters is not None:
-            return getattr(self.rope_parameters, kind).rope_theta
+            return self.rope_parameters.of(kind).rope_theta
         if kind == "sliding_attention" and self.local_rope_theta is not None:
             return self.local_rope_theta
         return self.global_rope_theta
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """How a layer sees a text."""
-
-    rope: Array
-    attention: Attention
-
-
-@dataclass(frozen=True, slots=True)
 class Layer:
-    view: View
+    rope: Array  # (longest, head size)
+    attention: Attention
     attention_norm: Norm | None  # none in the first layer
     qkv: Linear  # D -> 3 D
     attention_out: Linear  # D -> D
-    norm: Norm
+    mlp_norm: Norm
     up_gate: Linear  # D -> 2 intermediate
     down: Linear  # intermediate -> D
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
+    config: Config
     words: Array  # (vocabulary, D)
-    norm: Norm
+    embedding_norm: Norm
     layers: tuple[Layer, ...]
     final_norm: Norm
 
 
 def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """Weights on the device, from tensors under transformers' names."""
-    read = Reader(ops, tensors)
+    read = WeightReader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads
     size = config.head_size
 
-    def view(kind: LayerType) -> View:
+    def view(kind: LayerType) -> tuple[Array, Attention]:
         window = config.local_attention // 2 if kind == "sliding_attention" else None
         table = rope_table(size, config.theta(kind), inputs.longest)
-        return View(ops.float32(table), Attention(heads, heads, scale=size**-0.5, window=window))
+        return ops.float32(table), Attention(heads, heads, scale=size**-0.5, window=window)
 
     def norm(name: str) -> Norm:
         return read.norm(name, width, bias=config.norm_bias)
 
-    def layer(name: str, index: int, view: View) -> Layer:
-        attention, mlp = config.attention_bias, config.mlp_bias
+    def layer(name: str, index: int, rope: Array, attention: Attention) -> Layer:
+        attention_bias, mlp_bias = config.attention_bias, config.mlp_bias
         return Layer(
-            view=view,
+            rope=rope,
+            attention=attention,
             attention_norm=norm(f"{name}.attn_norm") if index else None,
-            qkv=read.linear(f"{name}.attn.Wqkv", width, 3 * width, bias=attention),
-            attention_out=read.linear(f"{name}.attn.Wo", width, width, bias=attention),
-            norm=norm(f"{name}.mlp_norm"),
-            up_gate=read.linear(f"{name}.mlp.Wi", width, 2 * inner, bias=mlp),
-            down=read.linear(f"{name}.mlp.Wo", inner, width, bias=mlp),
+            qkv=read.linear(f"{name}.attn.Wqkv", width, 3 * width, bias=attention_bias),
+            attention_out=read.linear(f"{name}.attn.Wo", width, width, bias=attention_bias),
+            mlp_norm=norm(f"{name}.mlp_norm"),
+            up_gate=read.linear(f"{name}.mlp.Wi", width, 2 * inner, bias=mlp_bias),
+            down=read.linear(f"{name}.mlp.Wo", inner, width, bias=mlp_bias),
         )
 
     kinds = config.kinds()
     views = {kind: view(kind) for kind in set(kinds)}
     return Weights(
+        config=config,
         words=read.array("embeddings.tok_embeddings.weight", config.vocab_size, width),
-        norm=norm("embeddings.norm"),
-        layers=tuple(layer(f"layers.{i}", i, views[kind]) for i, kind in enumerate(kinds)),
+        embedding_norm=norm("embeddings.norm"),
+        layers=tuple(layer(f"layers.{i}", i, *views[kind]) for i, kind in enumerate(kinds)),
         final_norm=norm("final_norm"),
     )
 
 
-def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
+def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     """Hidden states (N, D) of the last layer, after its norm."""
-    eps = config.norm_eps
+    eps = weights.config.norm_eps
 
     def embed(ids: Array) -> Array:
-        return ops.layer_norm(ops.embedding(weights.words, ids), weights.norm, eps)
+        return ops.layer_norm(ops.embedding(weights.words, ids), weights.embedding_norm, eps)
 
     hidden = ops.rows(embed, batch.ids)
     for layer in weights.layers:
-        hidden = _layer(ops, layer, config, hidden, batch)
+        hidden = _layer(ops, weights, layer, hidden, batch)
     return ops.rows(partial(ops.layer_norm, norm=weights.final_norm, eps=eps), hidden)
 
 
-def _layer(ops: Ops, layer: Layer, config: Config, hidden: Array, batch: Batch) -> Array:
+def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
+    config = weights.config
     width, inner, eps = config.hidden_size, config.intermediate_size, config.norm_eps
 
-    def project(hidden: Array, positions: Array) -> tuple[Array, ...]:
+    def before_attention(hidden: Array, positions: Array) -> tuple[Array, ...]:
         if layer.attention_norm is not None:
             hidden = ops.layer_norm(ops.copy(hidden), layer.attention_norm, eps)
         qk, v = columns(ops.linear(hidden, layer.qkv), 2 * width, width)
-        return *columns(ops.rope(qk, layer.view.rope, positions), width, width), v
+        return *columns(ops.rope(qk, layer.rope, positions), width, width), v
 
-    def finish(context: Array, hidden: Array) -> Array:
+    def after_attention(context: Array, hidden: Array) -> Array:
         hidden = ops.add(ops.linear(context, layer.attention_out), hidden)
-        normed = ops.layer_norm(ops.copy(hidden), layer.norm, eps)
+        normed = ops.layer_norm(ops.copy(hidden), layer.mlp_norm, eps)
         up, gate = columns(ops.linear(normed, layer.up_gate), inner, inner)
         return ops.add(ops.linear(ops.multiply(ops.gelu(up), gate), layer.down), hidden)
 
-    q, k, v = ops.rows(project, hidden, batch.positions)
-    context = ops.attention(q, k, v, layer.view.attention, batch.layout)
-    return ops.rows(finish, context, hidden)
+    q, k, v = ops.rows(before_attention, hidden, batch.positions)
+    context = ops.attention(q, k, v, layer.attention, batch.layout)
+    return ops.rows(after_attention, context, hidden)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models import bert
 from embedsvc.inference.models.configs import Eps, Sizes, refuse_remainder
-from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import Attention, Inputs, Ops
 
 FIRST_POSITION = 2
@@ -41,26 +41,26 @@ class Config(Sizes, frozen=True, kw_only=True):
         """Tokens of the longest text there are positions for."""
         return self.max_position_embeddings - FIRST_POSITION
 
-    def made(self, longest: int) -> int:
+    def table_numbers(self, longest: int) -> int:
         """Numbers of the biases, for every distance in texts of so many tokens."""
         return self.num_attention_heads * (2 * longest - 1)
 
 
 def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> bert.Weights:
     """Weights on the device, from tensors under transformers' names."""
-    read = Reader(ops, tensors)
+    read = WeightReader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
     heads, buckets = config.num_attention_heads, config.relative_attention_num_buckets
 
     def layer(name: str) -> bert.Layer:
-        of = f"{name}.attention"
+        block = f"{name}.attention"
         return bert.Layer(
-            qkv=read.joined({f"{of}.attn.{x}": width for x in "qkv"}, width),
-            attention_out=read.linear(f"{of}.attn.o", width, width),
-            attention_norm=read.norm(f"{of}.LayerNorm", width),
+            qkv=read.joined({f"{block}.attn.{x}": width for x in "qkv"}, width),
+            attention_out=read.linear(f"{block}.attn.o", width, width),
+            attention_norm=read.norm(f"{block}.LayerNorm", width),
             up=read.linear(f"{name}.intermediate.dense", width, inner),
             down=read.linear(f"{name}.output.dense", inner, width),
-            norm=read.norm(f"{name}.output.LayerNorm", width),
+            mlp_norm=read.norm(f"{name}.output.LayerNorm", width),
         )
 
     places = config.max_position_embeddings
@@ -71,7 +71,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> bert.
     return bert.Weights(
         words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
         positions=ops.array(positions[FIRST_POSITION:][: inputs.longest]),
-        norm=read.norm("embeddings.LayerNorm", width),
+        embedding_norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=bias),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
         width=width,

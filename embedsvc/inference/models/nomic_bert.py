@@ -7,7 +7,6 @@ nomic-embed-text v1, v1.5 and v2-moe, and arctic-embed-m-long, are this architec
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from embedsvc.bounds import LAYERS
@@ -15,14 +14,16 @@ from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models.configs import (
     Base,
     Eps,
+    RopeParameters,
     Rows,
     Size,
     Sizes,
     refuse_odd_heads,
+    refuse_other_ropes,
     refuse_remainder,
     refuse_unless,
 )
-from embedsvc.inference.models.weight_reader import Reader
+from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import (
     Array,
     Attention,
@@ -40,13 +41,6 @@ UNUSED = ("pooler.", "cls.")
 """Tensors that checkpoints carry and the hidden states do not need."""
 COUNT = Annotated[int, Meta(ge=0, le=LAYERS)]
 POSITIONS = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-
-
-class RopeParameters(msgspec.Struct, frozen=True):
-    """Rotary positions as transformers 5 writes them; what is dynamic begins beyond `longest`."""
-
-    rope_theta: Base
-    rope_type: Literal["default", "dynamic"] = "default"
 
 
 class Config(Sizes, frozen=True, kw_only=True):
@@ -101,6 +95,8 @@ class Config(Sizes, frozen=True, kw_only=True):
         )
         if self.activation_function is None:
             refuse_unless(self, hidden_act="silu")
+        # Dynamic scaling begins beyond `longest`.
+        refuse_other_ropes(self.rope_parameters, "default", "dynamic")
         refuse_odd_heads(self.head_size)
         if self.head_dim is not None:
             refuse_unless(self, head_dim=self.head_size)
@@ -123,7 +119,7 @@ class Config(Sizes, frozen=True, kw_only=True):
         multiple = self.pad_vocab_size_multiple
         return -(-self.vocab_size // multiple) * multiple
 
-    def made(self, longest: int) -> int:
+    def table_numbers(self, longest: int) -> int:
         """Numbers of the rotary positions of so many tokens."""
         return longest * self.head_size
 
@@ -170,13 +166,14 @@ class Layer:
     attention_out: Linear  # D -> D
     attention_norm: Norm
     mlp: Gated | Plain | Mixture
-    norm: Norm
+    mlp_norm: Norm
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
+    config: Config
     words: Array  # (vocabulary, D)
-    norm: Norm
+    embedding_norm: Norm
     rope: Array
     attention: Attention
     layers: tuple[Layer, ...]
@@ -184,7 +181,7 @@ class Weights:
 
 def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """Weights on the device, from tensors under the authors' names."""
-    read = Reader(ops, tensors)
+    read = WeightReader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads
     size = config.head_size
@@ -219,50 +216,50 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
             attention_out=read.linear(f"{name}.attn.out_proj", width, width, bias=bias),
             attention_norm=read.norm(f"{name}.norm1", width),
             mlp=mlp(f"{name}.mlp", index),
-            norm=read.norm(f"{name}.norm2", width),
+            mlp_norm=read.norm(f"{name}.norm2", width),
         )
 
     theta = config.rope_parameters.rope_theta if config.rope_parameters else config.rope_theta
     return Weights(
+        config=config,
         words=read.words(config.rows, config.type_vocab_size, width),
-        norm=read.norm("emb_ln", width),
+        embedding_norm=read.norm("emb_ln", width),
         rope=ops.float32(rope_table(size, theta, inputs.longest)),
         attention=Attention(heads, heads, scale=size**-0.5),
         layers=tuple(layer(f"encoder.layers.{i}", i) for i in range(config.num_hidden_layers)),
     )
 
 
-def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
+def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     """Hidden states (N, D) of the last layer."""
-    eps = config.layer_norm_eps
+    eps = weights.config.layer_norm_eps
 
     def embed(ids: Array) -> Array:
-        return ops.layer_norm(ops.embedding(weights.words, ids), weights.norm, eps)
+        return ops.layer_norm(ops.embedding(weights.words, ids), weights.embedding_norm, eps)
 
     hidden = ops.rows(embed, batch.ids)
     for layer in weights.layers:
-        hidden = _layer(ops, weights, layer, config, hidden, batch)
+        hidden = _layer(ops, weights, layer, hidden, batch)
     return hidden
 
 
-def _layer(
-    ops: Ops, weights: Weights, layer: Layer, config: Config, hidden: Array, batch: Batch
-) -> Array:
+def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
+    config = weights.config
     width, eps = config.hidden_size, config.layer_norm_eps
 
-    def project(hidden: Array, positions: Array) -> tuple[Array, ...]:
+    def before_attention(hidden: Array, positions: Array) -> tuple[Array, ...]:
         qk, v = columns(ops.linear(hidden, layer.qkv), 2 * width, width)
         return *columns(ops.rope(qk, weights.rope, positions), width, width), v
 
-    def finish(context: Array, hidden: Array) -> Array:
+    def after_attention(context: Array, hidden: Array) -> Array:
         hidden = ops.add(ops.linear(context, layer.attention_out), hidden)
         hidden = ops.layer_norm(hidden, layer.attention_norm, eps)
         hidden = ops.add(_mlp(ops, layer.mlp, config, hidden), hidden)
-        return ops.layer_norm(hidden, layer.norm, eps)
+        return ops.layer_norm(hidden, layer.mlp_norm, eps)
 
-    q, k, v = ops.rows(project, hidden, batch.positions)
+    q, k, v = ops.rows(before_attention, hidden, batch.positions)
     context = ops.attention(q, k, v, weights.attention, batch.layout)
-    return ops.rows(finish, context, hidden)
+    return ops.rows(after_attention, context, hidden)
 
 
 def _mlp(ops: Ops, mlp: Gated | Plain | Mixture, config: Config, x: Array) -> Array:

@@ -69,6 +69,6 @@ def _mapping(tensors: Tensors, count: int) -> NDArray[np.integer[Any]]:
     return mapping
 
 
-def forward(ops: Ops, weights: Weights, config: Config, batch: Batch) -> Array:
+def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     """The vectors of the tokens (N, D)."""
     return ops.embedding(weights.words, batch.ids)

@@ -11,7 +11,7 @@ from embedsvc.inference.ops.base import Array, Linear, Norm, Ops
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class WeightReader:
     """Takes tensors by name, shape known, and hands them to the backend."""
 
     ops: Ops
