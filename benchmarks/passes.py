@@ -51,7 +51,7 @@ def embedsvc(folder: str, dtype: str, switches: dict[str, bool]) -> Engine:
     from embedsvc.checkpoints.checkpoint import open_checkpoint
     from embedsvc.inference.encoder import load_encoder
     from embedsvc.inference.ops.mlx import MlxOps
-    from embedsvc.serving.queue import Job, Line
+    from embedsvc.serving.queue import Queue, Submission
     from embedsvc.texts.item import Item
 
     ops: Any = MlxOps(dtype)  # type: ignore[arg-type]
@@ -63,13 +63,13 @@ def embedsvc(folder: str, dtype: str, switches: dict[str, bool]) -> Engine:
     chosen = " ".join(name for name in ("plain", "pad_heads", "compile") if getattr(ops, name))
 
     def batches(texts: list[Ids]) -> list[list[Ids]]:
-        line = Line(encoder.cost, ops.grid)
+        queue = Queue(encoder.cost, ops.grid)
         count = len(texts)
-        job = Job("vector", [b""] * count, count, None, 0.0, None)  # type: ignore[arg-type]
-        line.add(job, list(map(Item, texts)), 0.0)
+        submission = Submission("vector", [b""] * count, count, None, 0.0, None)  # type: ignore[arg-type]
+        queue.add(submission, list(map(Item, texts)), 0.0)
         cut: list[list[Ids]] = []
-        while len(line):
-            taken = line.next_batch(encoder.cost.batch, ops.max_batch_tokens)
+        while len(queue):
+            taken = queue.next_batch(encoder.cost.batch, ops.max_batch_tokens)
             cut.append([entry.item.ids for entry in taken])
         return cut
 

@@ -1,4 +1,4 @@
-"""The waiting line: who shares a batch with whom, who is refused, and that nobody is forgotten."""
+"""The queue: who shares a batch with whom, who is refused, and that nobody is forgotten."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from embedsvc.errors import BadRequest, EmbeddingFailed, Overloaded, Unavailable
 from embedsvc.inference.pass_cost import Cost
 from embedsvc.serving.batcher import Batcher
-from embedsvc.serving.queue import Entry, Grid, Job, Line
+from embedsvc.serving.queue import Entry, Grid, Queue, Submission
 from embedsvc.texts.item import Item
 from tests.support.fake_device import BAD, COST, Device, batcher, embed, exact, text, turns
 
@@ -46,10 +46,10 @@ def test_a_request_that_finds_the_device_idle_goes_at_once() -> None:
 
 def test_requests_that_arrive_while_the_device_is_busy_share_a_batch() -> None:
     async def scenario(device: Device) -> None:
-        line = batcher(device)
-        first = asyncio.create_task(embed(line, [text(3)]))
+        asked = batcher(device)
+        first = asyncio.create_task(embed(asked, [text(3)]))
         await turns()
-        others = [asyncio.create_task(embed(line, [text(3, i)])) for i in range(5)]
+        others = [asyncio.create_task(embed(asked, [text(3, i)])) for i in range(5)]
         await turns()
         assert device.sizes == [1]
         device.gate.set()
@@ -62,9 +62,9 @@ def test_requests_that_arrive_while_the_device_is_busy_share_a_batch() -> None:
 
 def test_requests_of_one_moment_share_a_batch_though_the_device_is_idle() -> None:
     async def scenario(device: Device) -> None:
-        line = batcher(device, slots=2)
+        asked = batcher(device, slots=2)
         device.gate.set()
-        await asyncio.gather(*(embed(line, [text(3)]) for _ in range(8)))
+        await asyncio.gather(*(embed(asked, [text(3)]) for _ in range(8)))
         assert device.sizes == [8]
 
     run(scenario)
@@ -72,11 +72,11 @@ def test_requests_of_one_moment_share_a_batch_though_the_device_is_idle() -> Non
 
 def test_items_of_one_head_share_a_batch_and_no_others_do() -> None:
     async def scenario(device: Device) -> None:
-        line = batcher(device)
-        first = asyncio.create_task(embed(line, [text(3)]))
+        asked = batcher(device)
+        first = asyncio.create_task(embed(asked, [text(3)]))
         await turns()
         heads = ["vector", "scores", "vector", "scores"]
-        others = [asyncio.create_task(embed(line, [text(3, i)], h)) for i, h in enumerate(heads)]
+        others = [asyncio.create_task(embed(asked, [text(3, i)], h)) for i, h in enumerate(heads)]
         await turns()
         device.gate.set()
         await first
@@ -88,8 +88,8 @@ def test_items_of_one_head_share_a_batch_and_no_others_do() -> None:
 
 def test_as_many_batches_run_at_once_as_there_are_slots() -> None:
     async def scenario(device: Device) -> None:
-        line = batcher(device, slots=2)
-        task = asyncio.create_task(embed(line, [text(64, i) for i in range(5)]))
+        asked = batcher(device, slots=2)
+        task = asyncio.create_task(embed(asked, [text(64, i) for i in range(5)]))
         await turns()
         assert device.sizes == [1, 1]
         device.gate.set()
@@ -111,10 +111,10 @@ def test_vectors_come_in_the_order_of_the_texts_whatever_the_batches() -> None:
 
 def test_a_short_request_is_not_held_up_by_a_long_one_that_came_first() -> None:
     async def scenario(device: Device) -> None:
-        line = batcher(device, max_waiting_tokens=10**9)
-        bulk = asyncio.create_task(embed(line, [text(64)] * 1000))
+        asked = batcher(device, max_waiting_tokens=10**9)
+        bulk = asyncio.create_task(embed(asked, [text(64)] * 1000))
         await turns()
-        short = asyncio.create_task(embed(line, [text(64, 9)]))
+        short = asyncio.create_task(embed(asked, [text(64, 9)]))
         await turns()
         device.gate.set()
         await short
@@ -127,16 +127,16 @@ def test_a_short_request_is_not_held_up_by_a_long_one_that_came_first() -> None:
 
 def test_a_client_that_leaves_gives_up_its_place() -> None:
     async def scenario(device: Device) -> None:
-        line = batcher(device)
-        running = asyncio.create_task(embed(line, [text(3)]))
+        asked = batcher(device)
+        running = asyncio.create_task(embed(asked, [text(3)]))
         await turns()
-        leaving = asyncio.create_task(embed(line, [text(3, 5)] * 4))
-        staying = asyncio.create_task(embed(line, [text(3, 6)]))
+        leaving = asyncio.create_task(embed(asked, [text(3, 5)] * 4))
+        staying = asyncio.create_task(embed(asked, [text(3, 6)]))
         await turns()
-        assert line.waiting_tokens == 15
+        assert asked.waiting_tokens == 15
         leaving.cancel()
         await turns()
-        assert line.waiting_tokens == 3
+        assert asked.waiting_tokens == 3
         device.gate.set()
         await running
         assert (await staying).tolist() == [[6, 3]]
@@ -147,13 +147,13 @@ def test_a_client_that_leaves_gives_up_its_place() -> None:
 
 def test_a_full_line_refuses_with_when_to_come_back() -> None:
     async def scenario(device: Device) -> None:
-        line = batcher(device, max_waiting_tokens=100)
-        running = asyncio.create_task(embed(line, [text(60)]))
+        asked = batcher(device, max_waiting_tokens=100)
+        running = asyncio.create_task(embed(asked, [text(60)]))
         await turns()
-        waiting = asyncio.create_task(embed(line, [text(60)]))
+        waiting = asyncio.create_task(embed(asked, [text(60)]))
         await turns()
         with pytest.raises(Overloaded) as caught:
-            await embed(line, [text(60)])
+            await embed(asked, [text(60)])
         assert 1 <= int(caught.value.headers["Retry-After"]) <= 59
         device.gate.set()
         await asyncio.gather(running, waiting)
@@ -172,10 +172,10 @@ def test_a_request_larger_than_the_line_is_served_when_nobody_waits() -> None:
 
 def test_only_the_text_at_fault_fails() -> None:
     async def scenario(device: Device) -> None:
-        line = batcher(device, max_batch_tokens=1000)
+        asked = batcher(device, max_batch_tokens=1000)
         device.gate.set()
-        good = [asyncio.create_task(embed(line, [text(3, i)])) for i in range(6)]
-        bad = asyncio.create_task(embed(line, [text(3, 8), text(3, BAD)]))
+        good = [asyncio.create_task(embed(asked, [text(3, i)])) for i in range(6)]
+        bad = asyncio.create_task(embed(asked, [text(3, 8), text(3, BAD)]))
         for i, task in enumerate(good):
             assert (await task).tolist() == [[i, 3]]
         with pytest.raises(EmbeddingFailed):
@@ -189,23 +189,23 @@ def test_an_error_meant_for_the_client_arrives_as_it_is() -> None:
         async def compute(_: list[Item], head: str) -> list[bytes]:
             raise BadRequest("no such token")
 
-        line = Batcher(
+        asked = Batcher(
             compute, cost=COST, grid=exact, slots=1, max_batch_tokens=64, max_waiting_tokens=100
         )
         with pytest.raises(BadRequest, match="no such token"):
-            await embed(line, [text(3)])
+            await embed(asked, [text(3)])
 
     run(scenario)
 
 
 def test_closing_refuses_what_waits_and_finishes_what_runs() -> None:
     async def scenario(device: Device) -> None:
-        line = batcher(device)
-        running = asyncio.create_task(embed(line, [text(3)]))
+        asked = batcher(device)
+        running = asyncio.create_task(embed(asked, [text(3)]))
         await turns()
-        waiting = asyncio.create_task(embed(line, [text(3)]))
+        waiting = asyncio.create_task(embed(asked, [text(3)]))
         await turns()
-        closing = asyncio.create_task(line.close())
+        closing = asyncio.create_task(asked.close())
         await turns()
         with pytest.raises(Unavailable):
             await waiting
@@ -214,39 +214,39 @@ def test_closing_refuses_what_waits_and_finishes_what_runs() -> None:
         await closing
         assert len(await running) == 1
         with pytest.raises(Unavailable):
-            await embed(line, [text(3)])
+            await embed(asked, [text(3)])
 
     run(scenario)
 
 
-def line_of(lengths: Sequence[int], cost: Cost = FREE, grid: Grid | None = exact) -> Line:
-    line = Line(cost, grid)
-    line.add(job_of(len(lengths)), [Item(text(length)) for length in lengths], 0.0)
-    return line
+def queue_of(lengths: Sequence[int], cost: Cost = FREE, grid: Grid | None = exact) -> Queue:
+    queue = Queue(cost, grid)
+    queue.add(submission_of(len(lengths)), [Item(text(length)) for length in lengths], 0.0)
+    return queue
 
 
-def job_of(texts: int) -> Job:
-    return Job("vector", [b""] * texts, texts, None, 0.0, None)  # type: ignore[arg-type]
+def submission_of(texts: int) -> Submission:
+    return Submission("vector", [b""] * texts, texts, None, 0.0, None)  # type: ignore[arg-type]
 
 
 @given(st.lists(st.integers(1, 300), min_size=1), st.integers(1, 512))
 def test_every_batch_serves_the_first_in_line_within_the_budget(
     lengths: list[int], budget: int
 ) -> None:
-    line = line_of(lengths)
+    queue = queue_of(lengths)
     served: list[int] = []
-    while line.entries:
-        first = line.entries[0]
-        batch = line.next_batch(1.0, budget)
+    while queue.entries:
+        first = queue.entries[0]
+        batch = queue.next_batch(1.0, budget)
         assert first in batch
         assert len(batch) == 1 or max(len(e.item) for e in batch) * len(batch) <= budget
         served += [entry.index for entry in batch]
-        assert line.tokens == sum(len(entry.item) for entry in line.entries)
+        assert queue.tokens == sum(len(entry.item) for entry in queue.entries)
     assert sorted(served) == list(range(len(lengths)))
 
 
 def test_texts_of_like_length_go_together() -> None:
-    batch = line_of([10, 200, 11, 190, 9, 12, 250]).next_batch(1.0, 48)
+    batch = queue_of([10, 200, 11, 190, 9, 12, 250]).next_batch(1.0, 48)
     assert sorted(len(entry.item) for entry in batch) == [9, 10, 11, 12]
 
 
@@ -255,18 +255,18 @@ def test_texts_of_like_length_go_together() -> None:
 def test_every_batch_is_work_for_the_time_given(
     grid: Grid | None, lengths: list[int], milliseconds: int
 ) -> None:
-    line = line_of(lengths, COST, grid)
-    while line.entries:
-        sizes = [len(entry.item) for entry in line.next_batch(milliseconds / 1000, 10**9)]
+    queue = queue_of(lengths, COST, grid)
+    while queue.entries:
+        sizes = [len(entry.item) for entry in queue.next_batch(milliseconds / 1000, 10**9)]
         length = grid(1, max(sizes))[1] if grid else 0
         work = len(sizes) * COST.of(length) if grid else sum(map(COST.of, sizes))
         assert len(sizes) == 1 or work <= milliseconds / 1000 + 1e-9
-        assert line.seconds == pytest.approx(sum(COST.of(len(e.item)) for e in line.entries))
+        assert queue.seconds == pytest.approx(sum(COST.of(len(e.item)) for e in queue.entries))
 
 
 @given(lengths=st.lists(st.integers(1, 512), min_size=1, max_size=60))
 def test_padding_never_costs_more_than_the_passes_it_saves(lengths: list[int]) -> None:
-    sizes = [len(entry.item) for entry in line_of(lengths, COST).next_batch(1.0, 10**9)]
+    sizes = [len(entry.item) for entry in queue_of(lengths, COST).next_batch(1.0, 10**9)]
     padding = len(sizes) * COST.of(max(sizes)) - sum(map(COST.of, sizes))
     assert padding <= (len(sizes) - 1) * COST.start + 1e-9
 
@@ -280,10 +280,10 @@ def test_places_that_no_text_fills_never_cost_more_than_a_pass(
     lengths: list[int], start: float, budget: int
 ) -> None:
     cost = Cost(start, token=0.0001, pair=1e-7)
-    line = line_of(lengths, cost, rounded)
-    while line.entries:
-        first = line.entries[0]
-        sizes = [len(entry.item) for entry in line.next_batch(1.0, budget)]
+    queue = queue_of(lengths, cost, rounded)
+    while queue.entries:
+        first = queue.entries[0]
+        sizes = [len(entry.item) for entry in queue.next_batch(1.0, budget)]
         assert len(first.item) in sizes
         texts, length = rounded(len(sizes), max(sizes))
         assert (texts - len(sizes)) * cost.of(length) <= start + 1e-9
@@ -293,7 +293,7 @@ def test_places_that_no_text_fills_never_cost_more_than_a_pass(
 def test_empty_places_count_as_padding() -> None:
     async def scenario(device: Device) -> None:
         device.gate.set()
-        line = Batcher(
+        asked = Batcher(
             device.run,
             cost=FREE,
             grid=rounded,
@@ -301,18 +301,18 @@ def test_empty_places_count_as_padding() -> None:
             max_batch_tokens=1000,
             max_waiting_tokens=1000,
         )
-        await embed(line, [text(10)] * 3)
-        assert (device.sizes, line.tokens, line.padding) == ([3], 30, 4 * 16 - 30)
+        await embed(asked, [text(10)] * 3)
+        assert (device.sizes, asked.tokens, asked.padding) == ([3], 30, 4 * 16 - 30)
 
     run(scenario)
 
 
 def test_mixed_traffic_wastes_less_than_a_twentieth_on_padding() -> None:
     lengths = np.exp(np.random.default_rng(2).uniform(np.log(4), np.log(250), 1000)).astype(int)
-    line = line_of(lengths.tolist(), COST)
+    queue = queue_of(lengths.tolist(), COST)
     padded = real = 0
-    while line.entries:
-        sizes = [len(entry.item) for entry in line.next_batch(COST.batch, 10**9)]
+    while queue.entries:
+        sizes = [len(entry.item) for entry in queue.next_batch(COST.batch, 10**9)]
         padded += len(sizes) * max(sizes)
         real += sum(sizes)
     assert 1 - real / padded < 0.05
@@ -321,28 +321,28 @@ def test_mixed_traffic_wastes_less_than_a_twentieth_on_padding() -> None:
 def test_free_slots_share_what_waits_if_it_is_enough_for_both() -> None:
     async def scenario(device: Device) -> None:
         device.gate.set()
-        line = batcher(device, slots=2, max_batch_tokens=10_000, max_waiting_tokens=10_000)
-        await embed(line, [text(50)] * 8)  # 42 ms of work where starting takes 5
+        asked = batcher(device, slots=2, max_batch_tokens=10_000, max_waiting_tokens=10_000)
+        await embed(asked, [text(50)] * 8)  # 42 ms of work where starting takes 5
         assert device.sizes == [4, 4]
         device.batches.clear()
-        await embed(line, [text(10)] * 8)  # 8 ms
+        await embed(asked, [text(10)] * 8)  # 8 ms
         assert device.sizes == [8]
 
     run(scenario)
 
 
 def test_dropping_a_job_leaves_the_others() -> None:
-    jobs = [job_of(3), job_of(3)]
-    line = Line(COST, None)
-    for i, job in enumerate(jobs):
-        line.add(job, [Item(text(2, 3 * i + n)) for n in range(3)], 0.0001 * i)
-    line.drop(jobs[0])
-    line.drop(jobs[0])
-    assert [entry.item.ids[0] for entry in line.entries] == [3, 4, 5]
-    assert (len(line), line.tokens) == (3, 6)
-    assert line.seconds == pytest.approx(3 * COST.of(2))
-    assert [entry.item.ids[0] for entry in line.next_batch(1.0, 1000)] == [3, 4, 5]
-    assert (len(line), line.tokens, line.seconds) == (0, 0, 0.0)
+    submissions = [submission_of(3), submission_of(3)]
+    queue = Queue(COST, None)
+    for i, submission in enumerate(submissions):
+        queue.add(submission, [Item(text(2, 3 * i + n)) for n in range(3)], 0.0001 * i)
+    queue.withdraw(submissions[0])
+    queue.withdraw(submissions[0])
+    assert [entry.item.ids[0] for entry in queue.entries] == [3, 4, 5]
+    assert (len(queue), queue.tokens) == (3, 6)
+    assert queue.seconds == pytest.approx(3 * COST.of(2))
+    assert [entry.item.ids[0] for entry in queue.next_batch(1.0, 1000)] == [3, 4, 5]
+    assert (len(queue), queue.tokens, queue.seconds) == (0, 0, 0.0)
 
 
 class Watched(Entry):
@@ -351,7 +351,7 @@ class Watched(Entry):
     looks = 0
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("due", "job"):
+        if name in ("due", "submission"):
             Watched.looks += 1
         return super().__getattribute__(name)
 
@@ -359,51 +359,51 @@ class Watched(Entry):
 def test_a_deep_line_is_not_gone_through_for_each_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests that come to it, leave it, and are served from it."""
     monkeypatch.setattr("embedsvc.serving.queue.Entry", Watched)
-    line = Line(COST, None)
-    jobs = [job_of(100) for _ in range(200)]
+    queue = Queue(COST, None)
+    submissions = [submission_of(100) for _ in range(200)]
     Watched.looks = 0
-    for job in jobs:
-        line.add(job, [Item(text(3))] * 100, 0.0)
-    for job in jobs[::2]:  # half of them hang up
-        line.drop(job)
-    texts = 100 * len(jobs)
-    assert len(line) == texts // 2
+    for submission in submissions:
+        queue.add(submission, [Item(text(3))] * 100, 0.0)
+    for submission in submissions[::2]:  # half of them hang up
+        queue.withdraw(submission)
+    texts = 100 * len(submissions)
+    assert len(queue) == texts // 2
     assert Watched.looks < 250 * texts  # in order anew 200 times
     Watched.looks = 0
-    for job in jobs[1::4]:
-        line.drop(job)
+    for submission in submissions[1::4]:
+        queue.withdraw(submission)
     served = 0
-    while len(line):
-        served += len(line.next_batch(0.02, 1000))
+    while len(queue):
+        served += len(queue.next_batch(0.02, 1000))
     assert served == texts // 4
     assert Watched.looks < 40 * texts
 
 
 @given(st.lists(st.tuples(st.sampled_from("adn"), st.integers(0, 9)), max_size=40))
 def test_a_line_is_in_order_whoever_comes_and_leaves(what: list[tuple[str, int]]) -> None:
-    line = Line(COST, exact)
-    waiting: list[tuple[Job, float]] = []  # of each text, in the order of what was done
-    jobs: list[Job] = []
+    queue = Queue(COST, exact)
+    waiting: list[tuple[Submission, float]] = []  # of each text, in the order of what was done
+    submissions: list[Submission] = []
     for do, number in what:
         if do == "a":
-            jobs.append(job_of(8 * number))
-            line.add(jobs[-1], [Item(text(3))] * (8 * number), float(number))
+            submissions.append(submission_of(8 * number))
+            queue.add(submissions[-1], [Item(text(3))] * (8 * number), float(number))
             due = float(number)
             for _ in range(8 * number):
-                waiting.append((jobs[-1], due))
+                waiting.append((submissions[-1], due))
                 due += COST.of(3)
-        elif do == "d" and jobs:
-            job = jobs.pop(number % len(jobs))
-            line.drop(job)
-            waiting = [each for each in waiting if each[0] is not job]
-        elif do == "n" and len(line):
-            batch = line.next_batch(0.02, 60)
+        elif do == "d" and submissions:
+            submission = submissions.pop(number % len(submissions))
+            queue.withdraw(submission)
+            waiting = [each for each in waiting if each[0] is not submission]
+        elif do == "n" and len(queue):
+            batch = queue.next_batch(0.02, 60)
             waiting.sort(key=lambda each: each[1])
             assert [entry.due for entry in batch] == [due for _, due in waiting[: len(batch)]]
             waiting = waiting[len(batch) :]
-        assert len(line) == len(line.entries) == len(waiting)
-        assert line.tokens == 3 * len(waiting)
-        assert line.seconds == pytest.approx(COST.of(3) * len(waiting))
+        assert len(queue) == len(queue.entries) == len(waiting)
+        assert queue.tokens == 3 * len(waiting)
+        assert queue.seconds == pytest.approx(COST.of(3) * len(waiting))
 
 
 def test_who_is_sent_away_is_told_how_long_the_line_takes_at_the_pace_of_late() -> None:
@@ -419,7 +419,7 @@ def test_who_is_sent_away_is_told_how_long_the_line_takes_at_the_pace_of_late() 
             return results
 
         cost = Cost(start=1.0, token=0.01, pair=1e-9)
-        line = Batcher(
+        asked = Batcher(
             compute,
             cost=cost,
             grid=exact,
@@ -430,18 +430,18 @@ def test_who_is_sent_away_is_told_how_long_the_line_takes_at_the_pace_of_late() 
         )
         device.gate.set()
         for _ in range(64):
-            await embed(line, [text(100)])
+            await embed(asked, [text(100)])
         device.gate.clear()
-        waiting = [asyncio.create_task(embed(line, [text(100)]))]
+        waiting = [asyncio.create_task(embed(asked, [text(100)]))]
         await turns()
-        waiting += [asyncio.create_task(embed(line, [text(100)])) for _ in range(5)]
+        waiting += [asyncio.create_task(embed(asked, [text(100)])) for _ in range(5)]
         await turns()
         with pytest.raises(Overloaded) as caught:
-            await embed(line, [text(100)])
+            await embed(asked, [text(100)])
         assert caught.value.headers["Retry-After"] in ("20", "21")  # 5 texts of a second, by four
         device.gate.set()
         await asyncio.gather(*waiting)
-        assert line.queue_seconds.count == line.forward_seconds.count == 70
-        assert line.forward_seconds.mean == pytest.approx(8, rel=1e-3)
+        assert asked.queue_seconds.count == asked.forward_seconds.count == 70
+        assert asked.forward_seconds.mean == pytest.approx(8, rel=1e-3)
 
     run(scenario)

@@ -1,7 +1,7 @@
-"""What takes requests into the waiting line of one model, and runs batches made from it.
+"""The batcher of one model: it puts items in the queue, and runs batches made from it.
 
-There is no timer: a text that finds the device free goes at once, and texts that arrive while
-batches run share the next one. It knows token counts, not models and not HTTP.
+There is no timer: an item that finds the device free goes at once, and items that arrive while
+batches run share the next one. The batcher knows token counts, not what a model or a request is.
 """
 
 import asyncio
@@ -14,22 +14,26 @@ from typing import Protocol
 
 from embedsvc.errors import EmbeddingFailed, Overloaded, RequestError, Unavailable
 from embedsvc.inference.pass_cost import Cost
-from embedsvc.serving.queue import Entry, Grid, Job, Line
+from embedsvc.serving.queue import Entry, Grid, Queue, Submission
 from embedsvc.telemetry.histogram import SIZES, Histogram
 from embedsvc.telemetry.record import current
 from embedsvc.texts.item import Item
 
+ROUNDING = 1.01
+"""The share of a free slot is made a little larger, so that rounding leaves no item over."""
+SMOOTHING = 8
+"""The pace is an exponential average over about this many batches."""
 log = logging.getLogger(__name__)
 
 
 class Run(Protocol):
-    """Computes a batch: the result of each item by one head."""
+    """Computes a batch: the result of each item by one head. `Engine` has it."""
 
     def __call__(self, items: list[Item], head: str, /) -> Awaitable[list[bytes]]: ...
 
 
 class Batcher:
-    """Lives on the event loop; `run` does the work elsewhere, in `slots` calls at a time."""
+    """Lives on the event loop. `run` computes elsewhere, in at most `slots` calls at a time."""
 
     def __init__(
         self,
@@ -48,36 +52,38 @@ class Batcher:
         self._max_batch_tokens = max_batch_tokens
         self._max_waiting_tokens = max_waiting_tokens
         self._clock = clock
-        self._line = Line(cost, grid)
+        self._queue = Queue(cost, grid)
         self._running: set[asyncio.Future[list[bytes]]] = set()
         self._halves: list[list[Entry]] = []
-        """Of batches that failed, to be tried by themselves; the next one last."""
+        """Halves of batches that failed. Each is tried by itself, the last one first."""
         self._closed = False
         self.batches = 0
         self.texts = 0
         self.tokens = 0
+        """Tokens of items that were computed."""
         self.padding = 0
-        """Tokens computed beside those of texts."""
+        """Tokens that were computed besides, for padding."""
         self.queue_seconds = Histogram()
-        """Of requests, until the first of their texts went to the device."""
+        """Of submissions, from `submit` until the first of their items went to the device."""
         self.forward_seconds = Histogram()
-        """Of batches, from the line to their vectors."""
+        """Of batches, from the queue to their results."""
         self.batch_texts = Histogram(SIZES)
         self.batch_tokens = Histogram(SIZES)
         self.succeeded = self.failed = -math.inf
-        """When a batch did so last."""
+        """When a batch last succeeded, and when one last failed, by the clock."""
         self._pace = 1.0
-        """Seconds that batches took lately, by those they were to take."""
+        """Moving average of how many times longer batches take than their cost predicts."""
 
     @property
     def waiting_tokens(self) -> int:
-        return self._line.tokens
+        return self._queue.tokens
 
     def submit(self, items: Sequence[Item], head: str) -> asyncio.Future[list[bytes]]:
-        """The results of items by a head, in their order; cancelled, they leave the line.
+        """Enqueue items. The future becomes their results by a head, in their order.
 
-        Its exceptions: `Overloaded` where the line is full, `Unavailable` when closing,
-        `EmbeddingFailed` if the model fails on one of the items.
+        Where it is cancelled, items that still wait leave the queue. Its exceptions are
+        `Overloaded` where the queue is full, `Unavailable` when closing, and `EmbeddingFailed` if
+        the model fails on one of the items.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[bytes]] = loop.create_future()
@@ -89,47 +95,50 @@ class Batcher:
             done.set_exception(error)
             return done
         arrived = self._clock()
-        job = Job(head, [b""] * len(items), len(items), done, arrived, current.get())
-        self._line.add(job, items, arrived)
-        done.add_done_callback(partial(self._left, job))
-        # Not now: whoever else arrives in this turn of the event loop shares the batch.
+        results = [b""] * len(items)
+        submission = Submission(head, results, len(items), done, arrived, current.get())
+        self._queue.add(submission, items, arrived)
+        done.add_done_callback(partial(self._withdraw_if_cancelled, submission))
+        # Not at once: whoever else arrives in this turn of the event loop shares the batch.
         loop.call_soon(self._start_batches)
         return done
 
     def check_room(self, tokens: int) -> None:
-        """Raises `Overloaded` where so many more do not fit in the line; if it is empty, all do."""
-        if self._line.tokens and self._line.tokens + tokens > self._max_waiting_tokens:
-            wait = math.ceil(self._line.seconds * self._pace / self._slots)
-            raise Overloaded(self._line.tokens, self._max_waiting_tokens, min(max(wait, 1), 59))
+        """Raise `Overloaded` if so many tokens more do not fit. In an empty queue all fit."""
+        if self._queue.tokens and self._queue.tokens + tokens > self._max_waiting_tokens:
+            wait = math.ceil(self._queue.seconds * self._pace / self._slots)
+            raise Overloaded(self._queue.tokens, self._max_waiting_tokens, min(max(wait, 1), 59))
 
     async def close(self) -> None:
-        """Refuse what waits and what comes; return when what runs has finished."""
+        """Refuse what waits and what comes; return when the batches that run have ended."""
         self._closed = True
-        for entry in self._line.clear():
-            _fail(entry.job, Unavailable("The server is shutting down."))
+        for entry in self._queue.clear():
+            _fail(entry.submission, Unavailable("The server is shutting down."))
         while self._running:
             await asyncio.wait(self._running)
 
     def _start_batches(self) -> None:
-        while (self._halves or len(self._line)) and (free := self._slots - len(self._running)):
+        while (self._halves or len(self._queue)) and (free := self._slots - len(self._running)):
             if self._halves:
                 batch = self._halves.pop()
             else:
-                # Free slots share what waits, if that is enough to be worth a pass each.
-                share = max(self._cost.share, 1.01 * self._line.seconds / free)  # 1.01: rounding
+                # Free slots share what waits, if that is enough to be worth a pass for each.
+                share = max(self._cost.share, ROUNDING * self._queue.seconds / free)
                 seconds = min(self._cost.batch, share)
-                batch = self._line.next_batch(seconds, self._max_batch_tokens)
+                batch = self._queue.next_batch(seconds, self._max_batch_tokens)
             began = self._clock()
             for entry in batch:
-                if entry.job.started is None:
-                    entry.job.started = began
-                    self.queue_seconds.observe(began - entry.job.arrived)
-            items, head = [entry.item for entry in batch], batch[0].job.head
+                if entry.submission.started is None:
+                    entry.submission.started = began
+                    self.queue_seconds.observe(began - entry.submission.arrived)
+            items, head = [entry.item for entry in batch], batch[0].submission.head
             running = asyncio.ensure_future(self._run(items, head))
             self._running.add(running)
-            running.add_done_callback(partial(self._ended, batch, began))
+            running.add_done_callback(partial(self._batch_ended, batch, began))
 
-    def _ended(self, batch: list[Entry], began: float, ended: asyncio.Future[list[bytes]]) -> None:
+    def _batch_ended(
+        self, batch: list[Entry], began: float, ended: asyncio.Future[list[bytes]]
+    ) -> None:
         self._running.discard(ended)
         error = Unavailable("The computation was stopped.") if ended.cancelled() else None
         error = error or ended.exception()
@@ -139,26 +148,30 @@ class Batcher:
         if error is None:
             self._count(batch, self._clock() - began)
             for entry, result in zip(batch, results, strict=True):
-                job = entry.job
-                job.results[entry.index] = result
-                job.missing -= 1
-                if not job.missing and not job.done.done():
-                    self._settle(job)
+                submission = entry.submission
+                submission.results[entry.index] = result
+                submission.missing -= 1
+                if not submission.missing and not submission.done.done():
+                    self._deliver(submission)
         else:
-            self._failed(batch, error)
+            self._retry_halves(batch, error)
         self._start_batches()
 
-    def _settle(self, job: Job) -> None:
-        if job.record is not None and job.started is not None:
+    def _deliver(self, submission: Submission) -> None:
+        """Hand a submission its results, all of which are there, and time its request."""
+        record = submission.record
+        if record is not None and submission.started is not None:
             now = self._clock()
-            job.record.queue += job.started - job.arrived
-            job.record.forward += now - job.started
-            job.record.queued = time.perf_counter() - (now - job.arrived)
-        job.done.set_result(job.results)
+            record.queue += submission.started - submission.arrived
+            record.forward += now - submission.started
+            record.queued = time.perf_counter() - (now - submission.arrived)
+        submission.done.set_result(submission.results)
 
-    def _left(self, job: Job, done: asyncio.Future[list[bytes]]) -> None:
+    def _withdraw_if_cancelled(
+        self, submission: Submission, done: asyncio.Future[list[bytes]]
+    ) -> None:
         if done.cancelled():
-            self._line.drop(job)
+            self._queue.withdraw(submission)
 
     def _count(self, batch: list[Entry], seconds: float) -> None:
         lengths = [len(entry.item) for entry in batch]
@@ -167,15 +180,15 @@ class Batcher:
         self.batches += 1
         self.texts += len(batch)
         self.tokens += tokens
-        self.padding += self._line.padding(lengths)
+        self.padding += self._queue.padding(lengths)
         self.forward_seconds.observe(seconds)
         self.batch_texts.observe(len(batch))
         self.batch_tokens.observe(tokens)
         expected = self._cost.start + sum(map(self._cost.of, lengths))
-        self._pace += (seconds / expected - self._pace) / 8
+        self._pace += (seconds / expected - self._pace) / SMOOTHING
 
-    def _failed(self, batch: list[Entry], error: BaseException) -> None:
-        """Have the halves of a batch tried that failed, so that only the texts at fault fail."""
+    def _retry_halves(self, batch: list[Entry], error: BaseException) -> None:
+        """Have the halves of a failed batch tried, so that only the items at fault fail."""
         self.failed = self._clock()
         if len(batch) > 1:
             middle = len(batch) // 2
@@ -185,10 +198,10 @@ class Batcher:
         if not isinstance(error, RequestError):
             log.error("a text of %d tokens failed", len(entry.item), exc_info=error)
             error = EmbeddingFailed("The server had an error while processing your request.")
-        self._line.drop(entry.job)
-        _fail(entry.job, error)
+        self._queue.withdraw(entry.submission)
+        _fail(entry.submission, error)
 
 
-def _fail(job: Job, error: BaseException) -> None:
-    if not job.done.done():
-        job.done.set_exception(error)
+def _fail(submission: Submission, error: BaseException) -> None:
+    if not submission.done.done():
+        submission.done.set_exception(error)

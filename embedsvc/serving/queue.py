@@ -1,143 +1,160 @@
-"""The waiting line of one model: who stands in it, and which of them go next.
+"""The queue of one model: items that wait for the device, and which of them make the next batch.
 
-It knows token counts and what they cost, not models.
+The queue knows how many tokens items have and what those cost, not what a model is.
 """
 
 import asyncio
 from bisect import bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
+from typing import Protocol
 
 from embedsvc.inference.pass_cost import Cost
 from embedsvc.telemetry.record import Record
 from embedsvc.texts.item import Item
 
 WINDOW = 1024
-"""Entries at the head of the line that a batch is chosen from."""
+"""A batch is chosen from this many entries at the head of the queue."""
 FEW = 64
-"""Texts that find their places one by one sooner than the line is put in order anew."""
+"""Up to this many new entries are inserted one by one; more are merged in by one sort."""
 DUE = attrgetter("due")
 
-Grid = Callable[[int, int], tuple[int, int]]
-"""See `Ops.grid`."""
+
+class Grid(Protocol):
+    """The shape that a padded pass has: see `Ops.grid`."""
+
+    def __call__(self, texts: int, longest: int, /) -> tuple[int, int]:
+        """How many texts of what length are computed for `texts` of which the longest is given."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
-class Job:
-    """The items of one request."""
+class Submission:
+    """The items of one call to `Batcher.submit`."""
 
     head: str
-    """What is wanted of them; items of one batch want the same."""
+    """The head that computes the results. All items of a batch have the same."""
     results: list[bytes]
     missing: int
+    """How many of the results are not there yet."""
     done: asyncio.Future[list[bytes]]
-    """Their results."""
+    """Becomes `results`."""
     arrived: float
     record: Record | None
+    """The request that the items belong to, if they belong to one."""
     started: float | None = None
-    """When the first of its texts went to the device."""
+    """When the first of its items went to the device."""
     waiting: int = 0
-    """Of its texts, those in the line."""
+    """How many of its items are in the queue."""
     tokens: int = 0
+    """Of the items in the queue."""
     seconds: float = 0.0
-    """Of those."""
-    left: bool = False
-    """Whether they are not wanted any more."""
+    """What the items in the queue cost."""
+    withdrawn: bool = False
+    """Whether nobody wants the results any more."""
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One item in the line."""
+    """One item in the queue."""
 
     item: Item
     due: float
-    """When it would be served if its job had the device to itself: the line's order. So a long
-    job's last texts stand behind a short job that comes later, and nothing waits for ever."""
-    job: Job
+    """When the item would be served if its submission had the device to itself. The queue is in
+    this order, so the last items of a long submission stand behind a short one that comes later,
+    and nothing waits for ever."""
+    submission: Submission
     index: int
+    """The item's place among its submission's results."""
 
 
 @dataclass(slots=True)
-class Line:
-    """Entries by `due`."""
+class Queue:
+    """Entries in the order in which they are due."""
 
     cost: Cost
     grid: Grid | None
-    """What a pass is padded to, if it is: how many texts of what length it computes."""
+    """The shape that a pass is padded to; None where nothing is padded."""
     tokens: int = 0
     seconds: float = 0.0
-    """Of work, without what each pass takes to start."""
+    """What the items cost, without what each pass costs to start."""
     _entries: list[Entry] = field(default_factory=list[Entry])
-    _left: int = 0
-    """How many of them are of jobs that left."""
+    _withdrawn: int = 0
+    """How many of `_entries` belong to submissions that were withdrawn."""
 
     def __len__(self) -> int:
-        """Texts that wait."""
-        return len(self._entries) - self._left
+        """How many items wait."""
+        return len(self._entries) - self._withdrawn
 
     @property
     def entries(self) -> list[Entry]:
-        """Who waits, in order."""
-        return [entry for entry in self._entries if not entry.job.left]
+        """The entries that wait, in order."""
+        return [entry for entry in self._entries if not entry.submission.withdrawn]
 
-    def add(self, job: Job, items: Sequence[Item], due: float) -> None:
-        """The items of a job that comes at `due`; each is due when those before it were served."""
+    def add(self, submission: Submission, items: Sequence[Item], due: float) -> None:
+        """Add the items of a submission that arrives at `due`.
+
+        Each item is due when those before it would have been served.
+        """
         entries: list[Entry] = []
         for index, item in enumerate(items):
-            entries.append(Entry(item, due, job, index))
-            job.tokens += len(item)
+            entries.append(Entry(item, due, submission, index))
+            submission.tokens += len(item)
             seconds = self.cost.of(len(item))
-            job.seconds += seconds
+            submission.seconds += seconds
             due += seconds
-        job.waiting += len(entries)
-        self.tokens += job.tokens
-        self.seconds += job.seconds
+        submission.waiting += len(entries)
+        self.tokens += submission.tokens
+        self.seconds += submission.seconds
         if len(entries) <= FEW:
             for entry in entries:
                 insort(self._entries, entry, key=DUE)
-        else:  # many would move all that is behind them, each by one
+        else:  # each insertion would move all entries behind it by one
             first = bisect_right(self._entries, entries[0].due, key=DUE)
             stop = bisect_right(self._entries, entries[-1].due, key=DUE)
             among = self._entries[first:stop]
             self._entries[first:stop] = sorted([*among, *entries], key=DUE)
 
-    def drop(self, job: Job) -> None:
-        """Take out what is left of a job: at once in effect, and in memory before long."""
-        if job.left:
+    def withdraw(self, submission: Submission) -> None:
+        """Take out the items of a submission that still wait.
+
+        They are skipped from now on, and removed from memory once they are half of all entries.
+        """
+        if submission.withdrawn:
             return
-        job.left = True
-        self._left += job.waiting
-        self._less(job.tokens, job.seconds)
-        if 2 * self._left > len(self._entries):
+        submission.withdrawn = True
+        self._withdrawn += submission.waiting
+        self._subtract(submission.tokens, submission.seconds)
+        if 2 * self._withdrawn > len(self._entries):
             self._entries = self.entries
-            self._left = 0
+            self._withdrawn = 0
 
     def clear(self) -> list[Entry]:
-        """Take all out."""
-        entries, self._entries, self._left = self.entries, [], 0
+        """Take out all entries."""
+        entries, self._entries, self._withdrawn = self.entries, [], 0
         self.tokens, self.seconds = 0, 0.0
         return entries
 
     def next_batch(self, max_seconds: float, max_tokens: int) -> list[Entry]:
         """Take out the first entry, and those of the same head that are nearest to it in length.
 
-        The batch is work for `max_seconds` and has `max_tokens`, padding included, unless the first
-        entry alone is more; a text is padded, or makes others be padded, only where that costs less
-        than a pass of its own.
+        The batch costs at most `max_seconds` and has at most `max_tokens`, padding included, unless
+        the first entry alone is more. An item is padded, or makes others be padded, only where that
+        costs less than a pass of its own.
         """
         window = self._window()
         first = window[0]
-        wanted = len(first.item)
-        alike = (entry for entry in window if entry.job.head == first.job.head)
-        # Stable: ties stay in order.
-        near = sorted(alike, key=lambda entry: abs(len(entry.item) - wanted))
+        target = len(first.item)
+        same_head = (e for e in window if e.submission.head == first.submission.head)
+        # The sort is stable: items of the same distance stay in the order of the queue.
+        nearest = sorted(same_head, key=lambda entry: abs(len(entry.item) - target))
         batch = [first]
-        longest, seconds, tokens = wanted, self._alone(wanted), wanted
-        for entry in near[1:]:
+        longest, seconds, tokens = target, self._cost_alone(target), target
+        for entry in nearest[1:]:
             length = len(entry.item)
-            count, widest, own = len(batch) + 1, max(longest, length), self._alone(length)
+            count, widest, own = len(batch) + 1, max(longest, length), self._cost_alone(length)
             total, computed = seconds + own, tokens + length
             if self.grid is not None:
                 rows, columns = self.grid(count, widest)
@@ -148,58 +165,62 @@ class Line:
                 continue
             batch.append(entry)
             longest, seconds, tokens = widest, total, computed
-        batch = batch[: self._filled(len(batch), longest)]
+        batch = batch[: self._without_costly_rows(len(batch), longest)]
         self._take(batch, window)
         return batch
 
-    def _alone(self, length: int) -> float:
-        """Seconds that a text adds to a pass where others are no longer."""
+    def _cost_alone(self, length: int) -> float:
+        """Seconds that an item adds to a pass where no other is longer."""
         return self.cost.of(length if self.grid is None else self.grid(1, length)[1])
 
-    def _filled(self, count: int, longest: int) -> int:
-        """How many of so many texts to take: fewer where filling up costs more than a pass."""
+    def _without_costly_rows(self, count: int, longest: int) -> int:
+        """How many of `count` items to take.
+
+        The grid may add empty rows. Where those cost more than another pass, fewer items are taken,
+        so many that the grid adds none.
+        """
         if self.grid is None:
             return count
-        texts, length = self.grid(count, longest)
-        if (texts - count) * self.cost.of(length) <= self.cost.start:
+        rows, length = self.grid(count, longest)
+        if (rows - count) * self.cost.of(length) <= self.cost.start:
             return count
         return next(n for n in range(count, 0, -1) if self.grid(n, longest)[0] == n)
 
     def padding(self, lengths: Sequence[int]) -> int:
-        """Tokens that a batch of such texts computes beside theirs."""
+        """How many tokens a batch of items of these lengths computes in vain."""
         if self.grid is None:
             return 0
-        texts, length = self.grid(len(lengths), max(lengths))
-        return texts * length - sum(lengths)
+        rows, length = self.grid(len(lengths), max(lengths))
+        return rows * length - sum(lengths)
 
     def _window(self) -> list[Entry]:
-        """The first of those who wait, at the very beginning of the entries."""
+        """The first `WINDOW` entries that wait, moved to the very beginning of `_entries`."""
         seen = min(WINDOW, len(self._entries))
         window = self._entries[:seen]
-        if self._left:
+        if self._withdrawn:
             rest = islice(self._entries, seen, None)
-            window = [entry for entry in window if not entry.job.left]
+            window = [entry for entry in window if not entry.submission.withdrawn]
             while len(window) < WINDOW and (entry := next(rest, None)) is not None:
                 seen += 1
-                if not entry.job.left:
+                if not entry.submission.withdrawn:
                     window.append(entry)
-            self._left -= seen - len(window)
+            self._withdrawn -= seen - len(window)
             self._entries[:seen] = window
         return window
 
-    def _take(self, taken: list[Entry], window: list[Entry]) -> None:
-        """Take out entries that are in the window."""
-        gone = set(map(id, taken))
-        self._entries[: len(window)] = [entry for entry in window if id(entry) not in gone]
-        for entry in taken:
-            job, tokens = entry.job, len(entry.item)
+    def _take(self, batch: list[Entry], window: list[Entry]) -> None:
+        """Take out entries of the window."""
+        taken = set(map(id, batch))
+        self._entries[: len(window)] = [entry for entry in window if id(entry) not in taken]
+        for entry in batch:
+            submission, tokens = entry.submission, len(entry.item)
             seconds = self.cost.of(tokens)
-            job.waiting -= 1
-            job.tokens -= tokens
-            job.seconds -= seconds
-            self._less(tokens, seconds)
+            submission.waiting -= 1
+            submission.tokens -= tokens
+            submission.seconds -= seconds
+            self._subtract(tokens, seconds)
 
-    def _less(self, tokens: int, seconds: float) -> None:
+    def _subtract(self, tokens: int, seconds: float) -> None:
         self.tokens -= tokens
-        # Of an empty line, not what rounding left.
+        # An empty queue costs nothing, not what rounding has left.
         self.seconds = self.seconds - seconds if len(self) else 0.0
