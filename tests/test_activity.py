@@ -9,7 +9,7 @@ import pytest
 from embedsvc.serving.metrics import Metrics
 from embedsvc.web.admin import activity
 from embedsvc.web.admin.activity import Now, Pulse
-from tests.support.keeper import keeping, write_cards
+from tests.support.tiny_registry import open_registry, write_cards
 
 
 def test_however_many_watch_it_is_read_once_a_second(
@@ -27,10 +27,10 @@ def test_however_many_watch_it_is_read_once_a_second(
     monkeypatch.setattr(activity, "SECONDS", 0.001)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
+        async with open_registry(tmp_path) as registry:
             metrics = Metrics()
-            metrics.registry = keeper
-            pulse = Pulse(metrics, keeper)
+            metrics.registry = registry
+            pulse = Pulse(metrics, registry)
 
             async def watch(beats: int) -> list[bytes]:
                 events = pulse.events()
@@ -59,10 +59,10 @@ def test_who_does_not_read_has_nothing_kept_for_him(
     monkeypatch.setattr(activity, "SECONDS", 0.0)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
+        async with open_registry(tmp_path) as registry:
             metrics = Metrics()
-            metrics.registry = keeper
-            pulse = Pulse(metrics, keeper)
+            metrics.registry = registry
+            pulse = Pulse(metrics, registry)
             slow, quick = pulse.events(), pulse.events()
             await anext(slow)
             for _ in range(100):

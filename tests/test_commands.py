@@ -12,8 +12,8 @@ from embedsvc.commands import address
 from embedsvc.commands.address import key_of
 from embedsvc.errors import SetupError
 from tests.support.fake_server import FakeServer
-from tests.support.keeper import write_cards
 from tests.support.server import serving
+from tests.support.tiny_registry import write_cards
 
 KEY = "sk-right-key-123456"
 

@@ -12,7 +12,7 @@ from embedsvc.daemon.environment import read_environment, updated
 from embedsvc.daemon.sd_notify import notify
 from embedsvc.errors import CardsError
 from embedsvc.telemetry.logfile import LogFile, log_to
-from tests.support.service import ENVIRONMENT
+from tests.support.daemon import ENVIRONMENT
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

@@ -11,19 +11,19 @@ from embedsvc.errors import CheckpointError, Unavailable
 from embedsvc.serving.failures import Failures
 from embedsvc.serving.reload import reload
 from tests.support.clock import Clock
-from tests.support.keeper import Keeper, become, keeping, write_cards
+from tests.support.tiny_registry import TinyRegistry, become, open_registry, write_cards
 
 
-def timed(keeper: Keeper) -> Clock:
+def timed(registry: TinyRegistry) -> Clock:
     """A clock of the test's for how long what failed is left alone."""
-    keeper._failures = Failures(clock := Clock())
+    registry._failures = Failures(clock := Clock())
     return clock
 
 
-async def refused(keeper: Keeper, name: str) -> int:
+async def refused(registry: TinyRegistry, name: str) -> int:
     """Seconds after which to come back, as a request is told."""
     with pytest.raises(Unavailable, match=f"`{name}` is broken") as caught:
-        await keeper.embed(name)
+        await registry.embed(name)
     return int(caught.value.headers["Retry-After"])
 
 
@@ -31,20 +31,20 @@ def test_what_keeps_failing_is_tried_less_and_less(tmp_path: Path) -> None:
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            clock = timed(keeper)
-            keeper.loader.broken.add("a")
-            assert [await refused(keeper, "a") for _ in range(100)] == [1] * 100
-            assert len(keeper.loader.loads) == 2  # the first time might have been by chance
+        async with open_registry(tmp_path) as registry:
+            clock = timed(registry)
+            registry.loader.broken.add("a")
+            assert [await refused(registry, "a") for _ in range(100)] == [1] * 100
+            assert len(registry.loader.loads) == 2  # the first time might have been by chance
             told = []
             for _ in range(9):
-                clock.now += keeper._failures.wait("a")
-                told.append(await refused(keeper, "a"))
-                await refused(keeper, "a")
+                clock.now += registry._failures.wait("a")
+                told.append(await refused(registry, "a"))
+                await refused(registry, "a")
             assert told == [2, 4, 8, 16, 32, 59, 59, 59, 59]
-            assert len(keeper.loader.loads) == 11
-            assert keeper._failures.wait("a") == 60
-            assert (await keeper.embed("b")).shape == (1, 16)
+            assert len(registry.loader.loads) == 11
+            assert registry._failures.wait("a") == 60
+            assert (await registry.embed("b")).shape == (1, 16)
 
     asyncio.run(main())
 
@@ -54,26 +54,26 @@ def test_it_is_tried_at_once_when_somebody_says_so(tmp_path: Path, way: str) -> 
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            clock = timed(keeper)
-            keeper.loader.broken.add("a")
+        async with open_registry(tmp_path) as registry:
+            clock = timed(registry)
+            registry.loader.broken.add("a")
             for _ in range(9):
-                await refused(keeper, "a")
-                clock.now += keeper._failures.wait("a")
-            await refused(keeper, "a")
-            tried = len(keeper.loader.loads)
-            keeper.loader.broken.clear()
-            await refused(keeper, "a")
-            assert len(keeper.loader.loads) == tried
+                await refused(registry, "a")
+                clock.now += registry._failures.wait("a")
+            await refused(registry, "a")
+            tried = len(registry.loader.loads)
+            registry.loader.broken.clear()
+            await refused(registry, "a")
+            assert len(registry.loader.loads) == tried
             if way == "load":
-                await keeper.load("a")
+                await registry.load("a")
             elif way == "wait":
                 clock.now += 60
             else:
                 write_cards(tmp_path, a="max_tokens = 9" if way == "change" else "")
-                reload(keeper)
-            assert (await keeper.embed("a")).shape == (1, 16)
-            assert keeper._failures._failures == {}
+                reload(registry)
+            assert (await registry.embed("a")).shape == (1, 16)
+            assert registry._failures._failures == {}
 
     asyncio.run(main())
 
@@ -82,13 +82,13 @@ def test_a_model_that_cannot_load_does_not_make_others_go_at_every_request(tmp_p
     size = write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path, max_memory=size) as keeper:
-            timed(keeper)
-            keeper.loader.broken.add("b")
+        async with open_registry(tmp_path, max_memory=size) as registry:
+            timed(registry)
+            registry.loader.broken.add("b")
             for _ in range(50):
-                await keeper.embed("a")
-                await refused(keeper, "b")
-            assert keeper.loader.loads.count("a") <= 3
+                await registry.embed("a")
+                await refused(registry, "b")
+            assert registry.loader.loads.count("a") <= 3
 
     asyncio.run(main())
 
@@ -97,10 +97,10 @@ def test_a_load_that_nobody_wants_any_more_makes_no_room(tmp_path: Path) -> None
     size = write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path, max_memory=size) as keeper:
-            await keeper.load("a")
+        async with open_registry(tmp_path, max_memory=size) as registry:
+            await registry.load("a")
             read, goes_on = asyncio.Event(), asyncio.Event()
-            fetch = keeper.loader.fetch
+            fetch = registry.loader.fetch
 
             async def slow(card: Card, *rest):
                 found = await fetch(card, *rest)
@@ -108,15 +108,15 @@ def test_a_load_that_nobody_wants_any_more_makes_no_room(tmp_path: Path) -> None
                 await goes_on.wait()
                 return found
 
-            keeper.loader.fetch = slow  # type: ignore[method-assign]
-            unwanted = keeper.start(keeper.named("b"))
+            registry.loader.fetch = slow  # type: ignore[method-assign]
+            unwanted = registry.start(registry.named("b"))
             await read.wait()
-            gone = keeper.unload(unwanted)
+            gone = registry.unload(unwanted)
             goes_on.set()
             await gone
             assert unwanted.state == "unloaded"
-            assert keeper.states() == {"a": "ready"}
-            assert keeper.loader.loads == ["a"]
+            assert registry.states() == {"a": "ready"}
+            assert registry.loader.loads == ["a"]
 
     asyncio.run(main())
 
@@ -125,9 +125,9 @@ def test_an_error_that_many_are_told_stays_as_large_as_it_is(tmp_path: Path) -> 
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            keeper.loader.broken.add("a")
-            instance = keeper.start(keeper.named("a"))
+        async with open_registry(tmp_path) as registry:
+            registry.loader.broken.add("a")
+            instance = registry.start(registry.named("a"))
             depths = set()
             for _ in range(20):
                 with pytest.raises(CheckpointError) as caught:
@@ -142,13 +142,13 @@ def test_a_reason_that_a_file_made_long_is_cut(tmp_path: Path) -> None:
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
+        async with open_registry(tmp_path) as registry:
 
             async def fail(*_: object) -> None:
                 raise CheckpointError("model `a`: no such kind: " + "x" * 1_000_000)
 
-            keeper.loader.load = fail  # type: ignore[method-assign]
-            instance = keeper.start(keeper.named("a"))
+            registry.loader.load = fail  # type: ignore[method-assign]
+            instance = registry.start(registry.named("a"))
             with pytest.raises(CheckpointError, match=r"no such kind: x+…$") as caught:
                 await instance.loaded()
             assert len(str(caught.value)) < 3000
@@ -163,13 +163,13 @@ def test_what_is_pinned_stays_though_its_time_was_running(tmp_path: Path) -> Non
     write_cards(tmp_path, a="keep_alive = 0.01")
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            await keeper.embed("a")
-            (instance,) = keeper.instances()
-            keeper.start(instance.card, pin=True)
+        async with open_registry(tmp_path) as registry:
+            await registry.embed("a")
+            (instance,) = registry.instances()
+            registry.start(instance.card, pin=True)
             await asyncio.sleep(0.03)
             assert instance.state == "ready"
-            keeper.start(instance.card, pin=False)
+            registry.start(instance.card, pin=False)
             await become(instance, "unloaded")
 
     asyncio.run(main())
@@ -179,11 +179,11 @@ def test_a_reload_that_pins_or_unpins_is_no_other(tmp_path: Path) -> None:
     write_cards(tmp_path, a="keep_alive = 0.01\npin = true")
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            await keeper.embed("a")
-            (instance,) = keeper.instances()
+        async with open_registry(tmp_path) as registry:
+            await registry.embed("a")
+            (instance,) = registry.instances()
             write_cards(tmp_path, a="keep_alive = 0.01")
-            reload(keeper)
+            reload(registry)
             await become(instance, "unloaded")
 
     asyncio.run(main())

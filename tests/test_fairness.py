@@ -13,8 +13,8 @@ from embedsvc.inference.device import Device
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.turns import InTurn
 from embedsvc.serving.instance import Instance
-from tests.support import keeper as keeper_module
-from tests.support.keeper import keeping, write_cards
+from tests.support import tiny_registry
+from tests.support.tiny_registry import open_registry, write_cards
 
 T = TypeVar("T")
 TEXTS = [f"{a} {b} hello" for a in ascii_lowercase for b in ascii_lowercase[:16]]
@@ -27,23 +27,23 @@ def test_a_burst_on_one_model_lets_another_s_request_pass(
     write_cards(tmp_path)
     ops = NumpyOps()
     ops.slots = workers
-    monkeypatch.setattr(keeper_module, "Device", lambda *_, **__: Device(lambda _: ops, workers))
+    monkeypatch.setattr(tiny_registry, "Device", lambda *_, **__: Device(lambda _: ops, workers))
 
     async def main() -> None:
-        async with keeping(tmp_path, max_batch_tokens=64) as keeper:
+        async with open_registry(tmp_path, max_batch_tokens=64) as registry:
             begun: list[str] = []
             busy = asyncio.Event()
             for name in "ab":
-                note_batches(await keeper.load(name), begun, busy)
+                note_batches(await registry.load(name), begun, busy)
 
             async def burst() -> int:
-                async with keeper.use("a") as engine:
+                async with registry.use("a") as engine:
                     return len((await engine.embed(TEXTS)).vectors)
 
             running = asyncio.create_task(burst())
             await busy.wait()
             before = len(begun)
-            await keeper.embed("b", "short")
+            await registry.embed("b", "short")
             between = begun[before:].count("a")
             assert not running.done()
             # Those that were queued, and one for each that ended until the answer was seen.
@@ -104,15 +104,15 @@ def test_a_batch_waits_for_one_step_of_loading_at_most(
 ) -> None:
     write_cards(tmp_path)
     device = Counted()
-    monkeypatch.setattr(keeper_module, "Device", lambda *_, **__: device)
+    monkeypatch.setattr(tiny_registry, "Device", lambda *_, **__: device)
 
     async def main() -> None:
-        async with keeping(tmp_path, max_batch_tokens=64, cache_bytes=0) as keeper:
-            await keeper.load("a")
+        async with open_registry(tmp_path, max_batch_tokens=64, cache_bytes=0) as registry:
+            await registry.load("a")
             before, loads = device.steps, len(device.waited)
-            loading = asyncio.create_task(keeper.load("b"))
+            loading = asyncio.create_task(registry.load("b"))
             while not loading.done():
-                await keeper.embed("a", "hello")
+                await registry.embed("a", "hello")
             await loading
             assert device.steps - before > 40  # each tensor, each pass
             assert len(device.waited) - loads > 5

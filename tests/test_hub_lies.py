@@ -20,7 +20,7 @@ from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.errors import CheckpointError, Stopped
 from tests.support.checkpoints import write_bert
 from tests.support.hub import CARD, COMMIT, WEIGHTS, Hub, nothing_loads, use
-from tests.support.keeper import keeping, write_cards
+from tests.support.tiny_registry import open_registry, write_cards
 
 
 @pytest.fixture
@@ -255,11 +255,11 @@ def test_models_on_disk_do_not_wait_for_downloads(
     monkeypatch.setattr("embedsvc.serving.loader.find_checkpoint", find)
 
     async def main() -> None:
-        async with keeping(tmp_path, allow_ad_hoc=True) as keeper:
+        async with open_registry(tmp_path, allow_ad_hoc=True) as registry:
             try:
                 names = ("far1", "far2", *(f"y/{number}" for number in range(4)))
-                junk = [keeper.start(await keeper.find_card(name)) for name in names]
-                await keeper.load("a")
+                junk = [registry.start(await registry.find_card(name)) for name in names]
+                await registry.load("a")
                 assert {each.state for each in junk} == {"loading"}
             finally:
                 over.set()

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from embedsvc.settings import Settings
 from embedsvc.web.app import create_app
 from tests.support.app import serve
-from tests.support.keeper import write_cards
+from tests.support.tiny_registry import write_cards
 
 ABOUT = {
     "a": "aliases = ['first']\nprompts = {query = 'find: '}",

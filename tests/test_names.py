@@ -18,8 +18,8 @@ from embedsvc.cli import main
 from embedsvc.errors import CardsError
 from embedsvc.texts.prompts import split_name
 from tests.support.app import serve
-from tests.support.keeper import write_cards
 from tests.support.project import ROOT
+from tests.support.tiny_registry import write_cards
 
 SHIPPED = read_cards(ROOT / "models.toml")
 

@@ -13,23 +13,23 @@ from embedsvc.errors import CheckpointError, DoesNotFit, Loading, Stopped, Unava
 from embedsvc.inference.device import Device
 from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.web.admin.instances import until_settled
-from tests.support import keeper as keeper_module
-from tests.support.keeper import become, keeping, write_cards
+from tests.support import tiny_registry
+from tests.support.tiny_registry import become, open_registry, write_cards
 
 
 def test_however_many_ask_a_model_is_loaded_once(tmp_path: Path) -> None:
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            keeper.loader.gate.clear()
-            asked = [asyncio.create_task(keeper.embed("a")) for _ in range(20)]
-            await keeper.loader.called.wait()
-            (instance,) = keeper.instances()
+        async with open_registry(tmp_path) as registry:
+            registry.loader.gate.clear()
+            asked = [asyncio.create_task(registry.embed("a")) for _ in range(20)]
+            await registry.loader.called.wait()
+            (instance,) = registry.instances()
             assert instance.users == 20
-            keeper.loader.gate.set()
+            registry.loader.gate.set()
             vectors = await asyncio.gather(*asked)
-            assert keeper.loader.loads == ["a"]
+            assert registry.loader.loads == ["a"]
             assert instance.state == "ready"
             assert not instance.users
             assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
@@ -41,17 +41,17 @@ def test_a_request_waits_only_so_long_and_the_model_goes_on_loading(tmp_path: Pa
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path, load_wait_seconds=0.01) as keeper:
-            keeper.loader.gate.clear()
+        async with open_registry(tmp_path, load_wait_seconds=0.01) as registry:
+            registry.loader.gate.clear()
             with pytest.raises(Loading, match="The model `a` is loading") as caught:
-                await keeper.embed("a")
+                await registry.embed("a")
             assert caught.value.status == 503
             assert int(caught.value.headers["Retry-After"]) >= 1
-            keeper.loader.gate.set()
-            (instance,) = keeper.instances()
+            registry.loader.gate.set()
+            (instance,) = registry.instances()
             await instance.loaded()
-            assert (await keeper.embed("a")).shape == (1, 16)
-            assert keeper.loader.loads == ["a"]
+            assert (await registry.embed("a")).shape == (1, 16)
+            assert registry.loader.loads == ["a"]
 
     asyncio.run(main())
 
@@ -60,21 +60,21 @@ def test_a_model_that_fails_says_why_to_all_who_wait_and_is_tried_again(tmp_path
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            keeper.loader.broken.add("a")
+        async with open_registry(tmp_path) as registry:
+            registry.loader.broken.add("a")
             asked = await asyncio.gather(
-                *(keeper.embed("a") for _ in range(3)), return_exceptions=True
+                *(registry.embed("a") for _ in range(3)), return_exceptions=True
             )
             assert [str(each) for each in asked] == ["model `a` is broken"] * 3
             assert {type(each) for each in asked} == {Unavailable}
-            assert keeper.loader.loads == ["a"]
-            (failed,) = keeper.instances()
+            assert registry.loader.loads == ["a"]
+            (failed,) = registry.instances()
             assert (failed.state, str(failed.error)) == ("failed", "model `a` is broken")
-            assert keeper.memory.used == 0
-            keeper.loader.broken.clear()
-            await keeper.embed("a")
-            assert keeper.states() == {"a": "ready"}
-            assert keeper.instances() != [failed]
+            assert registry.memory.used == 0
+            registry.loader.broken.clear()
+            await registry.embed("a")
+            assert registry.states() == {"a": "ready"}
+            assert registry.instances() != [failed]
 
     asyncio.run(main())
 
@@ -83,7 +83,7 @@ def test_a_failure_does_not_keep_what_was_read(tmp_path: Path) -> None:
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
+        async with open_registry(tmp_path) as registry:
             kept: list[weakref.finalize] = []
 
             async def fail(*_: object) -> None:
@@ -91,10 +91,10 @@ def test_a_failure_does_not_keep_what_was_read(tmp_path: Path) -> None:
                 kept.append(weakref.finalize(weights, lambda: None))
                 raise CheckpointError("broken in the middle")
 
-            keeper.loader.load = fail  # type: ignore[method-assign]
+            registry.loader.load = fail  # type: ignore[method-assign]
             with pytest.raises(Unavailable, match="broken in the middle"):
-                await keeper.embed("a")
-            (failed,) = keeper.instances()
+                await registry.embed("a")
+            (failed,) = registry.instances()
             assert failed.error is not None
             gc.collect()
             assert not kept[0].alive
@@ -107,17 +107,17 @@ def test_an_idle_model_is_unloaded_when_its_time_is_up(tmp_path: Path, about: st
     write_cards(tmp_path, a=about)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            async with keeper.use("a"):
-                (instance,) = keeper.instances()
+        async with open_registry(tmp_path) as registry:
+            async with registry.use("a"):
+                (instance,) = registry.instances()
                 assert instance.state == "ready"
                 await asyncio.sleep(0.02)
                 assert instance.state == "ready"  # as long as it is used
             await become(instance, "unloaded")
-            assert keeper.instances() == []
-            assert keeper.memory.used == 0
-            await keeper.embed("a")
-            assert keeper.loader.loads == ["a", "a"]
+            assert registry.instances() == []
+            assert registry.memory.used == 0
+            await registry.embed("a")
+            assert registry.loader.loads == ["a", "a"]
 
     asyncio.run(main())
 
@@ -126,12 +126,12 @@ def test_the_cards_keep_alive_goes_before_the_servers(tmp_path: Path) -> None:
     write_cards(tmp_path, a="keep_alive = -1", b="pin = true")
 
     async def main() -> None:
-        async with keeping(tmp_path, keep_alive=0) as keeper:
+        async with open_registry(tmp_path, keep_alive=0) as registry:
             for name in "abc":
-                await keeper.embed(name)
-            (last,) = [each for each in keeper.instances() if each.card.id == "c"]
+                await registry.embed(name)
+            (last,) = [each for each in registry.instances() if each.card.id == "c"]
             await become(last, "unloaded")
-            assert keeper.states() == {"a": "ready", "b": "ready"}
+            assert registry.states() == {"a": "ready", "b": "ready"}
 
     asyncio.run(main())
 
@@ -140,10 +140,10 @@ def test_who_loads_a_model_may_say_how_long_it_stays(tmp_path: Path) -> None:
     write_cards(tmp_path, a="keep_alive = -1")
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            instance = await keeper.load("a", keep_alive=60.0, pin=True)
+        async with open_registry(tmp_path) as registry:
+            instance = await registry.load("a", keep_alive=60.0, pin=True)
             assert (instance.keep_alive, instance.pinned) == (60.0, True)
-            assert keeper.start(keeper.named("a"), keep_alive=0.01, pin=False) is instance
+            assert registry.start(registry.named("a"), keep_alive=0.01, pin=False) is instance
             await become(instance, "unloaded")
 
     asyncio.run(main())
@@ -153,15 +153,15 @@ def test_the_least_recently_used_idle_model_makes_room(tmp_path: Path) -> None:
     size = write_cards(tmp_path, "abcd", a="pin = true")
 
     async def main() -> None:
-        async with keeping(tmp_path, max_memory=3 * size) as keeper:
+        async with open_registry(tmp_path, max_memory=3 * size) as registry:
             for name in "abcb":
-                await keeper.embed(name)
-            assert keeper.memory.used == 3 * size
-            await keeper.embed("d")
-            assert keeper.states() == {"a": "ready", "b": "ready", "d": "ready"}
-            await keeper.embed("c")
-            assert keeper.states() == {"a": "ready", "d": "ready", "c": "ready"}
-            assert keeper.memory.used == 3 * size
+                await registry.embed(name)
+            assert registry.memory.used == 3 * size
+            await registry.embed("d")
+            assert registry.states() == {"a": "ready", "b": "ready", "d": "ready"}
+            await registry.embed("c")
+            assert registry.states() == {"a": "ready", "d": "ready", "c": "ready"}
+            assert registry.memory.used == 3 * size
 
     asyncio.run(main())
 
@@ -170,20 +170,20 @@ def test_a_model_that_cannot_fit_is_refused_with_both_numbers(tmp_path: Path) ->
     size = write_cards(tmp_path, a="pin = true")
 
     async def main() -> None:
-        async with keeping(tmp_path, max_memory=size - 1) as keeper:
+        async with open_registry(tmp_path, max_memory=size - 1) as registry:
             said = (
                 rf"`a` needs {size / 1000:.3g} kB, and models may take {(size - 1) / 1000:.3g} kB"
             )
             with pytest.raises(Unavailable, match=said):
-                await keeper.embed("a")
-            (instance,) = keeper.instances()
+                await registry.embed("a")
+            (instance,) = registry.instances()
             assert instance.state == "failed"
             assert isinstance(instance.error, DoesNotFit)
-        async with keeping(tmp_path, max_memory=2 * size - 1) as keeper:
-            await keeper.embed("a")
+        async with open_registry(tmp_path, max_memory=2 * size - 1) as registry:
+            await registry.embed("a")
             with pytest.raises(Unavailable, match="kB are pinned"):
-                await keeper.embed("b")
-            assert (await keeper.embed("a")).shape == (1, 16)
+                await registry.embed("b")
+            assert (await registry.embed("a")).shape == (1, 16)
 
     asyncio.run(main())
 
@@ -192,18 +192,18 @@ def test_a_busy_model_answers_those_it_has_before_its_memory_is_another_s(tmp_pa
     size = write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path, max_memory=size) as keeper:
-            async with keeper.use("a") as engine:
-                (busy,) = keeper.instances()
-                waiting = asyncio.create_task(keeper.embed("b"))
+        async with open_registry(tmp_path, max_memory=size) as registry:
+            async with registry.use("a") as engine:
+                (busy,) = registry.instances()
+                waiting = asyncio.create_task(registry.embed("b"))
                 await become(busy, "unloading")
-                assert keeper.memory.used == size
-                assert keeper.loader.loads == ["a"]
+                assert registry.memory.used == size
+                assert registry.loader.loads == ["a"]
                 assert (await engine.embed(["still here"])).vectors.shape == (1, 16)
                 assert not waiting.done()
             assert (await waiting).shape == (1, 16)
-            assert keeper.states() == {"b": "ready"}
-            assert keeper.memory.used == size
+            assert registry.states() == {"b": "ready"}
+            assert registry.memory.used == size
 
     asyncio.run(main())
 
@@ -212,10 +212,10 @@ def test_an_idle_model_makes_room_before_a_busy_one(tmp_path: Path) -> None:
     size = write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path, max_memory=2 * size) as keeper, keeper.use("a"):
-            await keeper.embed("b")  # used later, but idle
-            await keeper.embed("c")
-            assert keeper.states() == {"a": "ready", "c": "ready"}
+        async with open_registry(tmp_path, max_memory=2 * size) as registry, registry.use("a"):
+            await registry.embed("b")  # used later, but idle
+            await registry.embed("c")
+            assert registry.states() == {"a": "ready", "c": "ready"}
 
     asyncio.run(main())
 
@@ -224,17 +224,17 @@ def test_who_asks_while_a_model_is_unloaded_gets_it_anew(tmp_path: Path) -> None
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            async with keeper.use("a"):
-                (first,) = keeper.instances()
-                unloading = keeper.unload(first)
+        async with open_registry(tmp_path) as registry:
+            async with registry.use("a"):
+                (first,) = registry.instances()
+                unloading = registry.unload(first)
                 await become(first, "unloading")
-                assert (await keeper.embed("a")).shape == (1, 16)
+                assert (await registry.embed("a")).shape == (1, 16)
                 assert not unloading.done()
             await unloading
             assert first.state == "unloaded"
-            assert keeper.states() == {"a": "ready"}
-            assert keeper.loader.loads == ["a", "a"]
+            assert registry.states() == {"a": "ready"}
+            assert registry.loader.loads == ["a", "a"]
 
     asyncio.run(main())
 
@@ -252,16 +252,16 @@ def test_a_download_ends_at_once_when_its_model_is_unloaded(
     monkeypatch.setattr("embedsvc.serving.loader.find_checkpoint", download)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            asked = asyncio.create_task(keeper.embed("a"))
-            instance = await keeper.appearance(keeper.named("a"))
+        async with open_registry(tmp_path) as registry:
+            asked = asyncio.create_task(registry.embed("a"))
+            instance = await registry.appearance(registry.named("a"))
             await become(instance, "downloading")
             assert instance.progress == (5, 10)
-            await keeper.unload(instance)
+            await registry.unload(instance)
             assert instance.state == "unloaded"
             with pytest.raises(Unavailable, match="it was stopped"):
                 await asked
-            assert keeper.instances() == []
+            assert registry.instances() == []
 
     asyncio.run(main())
 
@@ -270,13 +270,13 @@ def test_progress_is_told_in_bytes_from_nothing_to_all(tmp_path: Path) -> None:
     size = write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            keeper.loader.gate.clear()
-            instance = keeper.start(keeper.named("a"))
+        async with open_registry(tmp_path) as registry:
+            registry.loader.gate.clear()
+            instance = registry.start(registry.named("a"))
             told = []
             async for now in instance.changes():
                 told.append((now.state, *now.progress))
-                keeper.loader.gate.set()
+                registry.loader.gate.set()
                 if now.state == "ready":
                     break
             assert told[0] == ("loading", 0, 0)
@@ -291,16 +291,16 @@ def test_who_watches_slowly_still_sees_how_it_ends(tmp_path: Path) -> None:
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            keeper.loader.gate.clear()
-            instance = keeper.start(keeper.named("a"))
+        async with open_registry(tmp_path) as registry:
+            registry.loader.gate.clear()
+            instance = registry.start(registry.named("a"))
             changes, events = instance.changes(), until_settled(instance)
             assert (await anext(changes)).state == "loading"
             assert b'"state":"loading"' in await anext(events)
-            keeper.loader.gate.set()
+            registry.loader.gate.set()
             await instance.loaded()
             assert [b'"state":"ready"' in event async for event in events] == [True]
-            await keeper.unload(instance)
+            await registry.unload(instance)
             assert [each.state async for each in changes] == ["unloaded"]
 
     asyncio.run(main())
@@ -310,19 +310,19 @@ def test_closing_answers_what_runs_and_refuses_what_waits(tmp_path: Path) -> Non
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            keeper.loader.gate.clear()
-            asked = asyncio.create_task(keeper.embed("a"))
-            await keeper.loader.called.wait()
-            closing = asyncio.create_task(keeper.close())
+        async with open_registry(tmp_path) as registry:
+            registry.loader.gate.clear()
+            asked = asyncio.create_task(registry.embed("a"))
+            await registry.loader.called.wait()
+            closing = asyncio.create_task(registry.close())
             await asyncio.sleep(0)
-            keeper.loader.gate.set()
+            registry.loader.gate.set()
             await closing
             with pytest.raises(Unavailable):
                 await asked
             with pytest.raises(Unavailable, match="shutting down"):
-                await keeper.embed("b")
-            assert keeper.memory.used == 0
+                await registry.embed("b")
+            assert registry.memory.used == 0
 
     asyncio.run(main())
 
@@ -334,16 +334,16 @@ def test_on_mlx_a_model_gives_its_memory_back(
 
     size = write_cards(tmp_path)
     device = Device(MlxOps, workers=1, one_thread=True)
-    monkeypatch.setattr(keeper_module, "Device", lambda *_, **__: device)
+    monkeypatch.setattr(tiny_registry, "Device", lambda *_, **__: device)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            await keeper.unload(await keeper.load("a"))  # what the first one leaves stays
+        async with open_registry(tmp_path) as registry:
+            await registry.unload(await registry.load("a"))  # what the first one leaves stays
             before = mx.get_active_memory()
-            instance = await keeper.load("a")
-            await keeper.embed("a")
+            instance = await registry.load("a")
+            await registry.embed("a")
             assert mx.get_active_memory() >= before + size * 0.8
-            await keeper.unload(instance)
+            await registry.unload(instance)
             assert mx.get_active_memory() <= before
             assert mx.get_cache_memory() == 0
 

@@ -11,32 +11,32 @@ from starlette.testclient import TestClient
 from embedsvc.errors import CardsError, ModelNotFound
 from embedsvc.serving.reload import Changes, reload
 from tests.support.app import serve
-from tests.support.keeper import become, keeping, write_cards
 from tests.support.server import serving
+from tests.support.tiny_registry import become, open_registry, write_cards
 
 
 def test_what_is_other_in_the_file_is_told_and_holds(tmp_path: Path) -> None:
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
+        async with open_registry(tmp_path) as registry:
             for name in "abc":
-                await keeper.load(name)
-            ids = {each.card.id: each.id for each in keeper.instances()}
+                await registry.load(name)
+            ids = {each.card.id: each.id for each in registry.instances()}
             write_cards(
                 tmp_path, "abd", a="aliases = ['first']\nkeep_alive = 60", b="max_tokens = 9"
             )
-            assert reload(keeper) == Changes(["d"], ["a", "b"], ["c"])
-            a = keeper.instance(ids["a"])
+            assert reload(registry) == Changes(["d"], ["a", "b"], ["c"])
+            a = registry.instance(ids["a"])
             assert (a.state, a.keep_alive, a.closing) == ("ready", 60.0, False)
-            async with keeper.use("b") as engine:
+            async with registry.use("b") as engine:
                 assert engine.checkpoint.max_tokens == 9
-            assert (await keeper.embed("first")).shape == (1, 16)
-            assert (await keeper.embed("d")).shape == (1, 16)
+            assert (await registry.embed("first")).shape == (1, 16)
+            assert (await registry.embed("d")).shape == (1, 16)
             with pytest.raises(ModelNotFound):
-                await keeper.embed("c")
-            assert keeper.loader.loads == ["a", "b", "c", "b", "d"]
-            assert set(keeper.states()) == {"a", "b", "d"}
+                await registry.embed("c")
+            assert registry.loader.loads == ["a", "b", "c", "b", "d"]
+            assert set(registry.states()) == {"a", "b", "d"}
 
     asyncio.run(main())
 
@@ -45,15 +45,15 @@ def test_requests_in_flight_are_answered_by_the_model_they_came_for(tmp_path: Pa
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            async with keeper.use("a") as engine:
-                (old,) = keeper.instances()
+        async with open_registry(tmp_path) as registry:
+            async with registry.use("a") as engine:
+                (old,) = registry.instances()
                 write_cards(tmp_path, a="pooling = 'cls'")
-                reload(keeper)
+                reload(registry)
                 await become(old, "unloading")
                 assert engine.checkpoint.pooling == ("mean",)
                 assert (await engine.embed(["still the old one"])).vectors.shape == (1, 16)
-                async with keeper.use("a") as new:
+                async with registry.use("a") as new:
                     assert new.checkpoint.pooling == ("cls",)
             await become(old, "unloaded")
 
@@ -64,20 +64,20 @@ def test_a_reload_loads_what_is_to_be_preloaded_and_keeps_what_has_no_card(tmp_p
     write_cards(tmp_path)
 
     async def main() -> None:
-        async with keeping(tmp_path, allow_ad_hoc=True) as keeper:
+        async with open_registry(tmp_path, allow_ad_hoc=True) as registry:
             (tmp_path / "b").mkdir()
             for name in ("./tiny", "./b/../tiny"):
-                await keeper.start(await keeper.find_card(name)).loaded()
+                await registry.start(await registry.find_card(name)).loaded()
             write_cards(tmp_path, b="preload = true")
-            assert reload(keeper) == Changes([], ["b"], [])
-            assert (await keeper.appearance(keeper.named("b"))).state != "failed"
+            assert reload(registry) == Changes([], ["b"], [])
+            assert (await registry.appearance(registry.named("b"))).state != "failed"
             for name in ("./tiny", "./b/../tiny"):
-                assert (await keeper.embed(name)).shape == (1, 16)
-            assert keeper.loader.loads.count("./tiny") == 1
+                assert (await registry.embed(name)).shape == (1, 16)
+            assert registry.loader.loads.count("./tiny") == 1
             write_cards(tmp_path, a="aliases = ['./b/../tiny']")
-            reload(keeper)
-            assert keeper.card("./b/../tiny")[0].id == "a"  # what is in the file is the file's
-            assert (await keeper.embed("./tiny")).shape == (1, 16)
+            reload(registry)
+            assert registry.card("./b/../tiny")[0].id == "a"  # what is in the file is the file's
+            assert (await registry.embed("./tiny")).shape == (1, 16)
 
     asyncio.run(main())
 
@@ -96,14 +96,14 @@ def test_a_file_with_a_mistake_changes_nothing(tmp_path: Path, text: str | None,
     file = tmp_path / "models.toml"
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            instance, cards = await keeper.load("a"), keeper.cards
+        async with open_registry(tmp_path) as registry:
+            instance, cards = await registry.load("a"), registry.cards
             file.unlink()
             if text is not None:
                 file.write_text(text)
             with pytest.raises(CardsError, match=said):
-                reload(keeper)
-            assert keeper.cards is cards
+                reload(registry)
+            assert registry.cards is cards
             assert instance.state == "ready"
             assert not instance.closing
 

@@ -15,8 +15,8 @@ import pytest
 from embedsvc.daemon.environment import updated
 from embedsvc.daemon.systemd import UNIT, unit
 from embedsvc.probe import Place, probe
+from tests.support.daemon import ENVIRONMENT, job
 from tests.support.programs import program
-from tests.support.service import ENVIRONMENT, job
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has systemd")
 

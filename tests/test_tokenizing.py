@@ -11,7 +11,7 @@ from embedsvc.texts.pieces import PIECE
 from embedsvc.texts.steps import Steps
 from embedsvc.texts.threads import Tokenizing
 from embedsvc.texts.tokenizer import Tokenizer
-from tests.support.keeper import keeping, write_cards
+from tests.support.tiny_registry import open_registry, write_cards
 
 LONG = PIECE + 1
 
@@ -118,11 +118,11 @@ def test_a_model_that_a_client_chose_never_tokenises_on_the_event_loop(
     write_cards(tmp_path, "a")
 
     async def main() -> None:
-        async with keeping(tmp_path, allow_ad_hoc=True) as keeper:
-            await keeper.embed("a")
+        async with open_registry(tmp_path, allow_ad_hoc=True) as registry:
+            await registry.embed("a")
             assert threads == [threading.current_thread().name]
-            chosen = await keeper.find_card("./tiny")
-            await keeper.embed(chosen.id)
+            chosen = await registry.find_card("./tiny")
+            await registry.embed(chosen.id)
             assert len(threads) == 2
             assert threads[1].startswith("tokenize-ad-hoc")
 
@@ -141,13 +141,13 @@ def test_a_tokeniser_that_was_slow_does_not_run_on_the_event_loop_again(
         return now
 
     async def main() -> None:
-        async with keeping(tmp_path) as keeper:
-            await keeper.embed("a")
-            await keeper.embed("a", "b")
+        async with open_registry(tmp_path) as registry:
+            await registry.embed("a")
+            await registry.embed("a", "b")
             with monkeypatch.context() as slow:
                 slow.setattr("embedsvc.serving.engine.time.perf_counter", a_second_later)
-                await keeper.embed("a", "c")
-            await keeper.embed("a", "d")
+                await registry.embed("a", "c")
+            await registry.embed("a", "d")
 
     asyncio.run(main())
     assert threads[:3] == [threading.main_thread().name] * 3

@@ -23,8 +23,8 @@ from embedsvc.settings import Settings
 from tests.support.checkpoints import write_bert
 
 
-class Slow(Loader):
-    """Loads when told to."""
+class GatedLoader(Loader):
+    """A loader that waits until its gate is open, and fails for the models in `broken`."""
 
     def __init__(self, device: Device, settings: Settings) -> None:
         super().__init__(device, settings)
@@ -44,12 +44,12 @@ class Slow(Loader):
         return await super().load(plan, told)
 
 
-class Keeper(Registry):
-    """A registry with what tests ask of one."""
+class TinyRegistry(Registry):
+    """A registry with short ways to what tests ask most."""
 
     def __init__(self, folder: Path, device: Device, settings: Settings) -> None:
         super().__init__(read_cards(folder / "models.toml"), device, settings)
-        self.loader = self._loader = Slow(device, settings)
+        self.loader = self._loader = GatedLoader(device, settings)
 
     def named(self, name: str) -> Card:
         return self.cards.by_name[name]
@@ -86,14 +86,14 @@ def write_cards(folder: Path, names: Sequence[str] = "abc", **about: str) -> int
 
 
 @asynccontextmanager
-async def keeping(folder: Path, **settings: Any) -> AsyncGenerator[Keeper]:
+async def open_registry(folder: Path, **settings: Any) -> AsyncGenerator[TinyRegistry]:
     """A registry of the folder's models.toml, open."""
     device = Device(lambda _: NumpyOps(), workers=2)
-    keeper = Keeper(folder, device, Settings(**settings))
+    registry = TinyRegistry(folder, device, Settings(**settings))
     try:
         async with asyncio.timeout(20):
-            yield keeper
+            yield registry
     finally:
-        keeper.loader.gate.set()
-        await keeper.close()
+        registry.loader.gate.set()
+        await registry.close()
         device.close()

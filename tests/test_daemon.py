@@ -19,7 +19,7 @@ from embedsvc.daemon.systemd import Systemd, unit
 from embedsvc.errors import ServiceError
 from embedsvc.exits import EXIT_HUNG
 from embedsvc.probe import Found
-from tests.support.service import FakeLaunchd, FakeSystemd, Recorder, job
+from tests.support.daemon import FakeLaunchd, FakeSystemd, Recorder, job
 
 AGENT = "gui/501/local.embedsvc"
 
