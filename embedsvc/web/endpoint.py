@@ -9,11 +9,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from embedsvc.settings import Settings
 from embedsvc.telemetry.record import current
 from embedsvc.web.bodies.json_body import decode, prepared
 from embedsvc.web.bodies.receive import receive_body
 from embedsvc.web.budget import hold_answer
+from embedsvc.web.state import state_of
 
 T = TypeVar("T")
 JSON = (b"content-type", b"application/json")
@@ -63,11 +63,10 @@ class Endpoint(Route):
 async def read_bytes(request: Request) -> bytes:
     """The body, unpacked, in UTF-8, fit to be decoded. Raises what `receive_body` does, and
     `BadRequest`."""
-    state = request.app.state
-    settings: Settings = state.settings
+    state = state_of(request)
     held = state.in_flight.bodies
-    body = await receive_body(request.scope, request.receive, settings.max_body_bytes, held)
-    return await prepared(body, settings.max_request_tokens)
+    body = await receive_body(request.scope, request.receive, state.settings.max_body_bytes, held)
+    return await prepared(body, state.settings.max_request_tokens)
 
 
 async def read_body(request: Request, kind: type[T]) -> T:

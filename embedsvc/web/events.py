@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from embedsvc.web.state import state_of
+
 
 class Events(StreamingResponse):
     """A stream of messages, each JSON as bytes; it ends when they do, or the server stops."""
@@ -14,7 +16,7 @@ class Events(StreamingResponse):
 
     def __init__(self, request: Request, messages: AsyncIterator[bytes]) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        super().__init__(_framed(messages, request.app.state.stopping), headers=headers)
+        super().__init__(_framed(messages, state_of(request).stopping), headers=headers)
 
 
 async def _framed(messages: AsyncIterator[bytes], stopping: asyncio.Event) -> AsyncIterator[bytes]:

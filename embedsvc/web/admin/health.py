@@ -4,14 +4,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from embedsvc.errors import Unavailable
-from embedsvc.serving.metrics import Metrics
-from embedsvc.serving.watchdog import Watch
 from embedsvc.web.endpoint import Endpoint
+from embedsvc.web.state import state_of
 
 
 async def health(request: Request) -> Response:
     """`GET /health`: the process lives, and nothing in it hangs for good."""
-    watch: Watch = request.app.state.watch
+    watch = state_of(request).watch
     if watch.over:
         raise Unavailable(watch.over)
     return JSONResponse({"status": "ok"})
@@ -19,7 +18,7 @@ async def health(request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """`GET /ready`: the preloaded models are there, and those that are loaded compute."""
-    watch: Watch = request.app.state.watch
+    watch = state_of(request).watch
     trouble = await watch.trouble()
     if trouble:
         raise Unavailable(trouble)
@@ -28,8 +27,8 @@ async def ready(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """`GET /metrics`: what has been counted, for Prometheus."""
-    found: Metrics = request.app.state.metrics
-    return Response(found.write(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    found = state_of(request).metrics.write()
+    return Response(found, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 routes = [

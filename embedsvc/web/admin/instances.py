@@ -16,6 +16,7 @@ from embedsvc.texts.requests import ModelName
 from embedsvc.web.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.web.events import Events
 from embedsvc.web.openapi import Stream
+from embedsvc.web.state import registry_of
 from embedsvc.wording.quantities import read_keep_alive
 
 
@@ -64,7 +65,7 @@ class InstanceList(msgspec.Struct):
 async def create_instance(request: Request) -> Response:
     """`POST /v1/instances`: begin to load a model, if it is not loaded; answers at once."""
     sent = await read_body(request, InstanceBody)
-    registry = _registry(request)
+    registry = registry_of(request)
     try:
         keep_alive = None if sent.keep_alive is None else read_keep_alive(sent.keep_alive)
     except ValueError as error:
@@ -75,7 +76,7 @@ async def create_instance(request: Request) -> Response:
 
 async def list_instances(request: Request) -> Response:
     """`GET /v1/instances`: all, or those of one `model`, and the memory all take."""
-    registry = _registry(request)
+    registry = registry_of(request)
     told = tell_all(registry)
     model = request.query_params.get("model")
     if model is not None:
@@ -92,14 +93,14 @@ async def get_instance(request: Request) -> Response:
 async def delete_instance(request: Request) -> Response:
     """`DELETE /v1/instances/{id}`: unload it, once requests in flight are answered."""
     instance = _named(request)
-    _registry(request).unload(instance)
+    registry_of(request).unload(instance)
     return _answer(instance)
 
 
 async def reload_cards(request: Request) -> Response:
     """`POST /v1/reload`: go by what the cards file says now."""
     try:
-        changes = reload(_registry(request))
+        changes = reload(registry_of(request))
     except CardsError as error:
         raise BadRequest(f"{error}. Nothing has changed.") from None
     return JsonResponse(msgspec.json.encode(changes))
@@ -156,8 +157,4 @@ def _answer(instance: Instance) -> Response:
 
 
 def _named(request: Request) -> Instance:
-    return _registry(request).instance(request.path_params["id"])
-
-
-def _registry(request: Request) -> Registry:
-    return request.app.state.registry
+    return registry_of(request).instance(request.path_params["id"])

@@ -22,6 +22,7 @@ from embedsvc.texts.requests import ModelName
 from embedsvc.web.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.web.events import Events
 from embedsvc.web.openapi import Stream
+from embedsvc.web.state import registry_of
 
 MOST_SECONDS = 300.0
 DEEPEST = 4
@@ -89,7 +90,7 @@ async def get_instance(request: Request) -> Response:
 async def delete_instance(request: Request) -> Response:
     """`DELETE /instance/{id}`: unload a model."""
     instance = _named(request)
-    _registry(request).unload(instance)
+    registry_of(request).unload(instance)
     return _commanded(instance)
 
 
@@ -104,14 +105,14 @@ async def await_instance(request: Request) -> Response:
         seconds = -1.0
     if not 0 <= seconds <= MOST_SECONDS:
         raise BadRequest(f"Invalid 'timeout_seconds': 0 to {MOST_SECONDS:g}, 0 is no limit.")
-    registry = _registry(request)
+    registry = registry_of(request)
     card, _ = registry.card(model, field="model_id")
     return Events(request, _ready(registry, card, seconds))
 
 
 async def state(request: Request) -> Response:
     """`GET /state`: all instances, and the state of each."""
-    instances = _registry(request).instances()
+    instances = registry_of(request).instances()
     told = {
         "instances": {each.id: _tell(each) for each in instances},
         "runners": {each.id: {RUNNER[each.state]: _failure(each)} for each in instances},
@@ -146,7 +147,7 @@ def _model_in(instance: dict[str, Any] | None) -> str | None:
 
 
 async def _place(request: Request, model: str, field: str = "model_id") -> Response:
-    registry = _registry(request)
+    registry = registry_of(request)
     card = await registry.find_card(model, field=field)
     return _commanded(registry.start(card), card)
 
@@ -183,8 +184,4 @@ def _failure(instance: Instance) -> dict[str, str]:
 
 
 def _named(request: Request) -> Instance:
-    return _registry(request).instance(str(request.path_params["id"]))
-
-
-def _registry(request: Request) -> Registry:
-    return request.app.state.registry
+    return registry_of(request).instance(str(request.path_params["id"]))
