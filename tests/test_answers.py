@@ -18,8 +18,10 @@ from embedsvc.texts.item import Item
 from embedsvc.texts.late_chunking import Tally
 from embedsvc.texts.requests import DTYPES
 from embedsvc.web import answers
-from embedsvc.web.answers import BYTES, ROW, Form, most_rows, write_embeddings, write_vectors
+from embedsvc.web.answers import BYTES, ROW, Form, most_rows, write_vectors
 from embedsvc.web.budget import InFlight, in_flight
+from embedsvc.web.dialects import openai_answer
+from embedsvc.web.dialects.openai_answer import write_embeddings
 from embedsvc.web.dialects.openai_schema import ChunkRow
 from embedsvc.web.endpoint import JsonResponse
 from tests.support.app import serve
@@ -63,7 +65,7 @@ def test_however_many_are_answered_others_wait_for_a_piece_of_one_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     happened: list[str] = []
-    whole = answers.write_rows
+    whole = openai_answer.write_rows
 
     def write(*given: Any, **how: Any) -> bytes:
         happened.append("piece")
@@ -83,7 +85,7 @@ def test_however_many_are_answered_others_wait_for_a_piece_of_one_answer(
         turns.cancel()
         assert len({b"".join(pieces) for pieces in written}) == 1
 
-    monkeypatch.setattr(answers, "write_rows", write)
+    monkeypatch.setattr(openai_answer, "write_rows", write)
     asyncio.run(main())
     assert happened.count("piece") > 100
     assert ("piece", "piece") not in set(pairwise(happened))

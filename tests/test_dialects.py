@@ -1,6 +1,8 @@
 """Ollama's, TEI's and Cohere's routes give the same vectors as OpenAI's, in their own shapes."""
 
 import base64
+from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedsvc.web.dialects import cohere, ollama, tei
+from tests.conftest import serve
+from tests.support.tiny import CLASSIFIERS
 
 TEXTS = ["hello world", "a b c"]
 LONG = "a " * 40
@@ -93,6 +97,7 @@ def test_tei_cuts_on_the_side_it_is_told(client: TestClient) -> None:
 def test_tei_tells_of_its_model_and_its_tokens(client: TestClient) -> None:
     info = msgspec.json.decode(client.get("/info").content, type=tei.Info)
     assert (info.model_id, info.max_input_length) == ("org/tiny", 32)
+    assert info.max_concurrent_requests == 1000
     assert info.model_type == {"embedding": {"pooling": "mean"}}
     (tokens,) = post(client, "/tokenize", inputs="hello  b").json()
     assert tokens == [
@@ -124,3 +129,77 @@ def test_cohere_embeds(client: TestClient, expected: list[list[float]]) -> None:
         assert np.shape(read.embeddings.ubinary) == (2, 2)
     plain = post(client, "/v2/embed", model="embed", texts=[LONG]).json()  # it cuts by default
     assert list(plain["embeddings"]) == ["float"]
+
+
+# --- a model that gives something else -----------------------------------------------------------
+
+
+@pytest.fixture
+def scorer(tmp_path: Path) -> Iterator[TestClient]:
+    """A server whose only model gives scores."""
+    CLASSIFIERS["bert-scores"].write(tmp_path / "scorer")
+    file = tmp_path / "models.toml"
+    file.write_text("[models.scorer]\npath = 'scorer'\n", encoding="utf-8")
+    with serve(models=file) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "where"),
+    [
+        ("/v1/embeddings", {"model": "scorer", "input": "a", "dimensions": 8}, "error.message"),
+        ("/openai/deployments/scorer/embeddings", {"input": ["a"]}, "error.message"),
+        (
+            "/v1/embeddings",
+            {"model": "scorer", "input": "a", "chunking": {"size": 2}},
+            "error.message",
+        ),
+        ("/api/embed", {"model": "scorer", "input": "a"}, "error"),
+        ("/api/embed", {"model": "scorer"}, "error"),
+        ("/api/embeddings", {"model": "scorer", "prompt": "a"}, "error"),
+        ("/api/embeddings", {"model": "scorer"}, "error"),
+        ("/embed", {"inputs": "a", "normalize": False}, "error"),
+        ("/", {"inputs": "a"}, "error"),
+        ("/v2/embed", {"model": "scorer", "texts": ["a"]}, "message"),
+    ],
+)
+def test_a_model_without_vectors_is_refused_in_every_dialect(
+    scorer: TestClient, path: str, body: dict[str, object], where: str
+) -> None:
+    answer = scorer.post(path, json=body)
+    said = answer.json()
+    for key in where.split("."):
+        said = said[key]
+    assert (answer.status_code, said) == (400, "Model `scorer` gives scores, not vectors.")
+
+
+def test_a_model_without_vectors_is_told_of_as_any_other(scorer: TestClient) -> None:
+    created = post(scorer, "/v1/instances", model="scorer").json()
+    events = scorer.get(f"/v1/instances/{created['id']}/events").text
+    assert '"state":"ready"' in events
+    (instance,) = scorer.get("/v1/instances").json()["data"]
+    assert instance["state"] == "ready"
+    (model,) = scorer.get("/v1/models").json()["data"]
+    assert (model["dimensions"], model["pooling"], model["max_tokens"]) == (None, None, 64)
+    assert scorer.get("/v1/models/scorer").json() == model
+    assert post(scorer, "/tokenize", inputs="a").json()[0][0]["text"] == "[CLS]"
+    assert scorer.get("/info").json()["model_type"] == {"classifier": {}}
+    assert scorer.get("/api/tags").json()["models"][0]["details"]["family"] == "bert"
+    shown = post(scorer, "/api/show", model="scorer").json()
+    assert shown["capabilities"] == []
+    assert list(shown["model_info"]) == ["general.architecture", "bert.context_length"]
+    assert scorer.get("/ready").status_code == 200
+    assert scorer.get("/metrics").status_code == 200
+
+
+def test_tei_refuses_what_it_can_before_it_loads_a_model(scorer: TestClient) -> None:
+    refused = scorer.post("/embed", json={"inputs": [""], "normalize": False})
+    assert refused.status_code == 400
+    assert refused.json()["error_type"] == "Empty"
+    assert scorer.get("/v1/instances").json()["data"] == []
+
+
+def test_tei_refuses_vectors_that_are_not_normalized(client: TestClient) -> None:
+    refused = client.post("/embed", json={"inputs": TEXTS, "normalize": False})
+    assert refused.status_code == 400
+    assert refused.json()["error"] == "Invalid 'normalize': this model's vectors have length 1."

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as arrays
 
 from embedsvc.errors import BadRequest
 from embedsvc.texts.requests import DTYPES, Chunking, EncodingFormat
-from embedsvc.web.answers import write_embeddings, write_rows
-from embedsvc.web.dialects.openai_schema import read_request
+from embedsvc.web.dialects.openai_answer import write_embeddings, write_rows
+from embedsvc.web.dialects.openai_request import read_request
 
 
 def read(**fields: object):

@@ -148,7 +148,7 @@ class Engine:
         write_cache: bool = True,
     ) -> Embedded:
         """Vectors of the inputs, one or more. Raises `RequestError`."""
-        self._check_head("vector")
+        self.check_head("vector")
         began = time.perf_counter()
         read = await self._tokenize(inputs, reading)
         self._tokenized(began)
@@ -178,7 +178,7 @@ class Engine:
 
         `most_rows` is how many there may be, of all inputs.
         """
-        self._check_head("vector")
+        self.check_head("vector")
         if "spans" not in self.heads:
             raise BadRequest(
                 "Late chunking needs a model with mean pooling, "
@@ -215,7 +215,7 @@ class Engine:
 
         Raises `RequestError`, also if the model has no such head.
         """
-        self._check_head(head)
+        self.check_head(head)
         results = await self._cache.get(items, head, read=read, write=write)
         if len(items) <= FEW:
             return HEADS[head].unpack(results, items)
@@ -277,7 +277,7 @@ class Engine:
         await self._device.run(self._encoder.close)
         await self._device.run(self._device.ops.release)
 
-    def _check_head(self, head: str) -> None:
+    def check_head(self, head: str) -> None:
         """Raises `BadRequest` if the model does not give that."""
         if head not in self.heads:
             raise BadRequest(

@@ -1,59 +1,89 @@
-"""From a request to its vectors, for the routes of every dialect."""
+"""The one way from a request for vectors to its answer, whichever dialect it came in.
+
+A route reads its body into an `EmbeddingRequest` and calls `answer_embeddings` with a function that
+writes the vectors as the clients of its dialect read them. Everything between is here.
+"""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from embedsvc.errors import BadRequest, ClientGone
 from embedsvc.serving.engine import Embedded, Engine
-from embedsvc.serving.registry import Registry
 from embedsvc.serving.vectors import vectors_of
 from embedsvc.telemetry.record import current
 from embedsvc.texts.requests import EmbeddingRequest
-from embedsvc.web.answers import Form, most_rows
+from embedsvc.web.answers import FLOATS, Form, most_rows
+from embedsvc.web.endpoint import JsonResponse
+from embedsvc.web.state import registry_of
 
 T = TypeVar("T")
-NUMBERS: tuple[Form, ...] = (("float", "float"),)
+HEAD = "vector"
+"""What these routes ask of a model; see `inference/heads`."""
 PATIENCE = 0.05
-"""Seconds before somebody looks out for the client hanging up."""
+"""Seconds before a request looks whether its client has hung up. Most answers are there sooner."""
+Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Vectors as they were asked for, and what the answer's headers say of them."""
+class Write(Protocol):
+    """How a dialect writes vectors: the body of the answer, whole or in pieces."""
 
-    embedded: Embedded
-    headers: list[tuple[bytes, bytes]]
+    async def __call__(self, embedded: Embedded, /) -> bytes | list[bytes]: ...
 
 
-async def embed(
-    request: Request, wanted: EmbeddingRequest, forms: Sequence[Form] = NUMBERS
-) -> Answer:
-    """The vectors of a request, of the size it wants, to be written in so many forms.
+class Check(Protocol):
+    """What a dialect asks of a model before it computes anything. Raises `BadRequest`."""
 
-    Raises `RequestError`, also where the answer would be too large, before anything is computed.
+    def __call__(self, engine: Engine, /) -> None: ...
 
-    `ClientGone` if the client hangs up before they are there; they are not computed then.
+
+async def answer_embeddings(
+    request: Request,
+    asked: EmbeddingRequest,
+    write: Write,
+    *,
+    forms: Sequence[Form] = (FLOATS,),
+    check: Check | None = None,
+) -> Response:
+    """The answer to a request for vectors. `forms` are those that `write` writes each vector in.
+
+    Raises `RequestError`; before anything is computed if the model gives no vectors or the answer
+    would be too large. Raises `ClientGone` if the client hangs up first, and computes no further.
     """
-    return await _while_connected(request, _embed(request, wanted, forms))
+    embedded, headers = await _while_connected(request, _embed(request, asked, forms, check))
+    return JsonResponse(await write(embedded), headers)
 
 
-async def _embed(request: Request, wanted: EmbeddingRequest, forms: Sequence[Form]) -> Answer:
-    registry: Registry = request.app.state.registry
-    card, prompt = registry.card(wanted.model)
+async def load_for_embeddings(request: Request, model: str) -> None:
+    """Have a model loaded, as clients do who ask it for nothing.
+
+    Raises `RequestError`, also if it gives no vectors.
+    """
+    async with registry_of(request).use(model) as engine:
+        engine.check_head(HEAD)
+
+
+async def _embed(
+    request: Request, asked: EmbeddingRequest, forms: Sequence[Form], check: Check | None
+) -> tuple[Embedded, Headers]:
+    registry = registry_of(request)
+    card, prompt = registry.card(asked.model)
     record = current.get()
     if record is not None:
         record.model = card.id
     control = request.headers.get("cache-control", "").lower()
     caching = {"read_cache": "no-cache" not in control, "write_cache": "no-store" not in control}
-    async with registry.use(wanted.model) as engine:
-        most = _most_rows(engine, wanted, forms)
-        embedded = await vectors_of(engine, card, prompt, wanted, most_rows=most, **caching)
+    async with registry.use(asked.model) as engine:
+        engine.check_head(HEAD)
+        if check is not None:
+            check(engine)
+        most = _most_rows(engine, asked, forms)
+        embedded = await vectors_of(engine, card, prompt, asked, most_rows=most, **caching)
     if record is not None:
-        record.texts, record.tokens = len(wanted.inputs), embedded.tokens
+        record.texts, record.tokens = len(asked.inputs), embedded.tokens
     headers = [
         (b"openai-model", card.id.encode("ascii", "replace")),
         (b"x-embedsvc-fingerprint", engine.fingerprint.encode()),
@@ -62,23 +92,26 @@ async def _embed(request: Request, wanted: EmbeddingRequest, forms: Sequence[For
         headers.append((b"x-embedsvc-truncated", b"%d" % embedded.truncated))
     if embedded.split:
         headers.append((b"x-embedsvc-split", b"%d" % embedded.split))
-    return Answer(embedded, headers)
+    return embedded, headers
 
 
-def _most_rows(engine: Engine, wanted: EmbeddingRequest, forms: Sequence[Form]) -> int:
+def _most_rows(engine: Engine, asked: EmbeddingRequest, forms: Sequence[Form]) -> int:
     """How many rows the answer may have. Raises `BadRequest` if there are more inputs than that."""
-    dimensions = min(wanted.dimensions or engine.dimensions, engine.dimensions)
+    dimensions = min(asked.dimensions or engine.dimensions, engine.dimensions)
     most = most_rows(max(dimensions, 1), forms)
-    if len(wanted.inputs) > most:
+    if len(asked.inputs) > most:
         raise BadRequest(
-            f"Invalid '{wanted.fields.input}': in the form that is asked for, an answer has "
+            f"Invalid '{asked.fields.input}': in the form that is asked for, an answer has "
             f"{most} vectors of {dimensions} dimensions at most."
         )
     return most
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result; the work is cancelled if the client hangs up first."""
+    """The result of the work, which is cancelled if the client hangs up first.
+
+    Raises `ClientGone` then.
+    """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine is run by one
     gone: asyncio.Future[Any] | None = None
@@ -88,16 +121,16 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     def watch() -> None:
         nonlocal gone
-        gone = asyncio.ensure_future(request.receive())  # once the body is read: the disconnect
+        # The body has been read, so what the server tells next is that the client hung up.
+        gone = asyncio.ensure_future(request.receive())
         gone.add_done_callback(hung_up)
 
-    # Most answers are there before it is worth the while.
     soon = asyncio.get_running_loop().call_later(PATIENCE, watch)
     try:
         return await work
     except asyncio.CancelledError:
         if gone is None or not gone.done():
-            raise  # somebody else's doing
+            raise  # somebody else cancelled the task
         task.uncancel()
         raise ClientGone from None
     finally:

@@ -1,5 +1,7 @@
 """Cohere's `/v2/embed`, for texts."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
@@ -11,6 +13,7 @@ from starlette.responses import Response
 
 from embedsvc.catalog.cards import Truncate
 from embedsvc.errors import EmptyInput
+from embedsvc.serving.engine import Embedded
 from embedsvc.texts.requests import (
     Choice,
     Dimensions,
@@ -22,8 +25,9 @@ from embedsvc.texts.requests import (
 )
 from embedsvc.texts.truncation import Rule
 from embedsvc.web.answers import Form, write_vectors
-from embedsvc.web.embedding import embed
-from embedsvc.web.endpoint import Endpoint, JsonResponse, read_body
+from embedsvc.web.embedding import answer_embeddings
+from embedsvc.web.endpoint import Endpoint, read_body
+from embedsvc.web.state import state_of
 
 TRUNCATE: dict[str, Truncate] = {"NONE": "error", "END": "end", "START": "start"}
 CUT = Rule("end", remedy='send "truncate": "END"')
@@ -79,14 +83,8 @@ class CohereEmbedAnswer(msgspec.Struct):
 async def create_embeddings(request: Request) -> Response:
     """`POST /v2/embed`: vectors of texts, by type."""
     sent = await read_body(request, CohereEmbedBody)
-    inputs, field = sent.texts, "texts"
-    if sent.inputs is not None:
-        field = "inputs"
-        inputs = ["\n".join(content.text for content in item.content) for item in sent.inputs]
-    if inputs is None:
-        raise EmptyInput("Please submit `texts`.")
-    texts: list[Any] = list(read_inputs(inputs, request.app.state.settings.max_inputs, field))
-    wanted = EmbeddingRequest(
+    texts, field = _texts(sent, state_of(request).settings.max_inputs)
+    asked = EmbeddingRequest(
         model=sent.model,
         inputs=texts,
         input_type=sent.input_type,
@@ -95,26 +93,43 @@ async def create_embeddings(request: Request) -> Response:
         otherwise=CUT,
         fields=Fields(field, "output_dimension"),
     )
-    kinds = sent.embedding_types or ["float"]
-    each_once("embedding_types", kinds)
-    forms = [FORMS[kind] for kind in kinds]
-    answer = await embed(request, wanted, forms)
-    pieces: list[bytes] = [b'{"id":"%b","embeddings":{' % str(uuid4()).encode()]
-    for kind, form in zip(kinds, forms, strict=True):
-        pieces.append(b'%b"%b":' % (b"," if len(pieces) > 1 else b"", kind.encode()))
-        pieces += await write_vectors(answer.embedded.vectors, *form)
-    about = {
-        "texts": texts,
-        "meta": {
-            "api_version": {"version": "2"},
-            "billed_units": {"input_tokens": answer.embedded.tokens},
-        },
-        "response_type": "embeddings_by_type",
-    }
-    pieces.append(b"},%b" % orjson.dumps(about)[1:])
-    return JsonResponse(pieces, answer.headers)
+    types = sent.embedding_types or ["float"]
+    each_once("embedding_types", types)
+    forms = [FORMS[each] for each in types]
+    return await answer_embeddings(request, asked, partial(_write, texts, types), forms=forms)
 
 
 routes = [
     Endpoint("POST", "/v2/embed", create_embeddings, body=CohereEmbedBody, answer=CohereEmbedAnswer)
 ]
+
+
+def _texts(sent: CohereEmbedBody, max_inputs: int) -> tuple[list[str], str]:
+    """The texts of a request, and the field they came in. Raises `BadRequest`."""
+    inputs, field = sent.texts, "texts"
+    if sent.inputs is not None:
+        field = "inputs"
+        inputs = ["\n".join(content.text for content in item.content) for item in sent.inputs]
+    if inputs is None:
+        raise EmptyInput("Please submit `texts`.")
+    texts: list[Any] = list(read_inputs(inputs, max_inputs, field))
+    return texts, field
+
+
+async def _write(
+    texts: Sequence[str], types: Sequence[EmbeddingType], embedded: Embedded
+) -> list[bytes]:
+    pieces: list[bytes] = [b'{"id":"%b","embeddings":{' % str(uuid4()).encode()]
+    for index, each in enumerate(types):
+        pieces.append(b'%b"%b":' % (b"," if index else b"", each.encode()))
+        pieces += await write_vectors(embedded.vectors, *FORMS[each])
+    rest = {
+        "texts": texts,
+        "meta": {
+            "api_version": {"version": "2"},
+            "billed_units": {"input_tokens": embedded.tokens},
+        },
+        "response_type": "embeddings_by_type",
+    }
+    pieces.append(b"},%b" % orjson.dumps(rest)[1:])
+    return pieces

@@ -5,6 +5,7 @@ What is too long is cut unless `truncate` is false, as Ollama does it.
 
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from embedsvc.catalog.cards import Card
 from embedsvc.errors import BadRequest
-from embedsvc.serving.registry import Registry
+from embedsvc.serving.engine import Embedded
 from embedsvc.texts.requests import (
     Dimensions,
     EmbeddingRequest,
@@ -24,13 +25,12 @@ from embedsvc.texts.requests import (
 )
 from embedsvc.texts.truncation import Rule
 from embedsvc.web.answers import write_vectors
-from embedsvc.web.embedding import embed
+from embedsvc.web.embedding import answer_embeddings, load_for_embeddings
 from embedsvc.web.endpoint import Endpoint, JsonResponse, read_body
+from embedsvc.web.state import registry_of, state_of
 
 VERSION = "0.12.0"
-"""The version of Ollama's API; clients ask for a least one."""
-
-
+"""The version of Ollama's API. Some clients refuse an older one."""
 CUT = Rule("end", remedy='send "truncate": true')
 """Of a text that is too long, Ollama embeds the beginning."""
 
@@ -121,62 +121,50 @@ async def create_embeddings(request: Request) -> Response:
     began = time.perf_counter()
     sent = await read_body(request, OllamaEmbedBody)
     inputs = [sent.input] if isinstance(sent.input, str) else sent.input or []
-    if inputs in ([], [""]):  # a client's way to have the model loaded
-        async with _registry(request).use(sent.model):
-            return JsonResponse(msgspec.json.encode(OllamaEmbedAnswer(sent.model, [])))
-    most: int = request.app.state.settings.max_inputs
-    if len(inputs) > most:
-        raise BadRequest(f"Invalid 'input': array length must be {most} or less.")
-    wanted = EmbeddingRequest(
+    if inputs in ([], [""]):  # clients ask for nothing to have the model loaded
+        await load_for_embeddings(request, sent.model)
+        return JsonResponse(msgspec.json.encode(OllamaEmbedAnswer(sent.model, [])))
+    max_inputs = state_of(request).settings.max_inputs
+    if len(inputs) > max_inputs:
+        raise BadRequest(f"Invalid 'input': array length must be {max_inputs} or less.")
+    asked = EmbeddingRequest(
         model=sent.model,
         inputs=inputs,
         dimensions=sent.dimensions,
         truncate=read_truncate(sent.truncate),
         otherwise=CUT,
     )
-    answer = await embed(request, wanted)
-    about = OllamaEmbedAnswer(
-        sent.model,
-        [],
-        total_duration=round((time.perf_counter() - began) * 1e9),
-        load_duration=0,
-        prompt_eval_count=answer.embedded.tokens,
-    )
-    # The vectors, between what is around the list without them.
-    begin, end = msgspec.json.encode(about).rsplit(b"[]", 1)
-    written = [begin, *await write_vectors(answer.embedded.vectors), end]
-    return JsonResponse(written, answer.headers)
+    return await answer_embeddings(request, asked, partial(_write, sent.model, began))
 
 
 async def create_embedding(request: Request) -> Response:
     """`POST /api/embeddings`: the vector of one text."""
     sent = await read_body(request, OldBody)
-    model = sent.model
     if not sent.prompt:
-        async with _registry(request).use(model):
-            return JsonResponse(msgspec.json.encode(OldAnswer([])))
-    wanted = EmbeddingRequest(
-        model=model, inputs=[sent.prompt], otherwise=CUT, fields=Fields("prompt")
+        await load_for_embeddings(request, sent.model)
+        return JsonResponse(msgspec.json.encode(OldAnswer([])))
+    asked = EmbeddingRequest(
+        model=sent.model, inputs=[sent.prompt], otherwise=CUT, fields=Fields("prompt")
     )
-    answer = await embed(request, wanted)
-    body = {"embedding": answer.embedded.vectors[0]}
-    return JsonResponse(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), answer.headers)
+    return await answer_embeddings(request, asked, _write_one)
 
 
 async def list_tags(request: Request) -> Response:
     """`GET /api/tags`: the models."""
-    registry = _registry(request)
-    tags = [
-        Tag(
-            name=name,
-            model=name,
-            modified_at=_when(request),
-            size=0,
-            digest=(registry.card(name)[0].sha256 or "").rjust(64, "0"),
-            details=_details(request, registry.card(name)[0]),
+    registry = registry_of(request)
+    tags: list[Tag] = []
+    for name in registry.names():
+        card, _ = registry.card(name)
+        tags.append(
+            Tag(
+                name=name,
+                model=name,
+                modified_at=_started(request),
+                size=0,
+                digest=(card.sha256 or "").rjust(64, "0"),
+                details=_details(request, card),
+            )
         )
-        for name in registry.names()
-    ]
     return JsonResponse(msgspec.json.encode(Tags(tags)))
 
 
@@ -186,22 +174,25 @@ async def show(request: Request) -> Response:
     name = sent.model or sent.name
     if not name:
         raise BadRequest("you must provide a model parameter")
-    registry = _registry(request)
+    registry = registry_of(request)
     card, _ = registry.card(name)
     async with registry.use(name) as engine:
         family = engine.checkpoint.model_type
+        model_info: dict[str, Any] = {
+            "general.architecture": family,
+            f"{family}.context_length": engine.tokenizer.max_tokens,
+        }
+        embeds = "vector" in engine.heads
+        if embeds:
+            model_info[f"{family}.embedding_length"] = engine.dimensions
         shown = Shown(
             modelfile="",
             parameters="",
             template="",
             details=_details(request, card),
-            model_info={
-                "general.architecture": family,
-                f"{family}.context_length": engine.tokenizer.max_tokens,
-                f"{family}.embedding_length": engine.dimensions,
-            },
-            capabilities=["embedding"],
-            modified_at=_when(request),
+            model_info=model_info,
+            capabilities=["embedding"] if embeds else [],
+            modified_at=_started(request),
         )
     return JsonResponse(msgspec.json.encode(shown))
 
@@ -218,15 +209,31 @@ routes = [
 ]
 
 
-def _registry(request: Request) -> Registry:
-    return request.app.state.registry
+async def _write(model: str, began: float, embedded: Embedded) -> list[bytes]:
+    """`began` is when the request came, by `time.perf_counter`."""
+    answer = OllamaEmbedAnswer(
+        model,
+        [],
+        total_duration=round((time.perf_counter() - began) * 1e9),
+        load_duration=0,
+        prompt_eval_count=embedded.tokens,
+    )
+    # The vectors go where this answer has its empty list.
+    before, after = msgspec.json.encode(answer).rsplit(b"[]", 1)
+    return [before, *await write_vectors(embedded.vectors), after]
+
+
+async def _write_one(embedded: Embedded) -> bytes:
+    body = {"embedding": embedded.vectors[0]}
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _details(request: Request, card: Card) -> Details:
-    engine = _registry(request).engines().get(card.id)
+    engine = registry_of(request).engines().get(card.id)
     family = engine.checkpoint.model_type if engine else ""
     return Details("safetensors", family, [family] if family else [], "", "")
 
 
-def _when(request: Request) -> str:
-    return datetime.fromtimestamp(request.app.state.started, UTC).isoformat()
+def _started(request: Request) -> str:
+    """When the server started: the models have no time of their own that clients could use."""
+    return datetime.fromtimestamp(state_of(request).started, UTC).isoformat()

@@ -4,54 +4,43 @@ Azure's clients name the model in the path, and some base URLs lack the /v1.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc.errors import ModelNotFound
-from embedsvc.serving.registry import Registry
-from embedsvc.texts.late_chunking import Chunk
-from embedsvc.texts.requests import Dtype
-from embedsvc.web.answers import Form, write_embeddings
+from embedsvc.serving.engine import Embedded
+from embedsvc.texts.requests import Dtype, EmbeddingRequest
+from embedsvc.web.answers import Form
+from embedsvc.web.dialects.openai_answer import chunk_rows, write_embeddings
+from embedsvc.web.dialects.openai_request import read_request
 from embedsvc.web.dialects.openai_schema import (
-    ChunkRow,
     DeploymentBody,
     EmbeddingAnswer,
     EmbeddingBody,
     Model,
     ModelList,
-    read_request,
 )
-from embedsvc.web.embedding import embed
+from embedsvc.web.embedding import answer_embeddings
 from embedsvc.web.endpoint import Endpoint, JsonResponse, read_bytes
+from embedsvc.web.state import registry_of, state_of
 
 
 async def create_embeddings(request: Request) -> Response:
     """`POST /v1/embeddings`: vectors of texts."""
-    wanted = read_request(
+    asked = read_request(
         await read_bytes(request),
         model=request.path_params.get("model"),
-        max_inputs=request.app.state.settings.max_inputs,
+        max_inputs=state_of(request).settings.max_inputs,
     )
-    dtypes: Sequence[Dtype] = [wanted.dtypes] if isinstance(wanted.dtypes, str) else wanted.dtypes
-    forms: list[Form] = [(dtype, wanted.encoding_format) for dtype in dtypes]
-    answer = await embed(request, wanted, forms)
-    written = await write_embeddings(
-        answer.embedded.vectors,
-        model=wanted.model,
-        tokens=answer.embedded.tokens,
-        encoding_format=wanted.encoding_format,
-        dtypes=wanted.dtypes,
-        chunks=_chunk_rows(answer.embedded.chunks),
-    )
-    return JsonResponse(written, answer.headers)
+    return await answer_embeddings(request, asked, partial(_write, asked), forms=_forms(asked))
 
 
 async def list_models(request: Request) -> Response:
     """`GET /v1/models`: every id, alias and id with a prompt, since clients pick from this list."""
-    registry: Registry = request.app.state.registry
-    models = [_model(request, name) for name in registry.names()]
+    models = [_model(request, name) for name in registry_of(request).names()]
     return JsonResponse(msgspec.json.encode(ModelList("list", models)))
 
 
@@ -64,6 +53,23 @@ async def get_model(request: Request) -> Response:
         error.field = "model"
         raise
     return JsonResponse(msgspec.json.encode(model))
+
+
+def _forms(asked: EmbeddingRequest) -> list[Form]:
+    """The forms that each vector is written in."""
+    dtypes: Sequence[Dtype] = [asked.dtypes] if isinstance(asked.dtypes, str) else asked.dtypes
+    return [(dtype, asked.encoding_format) for dtype in dtypes]
+
+
+async def _write(asked: EmbeddingRequest, embedded: Embedded) -> list[bytes]:
+    return await write_embeddings(
+        embedded.vectors,
+        model=asked.model,
+        tokens=embedded.tokens,
+        encoding_format=asked.encoding_format,
+        dtypes=asked.dtypes,
+        chunks=chunk_rows(embedded.chunks),
+    )
 
 
 def _at(base: str) -> list[Endpoint]:
@@ -89,32 +95,22 @@ routes = [
 
 
 def _model(request: Request, name: str) -> Model:
-    """What is not in a model's card is known once it has been loaded."""
-    registry: Registry = request.app.state.registry
+    """A model as clients see it: what its card leaves out is known once it has been loaded."""
+    registry = registry_of(request)
     card, _ = registry.card(name)
     known = registry.description(card)
     stated = card.pooling if isinstance(card.pooling, str) else None
     return Model(
         id=name,
         object="model",
-        created=request.app.state.started,
+        created=state_of(request).started,
         owned_by="embedsvc",
         root=card.id,
         state=registry.state(card),
-        dimensions=known.dimensions if known else None,
+        dimensions=known.dimensions or None if known else None,  # none: it gives no vectors
         max_tokens=known.max_tokens if known else card.max_tokens,
         architecture=known.architecture if known else None,
-        pooling=known.pooling if known else stated,
+        pooling=known.pooling or None if known else stated,
         prompts=known.prompts if known else card.prompts or {},
         fingerprint=known.fingerprint if known else None,
     )
-
-
-def _chunk_rows(chunks: list[list[Chunk]] | None) -> list[ChunkRow] | None:
-    if chunks is None:
-        return None
-    return [
-        ChunkRow(index, chunk.start, chunk.end, chunk.tokens)
-        for index, each in enumerate(chunks)
-        for chunk in each
-    ]

@@ -1,47 +1,21 @@
-"""The wire format of OpenAI's embeddings API, and how its requests are read.
+"""The wire format of OpenAI's embeddings API: what is sent and what is answered."""
 
-Wording of the refusals is OpenAI's own, because clients match on it.
-"""
-
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from embedsvc.bounds import CHUNKS, DIMENSIONS, PROMPT_CHARACTERS
+from embedsvc.bounds import CHUNKS, PROMPT_CHARACTERS
 from embedsvc.catalog.cards import Truncate
-from embedsvc.errors import BadRequest
 from embedsvc.texts.requests import (
     DTYPES,
-    MAX_INPUTS,
     Choice,
     Chunking,
     Dimensions,
     Dtype,
-    EmbeddingRequest,
     EncodingFormat,
-    Int32,
     ModelName,
-    Offsets,
-    each_once,
-    read_inputs,
-    read_truncate,
 )
-from embedsvc.texts.truncation import OPENAI
-from embedsvc.web.bodies.json_body import (
-    AT,
-    GOT,
-    SHOWN,
-    Fields,
-    fields_of,
-    not_json,
-    parse,
-    value_of,
-    wrong_field,
-)
-from embedsvc.wording.msgspec_errors import plain_types
-from embedsvc.wording.plain import shown
 
 Chunks = Annotated[
     list[Annotated[list[int | list[int]], Meta(max_length=CHUNKS)]],
@@ -134,101 +108,3 @@ class Model(msgspec.Struct):
 class ModelList(msgspec.Struct):
     object: Literal["list"]
     data: list[Model]
-
-
-def read_request(
-    body: bytes, *, model: str | None = None, max_inputs: int = MAX_INPUTS
-) -> EmbeddingRequest:
-    """The request in a body, for `model` where the path names it.
-
-    Raises `BadRequest`; the model is looked at before the input.
-    """
-    kind = EmbeddingBody if model is None else DeploymentBody
-    try:
-        sent = parse(body, kind)
-    except msgspec.ValidationError as error:
-        raise _in_openais_order(body, kind, error) from None
-    if isinstance(sent, EmbeddingBody):
-        model = sent.model
-    assert model is not None  # noqa: S101 - the path or the body names it
-    each_once("embedding_types", sent.embedding_types or ())
-    inputs = read_inputs(sent.input, max_inputs)
-    return EmbeddingRequest(
-        model=model,
-        inputs=inputs,
-        encoding_format=sent.encoding_format or "float",
-        dimensions=sent.dimensions,
-        input_type=sent.input_type,
-        prompt_name=sent.prompt_name,
-        prompt=sent.prompt,
-        truncate=read_truncate(sent.truncate),
-        otherwise=OPENAI,
-        chunks=_chunks(sent, len(inputs)),
-        dtypes=sent.output_dtype or sent.embedding_types or "float",
-    )
-
-
-def _in_openais_order(
-    body: bytes, kind: type[DeploymentBody], error: msgspec.ValidationError
-) -> BadRequest:  # fmt: skip
-    """What is wrong with a body that is no such object: OpenAI looks at the model first, then at
-    the input, and has its own words for some."""
-    sent = fields_of(body)
-    given = {name for name, raw in sent.items() if bytes(raw) != b"null"}
-    if kind is EmbeddingBody:
-        model = bytes(sent["model"]) if "model" in given else b'""'
-        if not model.startswith(b'"'):
-            not_json("'model' is no string")
-        if model == b'""':
-            return BadRequest("you must provide a model parameter")
-    if "input" not in given:
-        return BadRequest("Please submit an `input`.")
-    message, _, path = str(error).rpartition(AT)
-    path = path.rstrip("`")
-    if path == "input":
-        return BadRequest("Invalid 'input': expected a string or token array.")
-    if path == "dimensions":
-        return _wrong_dimensions(sent, message)
-    if path.startswith("input[") and GOT in message:
-        wanted, got = plain_types(message).rsplit(", ", 1)
-        wanted = "a token id" if wanted.endswith(" number") else "a string or token array"
-        return BadRequest(f"Invalid '{path}': expected {wanted}, {got}.")
-    return wrong_field(sent, kind, str(error))
-
-
-def _wrong_dimensions(sent: Fields, message: str) -> BadRequest:
-    value = shown(value_of(sent, "dimensions") or "", SHOWN)
-    wrong = f"Invalid value for 'dimensions' = {value}."
-    if message.startswith("Expected `int` >="):
-        return BadRequest(f"{wrong} Must be greater than 0.")
-    if not message.startswith("Expected `int | null`"):
-        return BadRequest(f"{wrong} Must be less than or equal to {DIMENSIONS}.")
-    value = f"'{value}'" if message.endswith("`str`") else value
-    return BadRequest(f"{value} is not of type 'integer' - 'dimensions'")
-
-
-def _chunks(
-    sent: DeploymentBody, inputs: int
-) -> Chunking | Sequence[Sequence[Offsets]] | None:  # fmt: skip
-    """Chunks of each input: of an input that is not in a list, they are not in one either."""
-    if sent.chunks is None:
-        return sent.chunking
-    if sent.chunking is not None:
-        raise BadRequest("Invalid 'chunks': give either `chunks` or `chunking`.")
-    try:
-        one = isinstance(sent.input, str) or isinstance(sent.input[0], int)
-        kind = list[tuple[Int32, Int32]] if one else list[list[tuple[Int32, Int32]]]
-        found: Any = msgspec.convert(sent.chunks, kind)
-    except msgspec.ValidationError:
-        raise BadRequest(
-            "Invalid 'chunks': expected [start, end] of each chunk, in a list for each input."
-        ) from None
-    chunks: list[list[Offsets]] = [found] if one else found
-    total = sum(map(len, chunks))
-    if total > CHUNKS:
-        raise BadRequest(f"Invalid 'chunks': they are {total}, and {CHUNKS} at most.")
-    if len(chunks) != inputs or not all(chunks):
-        raise BadRequest(
-            f"Invalid 'chunks': expected one or more chunks for each of {inputs} inputs."
-        )
-    return chunks

@@ -4,8 +4,7 @@ Here that is the first card of the cards file. Of our own, `/tokenize` takes `mo
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,8 +14,7 @@ from starlette.responses import Response
 
 from embedsvc import __version__
 from embedsvc.errors import BadRequest
-from embedsvc.serving.engine import Engine
-from embedsvc.serving.registry import Registry
+from embedsvc.serving.engine import Embedded, Engine
 from embedsvc.texts.explained import Token
 from embedsvc.texts.prompts import choose
 from embedsvc.texts.requests import (
@@ -29,8 +27,9 @@ from embedsvc.texts.requests import (
 )
 from embedsvc.texts.truncation import Rule
 from embedsvc.web.answers import write_vectors
-from embedsvc.web.embedding import embed
+from embedsvc.web.embedding import answer_embeddings
 from embedsvc.web.endpoint import Endpoint, JsonResponse, read_body
+from embedsvc.web.state import registry_of, state_of
 
 FIELDS = Fields("inputs")
 REFUSED = Rule("error", remedy='send "truncate": true')
@@ -76,12 +75,9 @@ class Info(msgspec.Struct):
 async def create_embeddings(request: Request) -> Response:
     """`POST /embed`: vectors of texts."""
     sent = await read_body(request, TeiEmbedBody)
-    async with _model(request) as (name, engine):
-        if sent.normalize is False and engine.checkpoint.normalize:
-            raise BadRequest("Invalid 'normalize': this model's vectors have length 1.")
     side = "start" if (sent.truncation_direction or "").lower() == "left" else "end"
-    wanted = EmbeddingRequest(
-        model=name,
+    asked = EmbeddingRequest(
+        model=_first_model(request),
         inputs=_texts(request, sent.inputs),
         dimensions=sent.dimensions,
         prompt_name=sent.prompt_name,
@@ -89,33 +85,35 @@ async def create_embeddings(request: Request) -> Response:
         otherwise=REFUSED,
         fields=FIELDS,
     )
-    answer = await embed(request, wanted)
-    return JsonResponse(await write_vectors(answer.embedded.vectors), answer.headers)
+    check = _check_unnormalized if sent.normalize is False else None
+    return await answer_embeddings(request, asked, _write, check=check)
 
 
 async def tokenize(request: Request) -> Response:
     """`POST /tokenize`: the model's tokens of texts."""
     sent = await read_body(request, TokenizeBody)
     texts = _texts(request, sent.inputs)
-    async with _model(request, sent.model) as (name, engine):
-        wanted = EmbeddingRequest(model=name, inputs=texts, prompt_name=sent.prompt_name)
-        prompt = choose(engine.checkpoint.prompts, wanted, None, engine.checkpoint.default_prompt)
+    name = sent.model or _first_model(request)
+    async with registry_of(request).use(name) as engine:
+        asked = EmbeddingRequest(model=name, inputs=texts, prompt_name=sent.prompt_name)
+        prompt = choose(engine.checkpoint.prompts, asked, None, engine.checkpoint.default_prompt)
         texts = [prompt + text for text in texts]
         explained = await engine.explain(texts, special=sent.add_special_tokens)
-    return JsonResponse(await _write(explained))
+    return JsonResponse(await _write_tokens(explained))
 
 
 async def info(request: Request) -> Response:
     """`GET /info`: the model and the limits."""
-    async with _model(request) as (name, engine):
-        checkpoint, settings = engine.checkpoint, request.app.state.settings
-        card, _ = request.app.state.registry.card(name)
-        told = Info(
+    registry, settings = registry_of(request), state_of(request).settings
+    name = _first_model(request)
+    card, _ = registry.card(name)
+    async with registry.use(name) as engine:
+        answer = Info(
             model_id=card.repo or name,
             model_sha=card.revision,
             model_dtype=engine.dtype,
-            model_type={"embedding": {"pooling": " + ".join(checkpoint.pooling)}},
-            max_concurrent_requests=settings.max_waiting_tokens,
+            model_type=_model_type(engine),
+            max_concurrent_requests=settings.max_connections,
             max_input_length=engine.tokenizer.max_tokens,
             max_batch_tokens=engine.max_batch_tokens,
             max_batch_requests=None,
@@ -124,7 +122,7 @@ async def info(request: Request) -> Response:
             tokenization_workers=1,
             version=__version__,
         )
-    return JsonResponse(msgspec.json.encode(told))
+    return JsonResponse(msgspec.json.encode(answer))
 
 
 routes = [
@@ -135,8 +133,12 @@ routes = [
 ]
 
 
-async def _write(explained: Sequence[Sequence[Token]]) -> list[bytes]:
-    """A list of tokens for each text, some in each turn of the event loop."""
+async def _write(embedded: Embedded) -> list[bytes]:
+    return await write_vectors(embedded.vectors)
+
+
+async def _write_tokens(explained: Sequence[Sequence[Token]]) -> list[bytes]:
+    """A list of tokens for each text, `ROWS` of them in each turn of the event loop."""
     pieces: list[bytes] = []
     piece = bytearray(b"[")
     rows = 0
@@ -156,16 +158,24 @@ async def _write(explained: Sequence[Sequence[Token]]) -> list[bytes]:
     return [*pieces, bytes(piece) + b"]"]
 
 
-@asynccontextmanager
-async def _model(request: Request, name: str | None = None) -> AsyncGenerator[tuple[str, Engine]]:
-    registry: Registry = request.app.state.registry
-    name = name or next(iter(registry.cards.by_id))
-    async with registry.use(name) as engine:
-        yield name, engine
+def _check_unnormalized(engine: Engine) -> None:
+    """Raises `BadRequest` if the model has no vectors but those of length 1."""
+    if engine.checkpoint.normalize:
+        raise BadRequest("Invalid 'normalize': this model's vectors have length 1.")
+
+
+def _model_type(engine: Engine) -> dict[str, dict[str, str]]:
+    if "vector" not in engine.heads:
+        return {"classifier": {}}
+    return {"embedding": {"pooling": " + ".join(engine.checkpoint.pooling)}}
+
+
+def _first_model(request: Request) -> str:
+    return next(iter(registry_of(request).cards.by_id))
 
 
 def _texts(request: Request, inputs: str | list[str]) -> list[str]:
     texts: list[Any] = list(
-        read_inputs(inputs, request.app.state.settings.max_inputs, FIELDS.input)
+        read_inputs(inputs, state_of(request).settings.max_inputs, FIELDS.input)
     )
     return texts

@@ -1,0 +1,82 @@
+"""Answers of OpenAI's embeddings API, written as JSON."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from embedsvc.texts.late_chunking import Chunk
+from embedsvc.texts.requests import Dtype, EncodingFormat
+from embedsvc.web.answers import dump_items, in_turns, values_of
+from embedsvc.web.dialects.openai_schema import ChunkRow
+
+
+async def write_embeddings(
+    vectors: NDArray[np.float32],
+    *,
+    model: str,
+    tokens: int,
+    encoding_format: EncodingFormat = "float",
+    dtypes: Sequence[Dtype] | Dtype = "float",
+    chunks: Sequence[ChunkRow] | None = None,
+) -> list[bytes]:
+    """The whole answer with vectors (n, D), in pieces. Raises what `in_turns` does."""
+
+    def write(some: slice) -> bytes:
+        return write_rows(
+            vectors[some],
+            first=some.start,
+            encoding_format=encoding_format,
+            dtypes=dtypes,
+            chunks=chunks and chunks[some],
+        )
+
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    end = b'],"model":%b,"usage":%b}' % (orjson.dumps(model), orjson.dumps(usage))
+    return [b'{"object":"list","data":[', *await in_turns(vectors, write), end]
+
+
+def write_rows(
+    vectors: NDArray[np.float32],
+    *,
+    first: int = 0,
+    encoding_format: EncodingFormat = "float",
+    dtypes: Sequence[Dtype] | Dtype = "float",
+    chunks: Sequence[ChunkRow] | None = None,
+) -> bytes:
+    """Rows of the answer for vectors (n, D). `first` is the index of the first of them.
+
+    Of several dtypes, each row has its vector in every one of them, by name.
+    """
+    values: Iterable[Any]
+    if isinstance(dtypes, str):
+        values = values_of(vectors, dtypes, encoding_format)
+    else:
+        columns = [values_of(vectors, dtype, encoding_format) for dtype in dtypes]
+        values = (dict(zip(dtypes, row, strict=True)) for row in zip(*columns, strict=True))
+    rows: list[dict[str, Any]] = [
+        {"object": "embedding", "index": index, "embedding": value}
+        for index, value in enumerate(values, first)
+    ]
+    if chunks is not None:
+        for row, chunk in zip(rows, chunks, strict=True):
+            row["chunk"] = msgspec.structs.asdict(chunk)
+    return dump_items(rows)
+
+
+def chunk_rows(chunks: list[list[Chunk]] | None) -> list[ChunkRow] | None:
+    """What each row of the answer is the vector of, with late chunking.
+
+    >>> chunk_rows([[Chunk(0, 4, 2), Chunk(5, 9, 3)]])[1]
+    ChunkRow(input=0, start=5, end=9, tokens=3)
+    """
+    if chunks is None:
+        return None
+    return [
+        ChunkRow(index, chunk.start, chunk.end, chunk.tokens)
+        for index, of_input in enumerate(chunks)
+        for chunk in of_input
+    ]
