@@ -43,7 +43,7 @@ def looking_up(ops: Ops, positions: str | None = None) -> Any:
 
         hidden = ops.rows(embed, batch.ids, batch.positions)
         q, k, v = (ops.copy(hidden) for _ in range(3))
-        return ops.segment_mean(ops.attention(q, k, v, spec, batch.layout), batch.layout)
+        return ops.pool(ops.attention(q, k, v, spec, batch.layout), batch.layout, ["mean"])
 
     return ops.compiled(function)
 
@@ -98,7 +98,7 @@ def test_ids_for_a_model_of_mlx_embeddings_are_held_against_its_config() -> None
 
     def function(ops: Ops, batch: Batch) -> Any:
         weights = fallback.Weights(model, vocabulary=ROWS, positions=5)
-        return ops.segment_mean(fallback.forward(ops, weights, batch), batch.layout)
+        return ops.pool(fallback.forward(ops, weights, batch), batch.layout, ["mean"])
 
     ops = MlxOps("float32")
     run = ops.compiled(function)

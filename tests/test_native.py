@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_table
@@ -161,19 +162,19 @@ def test_rope_turns_columns_of_a_product(size: int, lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("name", ["mean", "mean_sqrt", "weighted_mean", "max", "first", "last"])
-def test_a_row_for_each_text(name: str, lengths: list[int]) -> None:
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+def test_a_row_for_each_text(pooling: Pooling, lengths: list[int]) -> None:
     x = table(50)
-    weight, bias = table(20, 50).T, np.zeros(20)
+    weight, bias = table(50, 100).T, np.zeros(50)
 
     def make(ops: Any) -> Pass:
         layer = ops.linear_layer(weight, bias)
 
         def run(ops: Any, batch: Batch) -> Any:
             rows = ops.embedding(x, batch.ids)
-            pooled = getattr(ops, f"segment_{name}")(rows, batch.layout)
+            pooled = ops.pool(rows, batch.layout, [pooling, "cls"])
             projected = ops.gelu(ops.linear(pooled, layer))
-            return ops.side_by_side([projected, pooled, ops.segment_first(rows, batch.layout)])
+            return ops.add(projected, ops.pool(rows, batch.layout, ["max"]))
 
         return run
 

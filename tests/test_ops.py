@@ -4,13 +4,14 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Attention, Batch, Norm, Ops, columns, rope_table
@@ -225,13 +226,24 @@ def test_pooling_stays_within_a_text(ops: Ops, lengths: list[int]) -> None:
     batch = ops.batch([np.arange(n, dtype=np.int32) for n in lengths])
     hidden = RANDOM.normal(size=(ops.to_numpy(batch.ids).shape[0], 6)).astype(np.float32)
     texts = np.split(unpadded(ops, ops.array(hidden), batch), np.cumsum(lengths)[:-1])
-    for segment, expected in (
-        (ops.segment_mean, [text.mean(axis=0) for text in texts]),
-        (ops.segment_max, [text.max(axis=0) for text in texts]),
-        (ops.segment_first, [text[0] for text in texts]),
-        (ops.segment_last, [text[-1] for text in texts]),
-    ):
-        close(ops, segment(ops.array(hidden), batch.layout)[: len(lengths)], np.stack(expected))
+    weights = [np.arange(1, n + 1)[:, None] for n in lengths]
+    expected: dict[Pooling, list[Any]] = {
+        "mean": [text.mean(axis=0) for text in texts],
+        "max": [text.max(axis=0) for text in texts],
+        "cls": [text[0] for text in texts],
+        "last_token": [text[-1] for text in texts],
+        "mean_sqrt_len": [text.sum(axis=0) / len(text) ** 0.5 for text in texts],
+        "weighted_mean": [
+            (text * w).sum(axis=0) / w.sum() for text, w in zip(texts, weights, strict=True)
+        ],
+    }
+    assert set(expected) == set(get_args(Pooling))
+    for pooling, rows in expected.items():
+        found = ops.pool(ops.array(hidden), batch.layout, [pooling])
+        close(ops, found[: len(lengths)], np.stack(rows))
+    both = ops.pool(ops.array(hidden), batch.layout, ["last_token", "max"])
+    side_by_side = np.hstack([expected["last_token"], expected["max"]])
+    close(ops, both[: len(lengths)], side_by_side)
 
 
 @pytest.mark.parametrize("kind", SPECS)

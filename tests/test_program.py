@@ -231,9 +231,9 @@ def test_a_pass_without_memory_is_an_error_and_the_next_one_is_right(
     def function(ops: Any, batch: Batch) -> Any:
         rows = [ops.embedding(table, batch.ids) for _ in range(100)]
         for other in rows[1:]:
-            ops.segment_mean(ops.copy(rows[0]), batch.layout)
-            ops.segment_mean(other, batch.layout)
-        return ops.segment_first(rows[0], batch.layout)
+            ops.pool(ops.copy(rows[0]), batch.layout, ["mean"])
+            ops.pool(other, batch.layout, ["mean"])
+        return ops.pool(rows[0], batch.layout, ["cls"])
 
     many = batch(1 << 20)
     with pytest.raises(MemoryError, match=f"pass of {1 << 20} tokens"):

@@ -21,7 +21,7 @@ def test_what_a_long_text_took_is_counted_bounded_and_given_back() -> None:
     table = np.ones((1, 2048), np.float32)
 
     def function(ops: Any, batch: Batch) -> Any:
-        return ops.segment_mean(ops.embedding(table, batch.ids), batch.layout)
+        return ops.pool(ops.embedding(table, batch.ids), batch.layout, ["mean"])
 
     run = ops.compiled(function)
     ops.release()

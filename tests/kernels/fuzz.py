@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from embedsvc.catalog.cards import Pooling
 from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_table
 from embedsvc.inference.ops.native import NativeOps, _traced, library
@@ -30,7 +31,7 @@ TRUSTED = {"weight", "bias", "weight_size", "bias_size", "scale"}
 """Fields that C has to take Python's word for: where weights are, and how many."""
 FIELDS = [name for name in INSTRUCTION.names or () if name not in {*TRUSTED, *"xyz", "out"}]
 WILD = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, 88, -104], np.float32)
-POOLS = ("mean", "mean_sqrt", "weighted_mean", "max", "first", "last")
+POOLINGS = get_args(Pooling)
 Make = Callable[[Any], Callable[[Any, Batch], Any]]
 
 
@@ -55,7 +56,7 @@ def random_pass(random: Random) -> Make:
     width = random.upto(70)
     words, places = random.floats(ROWS, width), random.floats(ROWS, width)
     makers = [random.one(STEPS)(random, width) for _ in range(random.upto(6))]
-    pools = [random.one(POOLS) for _ in range(int(random.integers(3)))]
+    pools = [random.one(POOLINGS) for _ in range(int(random.integers(3)))]
     last = random.floats(random.upto(60), width * max(1, len(pools)))
 
     def make(ops: Any) -> Callable[[Any, Batch], Any]:
@@ -69,8 +70,7 @@ def random_pass(random: Random) -> Make:
             for step in steps:
                 hidden = step(ops, hidden, batch)
             if pools:
-                parts = [getattr(ops, f"segment_{name}")(hidden, batch.layout) for name in pools]
-                hidden = parts[0] if len(parts) == 1 else ops.side_by_side(parts)
+                hidden = ops.pool(hidden, batch.layout, pools)
             return ops.linear(hidden, layer)
 
         return run

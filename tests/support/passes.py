@@ -1,10 +1,11 @@
 """A pass that uses every operation of the kernels, and batches for it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from embedsvc.catalog.cards import Pooling
 from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_table
 from embedsvc.inference.ops.native import NativeOps
 
@@ -34,9 +35,8 @@ def everything(ops: Any) -> Callable[[Any, Batch], Any]:
         context = ops.attention(q, k, v, spec, batch.layout)
         context = ops.silu(ops.multiply(context, ops.copy(hidden)))
         hidden = ops.add(ops.experts(context, ops.linear(context, router), 2, layer), one)
-        names = ("mean", "mean_sqrt", "weighted_mean", "max", "first", "last")
-        pooled = [getattr(ops, f"segment_{name}")(hidden, batch.layout) for name in names]
-        return ops.gelu(ops.linear(ops.side_by_side(pooled), out))
+        pooled = ops.pool(hidden, batch.layout, get_args(Pooling))
+        return ops.gelu(ops.linear(pooled, out))
 
     return run
 

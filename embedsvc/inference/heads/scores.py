@@ -43,7 +43,7 @@ def prepare(ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Weights:
 
 def forward(ops: Ops, weights: Weights, hidden: Array, batch: Batch) -> Array:
     """Scores (B, labels)."""
-    pooled = ops.segment_first(hidden, batch.layout)
+    pooled = ops.pool(hidden, batch.layout, ["cls"])
     return ops.linear(ops.tanh(ops.linear(pooled, weights.dense)), weights.out)
 
 

@@ -7,7 +7,7 @@ and the normalisation, follow on the host in float32.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +22,6 @@ from embedsvc.texts.item import Item
 
 PER: Literal["text"] = "text"
 Floats = NDArray[np.float32]
-
-POOL: dict[Pooling, Callable[[Ops, Array, Any], Array]] = {
-    "mean": lambda ops, hidden, layout: ops.segment_mean(hidden, layout),
-    "cls": lambda ops, hidden, layout: ops.segment_first(hidden, layout),
-    "last_token": lambda ops, hidden, layout: ops.segment_last(hidden, layout),
-    "max": lambda ops, hidden, layout: ops.segment_max(hidden, layout),
-    "mean_sqrt_len": lambda ops, hidden, layout: ops.segment_mean_sqrt(hidden, layout),
-    "weighted_mean": lambda ops, hidden, layout: ops.segment_weighted_mean(hidden, layout),
-}
-"""Hidden states (N, D) and a layout to one row per text (B, D)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +43,7 @@ def prepare(ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Weights:
 
 def forward(ops: Ops, weights: Weights, hidden: Array, batch: Batch) -> Array:
     """One row for each text: the poolings of its rows (N, D) side by side (B, D * poolings)."""
-    parts = [POOL[pooling](ops, hidden, batch.layout) for pooling in weights.poolings]
-    return parts[0] if len(parts) == 1 else ops.side_by_side(parts)
+    return ops.pool(hidden, batch.layout, weights.poolings)
 
 
 def pack(weights: Weights, rows: Sequence[Floats], items: Sequence[Item]) -> list[bytes]:

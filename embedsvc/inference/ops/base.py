@@ -2,7 +2,7 @@
 
 Tokens are rows. A batch of B texts has N rows: ids (N,), positions (N,), hidden (N, D). How texts
 lie in those rows is the backend's own affair (packed end to end on NumPy, padded to one length on
-MLX) and is known only to `attention` and the `segment` operations, through the batch's layout.
+MLX) and is known only to `attention` and `pool`, through the batch's layout.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.catalog.cards import Dtype
+from embedsvc.catalog.cards import Dtype, Pooling
 from embedsvc.checkpoints.quantized import Quantized
 from embedsvc.inference.ops.memory import MemoryUse
 from embedsvc.inference.turns import InTurn
@@ -277,34 +277,12 @@ class Ops(Protocol):
         """
         ...
 
-    # --- one row per text, for pooling -----------------------------------------------------------
+    def pool(self, hidden: Array, layout: Any, poolings: Sequence[Pooling]) -> Array:
+        """One row for each text: the poolings of its rows side by side, (B, D * poolings).
 
-    def segment_mean(self, hidden: Array, layout: Any) -> Array:
-        """Mean of each text's rows, summed in float32: (B, D)."""
-        ...
-
-    def segment_mean_sqrt(self, hidden: Array, layout: Any) -> Array:
-        """Sum of each text's rows over the square root of their number: (B, D)."""
-        ...
-
-    def segment_weighted_mean(self, hidden: Array, layout: Any) -> Array:
-        """Mean of each text's rows, the first weighing 1, the second 2, and so on: (B, D)."""
-        ...
-
-    def segment_max(self, hidden: Array, layout: Any) -> Array:
-        """Maximum of each text's rows: (B, D)."""
-        ...
-
-    def segment_first(self, hidden: Array, layout: Any) -> Array:
-        """The first row of each text: (B, D)."""
-        ...
-
-    def segment_last(self, hidden: Array, layout: Any) -> Array:
-        """The last row of each text: (B, D)."""
-        ...
-
-    def side_by_side(self, parts: Sequence[Array]) -> Array:
-        """Arrays (B, D) as one (B, D * parts)."""
+        `mean` is summed in float32; `mean_sqrt_len` divides the sum by the square root of the
+        number of rows; in `weighted_mean` the first row weighs 1, the second 2, and so on.
+        """
         ...
 
 

@@ -19,7 +19,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.catalog.cards import Dtype
+from embedsvc.catalog.cards import Dtype, Pooling
 from embedsvc.checkpoints.quantized import Quantized
 from embedsvc.inference.ops.base import (
     Attention,
@@ -41,6 +41,7 @@ from embedsvc.inference.ops.mlx.layout import (
     grid_shape,
     lay_out,
 )
+from embedsvc.inference.ops.mlx.pooling import pool
 from embedsvc.inference.turns import InTurn
 from embedsvc.system import machine
 from embedsvc.texts.item import TokenIds
@@ -266,31 +267,9 @@ class MlxOps:
         context = how(by_head(q), by_head(k), by_head(v), spec, layout)
         return context[..., :size].transpose(0, 2, 1, 3).reshape(-1, spec.heads * size)
 
-    # --- one row per text, for pooling -----------------------------------------------------------
-
-    def segment_mean(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
-        tokens = _masked(hidden.astype(mx.float32), layout, 0.0)
-        return tokens.sum(axis=1) / layout.lengths[:, None]
-
-    def segment_mean_sqrt(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
-        return self.segment_mean(hidden, layout) * mx.sqrt(layout.lengths[:, None])
-
-    def segment_weighted_mean(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
-        tokens = _masked(hidden.astype(mx.float32), layout, 0.0)
-        weights = mx.arange(1, layout.length + 1, dtype=mx.float32)[:, None]
-        return (tokens * weights).sum(axis=1) * 2 / (layout.lengths * (layout.lengths + 1))[:, None]
-
-    def segment_max(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
-        return _masked(hidden, layout, -float("inf")).max(axis=1)
-
-    def segment_first(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
-        return _grid(hidden, layout)[:, 0]
-
-    def segment_last(self, hidden: mx.array, layout: PaddedLayout) -> mx.array:
-        return _grid(hidden, layout)[mx.arange(layout.texts), layout.lengths - 1]
-
-    def side_by_side(self, parts: Sequence[mx.array]) -> mx.array:
-        return mx.concatenate(list(parts), axis=1)
+    def pool(self, hidden: mx.array, layout: PaddedLayout, poolings: Sequence[Pooling]) -> mx.array:
+        parts = [pool(hidden, layout, pooling) for pooling in poolings]
+        return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
 
 
 def has_gpu() -> bool:
@@ -313,14 +292,6 @@ def _seconds(function: Callable[[], object]) -> float:
     began = time.perf_counter()
     function()
     return time.perf_counter() - began
-
-
-def _grid(hidden: mx.array, layout: PaddedLayout) -> mx.array:
-    return hidden.reshape(layout.texts, layout.length, -1)  # (B, L, D)
-
-
-def _masked(hidden: mx.array, layout: PaddedLayout, value: float) -> mx.array:
-    return mx.where(layout.mask[..., None], _grid(hidden, layout), value)
 
 
 def _gpu() -> tuple[str, int]:

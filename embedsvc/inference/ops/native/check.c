@@ -185,11 +185,11 @@ static const char *(*const checks[OPERATIONS])(const Check *, const Instruction 
     [EXPERTS] = check_experts,
     [ATTENTION] = check_attention,
     [POOL_MEAN] = check_pool,
-    [POOL_MEAN_SQRT] = check_pool,
+    [POOL_MEAN_SQRT_LEN] = check_pool,
     [POOL_WEIGHTED_MEAN] = check_pool,
     [POOL_MAX] = check_pool,
-    [POOL_FIRST] = check_pool,
-    [POOL_LAST] = check_pool,
+    [POOL_CLS] = check_pool,
+    [POOL_LAST_TOKEN] = check_pool,
 };
 
 static const char *check_buffers(const Program *program) {

@@ -8,7 +8,7 @@ from embedsvc.inference.ops.native.tape import BUFFER, INSTRUCTION
 
 LIBRARY = Path(__file__).with_name("kernels.so")
 KERNELS = 3
-ABI = 3
+ABI = 4
 """Of tape.h; it counts up with whatever both sides have to agree on."""
 FINE, NO_MEMORY, BAD_TAPE, BAD_ID, BAD_POSITION, BAD_TYPE, BAD_LENGTH, BAD_BATCH, BAD_RESULT = (
     range(9)

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* Changed with whatever Python and C have to agree on: `ABI` of library.py is the same. */
-#define ABI 3
+#define ABI 4
 
 #define API __attribute__((visibility("default")))
 #define COUNT(array) ((int64_t)(sizeof(array) / sizeof *(array)))
@@ -26,11 +26,11 @@ enum Operation {
     EXPERTS,
     ATTENTION, /* from here on not row by row */
     POOL_MEAN,
-    POOL_MEAN_SQRT, /* the sum over the square root of the count */
+    POOL_MEAN_SQRT_LEN, /* the sum over the square root of the count */
     POOL_WEIGHTED_MEAN, /* a row counts as much as its place, from 1 */
     POOL_MAX,
-    POOL_FIRST,
-    POOL_LAST,
+    POOL_CLS,
+    POOL_LAST_TOKEN,
     OPERATIONS,
 };
 

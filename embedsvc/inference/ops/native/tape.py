@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.catalog.cards import Pooling
 from embedsvc.inference.ops.base import Attention, Experts, Linear, Norm, check_chosen, columns
 
 OPERATIONS: tuple[str, ...] = (
     *("embedding", "copy", "add", "multiply", "linear", "layer_norm", "rms_norm", "activation"),
-    *("rope", "experts", "attention", "pool_mean", "pool_mean_sqrt"),
-    *("pool_weighted_mean", "pool_max", "pool_first", "pool_last"),
+    *("rope", "experts", "attention", "pool_mean", "pool_mean_sqrt_len"),
+    *("pool_weighted_mean", "pool_max", "pool_cls", "pool_last_token"),
 )
 ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu", "tanh")
 TOKENS, CHUNK, TEXTS = range(3)
@@ -236,30 +237,13 @@ class Tape:
         )
         return out
 
-    def segment_mean(self, hidden: Value, layout: object) -> Value:
-        return self._pool("pool_mean", hidden)
-
-    def segment_mean_sqrt(self, hidden: Value, layout: object) -> Value:
-        return self._pool("pool_mean_sqrt", hidden)
-
-    def segment_weighted_mean(self, hidden: Value, layout: object) -> Value:
-        return self._pool("pool_weighted_mean", hidden)
-
-    def side_by_side(self, parts: Sequence[Value]) -> Value:
-        widths = [part.width for part in parts]
-        out = self._buffer(sum(widths), per_text=self._per_text[parts[0].buffer])
-        for part, place in zip(parts, columns(out, *widths), strict=True):
-            self._step("copy", place, x=part)
+    def pool(self, hidden: Value, layout: object, poolings: Sequence[Pooling]) -> Value:
+        width = hidden.width
+        out = self._buffer(width * len(poolings), per_text=True)
+        parts = columns(out, *[width] * len(poolings))
+        for part, pooling in zip(parts, poolings, strict=True):
+            self._step(f"pool_{pooling}", part, x=hidden)
         return out
-
-    def segment_max(self, hidden: Value, layout: object) -> Value:
-        return self._pool("pool_max", hidden)
-
-    def segment_first(self, hidden: Value, layout: object) -> Value:
-        return self._pool("pool_first", hidden)
-
-    def segment_last(self, hidden: Value, layout: object) -> Value:
-        return self._pool("pool_last", hidden)
 
     def finish(self, result: Value) -> Traced:
         """The pass whose result is that value."""
@@ -324,11 +308,6 @@ class Tape:
         else:
             self._step("activation", x, activation=number)
         return x
-
-    def _pool(self, operation: str, hidden: Value) -> Value:
-        out = self._buffer(hidden.width, per_text=True)
-        self._step(operation, out, x=hidden)
-        return out
 
     def _uses(self) -> list[list[int]]:
         """The numbers of the steps that touch each buffer."""

@@ -15,7 +15,7 @@ import numpy as np
 import threadpoolctl
 from numpy.typing import NDArray
 
-from embedsvc.catalog.cards import Dtype
+from embedsvc.catalog.cards import Dtype, Pooling
 from embedsvc.checkpoints.quantized import Quantized, expand
 from embedsvc.inference.ops.base import (
     Attention,
@@ -35,6 +35,7 @@ from embedsvc.inference.ops.memory import (
     tune_allocator,
 )
 from embedsvc.inference.ops.numpy.attention import attend, pieces_of
+from embedsvc.inference.ops.numpy.pooling import pool
 from embedsvc.inference.turns import InTurn
 from embedsvc.system import machine
 from embedsvc.texts.item import TokenIds
@@ -253,36 +254,9 @@ class NumpyOps:
             attend(pieces_of(q, k, v, out, spec, run))
         return out
 
-    # --- one row per text, for pooling -----------------------------------------------------------
-
-    def segment_mean(self, hidden: Floats, layout: PackedLayout) -> Floats:
-        sums: Floats = np.add.reduceat(hidden, layout.bounds[:-1], axis=0)
-        sums /= np.diff(layout.bounds)[:, None]
-        return sums
-
-    def segment_mean_sqrt(self, hidden: Floats, layout: PackedLayout) -> Floats:
-        mean = self.segment_mean(hidden, layout)
-        mean *= np.sqrt(np.diff(layout.bounds).astype(np.float32))[:, None]
-        return mean
-
-    def segment_weighted_mean(self, hidden: Floats, layout: PackedLayout) -> Floats:
-        lengths = np.diff(layout.bounds)
-        weights = np.concatenate([np.arange(1, n + 1, dtype=np.float32) for n in lengths])
-        sums: Floats = np.add.reduceat(hidden * weights[:, None], layout.bounds[:-1], axis=0)
-        sums /= (lengths * (lengths + 1) / 2).astype(np.float32)[:, None]
-        return sums
-
-    def segment_max(self, hidden: Floats, layout: PackedLayout) -> Floats:
-        return np.maximum.reduceat(hidden, layout.bounds[:-1], axis=0)
-
-    def segment_first(self, hidden: Floats, layout: PackedLayout) -> Floats:
-        return hidden[layout.bounds[:-1]]
-
-    def segment_last(self, hidden: Floats, layout: PackedLayout) -> Floats:
-        return hidden[layout.bounds[1:] - 1]
-
-    def side_by_side(self, parts: Sequence[Floats]) -> Floats:
-        return np.concatenate(parts, axis=1)
+    def pool(self, hidden: Floats, layout: PackedLayout, poolings: Sequence[Pooling]) -> Floats:
+        parts = [pool(hidden, layout.bounds, pooling) for pooling in poolings]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def _span(batch: Batch) -> Span:
