@@ -35,8 +35,9 @@ CONFIG = {
     "rms_norm_eps": 1e-5,
     "rope_theta": 10000.0,
 }
-RANDOM = np.random.default_rng(2)
-TEXTS = [RANDOM.integers(4, VOCABULARY, n).astype(np.int32) for n in (1, 5, 17, 32)]
+TEXTS = [
+    np.random.default_rng(n).integers(4, VOCABULARY, n).astype(np.int32) for n in (1, 5, 17, 32)
+]
 REFERENCE = Path(__file__).parent.parent / "tests" / "reference"
 
 Floats = NDArray[np.float64]

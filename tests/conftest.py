@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -28,6 +29,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def ops(request: pytest.FixtureRequest) -> Ops:
     """Each backend in float32: a test that takes this runs on all."""
     return BACKENDS[request.param]()
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    """Random numbers of the test's own: they are the same whichever tests ran before it."""
+    return np.random.default_rng(7)
 
 
 @pytest.fixture(scope="session")

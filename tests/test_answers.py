@@ -26,7 +26,6 @@ from embedsvc.web.dialects.openai_schema import ChunkRow
 from embedsvc.web.endpoint import JsonResponse
 from tests.support.app import serve
 
-RANDOM = np.random.default_rng(7)
 FORMS: list[Form] = [(dtype, form) for dtype in DTYPES for form in ("float", "base64")]
 Write = Callable[[np.ndarray], Awaitable[list[bytes]]]
 WRITERS: dict[str, Write] = {
@@ -36,7 +35,7 @@ WRITERS: dict[str, Write] = {
 
 
 def unit(rows: int, dimensions: int) -> np.ndarray:
-    vectors = RANDOM.normal(size=(rows, dimensions)).astype(np.float32)
+    vectors = np.random.default_rng(7).normal(size=(rows, dimensions)).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 

@@ -18,7 +18,6 @@ from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.texts.item import Item
 from tests.support.checkpoints import write_bert
 
-RANDOM = np.random.default_rng(5)
 ROWS = 7
 LOOKS_UP = ("positions", "rope", "bias")
 
@@ -29,9 +28,10 @@ def ids(*values: int) -> Any:
 
 def looking_up(ops: Ops, positions: str | None = None) -> Any:
     """A pass with a table of 7 words, and one of 7 positions of that kind."""
-    words, places = (ops.array(RANDOM.normal(size=(ROWS, 4))) for _ in range(2))
+    random = np.random.default_rng(5)
+    words, places = (ops.array(random.normal(size=(ROWS, 4))) for _ in range(2))
     turns = ops.float32(rope_table(4, 100.0, ROWS))
-    bias = ops.array(RANDOM.normal(size=(1, 2 * ROWS - 1)))
+    bias = ops.array(random.normal(size=(1, 2 * ROWS - 1)))
     spec = Attention(1, 1, bias=bias if positions == "bias" else None)
 
     def function(ops: Ops, batch: Batch) -> Any:
@@ -111,8 +111,10 @@ def test_ids_for_a_model_of_mlx_embeddings_are_held_against_its_config() -> None
     assert len(given) == 2, "what is refused has not reached the model"
 
 
-def test_a_table_that_is_looked_up_by_other_means_counts(ops: Ops) -> None:
-    words = ops.array(RANDOM.normal(size=(ROWS, 4)))
+def test_a_table_that_is_looked_up_by_other_means_counts(
+    ops: Ops, random: np.random.Generator
+) -> None:
+    words = ops.array(random.normal(size=(ROWS, 4)))
 
     def function(ops: Ops, batch: Batch) -> Any:
         ops.looked_up(3, batch.ids)
@@ -157,8 +159,10 @@ def test_ids_that_are_every_other_one_of_an_array_are_read_as_they_are(ops: Ops)
 
 
 @pytest.mark.parametrize("chosen", [-1, 0, 4])
-def test_more_experts_than_there_are_cannot_be_chosen(ops: Ops, chosen: int) -> None:
-    layer = ops.experts_layer(RANDOM.normal(size=(3, 5, 4)), RANDOM.normal(size=(3, 4, 5)))
+def test_more_experts_than_there_are_cannot_be_chosen(
+    ops: Ops, chosen: int, random: np.random.Generator
+) -> None:
+    layer = ops.experts_layer(random.normal(size=(3, 5, 4)), random.normal(size=(3, 4, 5)))
     x, scores = ops.array(np.ones((2, 4))), ops.array(np.ones((2, 3)))
     with pytest.raises(ValueError, match=f"{chosen} of 3 experts"):
         ops.experts(x, scores, chosen, layer)

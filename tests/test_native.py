@@ -17,14 +17,13 @@ from embedsvc.inference.ops.native import NativeOps, library
 from embedsvc.inference.ops.native.tape import NotOnTape
 from embedsvc.inference.ops.numpy import NumpyOps
 
-RANDOM = np.random.default_rng(7)
 LENGTHS = [[1], [2, 3], [16] * 3, [5, 17, 130], [300]]
 ROWS = max(map(sum, LENGTHS))
 Pass = Callable[[Any, Batch], Any]
 
 
-def table(width: int, rows: int = ROWS) -> NDArray[np.float32]:
-    return RANDOM.normal(size=(rows, width)).astype(np.float32)
+def table(random: np.random.Generator, width: int, rows: int = ROWS) -> NDArray[np.float32]:
+    return random.normal(size=(rows, width)).astype(np.float32)
 
 
 def texts(lengths: list[int]) -> list[NDArray[np.int32]]:
@@ -50,9 +49,9 @@ def check(make: Callable[[Any], Pass], lengths: list[int], bound: float = 2e-6) 
 @pytest.mark.parametrize(
     "name", ["gelu", "gelu_tanh", "silu", "layer_norm", "rms_norm", "add", "multiply", "copy"]
 )
-def test_rows(name: str, width: int, lengths: list[int]) -> None:
-    x, y = 3 * table(width), table(width)
-    weight, bias = table(width, 2)
+def test_rows(name: str, width: int, lengths: list[int], random: np.random.Generator) -> None:
+    x, y = 3 * table(random, width), table(random, width)
+    weight, bias = table(random, width, 2)
 
     def make(ops: Any) -> Pass:
         more: dict[str, tuple[Any, ...]] = {
@@ -75,11 +74,11 @@ def test_rows(name: str, width: int, lengths: list[int]) -> None:
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (7, 50), (16, 48), (33, 96), (100, 145)])
 def test_products_and_what_is_folded_into_them(
-    inputs: int, outputs: int, lengths: list[int], biased: bool
+    inputs: int, outputs: int, lengths: list[int], biased: bool, random: np.random.Generator
 ) -> None:
-    x, residual = table(inputs), table(outputs)
-    weight = RANDOM.normal(size=(outputs, inputs)) / inputs**0.5
-    bias = RANDOM.normal(size=outputs) if biased else None
+    x, residual = table(random, inputs), table(random, outputs)
+    weight = random.normal(size=(outputs, inputs)) / inputs**0.5
+    bias = random.normal(size=outputs) if biased else None
 
     def make(ops: Any) -> Pass:
         layer = ops.linear_layer(weight, bias)
@@ -108,14 +107,18 @@ def test_products_and_what_is_folded_into_them(
         Attention(4, 4, causal=True),
         Attention(4, 1, window=3, causal=True),
         Attention(4, 4, window=20),
-        Attention(4, 4, bias=RANDOM.normal(size=(4, 2 * ROWS - 1)).astype(np.float32)),
+        Attention(
+            4, 4, bias=np.random.default_rng(7).normal(size=(4, 2 * ROWS - 1)).astype(np.float32)
+        ),
         Attention(4, 4, window=1, bias=np.ones((4, 2 * ROWS - 1), np.float32)),
     ],
     ids=["plain", "grouped", "causal", "causal window", "window", "bias", "bias window"],
 )
-def test_attention(spec: Attention, size: int, lengths: list[int]) -> None:
+def test_attention(
+    spec: Attention, size: int, lengths: list[int], random: np.random.Generator
+) -> None:
     widths = [4 * size, spec.kv_heads * size, spec.kv_heads * size]
-    qkv = table(sum(widths))
+    qkv = table(random, sum(widths))
     scaled = replace(spec, scale=spec.scale * size**-0.5)
 
     def make(ops: Any) -> Pass:
@@ -147,8 +150,10 @@ def test_attention_holds_where_scores_are_huge(size: float) -> None:
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("size", [2, 6, 32, 64])
-def test_rope_turns_columns_of_a_product(size: int, lengths: list[int]) -> None:
-    x, turns = table(5 * size), rope_table(size, 1e4, ROWS)
+def test_rope_turns_columns_of_a_product(
+    size: int, lengths: list[int], random: np.random.Generator
+) -> None:
+    x, turns = table(random, 5 * size), rope_table(size, 1e4, ROWS)
 
     def make(ops: Any) -> Pass:
         def run(ops: Any, batch: Batch) -> Any:
@@ -163,9 +168,11 @@ def test_rope_turns_columns_of_a_product(size: int, lengths: list[int]) -> None:
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("pooling", get_args(Pooling))
-def test_a_row_for_each_text(pooling: Pooling, lengths: list[int]) -> None:
-    x = table(50)
-    weight, bias = table(50, 100).T, np.zeros(50)
+def test_a_row_for_each_text(
+    pooling: Pooling, lengths: list[int], random: np.random.Generator
+) -> None:
+    x = table(random, 50)
+    weight, bias = table(random, 50, 100).T, np.zeros(50)
 
     def make(ops: Any) -> Pass:
         layer = ops.linear_layer(weight, bias)
@@ -196,10 +203,12 @@ def test_extreme_values_stay_finite_and_nan_shows() -> None:
         assert np.isnan(found[7])
 
 
-def test_passes_beside_each_other_and_alone_agree(minilm: Checkpoint) -> None:
+def test_passes_beside_each_other_and_alone_agree(
+    minilm: Checkpoint, random: np.random.Generator
+) -> None:
     encoder = load_encoder(NativeOps(3), minilm)
     batches = [
-        [RANDOM.integers(1000, 20000, n).astype(np.int32) for n in lengths]
+        [random.integers(1000, 20000, n).astype(np.int32) for n in lengths]
         for lengths in ([3], [16], [9, 40, 16, 2], [130], [20] * 12)
     ]
     alone = [encoder.encode(batch) for batch in batches]
@@ -221,10 +230,12 @@ def test_passes_beside_each_other_and_alone_agree(minilm: Checkpoint) -> None:
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize(("width", "inner"), [(8, 12), (50, 97)])
-def test_a_mixture_of_experts(width: int, inner: int, lengths: list[int]) -> None:
-    x, bias = table(width), table(width, 1)[0]
-    up, down = RANDOM.normal(size=(5, inner, width)), RANDOM.normal(size=(5, width, inner))
-    scores = RANDOM.normal(size=(5, width))
+def test_a_mixture_of_experts(
+    width: int, inner: int, lengths: list[int], random: np.random.Generator
+) -> None:
+    x, bias = table(random, width), table(random, width, 1)[0]
+    up, down = random.normal(size=(5, inner, width)), random.normal(size=(5, width, inner))
+    scores = random.normal(size=(5, width))
 
     def make(ops: Any) -> Pass:
         router, layer = ops.linear_layer(scores, None), ops.experts_layer(up, down)
@@ -238,9 +249,11 @@ def test_a_mixture_of_experts(width: int, inner: int, lengths: list[int]) -> Non
     check(make, lengths, bound=1e-5)
 
 
-def test_an_operation_without_a_kernel_leaves_the_pass_to_numpy() -> None:
-    x, weight = table(8), RANDOM.normal(size=(12, 8))
-    up, down = RANDOM.normal(size=(12, 5, 8)), RANDOM.normal(size=(12, 8, 5))
+def test_an_operation_without_a_kernel_leaves_the_pass_to_numpy(
+    random: np.random.Generator,
+) -> None:
+    x, weight = table(random, 8), random.normal(size=(12, 8))
+    up, down = random.normal(size=(12, 5, 8)), random.normal(size=(12, 8, 5))
 
     def make(ops: Any) -> Pass:
         router, layer = ops.linear_layer(weight, None), ops.experts_layer(up, down)
@@ -255,8 +268,8 @@ def test_an_operation_without_a_kernel_leaves_the_pass_to_numpy() -> None:
     check(make, [5, 17], bound=1e-5)
 
 
-def test_indices_of_ones_own_are_not_on_the_tape() -> None:
+def test_indices_of_ones_own_are_not_on_the_tape(random: np.random.Generator) -> None:
     from embedsvc.inference.ops.native.tape import Tape
 
     with pytest.raises(NotOnTape):
-        Tape().embedding(table(3), np.zeros(2, np.int32))
+        Tape().embedding(table(random, 3), np.zeros(2, np.int32))

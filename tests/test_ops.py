@@ -20,8 +20,6 @@ from embedsvc.inference.ops.numpy import ROWS
 from embedsvc.inference.turns import at_once
 from embedsvc.texts.item import Item
 
-RANDOM = np.random.default_rng(3)
-
 
 def unpadded(ops: Ops, value: object, batch: Batch) -> NDArray[np.float32]:
     """The rows of tokens, whatever the backend's layout."""
@@ -61,17 +59,19 @@ def test_silu(ops: Ops) -> None:
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "silu"])
-def test_columns_of_a_product_can_be_worked_on_alone(ops: Ops, activation: str) -> None:
-    x = RANDOM.normal(size=(40, 6)).astype(np.float32)
+def test_columns_of_a_product_can_be_worked_on_alone(
+    ops: Ops, activation: str, random: np.random.Generator
+) -> None:
+    x = random.normal(size=(40, 6)).astype(np.float32)
     gate, up = columns(ops.array(x.copy()), 3, 3)
     expected = ops.to_numpy(getattr(ops, activation)(ops.array(x[:, :3].copy()))) * x[:, 3:]
     close(ops, ops.multiply(getattr(ops, activation)(gate), up), expected)
 
 
 @pytest.mark.parametrize("shifted", [True, False])
-def test_layer_norm(ops: Ops, shifted: bool) -> None:
-    x = RANDOM.normal(3, 2, (5, 16))
-    weight, bias = RANDOM.normal(size=(2, 16))
+def test_layer_norm(ops: Ops, shifted: bool, random: np.random.Generator) -> None:
+    x = random.normal(3, 2, (5, 16))
+    weight, bias = random.normal(size=(2, 16))
     norm = Norm(ops.array(weight), ops.array(bias) if shifted else None)
     deviation = np.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
     expected = (x - x.mean(axis=1, keepdims=True)) / deviation * weight + bias * shifted
@@ -79,18 +79,20 @@ def test_layer_norm(ops: Ops, shifted: bool) -> None:
 
 
 @pytest.mark.parametrize("size", [16, 4])
-def test_rms_norm_of_rows_or_of_heads(ops: Ops, size: int) -> None:
-    x = RANDOM.normal(1, 2, (5, 32))
-    weight = RANDOM.normal(size=size)
+def test_rms_norm_of_rows_or_of_heads(ops: Ops, size: int, random: np.random.Generator) -> None:
+    x = random.normal(1, 2, (5, 32))
+    weight = random.normal(size=size)
     slices = x[:, :16].reshape(5, -1, size)
     expected = slices / np.sqrt((slices**2).mean(axis=-1, keepdims=True) + 1e-5) * weight
     found = ops.rms_norm(ops.array(x)[:, :16], ops.array(weight), 1e-5)
     close(ops, found, expected.reshape(5, 16))
 
 
-def test_rope_turns_the_two_halves_of_a_head_by_its_position(ops: Ops) -> None:
+def test_rope_turns_the_two_halves_of_a_head_by_its_position(
+    ops: Ops, random: np.random.Generator
+) -> None:
     size, heads = 8, 3
-    x = RANDOM.normal(size=(6, size * heads))
+    x = random.normal(size=(6, size * heads))
     positions = np.array([0, 1, 2, 0, 5, 499], dtype=np.int32)
     turns = positions[:, None] * 10000.0 ** (-np.arange(4) / 4)
     pairs = x.reshape(6, heads, 2, 4)
@@ -103,9 +105,11 @@ def test_rope_turns_the_two_halves_of_a_head_by_its_position(ops: Ops) -> None:
 
 
 @pytest.mark.parametrize("chosen", [1, 2])
-def test_experts_are_weighted_by_the_router(ops: Ops, chosen: int) -> None:
-    x, scores = RANDOM.normal(size=(9, 4)), RANDOM.normal(size=(9, 3))
-    up, down = RANDOM.normal(size=(3, 5, 4)), RANDOM.normal(size=(3, 4, 5))
+def test_experts_are_weighted_by_the_router(
+    ops: Ops, chosen: int, random: np.random.Generator
+) -> None:
+    x, scores = random.normal(size=(9, 4)), random.normal(size=(9, 3))
+    up, down = random.normal(size=(3, 5, 4)), random.normal(size=(3, 4, 5))
     expected = np.zeros((9, 4))
     for row in range(9):
         weights = np.exp(scores[row]) / np.exp(scores[row]).sum()
@@ -118,8 +122,8 @@ def test_experts_are_weighted_by_the_router(ops: Ops, chosen: int) -> None:
 
 
 @pytest.mark.parametrize("biased", [True, False])
-def test_linear(ops: Ops, biased: bool) -> None:
-    x, weight, bias = RANDOM.normal(size=(7, 16)), RANDOM.normal(size=(5, 16)), np.arange(5.0)
+def test_linear(ops: Ops, biased: bool, random: np.random.Generator) -> None:
+    x, weight, bias = random.normal(size=(7, 16)), random.normal(size=(5, 16)), np.arange(5.0)
     layer = ops.linear_layer(weight, bias if biased else None)
     expected = x @ weight.T + (bias if biased else 0)
     close(ops, ops.linear(ops.array(x), layer), expected, bound=1e-5)
@@ -185,16 +189,16 @@ SPECS: dict[str, tuple[int, dict[str, Any]]] = {  # heads of keys, and what the 
 @pytest.mark.parametrize("kind", SPECS)
 @pytest.mark.parametrize("lengths", [[1], [3, 3, 3], [2, 5, 5, 17], [16, 16], [1, 40]])
 def test_attention_stays_within_a_text_and_its_kind(
-    ops: Ops, lengths: list[int], kind: str
+    ops: Ops, lengths: list[int], kind: str, random: np.random.Generator
 ) -> None:
     heads, size = 2, 4
     kv_heads, rest = SPECS[kind]
-    bias = ops.array(RANDOM.normal(size=(heads, 2 * 40 - 1))) if "bias" in rest else None
+    bias = ops.array(random.normal(size=(heads, 2 * 40 - 1))) if "bias" in rest else None
     spec = Attention(heads, kv_heads, **rest | {"bias": bias})
     batch = ops.batch([np.arange(n, dtype=np.int32) for n in lengths])
     rows = ops.to_numpy(batch.ids).shape[0]
     widths = (heads * size, kv_heads * size, kv_heads * size)
-    qkv = RANDOM.normal(size=(rows, sum(widths))).astype(np.float32)
+    qkv = random.normal(size=(rows, sum(widths))).astype(np.float32)
     texts = np.split(unpadded(ops, ops.array(qkv), batch), np.cumsum(lengths)[:-1])
     expected = [attend(*columns(text, *widths), spec) for text in texts]
     found = ops.attention(*columns(ops.array(qkv.copy()), *widths), spec, batch.layout)
@@ -202,13 +206,15 @@ def test_attention_stays_within_a_text_and_its_kind(
     assert np.isfinite(ops.to_numpy(found)).all(), "padding that is not finite spreads"
 
 
-def test_long_texts_see_what_they_should(monkeypatch: pytest.MonkeyPatch, ops: Ops) -> None:
+def test_long_texts_see_what_they_should(
+    monkeypatch: pytest.MonkeyPatch, ops: Ops, random: np.random.Generator
+) -> None:
     monkeypatch.setattr("embedsvc.inference.ops.mlx.layout.BIASED_SCORES", 1 << 10)
     monkeypatch.setattr("embedsvc.inference.ops.numpy.attention.SMALL_PRODUCT", 1 << 8)
-    bias = ops.array(RANDOM.normal(size=(2, 2 * 96 - 1)))
+    bias = ops.array(random.normal(size=(2, 2 * 96 - 1)))
     batch = ops.batch([np.zeros(n, np.int32) for n in (50, 90)])
     rows = ops.to_numpy(batch.ids).shape[0]
-    qkv = RANDOM.normal(size=(rows, 12)).astype(np.float32)
+    qkv = random.normal(size=(rows, 12)).astype(np.float32)
     texts = np.split(unpadded(ops, ops.array(qkv), batch), [50])
     for spec in (
         Attention(2, 2, bias=bias),
@@ -222,9 +228,11 @@ def test_long_texts_see_what_they_should(monkeypatch: pytest.MonkeyPatch, ops: O
 
 
 @pytest.mark.parametrize("lengths", [[1], [5], [3, 3, 3], [2, 5, 5, 17], [16, 16], [1, 40]])
-def test_pooling_stays_within_a_text(ops: Ops, lengths: list[int]) -> None:
+def test_pooling_stays_within_a_text(
+    ops: Ops, lengths: list[int], random: np.random.Generator
+) -> None:
     batch = ops.batch([np.arange(n, dtype=np.int32) for n in lengths])
-    hidden = RANDOM.normal(size=(ops.to_numpy(batch.ids).shape[0], 6)).astype(np.float32)
+    hidden = random.normal(size=(ops.to_numpy(batch.ids).shape[0], 6)).astype(np.float32)
     texts = np.split(unpadded(ops, ops.array(hidden), batch), np.cumsum(lengths)[:-1])
     weights = [np.arange(1, n + 1)[:, None] for n in lengths]
     expected: dict[Pooling, list[Any]] = {
@@ -248,25 +256,29 @@ def test_pooling_stays_within_a_text(ops: Ops, lengths: list[int]) -> None:
 
 @pytest.mark.parametrize("kind", SPECS)
 @pytest.mark.parametrize("switch", ["pad_heads", "plain"])
-def test_attention_is_the_same_whichever_way_is_faster(switch: str, kind: str) -> None:
+def test_attention_is_the_same_whichever_way_is_faster(
+    switch: str, kind: str, random: np.random.Generator
+) -> None:
     ops, other = MlxOps("float32"), MlxOps("float32")
     setattr(other, switch, True)
     kv_heads, rest = SPECS[kind]
-    bias = ops.array(RANDOM.normal(size=(2, 2 * 16 - 1))) if "bias" in rest else None
+    bias = ops.array(random.normal(size=(2, 2 * 16 - 1))) if "bias" in rest else None
     spec = Attention(2, kv_heads, **rest | {"bias": bias})
     lengths = [3, 9]
     batch = ops.batch([np.arange(n, dtype=np.int32) for n in lengths])
-    qkv = ops.array(RANDOM.normal(size=(32, 16 + 16 * kv_heads)))
+    qkv = ops.array(random.normal(size=(32, 16 + 16 * kv_heads)))
     q, k, v = columns(qkv, 16, 8 * kv_heads, 8 * kv_heads)
     expected, found = (o.attention(q, k, v, spec, batch.layout) for o in (ops, other))
     assert np.abs(unpadded(ops, found, batch) - unpadded(ops, expected, batch)).max() <= 1e-6
 
 
 @pytest.mark.parametrize("lengths", [[16, 16], [3, 9], [1], [2, 2, 2]])
-def test_a_compiled_pass_gives_the_same(tiny: Checkpoint, lengths: list[int]) -> None:
+def test_a_compiled_pass_gives_the_same(
+    tiny: Checkpoint, lengths: list[int], random: np.random.Generator
+) -> None:
     ops = MlxOps("float32")
     encoder = load_encoder(ops, tiny)
-    texts = [RANDOM.integers(0, 30, n).astype(np.int32) for n in lengths]
+    texts = [random.integers(0, 30, n).astype(np.int32) for n in lengths]
     expected = encoder.encode(texts)
     ops.compile = True
     assert np.abs(encoder.encode(texts) - expected).max() <= 1e-6
@@ -356,10 +368,10 @@ def test_attention_holds_where_scores_are_huge(ops: Ops, size: float) -> None:
     assert np.abs(found - (2 if size > 0 else 0)).max() <= 1e-6
 
 
-def test_half_precision_survives_padding_and_windows() -> None:
+def test_half_precision_survives_padding_and_windows(random: np.random.Generator) -> None:
     ops = MlxOps("float16")
     batch = ops.batch([np.zeros(n, np.int32) for n in (3, 40)])
-    qkv = ops.array(RANDOM.normal(size=(96, 24)))
+    qkv = ops.array(random.normal(size=(96, 24)))
     for spec in (Attention(2, 2, window=2), Attention(2, 2, bias=ops.array(np.ones((2, 95))))):
         context = ops.attention(*columns(qkv, 8, 8, 8), spec, batch.layout)
         assert str(context.dtype) == "mlx.core.float16"

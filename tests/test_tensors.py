@@ -140,13 +140,13 @@ def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
 
 # --- quantised --------------------------------------------------------------------------------
 
-RANDOM = np.random.default_rng(11)
-
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("group_size", [32, 64, 128])
-def test_matrices_are_quantised_and_expanded_as_mlx_does_it(bits: int, group_size: int) -> None:
-    weight = RANDOM.normal(size=(8, 256)).astype(np.float32)
+def test_matrices_are_quantised_and_expanded_as_mlx_does_it(
+    bits: int, group_size: int, random: np.random.Generator
+) -> None:
+    weight = random.normal(size=(8, 256)).astype(np.float32)
     weight[1], weight[2], weight[3] = 0, 1.5, np.abs(weight[3])
     quantized = quantize(weight, group_size, bits)
     packed, scales, biases = mx.quantize(mx.array(weight), group_size, bits)
@@ -158,8 +158,10 @@ def test_matrices_are_quantised_and_expanded_as_mlx_does_it(bits: int, group_siz
     assert quantized.shape == weight.shape
 
 
-def test_quantised_matrices_are_joined_packed_unless_they_are_packed_otherwise() -> None:
-    weights = list(RANDOM.normal(size=(2, 4, 64)).astype(np.float32))
+def test_quantised_matrices_are_joined_packed_unless_they_are_packed_otherwise(
+    random: np.random.Generator,
+) -> None:
+    weights = list(random.normal(size=(2, 4, 64)).astype(np.float32))
     same = join([quantize(weight, 32, 4) for weight in weights])
     assert isinstance(same, Quantized)
     parts = [quantize(weights[0], 32, 4), quantize(weights[1], 64, 8)]
@@ -171,10 +173,12 @@ def test_quantised_matrices_are_joined_packed_unless_they_are_packed_otherwise()
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_products_and_tables_are_those_of_the_expanded_matrix(ops: Ops, bits: int) -> None:
-    quantized = quantize(RANDOM.normal(size=(96, 64)).astype(np.float32), 32, bits)
+def test_products_and_tables_are_those_of_the_expanded_matrix(
+    ops: Ops, bits: int, random: np.random.Generator
+) -> None:
+    quantized = quantize(random.normal(size=(96, 64)).astype(np.float32), 32, bits)
     whole = quantized.expanded()
-    x, bias = RANDOM.normal(size=(5, 64)).astype("f"), RANDOM.normal(size=96).astype("f")
+    x, bias = random.normal(size=(5, 64)).astype("f"), random.normal(size=96).astype("f")
     layer = ops.linear_layer(quantized, bias)
     found = ops.to_numpy(ops.linear(ops.array(x), layer))
     assert np.abs(found - (x @ whole.T + bias)).max() < 1e-4
@@ -185,13 +189,13 @@ def test_products_and_tables_are_those_of_the_expanded_matrix(ops: Ops, bits: in
     assert np.abs(rows - whole[[0, 95, 7]]).max() < 1e-5
 
 
-def test_on_mlx_a_quantised_matrix_stays_packed() -> None:
-    quantized = quantize(RANDOM.normal(size=(96, 64)).astype(np.float32), 32, 4)
+def test_on_mlx_a_quantised_matrix_stays_packed(random: np.random.Generator) -> None:
+    quantized = quantize(random.normal(size=(96, 64)).astype(np.float32), 32, 4)
     assert isinstance(MlxOps("float32").linear_layer(quantized, None).weight, Quantized)
 
 
 def quantized_file(folder: Path, **parts: np.ndarray) -> Tensors:
-    weight = quantize(RANDOM.normal(size=(8, 64)).astype(np.float32), 32, 4)
+    weight = quantize(np.random.default_rng(11).normal(size=(8, 64)).astype(np.float32), 32, 4)
     stored = {"a.weight": weight.packed, "a.scales": weight.scales, "a.biases": weight.biases}
     save_file({**stored, **parts}, folder / "model.safetensors")
     return Tensors("x", folder)
