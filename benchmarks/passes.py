@@ -77,7 +77,7 @@ def embedsvc(folder: str, dtype: str, switches: dict[str, bool]) -> Engine:
         return encoder.begin(list(map(Item, texts)), "vector")
 
     def finish(begun: Any) -> Vectors:
-        return np.array([np.frombuffer(result, "<f4") for result in encoder.finish(begun)])
+        return np.array([np.frombuffer(result, "<f4") for result in encoder.collect(begun)])
 
     def product(size: int) -> float:
         x, y = (mx.random.normal((size, size)).astype(getattr(mx, dtype)) for _ in range(2))

@@ -9,9 +9,11 @@ from typing import TypeVar
 
 import pytest
 
+from embedsvc.catalog.cards import Dtype
 from embedsvc.inference.device import Device
+from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
-from embedsvc.inference.turns import InTurn
+from embedsvc.inference.turns import Stepwise
 from embedsvc.serving.instance import Instance
 from tests.support import tiny_registry
 from tests.support.tiny_registry import open_registry, write_cards
@@ -87,16 +89,16 @@ class Counted(Device):
 
         return await super().run(counted, seconds)
 
-    async def load(self, function: Callable[[InTurn], T]) -> T:
+    async def load(self, dtype: Dtype | None, function: Callable[[Ops, Stepwise], T]) -> T:
         self.loading.set()
-        return await super().load(function)
+        return await super().load(dtype, function)
 
-    def _in_turn(self, work: Callable[[], T], /) -> T:
+    def _take_turn(self, work: Callable[[], T]) -> T:
         def counted() -> T:
             self.steps += 1
             return work()
 
-        return super()._in_turn(counted)
+        return super()._take_turn(counted)
 
 
 def test_a_batch_waits_for_one_step_of_loading_at_most(

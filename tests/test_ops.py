@@ -3,7 +3,6 @@
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any, get_args
 
 import mlx.core as mx
@@ -17,7 +16,6 @@ from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Attention, Batch, Norm, Ops, columns, rope_table
 from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.numpy import ROWS
-from embedsvc.inference.turns import at_once
 from embedsvc.texts.item import Item
 
 
@@ -289,18 +287,13 @@ def test_a_switch_is_kept_only_where_it_is_faster(
     monkeypatch: pytest.MonkeyPatch, metal: bool, tried: str
 ) -> None:
     ops = MlxOps("float32")
-    now = 0.0
 
-    def encode() -> None:
-        nonlocal now
-        now += 2.0 - 0.5 * ops.pad_heads - 0.5 * ops.plain + 0.5 * ops.compile
+    def seconds() -> float:
+        return 2.0 - 0.5 * ops.pad_heads - 0.5 * ops.plain + 0.5 * ops.compile
 
-    monkeypatch.setattr(
-        "embedsvc.inference.ops.mlx.time", SimpleNamespace(perf_counter=lambda: now)
-    )
     monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
     ops.gpu = True
-    ops.tune(encode, at_once)
+    ops.tune(seconds)
     assert (ops.pad_heads, ops.plain, ops.compile) == (
         tried == "pad_heads",
         tried == "plain",
@@ -394,7 +387,7 @@ def test_passes_begun_on_one_thread_and_finished_on_others_are_right(tiny: Check
     expected = [encoder.run(batch, "vector") for batch in batches]
     with ThreadPoolExecutor(2) as threads:
         begun = [encoder.begin(batch, "vector") for batch in batches]
-        found = list(threads.map(encoder.finish, begun))
+        found = list(threads.map(encoder.collect, begun))
     for one, other in zip(found, expected, strict=True):
         floats = [np.frombuffer(b"".join(results), "<f4") for results in (one, other)]
         assert np.abs(floats[0] - floats[1]).max() <= 1e-6

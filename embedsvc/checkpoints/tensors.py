@@ -150,7 +150,7 @@ class Tensors:
             return (value.astype(np.uint32) << 16).view(np.float32)
         return value
 
-    def finish(self, unused: tuple[str, ...]) -> None:
+    def refuse_left_over(self, unused: tuple[str, ...]) -> None:
         """Raise if a tensor was not taken, save those whose names begin with one of `unused`."""
         left = sorted(name for name in self._left if not name.startswith(unused))
         if left:

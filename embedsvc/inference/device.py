@@ -15,22 +15,23 @@ from embedsvc.catalog.cards import Dtype
 from embedsvc.errors import CardsError
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
-from embedsvc.inference.turns import InTurn, at_once
+from embedsvc.inference.turns import Stepwise, Turns, on_this_thread
 from embedsvc.settings import BackendChoice
 
 T = TypeVar("T")
 LOAD_STEP_SECONDS = 60.0
-"""What one step of loading a model may well take: reading weights, compiling kernels."""
+"""How long one step of loading a model is expected to take: converting a tensor, compiling
+kernels."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """Something that runs on a thread of the device."""
+    """What one thread of the device is doing."""
 
     thread: int
     expected: float
-    """Seconds that it should take."""
+    """Seconds that it is expected to take."""
 
 
 class Device:
@@ -41,7 +42,7 @@ class Device:
     ) -> None:
         """`one_thread`: all that touches the device has to run on its thread, loading included."""
         self.make_ops = make_ops
-        """Operations in a dtype (None: the backend's own); to be called on the device."""
+        """Makes operations in a dtype (None: the backend's own); must be called on the device."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="device")
         self._waiting = ThreadPoolExecutor(2, thread_name_prefix="results")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -50,33 +51,50 @@ class Device:
         self.ops = self._threads.submit(make_ops, None).result()
 
     def dtype(self, wanted: Dtype | None) -> Dtype:
-        """What a card that asks for this dtype is computed in: a CPU knows but one."""
+        """The dtype in which a card is computed that asks for this one; a CPU knows but one."""
         return (wanted if self._one_thread else None) or self.ops.dtype
 
     @property
     def working(self) -> list[Work]:
-        """What runs now; from any thread."""
+        """What runs now. It may be read from any thread."""
         return list(self._working.values())
 
     def run(self, function: Callable[[], T], seconds: float = 0.0) -> asyncio.Future[T]:
-        """`function()` on the device, in turn with what else runs there; it should take so long."""
+        """Run `function` on a thread of the device, after the work already queued there.
+
+        `seconds` is how long it is expected to take; the watchdog measures against it.
+        """
         work = self._noted(function, seconds)
         return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def wait(self, function: Callable[[], T], seconds: float = 0.0) -> T:
-        """`function()`, which waits for what the device was told to do, off the device."""
+        """Run `function`, which blocks until work that was begun is finished, on a thread beside
+        the device's, so that those stay free."""
         work = self._noted(function, seconds)
         return await asyncio.get_running_loop().run_in_executor(self._waiting, work)
 
-    async def load(self, function: Callable[[InTurn], T]) -> T:
-        """`function(in_turn)` on a thread for loading, which batches do not wait for."""
-        in_turn = self._in_turn if self._one_thread else at_once
-        return await asyncio.get_running_loop().run_in_executor(self._loading, function, in_turn)
+    async def load(self, dtype: Dtype | None, function: Callable[[Ops, Stepwise], T]) -> T:
+        """Run `function(ops, stepwise)` on a thread for loading, which batches do not wait for.
 
-    def _in_turn(self, work: Callable[[], T], /) -> T:
+        `ops` are operations in that dtype. Where all work has to be done on the device's one
+        thread, what the function does with them goes through `stepwise`.
+        """
+
+        def work() -> T:
+            if not self._one_thread:
+                return function(self.make_ops(dtype), on_this_thread)
+            ops = self._take_turn(lambda: self.make_ops(dtype))
+            return function(ops, Turns(self._take_turn))
+
+        return await asyncio.get_running_loop().run_in_executor(self._loading, work)
+
+    def _take_turn(self, work: Callable[[], T]) -> T:
+        """Run one step of loading on the device, after the work already queued there."""
         return self._threads.submit(self._noted(work, LOAD_STEP_SECONDS)).result()
 
     def _noted(self, function: Callable[[], T], seconds: float) -> Callable[[], T]:
+        """The function, listed in `working` while it runs."""
+
         def work() -> T:
             thread = threading.get_ident()
             self._working[thread] = Work(thread, seconds)

@@ -1,7 +1,8 @@
 """A checkpoint in memory: a backbone and its heads. Items in, results out, as bytes."""
 
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,163 +11,176 @@ from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.errors import CheckpointError, DoesNotFit, EmbeddingFailed
 from embedsvc.inference.heads import HEADS, Head
 from embedsvc.inference.models import fallback
-from embedsvc.inference.ops.base import Array, Batch, Inputs, Ops
+from embedsvc.inference.ops.base import Array, Batch, Ops
 from embedsvc.inference.pass_cost import Cost, measure
 from embedsvc.inference.plan import Plan, make_plan
-from embedsvc.inference.turns import InTurn, Stepwise, at_once
+from embedsvc.inference.turns import Stepwise, on_this_thread
 from embedsvc.texts.item import Item, TokenIds
 
+TYPICAL_LENGTHS = range(32, 64)
+"""Tokens of the texts of the pass on which operations are tuned."""
 
-class Ready(NamedTuple):
-    """A head with its weights, behind the backbone that it belongs to."""
+
+class LoadedHead(NamedTuple):
+    """A head with its weights."""
 
     head: Head
     weights: Any
     forward: Callable[[Batch], Array]
-    """The whole pass: rows (B, n) or (N, n), as the head says."""
+    """The whole pass, backbone and head: rows (B, n) or (N, n), see `Head.PER`."""
 
 
-class Begun(NamedTuple):
-    """A pass under way."""
+class RunningPass(NamedTuple):
+    """A pass that the hardware has begun."""
 
-    ready: Ready
-    items: list[Item]  # in the order of the rows
+    loaded: LoadedHead
+    items: list[Item]  # by their lengths, as they lie in the batch
     order: list[int]  # the place of each of them among the items asked for
     batch: Batch
-    rows: Array  # of the pass; more than there are items where texts are padded to a rounder number
+    rows: Array  # what the pass gives; more rows than items where the batch is padded
 
 
 class Encoder:
-    """Runs on the device's thread (MLX) or on several at once (on a CPU)."""
+    """Runs passes on the thread that calls it: the one of MLX, or any of several on a CPU."""
 
-    def __init__(
-        self,
-        ops: Ops,
-        plan: Plan,
-        in_turn: InTurn,
-        taken: Callable[[int], None] | None,
-    ) -> None:
-        checkpoint = plan.checkpoint
+    dimensions: int
+    """Components of a vector; 0 if the model gives none. `load_encoder` sets it."""
+    cost: Cost
+    """What a pass costs. All heads count alike, since the backbone takes nearly all of the time.
+    `load_encoder` sets it."""
+
+    def __init__(self, ops: Ops, plan: Plan, heads: dict[str, LoadedHead]) -> None:
         self._ops = ops
-        self._inputs = Inputs(checkpoint.max_tokens, pairs="scores" in plan.heads)
+        self._inputs = plan.inputs
+        self.heads = heads
+        """By name, the checkpoint's own first."""
         self.rows = plan.rows
-        """Tokens that there are vectors for; None where that is not known."""
+        """Tokens that have word embeddings; None where that is not known."""
         self.backend = ops.name
         self.dtype = ops.dtype
-        self.heads = self._load(plan, in_turn, taken)
-        # Passes now: errors show at load, and the first request does not pay for first use.
-        own = plan.heads[0]
-        try:
-            first = in_turn(lambda: self.run([self._text(2)], own))
-        except (CheckpointError, EmbeddingFailed) as error:
-            raise checkpoint.error(str(error)) from None
-        self.dimensions = len(first[0]) // 4 if own == "vector" else 0
-        """Of a vector; 0 if it gives none."""
-        typical = [self._text(length) for length in range(32, 64)]
-        ops.tune(lambda: self.run(typical, own), in_turn)
-        self.cost = self._measure(own, in_turn)
 
     def run(self, items: Sequence[Item], head: str) -> list[bytes]:
         """The result of each item, in their order.
 
-        Raises `EmbeddingFailed` if one is not finite, or a token has no row in a table of the
-        model's.
+        Raises `EmbeddingFailed` if one is not finite, or a token has no row in one of the model's
+        tables.
         """
-        return self.finish(self.begin(items, head))
+        return self.collect(self.begin(items, head))
 
     def encode(self, texts: Sequence[TokenIds]) -> NDArray[np.float32]:
         """The vectors (B, D) of texts. Raises what `run` does."""
         items = [Item(ids) for ids in texts]
         return HEADS["vector"].unpack(self.run(items, "vector"), items)
 
-    def begin(self, items: Sequence[Item], head: str) -> Begun:
-        """Have the hardware begin with the items."""
+    def begin(self, items: Sequence[Item], head: str) -> RunningPass:
+        """Lay out the items and have the hardware begin; a GPU may still be busy at the return."""
         order = sorted(range(len(items)), key=lambda i: len(items[i]))
         sorted_items = [items[i] for i in order]
         types = [_types(item) for item in sorted_items] if self._inputs.pairs else None
         batch = self._ops.batch([item.ids for item in sorted_items], types)
-        ready = self.heads[head]
-        rows = self._ops.begin(ready.forward(batch))
-        return Begun(ready, sorted_items, order, batch, rows)
+        loaded = self.heads[head]
+        rows = self._ops.begin(loaded.forward(batch))
+        return RunningPass(loaded, sorted_items, order, batch, rows)
 
-    def finish(self, begun: Begun) -> list[bytes]:
-        """What `run` returns; may be called on any thread."""
-        head, items = begun.ready.head, begun.items
-        rows: Any = self._ops.to_numpy(begun.rows)
+    def collect(self, running: RunningPass) -> list[bytes]:
+        """Wait for a pass and return what `run` does; may be called on any thread."""
+        head, items = running.loaded.head, running.items
+        rows: Any = self._ops.to_numpy(running.rows)
         if head.PER == "token":
-            rows = self._ops.split(rows, begun.batch.layout)
-        packed = head.pack(begun.ready.weights, rows[: len(items)], items)
+            rows = self._ops.split(rows, running.batch.layout)
+        packed = head.pack(running.loaded.weights, rows[: len(items)], items)
         results = [b""] * len(items)
-        for place, result in zip(begun.order, packed, strict=True):
+        for place, result in zip(running.order, packed, strict=True):
             results[place] = result
         return results
 
+    def seconds(self, lengths: Sequence[int]) -> float:
+        """How long a pass over texts of so many tokens takes, with the checkpoint's own head."""
+        items = [_sample(length, self._inputs.longest) for length in lengths]
+        began = time.perf_counter()
+        self.run(items, next(iter(self.heads)))
+        return time.perf_counter() - began
+
     def close(self) -> None:
-        """Let go of the weights; on the device. It computes nothing from then on."""
+        """Let go of the weights. It must run on the device; no pass can be run afterwards."""
         del self.heads
-
-    def _load(
-        self, plan: Plan, in_turn: InTurn, taken: Callable[[int], None] | None
-    ) -> dict[str, Ready]:
-        """The backbone's weights and those of its heads, with nothing left over."""
-        checkpoint, architecture, config = plan.checkpoint, plan.architecture, plan.config
-        tensors, ops = checkpoint.tensors(taken), self._ops
-        if architecture is fallback:
-            weights = in_turn(lambda: architecture.prepare(ops, tensors, config, self._inputs))
-        else:
-            if in_turn is not at_once:
-                ops = cast(Ops, Stepwise(ops, in_turn))
-            weights = architecture.prepare(ops, tensors, config, self._inputs)
-
-        def behind(head: Head) -> Ready:
-            own = head.prepare(ops, tensors, checkpoint)
-
-            def forward(ops: Ops, batch: Batch) -> Array:
-                hidden = architecture.forward(ops, weights, batch)
-                return head.forward(ops, own, hidden, batch)
-
-            return Ready(head, own, self._ops.compiled(forward))
-
-        heads = {name: behind(HEADS[name]) for name in plan.heads}
-        tensors.finish(architecture.UNUSED)
-        return heads
-
-    def _measure(self, head: str, in_turn: InTurn) -> Cost:
-        """What a pass costs. All heads are taken to cost the same: the backbone is what counts."""
-        most, limit = self._ops.max_batch_tokens, self._inputs.longest
-
-        def encode(texts: Sequence[TokenIds]) -> object:
-            return self.run([Item(ids) for ids in texts], head)
-
-        return measure(encode, limit, most, in_turn)
-
-    def _text(self, tokens: int) -> Item:
-        return Item(np.zeros(min(tokens, self._inputs.longest), dtype=np.int32))
-
-
-def _types(item: Item) -> TokenIds:
-    return np.zeros_like(item.ids) if item.types is None else item.types
 
 
 def load_encoder(
     ops: Ops,
     checkpoint: Checkpoint,
-    in_turn: InTurn = at_once,
-    taken: Callable[[int], None] | None = None,
+    *,
     plan: Plan | None = None,
+    taken: Callable[[int], None] | None = None,
+    stepwise: Stepwise = on_this_thread,
 ) -> Encoder:
-    """The checkpoint on the device, tried with one small batch.
+    """The checkpoint on the device, tried with a few passes.
 
-    What has to be done on the device is done `in_turn`, step by step; `taken` is told the bytes of
-    each tensor that was read; `plan` is made anew if it is not given.
+    `plan` is made anew if it is not given; `taken` is told the bytes of each tensor that was read;
+    `stepwise` gives batches of other models their turns in between.
 
     Raises `CheckpointError` that names what is missing, wrong or not supported, `DoesNotFit` if
     the device has less memory than the weights take.
     """
-    if plan is None:
-        plan = make_plan(checkpoint, ops.dtype, packed=ops.name == "mlx")
+    plan = plan or make_plan(checkpoint, ops.dtype, packed=ops.name == "mlx")
+    _check_memory(ops, plan)
+    encoder = Encoder(ops, plan, _load_heads(ops, plan, taken, stepwise))
+    passes = stepwise(encoder)
+    encoder.dimensions = _warm_up(passes, plan)
+    ops.tune(lambda: passes.seconds(TYPICAL_LENGTHS))
+    encoder.cost = measure(passes.seconds, plan.inputs.longest, ops.max_batch_tokens)
+    return encoder
+
+
+def _check_memory(ops: Ops, plan: Plan) -> None:
     if plan.size > ops.memory:
         needed, there = (f"{size / 1e9:.3g} GB" for size in (plan.size, ops.memory))
-        model = checkpoint.card.id
+        model = plan.checkpoint.card.id
         raise DoesNotFit(f"model `{model}` needs {needed}, and the device has {there}")
-    return Encoder(ops, plan, in_turn, taken)
+
+
+def _load_heads(
+    ops: Ops, plan: Plan, taken: Callable[[int], None] | None, stepwise: Stepwise
+) -> dict[str, LoadedHead]:
+    """The weights of backbone and heads, on the device. Raises `CheckpointError`."""
+    checkpoint, architecture = plan.checkpoint, plan.architecture
+    tensors, steps = checkpoint.tensors(taken), stepwise(ops)
+    if architecture is fallback:  # uses MLX itself, so that all of it is one step
+        weights = stepwise(architecture).prepare(ops, tensors, plan.config, plan.inputs)
+    else:
+        weights = architecture.prepare(steps, tensors, plan.config, plan.inputs)
+
+    def load(head: Head) -> LoadedHead:
+        own = head.prepare(steps, tensors, checkpoint)
+
+        def forward(ops: Ops, batch: Batch) -> Array:
+            hidden = architecture.forward(ops, weights, batch)
+            return head.forward(ops, own, hidden, batch)
+
+        return LoadedHead(head, own, ops.compiled(forward))
+
+    heads = {name: load(HEADS[name]) for name in plan.heads}
+    tensors.refuse_left_over(architecture.UNUSED)
+    return heads
+
+
+def _warm_up(passes: Encoder, plan: Plan) -> int:
+    """Run the first pass, so that errors show at load and no request pays for first use.
+
+    Returns the dimensions of a vector. Raises `CheckpointError`.
+    """
+    own = plan.heads[0]
+    try:
+        (first,) = passes.run([_sample(2, plan.inputs.longest)], own)
+    except (CheckpointError, EmbeddingFailed) as error:
+        raise plan.checkpoint.error(str(error)) from None
+    return len(first) // 4 if own == "vector" else 0
+
+
+def _sample(tokens: int, longest: int) -> Item:
+    """A text of so many tokens, or of `longest` if those are fewer."""
+    return Item(np.zeros(min(tokens, longest), dtype=np.int32))
+
+
+def _types(item: Item) -> TokenIds:
+    return np.zeros_like(item.ids) if item.types is None else item.types

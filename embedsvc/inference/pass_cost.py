@@ -4,14 +4,11 @@ A pass takes some time however small it is (weights are read, kernels started), 
 and some for each pair of tokens within a text (attention).
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-
-from embedsvc.inference.turns import InTurn, at_once
-from embedsvc.texts.item import TokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +16,18 @@ class Cost:
     """Seconds a pass takes; all three are positive."""
 
     start: float
+    """However small the pass is."""
     token: float
+    """For each token."""
     pair: float
+    """For each pair of tokens of one text."""
 
     def of(self, length: int) -> float:
-        """Seconds that a text of that many tokens adds to a pass."""
+        """Seconds that a text of that many tokens adds to a pass.
+
+        >>> Cost(start=4e-3, token=2e-4, pair=1e-7).of(100)
+        0.021
+        """
         return length * (self.token + length * self.pair)
 
     @property
@@ -37,51 +41,47 @@ class Cost:
         return 2 * self.start
 
 
-def measure(
-    encode: Callable[[Sequence[TokenIds]], object],
-    max_tokens: int,
-    max_batch_tokens: int,
-    in_turn: InTurn = at_once,
-) -> Cost:
-    """The cost of `encode`, from passes that take a fraction of a second together.
+class PassTimer(Protocol):
+    """Runs a pass over texts of these numbers of tokens; returns the seconds that it took."""
+
+    def __call__(self, lengths: Sequence[int], /) -> float: ...
+
+
+def measure(seconds: PassTimer, max_tokens: int, max_batch_tokens: int) -> Cost:
+    """The cost of a pass, from passes that take a fraction of a second together.
 
     Passes grow until their texts show in the time they take: on a GPU, a thousand tokens may not.
     """
     short, long = min(16, max_tokens), min(256, max_tokens)
     shapes: list[tuple[int, int]] = []
-    taken: list[float] = []
+    measured: list[float] = []
 
     def grow(texts: int, length: int) -> None:
         shapes.append((texts, length))
-        taken.append(_seconds(encode, texts, length, in_turn))
-        if taken[-1] <= 2 * taken[0] and 4 * texts * length <= max_batch_tokens:
+        measured.append(_least_seconds(seconds, texts, length))
+        if measured[-1] <= 2 * measured[0] and 4 * texts * length <= max_batch_tokens:
             grow(4 * texts, length)
 
     grow(4, short)
     grow(1, long)
     work = np.array([(1.0, texts * length, texts * length**2) for texts, length in shapes])
-    seconds = np.array(taken)
-    fitted, *_ = np.linalg.lstsq(work / seconds[:, None], np.ones_like(seconds))
+    times = np.array(measured)
+    # Least squares of relative errors, so that short passes count as much as long ones.
+    fitted, *_ = np.linalg.lstsq(work / times[:, None], np.ones_like(times))
     # Noise, or a text limit too short to tell the three apart, must not make a cost negative.
-    least = taken[0] * np.array([0.1, 1e-5, 1e-9])
+    least = measured[0] * np.array([0.1, 1e-5, 1e-9])
     start, token, pair = np.maximum(fitted, least).tolist()
     return Cost(start, token, pair)
 
 
-def _seconds(
-    encode: Callable[[Sequence[TokenIds]], object], texts: int, length: int, in_turn: InTurn
-) -> float:
-    """What such a pass takes, at best: the first ones also prepare the device for its shape."""
-    batch = [np.zeros(length, dtype=np.int32)] * texts
+def _least_seconds(seconds: PassTimer, texts: int, length: int) -> float:
+    """The shortest time that such a pass took; the first also prepares the device for its shape.
 
-    def once() -> float:
-        began = time.perf_counter()
-        encode(batch)
-        return time.perf_counter() - began
-
+    It is run up to five times, fewer if the times so far add up to too much.
+    """
     taken: list[float] = []
     for most in (1.0, 0.5, 0.02, 0.02, 0.02):  # seconds spent so far that allow one more
         if sum(taken) > most:
             break
-        taken.append(in_turn(once))
+        taken.append(seconds([length] * texts))
     return min(taken)

@@ -21,6 +21,7 @@ from embedsvc.inference.models import (
     read_config,
     table_rows,
 )
+from embedsvc.inference.ops.base import Inputs
 from embedsvc.wording.msgspec_errors import plain_types
 
 
@@ -40,6 +41,11 @@ class Plan:
     """Bytes of memory that the weights take, and what is made beside them."""
     stored: int
     """Bytes of all tensors in the files."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the pass is prepared for."""
+        return Inputs(self.checkpoint.max_tokens, pairs="scores" in self.heads)
 
 
 def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:

@@ -297,7 +297,7 @@ class Engine:
         """The device is free for the next batch as soon as it was told all of this one."""
         device, encoder = self._device, self._encoder
         begun = await device.run(lambda: encoder.begin(items, head), seconds)
-        return await device.wait(lambda: encoder.finish(begun), seconds)
+        return await device.wait(lambda: encoder.collect(begun), seconds)
 
     async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> Tokenized:
         """The inputs in tokens; on the event loop only if that is sooner done than asked for."""

@@ -15,8 +15,9 @@ from embedsvc.checkpoints.sources import find_checkpoint, is_here
 from embedsvc.errors import CardsError
 from embedsvc.inference.device import Device
 from embedsvc.inference.encoder import Encoder, load_encoder
+from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.plan import Plan, make_plan
-from embedsvc.inference.turns import InTurn
+from embedsvc.inference.turns import Stepwise
 from embedsvc.serving.disk_cache import Store
 from embedsvc.serving.engine import Engine
 from embedsvc.settings import Settings
@@ -65,13 +66,12 @@ class Loader:
             done += size
             told(done, total)
 
-        def load(in_turn: InTurn) -> Encoder:
-            ops = in_turn(lambda: self.device.make_ops(checkpoint.card.dtype))
-            return load_encoder(ops, checkpoint, in_turn, taken, plan)
+        def load(ops: Ops, stepwise: Stepwise) -> Encoder:
+            return load_encoder(ops, checkpoint, plan=plan, taken=taken, stepwise=stepwise)
 
         dtype = self.device.dtype(checkpoint.card.dtype)
         encoder, fingerprint = await asyncio.gather(
-            self.device.load(load),
+            self.device.load(checkpoint.card.dtype, load),
             self._on(self._files, partial(checkpoint.fingerprint, dtype)),
         )
         store = await self._on(self._files, partial(self._store, fingerprint))

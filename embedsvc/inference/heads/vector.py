@@ -95,7 +95,7 @@ def _dense(model: str, dense: Dense) -> Callable[[Floats], Floats]:
     bias = tensors.take("linear.bias", dense.outputs) if dense.bias else np.float32(0)
     projected = dense.residual and dense.inputs != dense.outputs
     residual = tensors.take("residual.weight", dense.outputs, dense.inputs).T if projected else None
-    tensors.finish(())
+    tensors.refuse_left_over(())
     activation = ACTIVATIONS[dense.activation]
 
     def run(vectors: Floats) -> Floats:
@@ -111,7 +111,7 @@ def _dense(model: str, dense: Dense) -> Callable[[Floats], Floats]:
 def _layer_norm(model: str, norm: LayerNorm) -> Callable[[Floats], Floats]:
     tensors = Tensors(model, norm.folder)
     weight, bias = (tensors.take(f"norm.{name}", norm.size) for name in ("weight", "bias"))
-    tensors.finish(())
+    tensors.refuse_left_over(())
 
     def run(vectors: Floats) -> Floats:
         _check_width(tensors, "dimension", norm.size, vectors)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from embedsvc.catalog.cards import Dtype, Pooling
 from embedsvc.checkpoints.quantized import Quantized
 from embedsvc.inference.ops.memory import MemoryUse
-from embedsvc.inference.turns import InTurn
 from embedsvc.texts.item import TokenIds
 
 T = TypeVar("T")
@@ -156,8 +155,11 @@ class Ops(Protocol):
         """Experts from weights `up` (E, inner, D) and `down` (E, D, inner)."""
         ...
 
-    def tune(self, encode: Callable[[], object], in_turn: InTurn) -> None:
-        """Try on a typical pass what is faster on some hardware only, and keep what is here."""
+    def tune(self, seconds: Callable[[], float]) -> None:
+        """Try what makes passes faster on some hardware only, and keep what does so here.
+
+        `seconds()` runs a typical pass and returns how long it took.
+        """
         ...
 
     def release(self) -> None:

@@ -9,7 +9,6 @@ the constructor included, must run on the one device thread.
 
 import os
 import platform
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -42,7 +41,6 @@ from embedsvc.inference.ops.mlx.layout import (
     lay_out,
 )
 from embedsvc.inference.ops.mlx.pooling import pool
-from embedsvc.inference.turns import InTurn
 from embedsvc.system import machine
 from embedsvc.texts.item import TokenIds
 
@@ -112,18 +110,18 @@ class MlxOps:
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
         return Experts(self.array(up).swapaxes(1, 2), self.array(down).swapaxes(1, 2))
 
-    def tune(self, encode: Callable[[], object], in_turn: InTurn) -> None:
+    def tune(self, seconds: Callable[[], float]) -> None:
         if self.gpu:
             switch = "pad_heads" if mx.metal.is_available() else "plain"
-            setattr(self, switch, self._faster(switch, encode, in_turn))
-            self.compile = self._faster("compile", encode, in_turn)
+            setattr(self, switch, self._faster(switch, seconds))
+            self.compile = self._faster("compile", seconds)
 
-    def _faster(self, switch: str, encode: Callable[[], object], in_turn: InTurn) -> bool:
+    def _faster(self, switch: str, seconds: Callable[[], float]) -> bool:
         taken: dict[bool, float] = {}
         for value in (False, True):
             setattr(self, switch, value)
-            in_turn(encode)  # compiles kernels
-            taken[value] = min(in_turn(lambda: _seconds(encode)) for _ in range(5))
+            seconds()  # compiles kernels
+            taken[value] = min(seconds() for _ in range(5))
         return taken[True] < 0.97 * taken[False]
 
     def memory_use(self) -> MemoryUse:
@@ -286,12 +284,6 @@ def _can_wait_elsewhere() -> bool:
             return thread.submit(np.array, begun).result()[0] == 2
         except RuntimeError:
             return False
-
-
-def _seconds(function: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
 
 
 def _gpu() -> tuple[str, int]:

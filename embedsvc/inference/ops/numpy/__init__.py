@@ -36,7 +36,6 @@ from embedsvc.inference.ops.memory import (
 )
 from embedsvc.inference.ops.numpy.attention import attend, pieces_of
 from embedsvc.inference.ops.numpy.pooling import pool
-from embedsvc.inference.turns import InTurn
 from embedsvc.system import machine
 from embedsvc.texts.item import TokenIds
 
@@ -98,7 +97,7 @@ class NumpyOps:
         """
         tune_allocator(trim_threshold=KEPT_BYTES, mmap_threshold=KEPT_BYTES // 2)
 
-    def tune(self, encode: Callable[[], object], in_turn: InTurn) -> None:
+    def tune(self, seconds: Callable[[], float]) -> None:
         pass
 
     def memory_use(self) -> MemoryUse:
