@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embedsvc.errors import EmbeddingFailed, Unavailable
-from embedsvc.serving.cache import ENTRY_BYTES, LONGER, Cache, Memory
-from embedsvc.serving.disk_cache import STAMP_SECONDS, Store
+from embedsvc.serving.cache import LONGER, Cache
+from embedsvc.serving.cache_file import STAMP_SECONDS
+from embedsvc.serving.disk_cache import DiskCache
+from embedsvc.serving.memory_cache import ENTRY_BYTES, MemoryCache
 from embedsvc.texts.item import Item, TokenIds
 from tests.support.clock import Clock
 from tests.support.fake_device import Device, batcher, embed, result, turns
@@ -71,12 +73,12 @@ class Model:
             gate.set_exception(Failure(values))
 
 
-def cache(model: Model, *, max_bytes: int = 2**20, store: Store | None = None) -> Cache:
-    return Cache(model.compute, max_bytes=max_bytes, store=store)
+def cache(model: Model, *, max_bytes: int = 2**20, disk: DiskCache | None = None) -> Cache:
+    return Cache(model.compute, max_bytes=max_bytes, disk=disk)
 
 
-def disk(folder: Path, clock: Clock | None = None) -> Store:
-    return Store(folder, "abc", max_bytes=2**30, clock=clock or Clock())
+def disk(folder: Path, clock: Clock | None = None) -> DiskCache:
+    return DiskCache(folder, "abc", max_bytes=2**30, clock=clock or Clock())
 
 
 def ask(
@@ -193,7 +195,7 @@ def test_what_was_used_last_is_kept() -> None:
 def test_memory_keeps_what_was_used_last_within_its_bytes(
     max_bytes: int, uses: list[tuple[bool, int]]
 ) -> None:
-    memory = Memory(max_bytes)
+    memory = MemoryCache(max_bytes)
     kept: OrderedDict[int, int] = OrderedDict()  # entry to size, by last use
     evictions = 0
     for put, i in uses:
@@ -465,7 +467,7 @@ def test_of_requests_that_share_a_text_only_those_at_fault_fail(order: tuple[int
     run(scenario)
 
 
-def test_who_wants_little_does_not_wait_for_a_flight_of_many() -> None:
+def test_who_wants_little_does_not_wait_for_a_computation_of_many() -> None:
     async def scenario(model: Model) -> None:
         asked = cache(model)
         bulk = ask(asked, *range(LONGER + 1))
@@ -520,7 +522,7 @@ def test_a_call_whose_own_texts_fail_calls_off_the_rest() -> None:
     run(scenario)
 
 
-def test_a_call_whose_flights_all_fail_at_once_fails_once() -> None:
+def test_a_call_whose_computations_all_fail_at_once_fails_once() -> None:
     async def scenario(model: Model) -> None:
         asked = cache(model)
         callers = [ask(asked, 1), ask(asked, 1, 2)]
@@ -605,7 +607,7 @@ def test_without_writing_nothing_is_kept() -> None:
     run(scenario)
 
 
-def test_of_a_shared_flight_only_what_a_writing_call_asked_for_is_kept() -> None:
+def test_of_a_shared_computation_only_what_a_writing_call_asked_for_is_kept() -> None:
     async def scenario(model: Model) -> None:
         asked = cache(model)
         private, public = ask(asked, 1, 2, write=False), ask(asked, 2)
@@ -640,10 +642,10 @@ def test_nothing_is_kept_for_a_writing_call_that_hung_up() -> None:
 def test_after_a_restart_vectors_come_from_disk_and_then_from_memory(tmp_path: Path) -> None:
     async def scenario(model: Model) -> None:
         model.at_once = True
-        before = cache(model, store=disk(tmp_path))
+        before = cache(model, disk=disk(tmp_path))
         await ask(before, 1, 2)
         await before.close()
-        after = cache(model, store=disk(tmp_path))
+        after = cache(model, disk=disk(tmp_path))
         assert (await ask(after, 1, 3, 2)).tolist() == vectors(1, 3, 2)
         assert (await ask(after, 1, 2)).tolist() == vectors(1, 2)
         assert model.computed == [[1, 2], [3]]
@@ -656,10 +658,10 @@ def test_after_a_restart_vectors_come_from_disk_and_then_from_memory(tmp_path: P
 def test_the_disk_is_asked_once_for_texts_that_several_calls_want(tmp_path: Path) -> None:
     async def scenario(model: Model) -> None:
         model.at_once = True
-        before = cache(model, store=disk(tmp_path))
+        before = cache(model, disk=disk(tmp_path))
         await ask(before, 1)
         await before.close()
-        after = cache(model, max_bytes=0, store=disk(tmp_path))
+        after = cache(model, max_bytes=0, disk=disk(tmp_path))
         for answer in await asyncio.gather(*(ask(after, 1) for _ in range(5))):
             assert answer.tolist() == vectors(1)
         assert (after.disk_hits, after.joined) == (1, 4)
@@ -680,7 +682,7 @@ def test_the_disk_learns_what_is_used_from_memory(tmp_path: Path) -> None:
     async def scenario(model: Model) -> None:
         model.at_once = True
         clock = Clock()
-        asked = cache(model, store=disk(tmp_path, clock))
+        asked = cache(model, disk=disk(tmp_path, clock))
         await ask(asked, 1, 2)
         await ask(asked, 3, write=False)  # has read the disk, so the two are written
         clock.now += 2 * STAMP_SECONDS
@@ -696,7 +698,7 @@ def test_what_is_found_on_disk_is_not_written_again(tmp_path: Path) -> None:
         model.at_once = True
         clock = Clock()
         for _ in range(2):
-            asked = cache(model, store=disk(tmp_path, clock))
+            asked = cache(model, disk=disk(tmp_path, clock))
             await ask(asked, 1, 2)
             await asked.close()
             clock.now += 1
@@ -708,11 +710,11 @@ def test_what_is_found_on_disk_is_not_written_again(tmp_path: Path) -> None:
 def test_what_may_not_be_written_or_read_is_not_on_disk_either(tmp_path: Path) -> None:
     async def scenario(model: Model) -> None:
         model.at_once = True
-        before = cache(model, store=disk(tmp_path))
+        before = cache(model, disk=disk(tmp_path))
         await ask(before, 1, write=False)
         await ask(before, 2)
         await before.close()
-        after = cache(model, store=disk(tmp_path))
+        after = cache(model, disk=disk(tmp_path))
         await ask(after, 2, read=False)
         await ask(after, 1)
         assert model.computed == [[1], [2], [2], [1]]
@@ -726,7 +728,7 @@ def test_a_disk_that_fails_costs_no_answer(tmp_path: Path) -> None:
     async def scenario(model: Model) -> None:
         model.at_once = True
         (tmp_path / "folder").write_text("a file where the folder should be")
-        asked = cache(model, store=disk(tmp_path / "folder"))
+        asked = cache(model, disk=disk(tmp_path / "folder"))
         for _ in range(2):
             assert (await ask(asked, 1, 2)).tolist() == vectors(1, 2)
         assert model.computed == [[1, 2]]
@@ -737,9 +739,9 @@ def test_a_disk_that_fails_costs_no_answer(tmp_path: Path) -> None:
 
 def test_hanging_up_while_the_disk_is_read_computes_nothing(tmp_path: Path) -> None:
     async def scenario(model: Model) -> None:
-        asked = cache(model, store=disk(tmp_path))
+        asked = cache(model, disk=disk(tmp_path))
         leaving = ask(asked, 1)
-        await turns(2)  # its flight waits for the disk's thread
+        await turns(2)  # its computation waits for the disk's thread
         leaving.cancel()
         await asked.close()
         assert leaving.cancelled()

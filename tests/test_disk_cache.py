@@ -1,380 +1,30 @@
-"""The cache on disk: what is read is what was written or nothing, whatever befell the file."""
+"""The cache on disk, on the event loop: nothing waits for a disk, and nothing grows for ever."""
 
 import asyncio
-import os
-import resource
 import sqlite3
-import stat
-import subprocess
-import sys
-import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cache
-from hashlib import blake2b
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from embedsvc.serving.disk_cache import MAX_WAITING_BYTES, REST_SECONDS, STAMP_SECONDS, Store, Table
+from embedsvc.serving.cache_file import STAMP_SECONDS
+from embedsvc.serving.disk_cache import MAX_WAITING_BYTES, DiskCache
+from tests.support.cache_rows import key, rows, vector
 from tests.support.clock import Clock
 
-D = 8
 
-
-TABLES: list[Table] = []
-"""Those of the test that runs, closed at its end."""
-
-
-def key(i: int) -> bytes:
-    return blake2b(str(i).encode(), digest_size=16).digest()
-
-
-def vector(i: int, dimensions: int = D) -> bytes:
-    """Any bytes that depend on i; the file does not care that they are floats."""
-    return (blake2b(b"v%d" % i).digest() * (dimensions // 16 + 1))[: 4 * dimensions]
-
-
-def rows(ids: Iterable[int], dimensions: int = D) -> dict[bytes, bytes]:
-    return {key(i): vector(i, dimensions) for i in ids}
-
-
-def table(path: Path, *, max_bytes: int = 2**30, clock: Clock | None = None) -> Table:
-    made = Table(path, max_bytes=max_bytes, clock=clock or Clock())
-    TABLES.append(made)
-    return made
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    while TABLES:
-        TABLES.pop().close()
-
-
-def store(folder: Path) -> Store:
-    return Store(folder, "abc", max_bytes=2**30, clock=Clock())
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "abc.sqlite"
-
-
-# --- the file ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("umask", [0o022, 0o000])
-def test_its_files_are_for_their_user_alone_whatever_the_folder_is(path: Path, umask: int) -> None:
-    path.parent.chmod(0o777)
-    before = os.umask(umask)
-    try:
-        first = table(path)
-        first.write(rows(range(3)), [])
-        found = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
-        assert found == dict.fromkeys(("abc.sqlite", "abc.sqlite-wal", "abc.sqlite-shm"), 0o600)
-        for file in path.parent.iterdir():
-            file.chmod(0o644)  # as an older version left them
-        again = table(path)
-        assert again.read([key(1)]) == rows([1])
-        assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
-    finally:
-        os.umask(before)
-
-
-def test_what_is_no_regular_file_is_left_alone(path: Path) -> None:
-    os.mkfifo(path)
-    broken = table(path)
-    assert broken.read([key(1)]) == {}
-    broken.write(rows([1]), [])
-    assert broken.errors == 2
-    assert stat.S_ISFIFO(path.stat().st_mode)
-
-
-def test_what_was_written_is_there_after_a_restart(path: Path) -> None:
-    first = table(path)
-    first.write(rows(range(600)), ())
-    first.close()
-    again = table(path)
-    assert again.read(list(rows(range(-5, 600)))) == rows(range(600))
-    again.close()
-    assert [file.name for file in path.parent.iterdir()] == ["abc.sqlite"]
-
-
-def test_a_vector_written_again_replaces_the_old_one(path: Path) -> None:
-    file = table(path)
-    file.write({key(1): vector(1)}, ())
-    file.write({key(1): vector(2)}, ())
-    assert file.read([key(1)]) == {key(1): vector(2)}
-    file.close()
-
-
-def test_a_row_that_does_not_match_its_checksum_is_absent_and_deleted(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = table(path)
-    file.write(rows(range(4)), ())
-    with sqlite3.connect(path) as db:
-        db.execute("UPDATE vectors SET vector = zeroblob(32) WHERE key = ?", [key(0)])
-        db.execute("UPDATE vectors SET vector = ? WHERE key = ?", [vector(1) * 2, key(1)])
-        # A sound vector under the key of another text.
-        db.execute("UPDATE vectors SET key = ? WHERE key = ?", [key(9), key(2)])
-    db.close()
-    assert file.read([key(i) for i in range(10)]) == rows([3])
-    assert file.errors == 3
-    assert "checksum" in caplog.text
-    file.close()
-    with sqlite3.connect(path) as db:
-        assert db.execute("SELECT count(*) FROM vectors").fetchone() == (1,)
-    db.close()
-
-
-@pytest.mark.parametrize("content", [b"nonsense" * 1000, b"SQLite format 3\0" + bytes(5000)])
-def test_a_file_that_is_no_cache_is_set_aside_and_a_new_one_begun(
-    path: Path, content: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    path.write_bytes(content)
-    path.with_name("abc.sqlite-wal").write_bytes(b"its log")
-    file = table(path)
-    assert file.read([key(1)]) == {}
-    assert [left.name for left in path.parent.iterdir()] == ["abc.sqlite.corrupt"]
-    assert "set aside as abc.sqlite.corrupt" in caplog.text
-    file.write(rows([1]), ())
-    assert file.read([key(1)]) == rows([1])
-    file.close()
-    assert path.with_name("abc.sqlite.corrupt").read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE meta SET value = 99 WHERE name = 'schema'",
-        "UPDATE meta SET name = CAST(x'ff' AS TEXT) WHERE name = 'schema'",
-        "ALTER TABLE vectors RENAME COLUMN crc TO checksum",
-    ],
-)
-def test_a_file_made_by_another_version_is_set_aside(
-    path: Path, change: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = table(path)
-    file.write(rows([1]), ())
-    file.close()
-    with sqlite3.connect(path) as db:
-        db.execute(change)
-    db.close()
-    file = table(path)
-    assert file.read([key(1)]) == {}
-    assert "set aside" in caplog.text
-    file.write(rows([2]), ())
-    assert file.read([key(1), key(2)]) == rows([2])
-    file.close()
-
-
-@cache
-def sound_files() -> dict[str, bytes]:
-    """A file with 200 rows and its write-ahead log with 100 of them."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "abc.sqlite")
-        file = table(path)
-        file.write(rows(range(100)), ())
-        file.close()
-        file = table(path)
-        file.write(rows(range(100, 200)), ())
-        files = {
-            p.name: p.read_bytes() for p in Path(folder).iterdir() if p.suffix != ".sqlite-shm"
-        }
-        file.close()
-    assert set(files) == {"abc.sqlite", "abc.sqlite-wal"}
-    return files
-
-
-@given(
-    st.sampled_from(["abc.sqlite", "abc.sqlite-wal"]),
-    st.lists(st.tuples(st.integers(0), st.integers(1, 255), st.sampled_from([1, 4, 64]))),
-    st.none() | st.integers(0, 200_000),
-)
-@settings(deadline=None, max_examples=30)
-def test_from_a_damaged_file_every_row_read_is_right_or_absent(
-    name: str, damage: list[tuple[int, int, int]], length: int | None
-) -> None:
-    content = bytearray(sound_files()[name][:length])
-    meaningful = [i for i, byte in enumerate(content) if byte]
-    for where, mask, size in damage if meaningful else ():
-        start = meaningful[where % len(meaningful)]
-        for i in range(start, min(start + size, len(content))):
-            content[i] ^= mask
-    ids = range(300)
-    right = rows(ids)
-    with tempfile.TemporaryDirectory() as folder:
-        for other, sound in sound_files().items():
-            Path(folder, other).write_bytes(content if other == name else sound)
-        for _ in range(2):
-            file = table(Path(folder, "abc.sqlite"))
-            assert file.read(list(right)).items() <= right.items()
-            file.write(rows(range(150, 300)), rows(range(50)))
-            assert file.read(list(right)).items() <= right.items()
-            file.close()
-
-
-WRITER = """
-import sys, time
-from itertools import count
-from pathlib import Path
-from embedsvc.serving.disk_cache import Table
-
-file = Table(Path(sys.argv[1]), max_bytes=2**30, clock=time.time)
-for start in count(int(sys.argv[2]), 20):
-    keys = [i.to_bytes(16, "big") for i in range(start, start + 20)]
-    file.write({key: key * 2 for key in keys}, keys[:3])
-    print(start, flush=True)
-"""
-
-
-def test_a_process_killed_while_it_writes_leaves_a_good_file(path: Path) -> None:
-    right = {i.to_bytes(16, "big"): i.to_bytes(16, "big") * 2 for i in range(100_000)}
-    kept = 0
-    for kill_after in (1, 3, 40):
-        with subprocess.Popen(
-            [sys.executable, "-c", WRITER, path, str(kept)],
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parent.parent,
-        ) as writer:
-            assert writer.stdout is not None
-            done = [int(writer.stdout.readline()) for _ in range(kill_after)]
-            writer.kill()  # in the middle of some later transaction
-        file = table(path)
-        found = file.read(list(right))
-        assert found.items() <= right.items()
-        assert len(found) >= done[-1] + 20
-        assert len(found) % 20 == 0  # whole transactions
-        assert file.errors == 0
-        file.close()
-        kept = len(found)
-
-
-# --- its bound -----------------------------------------------------------------------------------
-
-
-def test_the_file_stays_within_its_bound_and_forgets_what_was_not_used_longest(path: Path) -> None:
-    clock = Clock()
-    file = table(path, max_bytes=2**20, clock=clock)
-    for batch in range(40):
-        clock.now += STAMP_SECONDS
-        ids = range(50 * batch, 50 * batch + 50)
-        # The first ten are used all the time.
-        file.write(rows(ids, 384), rows(range(10)))
-        assert file.read(list(rows(ids))) == rows(ids, 384)
-        assert path.stat().st_size <= 2**20
-    assert file.evictions > 1000
-    found = file.read(list(rows(range(2000))))
-    assert found.items() >= rows(range(10), 384).items()
-    assert found.items() >= rows(range(1700, 2000), 384).items()
-    file.close()
-
-
-def test_a_file_whose_bound_is_lowered_shrinks_as_it_is_written(path: Path) -> None:
-    file = table(path)
-    file.write(rows(range(2000), 384), ())
-    file.close()
-    assert path.stat().st_size > 3_000_000
-    file = table(path, max_bytes=2**20)
-    for batch in range(40):
-        file.write(rows(range(2000 + 100 * batch, 2100 + 100 * batch), 384), ())
-    file.close()
-    assert path.stat().st_size <= 2**20
-
-
-def test_a_row_used_a_moment_ago_is_not_stamped_again(path: Path) -> None:
-    clock = Clock()
-    file = table(path, clock=clock)
-    file.write(rows([1]), ())
-    stamps: list[float] = []
-    for seconds in (1.0, STAMP_SECONDS, 1.0):
-        clock.now += seconds
-        file.write({}, rows([1]))
-        with sqlite3.connect(path) as db:
-            stamps += db.execute("SELECT used FROM vectors").fetchone()
-        db.close()
-    assert stamps == [1_000_000, 1_000_001 + STAMP_SECONDS, 1_000_001 + STAMP_SECONDS]
-    file.close()
-
-
-# --- a disk that fails ---------------------------------------------------------------------------
-
-
-def test_a_full_disk_is_logged_once_and_costs_only_what_is_not_written(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = table(path)
-    file.write(rows(range(10)), ())
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
-    try:
-        for batch in range(3):
-            file.write(rows(range(batch, batch + 20_000)), ())
-        assert file.read(list(rows(range(100)))) == rows(range(10))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert file.errors == 3
-    assert len(caplog.records) == 1
-    file.write(rows(range(100)), ())
-    assert file.read(list(rows(range(100)))) == rows(range(100))
-    file.close()
-
-
-def test_a_failing_disk_is_mentioned_again_after_a_while(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "folder").write_text("a file where the folder should be")
-    clock = Clock()
-    file = table(tmp_path / "folder" / "abc.sqlite", clock=clock)
-    for _ in range(4):
-        clock.now += 45
-        file.write(rows([1]), ())
-        assert file.read([key(1)]) == {}
-    assert len(caplog.records) == 2
-    file.close()
-
-
-def test_a_file_that_another_process_keeps_locked_is_waited_for_once_in_a_while(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("embedsvc.serving.disk_cache.BUSY_SECONDS", 0.0)
-    clock = Clock()
-    file = table(path, clock=clock)
-    file.write(rows([1]), ())
-    tried: list[int] = []
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    began = Table._opened
-    monkeypatch.setattr(Table, "_opened", lambda self: (tried.append(1), began(self))[1])
-    for _ in range(5):
-        file.write(rows([2]), ())
-    assert (len(tried), file.errors) == (1, 5)
-    assert file.read([key(1)]) == rows([1])  # readers do not mind
-    clock.now += REST_SECONDS
-    file.write(rows([2]), ())
-    assert (len(tried), file.errors) == (3, 6)
-    other.execute("ROLLBACK")
-    other.close()
-    clock.now += REST_SECONDS
-    file.write(rows([2]), ())
-    assert file.read([key(2)]) == rows([2])
-    file.close()
-
-
-# --- on the event loop ---------------------------------------------------------------------------
+def disk(folder: Path) -> DiskCache:
+    return DiskCache(folder, "abc", max_bytes=2**30, clock=Clock())
 
 
 def test_vectors_can_be_read_while_they_wait_and_after_a_restart(tmp_path: Path) -> None:
     async def scenario() -> None:
-        first = store(tmp_path / "new" / "folder")
+        first = disk(tmp_path / "new" / "folder")
         first.put_many(rows(range(1000)))
         assert await first.get_many(list(rows([999, 1000]))) == rows([999])  # not yet written
         assert await first.get_many([key(0)]) == rows([0])
         await first.close()
-        again = store(tmp_path / "new" / "folder")
+        again = disk(tmp_path / "new" / "folder")
         assert await again.get_many(list(rows(range(1001)))) == rows(range(1000))
         await again.close()
 
@@ -385,15 +35,15 @@ def test_what_comes_while_a_transaction_is_written_goes_into_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        target = store(tmp_path)
+        target = disk(tmp_path)
         transactions: list[int] = []
-        write = target.table.write
+        write = target.file.write
 
         def counted(vectors: Mapping[bytes, bytes], used: Collection[bytes]) -> None:
             transactions.append(len(vectors))
             write(vectors, used)
 
-        monkeypatch.setattr(target.table, "write", counted)
+        monkeypatch.setattr(target.file, "write", counted)
         for i in range(100):
             target.put_many(rows([i]))
         await target.close()
@@ -404,7 +54,7 @@ def test_what_comes_while_a_transaction_is_written_goes_into_the_next(
 
 def test_a_locked_file_does_not_hold_up_the_event_loop(tmp_path: Path) -> None:
     async def scenario() -> None:
-        target = store(tmp_path)
+        target = disk(tmp_path)
         await target.get_many([key(0)])
         other = sqlite3.connect(tmp_path / "abc.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -413,7 +63,7 @@ def test_a_locked_file_does_not_hold_up_the_event_loop(tmp_path: Path) -> None:
         other.execute("ROLLBACK")  # which nobody could do if the loop stood still
         other.close()
         await target.close()
-        assert target.table.errors == 0
+        assert target.file.errors == 0
 
     asyncio.run(scenario())
 
@@ -422,7 +72,7 @@ def test_what_comes_faster_than_it_can_be_written_is_dropped(tmp_path: Path) -> 
     async def scenario() -> None:
         dimensions = 2**18  # 1 MiB
         room = MAX_WAITING_BYTES // 2**20
-        target = store(tmp_path)
+        target = disk(tmp_path)
         big = vector(1, dimensions)
         target.put_many({key(i): big for i in range(room + 5)})
         assert target.dropped == 5
@@ -441,7 +91,7 @@ def test_what_comes_faster_than_it_can_be_written_is_dropped(tmp_path: Path) -> 
 def test_uses_noted_only_in_passing_are_written_at_the_latest_at_the_end(tmp_path: Path) -> None:
     async def scenario() -> None:
         clock = Clock()
-        target = Store(tmp_path, "abc", max_bytes=2**30, clock=clock)
+        target = DiskCache(tmp_path, "abc", max_bytes=2**30, clock=clock)
         target.put_many(rows(range(3)))
         assert await target.get_many([key(0)]) == rows([0])
         clock.now += 2 * STAMP_SECONDS
@@ -456,9 +106,9 @@ def test_uses_noted_only_in_passing_are_written_at_the_latest_at_the_end(tmp_pat
     assert used[key(1)] == used[key(2)] == 1_000_000 + 2 * STAMP_SECONDS
 
 
-def test_a_call_that_is_cancelled_while_it_reads_leaves_the_store_usable(tmp_path: Path) -> None:
+def test_a_call_that_is_cancelled_while_it_reads_leaves_the_cache_usable(tmp_path: Path) -> None:
     async def scenario() -> None:
-        target = store(tmp_path)
+        target = disk(tmp_path)
         target.put_many(rows(range(10)))
         reading = asyncio.create_task(target.get_many([key(100)]))
         await asyncio.sleep(0)

@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedsvc.inference.encoder import Encoder
-from embedsvc.serving.disk_cache import COMPLAINT_SECONDS, Table
+from embedsvc.serving.cache_file import COMPLAINT_SECONDS, CacheFile
 from embedsvc.texts.item import Item
 from tests.support.app import serve
 
@@ -93,7 +93,7 @@ def test_a_cache_that_cannot_be_written_costs_no_answer(
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(Table, "_opened", full)
+        monkeypatch.setattr(CacheFile, "_opened", full)
         client.headers["cache-control"] = "no-cache"
         assert embed(client, [*TEXTS, "b"])[0] == 200
         assert np.allclose(embed(client, TEXTS)[1], right, atol=1e-6)
@@ -147,7 +147,7 @@ def test_a_failing_disk_is_told_of_also_when_the_clock_was_set(
 ) -> None:
     (tmp_path / "folder").write_text("a file where the folder should be")
     now = [1e9]
-    table = Table(tmp_path / "folder" / "x.sqlite", max_bytes=1 << 20, clock=lambda: now[0])
+    table = CacheFile(tmp_path / "folder" / "x.sqlite", max_bytes=1 << 20, clock=lambda: now[0])
     table.write({b"k": b"v" * 16}, ())
     now[0] += jump
     table.write({b"k": b"v" * 16}, ())
@@ -160,7 +160,7 @@ def test_a_failing_disk_is_told_of_also_when_the_clock_was_set(
 
 def test_what_is_used_after_the_clock_was_set_back_is_known_to_be_used(tmp_path: Path) -> None:
     now = [2e9]
-    table = Table(tmp_path / "x.sqlite", max_bytes=1 << 20, clock=lambda: now[0])
+    table = CacheFile(tmp_path / "x.sqlite", max_bytes=1 << 20, clock=lambda: now[0])
     table.write({b"k" * 16: b"v" * 16}, ())
     now[0] = 1e9
     table.write({}, [b"k" * 16])

@@ -1,99 +1,66 @@
-"""Results that are known, and results in flight: no text is computed again, or twice at a time.
+"""The cache of one model: results that are known, and computations that are in flight.
 
-A call takes what is remembered, joins what others are having computed, and has the rest computed
-in one flight. A flight is nobody's own: it lands for whoever still waits for it, and is
-called off when nobody does.
+No text is computed again, or twice at the same time. A call takes the results that are remembered,
+joins computations that others have in flight, and starts one computation for the rest. A
+computation belongs to no call: it delivers to all that still wait for it, and is cancelled when
+none does.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 from embedsvc.errors import Unavailable
-from embedsvc.serving.disk_cache import Store
+from embedsvc.serving.disk_cache import DiskCache
+from embedsvc.serving.memory_cache import MemoryCache
 from embedsvc.texts.item import Item
 
-ENTRY_BYTES = 256
-"""What an entry takes beside its result: key, headers, its places in the table. Measured on
-64-bit Linux: 190 to 230, and more while the table grows."""
-
 LONGER = 64
-"""Times as many texts as a call wants may be in a flight that it joins."""
+"""A call joins a computation of at most this many times as many texts as it misses itself."""
 
 Results = dict[bytes, bytes]
-"""By key."""
-Flying = asyncio.Future[list[bytes]]
+"""Results by the keys of their items."""
+Task = asyncio.Future[list[bytes]]
 
 
 class Compute(Protocol):
-    """Computes the result of each item by one head, in their order."""
+    """Computes the result of each item by one head, in their order. `Batcher.submit` is one."""
 
     def __call__(self, items: list[Item], head: str, /) -> Awaitable[list[bytes]]: ...
 
 
-class Memory:
-    """Results by key, the least recently used forgotten first."""
-
-    def __init__(self, max_bytes: int) -> None:
-        """Room for `max_bytes`, `ENTRY_BYTES` for each result included. 0: remembers nothing."""
-        self.bytes = 0
-        self.evictions = 0
-        self._max_bytes = max_bytes
-        self._results: OrderedDict[bytes, bytes] = OrderedDict()
-
-    @property
-    def entries(self) -> int:
-        return len(self._results)
-
-    def get(self, key: bytes) -> bytes | None:
-        result = self._results.get(key)
-        if result is not None:
-            self._results.move_to_end(key)
-        return result
-
-    def put(self, key: bytes, result: bytes) -> None:
-        size = len(result) + ENTRY_BYTES
-        if size > self._max_bytes:
-            return
-        old = self._results.pop(key, None)
-        if old is not None:
-            self.bytes -= len(old) + ENTRY_BYTES
-        self._results[key] = result
-        self.bytes += size
-        while self.bytes > self._max_bytes:
-            _, result = self._results.popitem(last=False)
-            self.bytes -= len(result) + ENTRY_BYTES
-            self.evictions += 1
-
-
 @dataclass(slots=True, eq=False)
-class Call:
-    """One call that waits for flights."""
+class Waiter:
+    """One call of `Cache.get` that waits for computations."""
 
     results: Results
-    """What it has so far."""
+    """The results that the call has so far."""
     write: bool
+    """Whether the call lets its results be kept."""
     again: bool
-    """Whether a flight that it had joined has failed before."""
+    """Whether a computation that the call had joined has failed before."""
     done: asyncio.Future[None]
-    flights: set["Flight"] = field(default_factory=set["Flight"])
-    """Those it still waits for."""
+    """Ends when the last computation has ended, or with an error of one."""
+    computations: set["Computation"] = field(default_factory=set["Computation"])
+    """Those that it still waits for."""
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
-    """Texts being looked for on disk and computed, by key."""
+class Computation:
+    """Items in flight: looked up on disk, and computed together where they are not there."""
 
     items: dict[bytes, Item]
-    found: Results
-    """Those that were on disk."""
-    task: Flying
-    leader: Call
-    calls: dict[Call, list[bytes]]
-    """Who waits, and for which keys. When nobody does, the flight is called off."""
+    """By key."""
+    on_disk: Results
+    """The results that were found on disk."""
+    task: Task
+    """Gives the results of the other items, in their order."""
+    starter: Waiter
+    """The call that started it."""
+    waiters: dict[Waiter, list[bytes]]
+    """The calls that wait, and for which keys. When none does, the task is cancelled."""
 
 
 class Cache:
@@ -104,14 +71,14 @@ class Cache:
     counted again.
     """
 
-    def __init__(self, compute: Compute, *, max_bytes: int, store: Store | None = None) -> None:
-        """`max_bytes` bounds the memory, and 0 is none: texts in flight are shared all the same."""
-        self.memory = Memory(max_bytes)
-        self.store = store
+    def __init__(self, compute: Compute, *, max_bytes: int, disk: DiskCache | None = None) -> None:
+        """`max_bytes` bounds the memory. With 0, texts in flight are shared all the same."""
+        self.memory = MemoryCache(max_bytes)
+        self.disk = disk
         self.hits = self.joined = self.disk_hits = self.misses = 0
         self._compute = compute
-        self._flights: dict[bytes, Flight] = {}
-        self._tasks: set[Flying] = set()
+        self._in_flight: dict[bytes, Computation] = {}
+        self._tasks: set[Task] = set()
         self._closed = False
 
     async def get(
@@ -122,34 +89,34 @@ class Cache:
         Without `read` (HTTP's no-cache) everything is computed anew, even what is in flight.
         Without `write` (no-store) nothing is kept that no other call wants kept.
 
-        Raises what `compute` raises; but if that was another call's, for texts that this one
-        merely shares with it, they are tried again. Raises `Unavailable` when closing. Cancelled,
-        it calls off what nobody else waits for.
+        Raises what `compute` raises; but where a computation fails that another call started, the
+        texts are tried again. Raises `Unavailable` when closing. If the call is cancelled, so are
+        computations that no other call waits for.
         """
         keys = [item.key(head) for item in items]
-        wanted = dict(zip(keys, items, strict=True))
-        self.joined += len(keys) - len(wanted)
+        by_key = dict(zip(keys, items, strict=True))
+        self.joined += len(keys) - len(by_key)
         results: Results = {}
         again = False
-        while len(results) < len(wanted):
+        while len(results) < len(by_key):
             if self._closed:
                 raise Unavailable("The server is shutting down.")
-            missing = self._recall(wanted, results) if read else wanted
+            missing = self._recall(by_key, results) if read else by_key
             if missing:
-                loop = asyncio.get_running_loop()
-                call = Call(results, write, again, loop.create_future())
-                self._join(call, missing, head, read=read)
+                done = asyncio.get_running_loop().create_future()
+                waiter = Waiter(results, write, again, done)
+                self._join_or_compute(waiter, missing, head, read=read)
                 try:
-                    await call.done
+                    await done
                 finally:
-                    self._leave(call)
+                    self._leave(waiter)
                 again = True
         return [results[key] for key in keys]
 
     async def close(self) -> None:
-        """Refuse what comes; return when what is in flight has ended and the store is closed.
+        """Refuse what comes; return when what is in flight has ended and the disk is closed.
 
-        Close what computes first, so that this is soon. Cancelled, it calls off what still flies.
+        Close what computes first, so that this is soon. If cancelled, cancel what is in flight.
         """
         self._closed = True
         try:
@@ -158,14 +125,14 @@ class Cache:
         finally:
             for task in self._tasks:
                 task.cancel()
-        if self.store:
-            await self.store.close()
+        if self.disk:
+            await self.disk.close()
 
-    def _recall(self, wanted: dict[bytes, Item], results: Results) -> dict[bytes, Item]:
-        """Add to `results` what is in memory; the texts that are still missing."""
+    def _recall(self, by_key: dict[bytes, Item], results: Results) -> dict[bytes, Item]:
+        """Add the results that are in memory to `results`; return the items that are missing."""
         missing: dict[bytes, Item] = {}
         hits: list[bytes] = []
-        for key, item in wanted.items():
+        for key, item in by_key.items():
             if key in results:
                 continue
             result = self.memory.get(key)
@@ -175,112 +142,118 @@ class Cache:
                 results[key] = result
                 hits.append(key)
         self.hits += len(hits)
-        if self.store and hits:
-            self.store.touch(hits)
+        if self.disk and hits:
+            self.disk.touch(hits)
         return missing
 
-    def _join(self, call: Call, missing: dict[bytes, Item], head: str, *, read: bool) -> None:
-        """Join the flights that carry missing texts, and start one with the others.
+    def _join_or_compute(
+        self, waiter: Waiter, missing: dict[bytes, Item], head: str, *, read: bool
+    ) -> None:
+        """Join the computations that have missing items in flight, and start one for the others.
 
-        A flight lands as a whole: who wants little does not join one that is much longer.
+        A computation ends as a whole, so a call that misses few texts does not join one of many.
         """
         own: dict[bytes, Item] = {}
         longest = LONGER * len(missing)
         for key, item in missing.items():
-            flight = self._flights.get(key) if read else None
-            if flight is None or len(flight.items) > longest:
+            computation = self._in_flight.get(key) if read else None
+            if computation is None or len(computation.items) > longest:
                 own[key] = item
-            elif call in flight.calls:
-                flight.calls[call].append(key)
+            elif waiter in computation.waiters:
+                computation.waiters[waiter].append(key)
             else:
-                flight.calls[call] = [key]
-                call.flights.add(flight)
+                computation.waiters[waiter] = [key]
+                waiter.computations.add(computation)
         self.joined += len(missing) - len(own)
         if own:
-            found: Results = {}
-            task = self._begin(own, head, found, read=read)
-            flight = Flight(own, found, task, call, {call: list(own)})
-            call.flights.add(flight)
+            on_disk: Results = {}
+            task = self._start(own, head, on_disk, read=read)
+            computation = Computation(own, on_disk, task, waiter, {waiter: list(own)})
+            waiter.computations.add(computation)
             for key in own:
-                self._flights.setdefault(key, flight)
+                self._in_flight.setdefault(key, computation)
             self._tasks.add(task)
-            task.add_done_callback(partial(self._ended, flight))
+            task.add_done_callback(partial(self._ended, computation))
 
-    def _begin(self, items: dict[bytes, Item], head: str, found: Results, *, read: bool) -> Flying:
-        """Have the items computed, in one call, save those on disk, which go to `found`."""
-        if self.store and read:
-            return asyncio.create_task(self._look_and_compute(self.store, items, head, found))
+    def _start(self, items: dict[bytes, Item], head: str, on_disk: Results, *, read: bool) -> Task:
+        """Have items computed in one call, except those on disk, whose results go to `on_disk`."""
+        if self.disk and read:
+            return asyncio.create_task(self._look_up_and_compute(self.disk, items, head, on_disk))
         self.misses += len(items)
         return asyncio.ensure_future(self._compute(list(items.values()), head))
 
-    async def _look_and_compute(
-        self, store: Store, items: dict[bytes, Item], head: str, found: Results
+    async def _look_up_and_compute(
+        self, disk: DiskCache, items: dict[bytes, Item], head: str, on_disk: Results
     ) -> list[bytes]:
-        found.update(await store.get_many(list(items)))
-        self.disk_hits += len(found)
-        missing = [item for key, item in items.items() if key not in found]
+        on_disk.update(await disk.get_many(list(items)))
+        self.disk_hits += len(on_disk)
+        missing = [item for key, item in items.items() if key not in on_disk]
         self.misses += len(missing)
         return await self._compute(missing, head) if missing else []
 
-    def _ended(self, flight: Flight, task: Flying) -> None:
-        """Hand the flight's results, or its failure, to those who wait."""
+    def _ended(self, computation: Computation, task: Task) -> None:
+        """Give the results, or the error, of a computation to the calls that wait."""
         self._tasks.discard(task)
-        self._forget(flight)
+        self._forget(computation)
         error = Unavailable("The computation was stopped.") if task.cancelled() else None
         error = error or task.exception()
         computed: Results = {}
         if error is None:
-            missing = [key for key in flight.items if key not in flight.found]
+            missing = [key for key in computation.items if key not in computation.on_disk]
             try:
                 computed = dict(zip(missing, task.result(), strict=True))
-            except ValueError as wrong:  # their number
-                error = wrong
+            except ValueError as wrong_number:
+                error = wrong_number
         if error is None:
-            self._deliver(flight, computed)
+            self._deliver(computation, computed)
         else:
-            self._failed(flight, error)
+            self._fail(computation, error)
 
-    def _deliver(self, flight: Flight, computed: Results) -> None:
-        results = flight.found | computed
+    def _deliver(self, computation: Computation, computed: Results) -> None:
+        results = computation.on_disk | computed
         keep: Results = {}
-        for call, keys in flight.calls.items():
-            mine = {key: results[key] for key in keys}
-            call.results.update(mine)
-            if call.write:
-                keep |= mine
-            _settle(call, flight)
+        for waiter, keys in computation.waiters.items():
+            own = {key: results[key] for key in keys}
+            waiter.results.update(own)
+            if waiter.write:
+                keep |= own
+            _settle(waiter, computation)
         for key, result in keep.items():
             self.memory.put(key, result)
-        if self.store:
-            self.store.put_many({key: keep[key] for key in computed if key in keep})
+        if self.disk:
+            self.disk.put_many({key: keep[key] for key in computed if key in keep})
 
-    def _failed(self, flight: Flight, error: BaseException) -> None:
-        for call, keys in flight.calls.items():
-            # Who only joined may not be at fault, and tries again: once, if all texts are its own,
-            # else until it is not others whose texts fail. Each failure ends the leader's call.
-            own = call is flight.leader or (call.again and len(keys) == len(flight.items))
-            _settle(call, flight, error if own else None)
+    def _fail(self, computation: Computation, error: BaseException) -> None:
+        """Fail the call that started a computation, and let those that joined it try again.
 
-    def _leave(self, call: Call) -> None:
-        """Call off the flights that only this call still waits for."""
-        for flight in call.flights:
-            del flight.calls[call]
-            if not flight.calls:
-                self._forget(flight)  # now, so that nobody joins it any more
-                flight.task.cancel()
+        Texts of others may be at fault. But a call that has tried again before fails if all texts
+        of the computation are its own. So each failure ends at least one call.
+        """
+        for waiter, keys in computation.waiters.items():
+            alone = waiter.again and len(keys) == len(computation.items)
+            fails = waiter is computation.starter or alone
+            _settle(waiter, computation, error if fails else None)
 
-    def _forget(self, flight: Flight) -> None:
-        for key in flight.items:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+    def _leave(self, waiter: Waiter) -> None:
+        """Cancel the computations that only this call still waits for."""
+        for computation in waiter.computations:
+            del computation.waiters[waiter]
+            if not computation.waiters:
+                self._forget(computation)  # now, so that nobody joins it any more
+                computation.task.cancel()
+
+    def _forget(self, computation: Computation) -> None:
+        for key in computation.items:
+            if self._in_flight.get(key) is computation:
+                del self._in_flight[key]
 
 
-def _settle(call: Call, flight: Flight, error: BaseException | None = None) -> None:
-    """Let a call know that a flight it waits for has ended."""
-    call.flights.discard(flight)
-    if call.done.done():
+def _settle(waiter: Waiter, computation: Computation, error: BaseException | None = None) -> None:
+    """Let a call know that a computation it waits for has ended."""
+    waiter.computations.discard(computation)
+    if waiter.done.done():
         return
     if error is not None:
-        call.done.set_exception(error)
-    elif not call.flights:
-        call.done.set_result(None)
+        waiter.done.set_exception(error)
+    elif not waiter.computations:
+        waiter.done.set_result(None)

@@ -20,7 +20,7 @@ from embedsvc.inference.encoder import Encoder
 from embedsvc.inference.heads import HEADS
 from embedsvc.serving.batcher import Batcher
 from embedsvc.serving.cache import Cache
-from embedsvc.serving.disk_cache import Store
+from embedsvc.serving.disk_cache import DiskCache
 from embedsvc.settings import Settings
 from embedsvc.telemetry.histogram import Histogram
 from embedsvc.telemetry.record import current
@@ -81,7 +81,7 @@ class Engine:
         device: Device,
         tokenizing: Tokenizing,
         settings: Settings,
-        store: Store | None,
+        disk: DiskCache | None,
         fingerprint: str,
     ) -> None:
         self.checkpoint = checkpoint
@@ -116,7 +116,7 @@ class Engine:
         )
         self._unpacking = asyncio.Lock()
         """Held while many results are unpacked, which takes a millisecond or two."""
-        self._cache = Cache(self._batcher.submit, max_bytes=settings.cache_bytes, store=store)
+        self._cache = Cache(self._batcher.submit, max_bytes=settings.cache_bytes, disk=disk)
 
     async def check(self) -> None:
         """Compute something tiny, past line and cache, and what it was at the first time.
@@ -250,9 +250,9 @@ class Engine:
         yield "cache_joined_total", "Texts that shared another's computation.", cache.joined
         yield "cache_misses_total", "Texts that had to be computed.", cache.misses
         yield "cache_evictions_total", "Vectors forgotten for want of room.", cache.memory.evictions
-        store = cache.store
-        yield "cache_disk_dropped_total", "Too many to be written.", store.dropped if store else 0
-        failures = store.table.errors if store else 0
+        disk = cache.disk
+        yield "cache_disk_dropped_total", "Too many to be written.", disk.dropped if disk else 0
+        failures = disk.file.errors if disk else 0
         yield "cache_disk_failures_total", "Reads and writes that the disk refused.", failures
         yield "cache_bytes", "Memory of the vectors remembered.", cache.memory.bytes
         yield "cache_entries", "Vectors remembered.", cache.memory.entries

@@ -18,7 +18,7 @@ from embedsvc.inference.encoder import Encoder, load_encoder
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.plan import Plan, make_plan
 from embedsvc.inference.turns import Stepwise
-from embedsvc.serving.disk_cache import Store
+from embedsvc.serving.disk_cache import DiskCache
 from embedsvc.serving.engine import Engine
 from embedsvc.settings import Settings
 from embedsvc.texts.threads import Tokenizing
@@ -74,7 +74,7 @@ class Loader:
             self.device.load(checkpoint.card.dtype, load),
             self._on(self._files, partial(checkpoint.fingerprint, dtype)),
         )
-        store = await self._on(self._files, partial(self._store, fingerprint))
+        disk = await self._on(self._files, partial(self._disk_cache, fingerprint))
         return Engine(
             checkpoint,
             tokenizer,
@@ -82,7 +82,7 @@ class Loader:
             self.device,
             self._ad_hoc_tokenizing if checkpoint.card.ad_hoc else self._tokenizing,
             self._settings,
-            store,
+            disk,
             fingerprint,
         )
 
@@ -105,14 +105,14 @@ class Loader:
         dtype, packed = self.device.dtype(card.dtype), self.device.ops.name == "mlx"
         return make_plan(open_checkpoint(card), dtype, packed=packed)
 
-    def _store(self, fingerprint: str) -> Store | None:
+    def _disk_cache(self, fingerprint: str) -> DiskCache | None:
         """The model's vectors on disk, if they are to be kept there."""
         folder = self._settings.cache_folder
         if folder is None:
             return None
         _make(folder)
         most = self._settings.cache_folder_bytes
-        return Store(folder, fingerprint, max_bytes=most)
+        return DiskCache(folder, fingerprint, max_bytes=most)
 
 
 def _make(folder: Path) -> None:
