@@ -1,7 +1,10 @@
 # make serve, make test, make check: each sets up .venv first, and again when a pin changes.
 # Needs Python 3.11 or newer, with pip and venv, and make (3.81, as on a Mac, will do).
 
-PYTHON ?= python3
+# The first that will do: Apple's python3 is 3.9, and Homebrew's versions may come without a python3.
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
+PYTHON ?= $(shell for python in $(PYTHONS); do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 # Of `make serve`, on its command line: without them the service's own settings hold, EMBEDSVC_HOST and
 # EMBEDSVC_PORT among them. A HOST in the environment, as conda has one, is somebody else's.
 HOST =
@@ -103,7 +106,7 @@ clean:
 # Set-up in three steps; a file in .venv marks each as done.
 
 $(VENV)/pyvenv.cfg:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo 'embedsvc needs Python 3.11 or newer: make PYTHON=/path/to/python3.11'; exit 1; }
 	@echo 'Creating $(VENV)'
 	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \

@@ -85,3 +85,34 @@ def test_arguments_for_tests_do_not_reach_the_server_that_they_start(checkout: P
     assert tests == "pytest -k tokenizer -x"
     assert server == "embedsvc serve --port 0"
     assert seen == "EMBEDSVC_PORT= HOST= PORT= ARGS="
+
+
+@pytest.mark.parametrize("named", ["python3.13", "python3.11", None])
+def test_the_first_python_that_will_do_is_found(
+    checkout: Path, tmp_path: Path, named: str | None
+) -> None:
+    """Apple's python3 is 3.9, and Homebrew's may have no other name than their version's."""
+    shutil.rmtree(checkout / ".venv")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("make", "sh", "rm", "echo"):
+        found = shutil.which(name)
+        assert found
+        (programs / name).symlink_to(found)
+    scripts = {"python3": "exit 1", named: '[ "$1" = -c ] || echo "$0 $*"; exit 0'}
+    for name, script in scripts.items():
+        if name is not None:
+            (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+            (programs / name).chmod(0o755)
+    done = subprocess.run(
+        [programs / "make", "--no-print-directory", ".venv/pyvenv.cfg"],
+        cwd=checkout,
+        env={"PATH": str(programs)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    if named is None:
+        assert (done.returncode, "needs Python 3.11" in done.stdout) == (2, True)
+    else:
+        assert f"{programs / named} -m venv --clear .venv" in done.stdout
