@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from starlette.testclient import TestClient
 
 from embedsvc.catalog.cards import Card
-from embedsvc.checkpoints import download
+from embedsvc.checkpoints import download, hub_cache
 from embedsvc.checkpoints import hub as hub_module
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.cli import main
@@ -183,7 +183,7 @@ def test_offline_what_another_program_downloaded_is_used(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = find_checkpoint(CARD)
-    shutil.rmtree(hub_module.repo_folder("org/model") / "complete")
+    shutil.rmtree(hub_cache.repo_folder("org/model") / "complete")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert find_checkpoint(CARD) == folder
 
@@ -214,7 +214,7 @@ def test_a_download_stops_when_told_to(hub: Hub) -> None:
 
     with pytest.raises(Stopped):
         find_checkpoint(CARD, told, stop)
-    assert hub_module.kept("org/model", None) is None
+    assert hub_cache.kept("org/model", None) is None
 
 
 def test_a_token_is_sent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ def test_a_download_that_was_killed_goes_on_where_it_was(hub: Hub, tmp_path: Pat
         "HF_HUB_OFFLINE": "0",
     }
     first = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    part = hub_module.repo_folder("org/model") / "blobs"
+    part = hub_cache.repo_folder("org/model") / "blobs"
     try:
         assert sent.wait(20)
         while not sum(file.stat().st_size for file in part.glob("*.part")):
@@ -284,14 +284,14 @@ def test_a_download_that_was_killed_goes_on_where_it_was(hub: Hub, tmp_path: Pat
         first.kill()
         first.wait()
     here = sum(file.stat().st_size for file in part.glob("*.part"))
-    assert hub_module.kept("org/model", None) is None
+    assert hub_cache.kept("org/model", None) is None
     hub.between = lambda place: None
     going.set()
     hub.asked.clear()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=40)
     assert done.returncode == 0, done.stderr
     assert [each.range for each in hub.asked_for(WEIGHTS)] == [f"bytes={here}-"]
-    assert hub_module.kept("org/model", None) == Path(done.stdout.strip())
+    assert hub_cache.kept("org/model", None) == Path(done.stdout.strip())
 
 
 def test_models_are_pulled_listed_and_removed(
@@ -320,7 +320,7 @@ def test_models_are_pulled_listed_and_removed(
     ((said,),) = run("rm", "n")
     assert said.startswith("org/model: ")
     assert listed() == ("no", "org/model")
-    assert not hub_module.repo_folder("org/model").exists()
+    assert not hub_cache.repo_folder("org/model").exists()
     for command in ("rm", "pull"):
         assert main([command, "none", "--models", str(cards)]) == 3
 

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock
 
 from embedsvc.catalog.cards import Card
-from embedsvc.checkpoints import download, hub_client
+from embedsvc.checkpoints import download, hub_cache, hub_client
 from embedsvc.checkpoints import hub as hub_module
 from embedsvc.checkpoints.hub_client import BrokenAnswer, opened
 from embedsvc.checkpoints.sources import find_checkpoint
@@ -68,7 +68,7 @@ def test_a_name_that_is_not_plain_is_not_taken(hub: Hub, tmp_path: Path, name: s
 def test_a_file_is_not_read_beyond_the_size_that_is_told(hub: Hub, name: str) -> None:
     hub.stated[name] = 100
     nothing_loads(rf"has a file that does not end where it should, {name}: 100 bytes were to come")
-    blobs = hub_module.repo_folder("org/model") / "blobs"
+    blobs = hub_cache.repo_folder("org/model") / "blobs"
     assert not list(blobs.glob("*.part"))
     hub.stated.clear()
     assert (find_checkpoint(CARD) / name).read_bytes() == hub.files[name]
@@ -201,7 +201,7 @@ def test_who_reads_while_others_pull_always_finds_every_file(hub: Hub) -> None:
         gaps = 0
         while not over.is_set():
             gaps += any(not (folder / name).is_file() for name in names)
-            gaps += hub_module.kept("org/model", None) is None
+            gaps += hub_cache.kept("org/model", None) is None
         return gaps
 
     with ThreadPoolExecutor(4) as threads:
@@ -213,7 +213,7 @@ def test_who_reads_while_others_pull_always_finds_every_file(hub: Hub) -> None:
 
 
 def test_what_another_process_brought_while_one_waited_is_not_brought_again(hub: Hub) -> None:
-    root = hub_module.repo_folder("org/model")
+    root = hub_cache.repo_folder("org/model")
     root.mkdir(parents=True)
     with ThreadPoolExecutor(2) as threads:
         with WeakFileLock(root / "embedsvc.lock"):
@@ -229,7 +229,7 @@ def test_waiting_for_another_process_can_be_stopped(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "LOCK_SECONDS", 0.01)
-    root = hub_module.repo_folder("org/model")
+    root = hub_cache.repo_folder("org/model")
     root.mkdir(parents=True)
     stop = threading.Event()
     with ThreadPoolExecutor(1) as threads, WeakFileLock(root / "embedsvc.lock"):

@@ -1,4 +1,4 @@
-"""One file from a hub to this disk: gone on with where it was cut, and checked."""
+"""One file from a hub to this disk: a cut download is gone on with, and the whole is checked."""
 
 import hashlib
 import os
@@ -17,9 +17,9 @@ from embedsvc.checkpoints.hub_client import BrokenAnswer, Refused, opened
 from embedsvc.errors import Stopped
 
 TRIES = 6
-"""Times in a row that nothing comes, until a download is given up."""
+"""A download is given up after so many tries in a row that brought nothing."""
 PAUSE_SECONDS = 0.5
-"""Before the second try; each time twice as long."""
+"""The pause before the second try; before each further one it is twice as long."""
 PIECE = 1 << 20
 
 
@@ -28,20 +28,21 @@ class File(NamedTuple):
 
     name: str
     size: int | None
-    """Bytes, if the hub says it."""
+    """Bytes; None if the hub does not say it."""
     checksum: str
-    """sha256 of a large one; of others git's, by which the hub names them."""
+    """In hexadecimal: sha256 of a file in Git LFS, of others the sha1 that git names them by."""
 
 
 def part_of(blobs: Path, file: File) -> Path:
+    """Where the part of a file lies that has come."""
     return blobs / f"{file.checksum}.part"
 
 
 def fetch(url: str, file: File, blobs: Path, advance: Callable[[int], None], stop: Event) -> None:
-    """Bring a file to its place, from where it was left; what is cut is taken up again.
+    """Download a file into its blob, going on where an earlier try was cut.
 
-    Raises `BrokenAnswer` if it comes as another than the hub says, `Refused`, `httpx2.HTTPError`,
-    `Stopped` once `stop` is set.
+    `advance` is called with the bytes that are here. Raises `BrokenAnswer` if the file is not the
+    one that the hub lists, `Refused`, `httpx2.HTTPError`; `Stopped` once `stop` is set.
     """
     part = part_of(blobs, file)
     failures = 0
@@ -51,7 +52,7 @@ def fetch(url: str, file: File, blobs: Path, advance: Callable[[int], None], sto
             _stream(url, part, here, file, advance)
             break
         except (httpx2.HTTPError, Refused) as error:
-            if isinstance(error, Refused) and not _passes(error.status):
+            if isinstance(error, Refused) and not _is_passing(error.status):
                 raise
             came = part.exists() and part.stat().st_size > here
             failures = 0 if came else failures + 1
@@ -70,17 +71,17 @@ def fetch(url: str, file: File, blobs: Path, advance: Callable[[int], None], sto
 
 
 def _stream(url: str, part: Path, here: int, file: File, advance: Callable[[int], None]) -> None:
-    """Add what is missing of a file."""
+    """Add to a part of `here` bytes what is missing of the file. Raises what `fetch` does."""
     size = file.size
     if here == size and part.exists():
         return
     headers = build_hf_headers()
-    wanted = size is not None and 0 < here < size
-    if wanted:
+    resuming = size is not None and 0 < here < size
+    if resuming:
         headers["Range"] = f"bytes={here}-"
     most = HUB_UNSTATED_BYTES if size is None else size
     with opened(url, headers) as answer:
-        goes_on = wanted and answer.status_code == 206
+        goes_on = resuming and answer.status_code == 206
         with part.open("ab" if goes_on else "wb") as stream:
             here = here if goes_on else 0
             for chunk in answer.iter_raw():
@@ -99,8 +100,8 @@ def _stream(url: str, part: Path, here: int, file: File, advance: Callable[[int]
         raise httpx2.RemoteProtocolError("the connection was cut")
 
 
-def _passes(status: int) -> bool:
-    """Whether such a refusal may be over soon."""
+def _is_passing(status: int) -> bool:
+    """Whether a refusal with that status may be over soon, so that another try is worth it."""
     return status in (408, 416, 429) or status >= 500
 
 

@@ -1,7 +1,8 @@
-"""Asking a hub, which may be broken or lie: it is followed so far, and sends what was asked for.
+"""Requests to a hub, which may be broken or lie: redirects and answers are followed so far and no
+further.
 
-Nothing is unpacked, so what comes is as large as it looks; the token of this machine's user goes to
-the hub alone, and not to where it redirects.
+No answer is unpacked, so what comes is as large as it looks. The token of this machine's user goes
+to the hub alone, and not to where it redirects.
 """
 
 import time
@@ -25,31 +26,31 @@ from embedsvc.errors import Stopped
 REDIRECTS = 5
 TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 INFO_SECONDS = 60.0
-"""How long a hub may take to tell what a repository has."""
+"""How long a hub may take to list the files of a repository."""
 
 
 class Refused(Exception):
-    """A hub answers with an error."""
+    """A hub answered with an error."""
 
     def __init__(self, status: int, code: str) -> None:
         super().__init__(f"{status} {code}")
         self.status = status
         self.code = code
-        """Hugging Face's word for it, or ""."""
+        """Hugging Face's name of the error, or ""."""
 
 
 class BrokenAnswer(Exception):
-    """What a hub answers cannot be used; the sentence goes on from the repository's name."""
+    """A hub's answer cannot be used; the message goes on from the repository's name."""
 
 
 class Lfs(msgspec.Struct):
-    """A file that is beside git."""
+    """A file that is kept beside git, by Git LFS."""
 
     sha256: str = ""
 
 
 class Sibling(msgspec.Struct, rename={"name": "rfilename", "blob": "blobId"}):
-    """A file, as a hub tells of it."""
+    """A file, as a hub lists it."""
 
     name: str
     size: Annotated[int, Meta(ge=0)] | None = None
@@ -58,16 +59,16 @@ class Sibling(msgspec.Struct, rename={"name": "rfilename", "blob": "blobId"}):
 
 
 class Info(msgspec.Struct):
-    """A commit of a repository."""
+    """A commit of a repository, as a hub describes it."""
 
     sha: str = ""
     siblings: list[Sibling] = []
 
 
 def ask(repo: str, revision: str, stop: Event) -> Info:
-    """What a repository has at a revision.
+    """The commit of a repository that a revision is, and its files.
 
-    Raises `Refused`, `BrokenAnswer`, `httpx2.HTTPError`, `Stopped` once `stop` is set.
+    Raises `Refused`, `BrokenAnswer`, `httpx2.HTTPError`; `Stopped` once `stop` is set.
     """
     url = f"{constants.ENDPOINT}/api/models/{repo}/revision/{quote(revision, safe='')}?blobs=true"
     content = bytearray()
@@ -91,7 +92,7 @@ def ask(repo: str, revision: str, stop: Event) -> Info:
 
 @contextmanager
 def opened(url: str, headers: Mapping[str, str]) -> Generator[httpx2.Response]:
-    """The answer to a GET, with its body still to be read, by `iter_raw`.
+    """The answer to a GET, whose body is still to be read, by `iter_raw`.
 
     Raises `Refused`, `BrokenAnswer`, `httpx2.HTTPError`.
     """
@@ -106,7 +107,7 @@ def opened(url: str, headers: Mapping[str, str]) -> Generator[httpx2.Response]:
                 yield answer
                 return
             target = _redirected(origin, target, answer.headers["location"])
-        if _place(target) != _place(origin):
+        if _origin(target) != _origin(origin):
             headers = {name: headers[name] for name in headers if name.lower() != "authorization"}
     raise BrokenAnswer(f"is redirected more than {REDIRECTS} times by {origin.host}")
 
@@ -119,17 +120,17 @@ def _check(answer: httpx2.Response) -> None:
 
 
 def _redirected(origin: httpx2.URL, here: httpx2.URL, location: str) -> httpx2.URL:
-    """Where a redirect leads: by TLS to anywhere, else only within the hub itself."""
+    """Where a redirect leads. It may lead anywhere by TLS, without only within the hub itself."""
     try:
         target = here.join(location)
     except (httpx2.InvalidURL, ValueError):
         target = httpx2.URL("")
     if not target.host or (target.port or 0) > 65535:
         raise BrokenAnswer(f"is redirected by {here.host} to no address")
-    if target.scheme != "https" and _place(target) != _place(origin):
+    if target.scheme != "https" and _origin(target) != _origin(origin):
         raise BrokenAnswer(f"is redirected by {here.host} to another host, and not by https")
     return target
 
 
-def _place(url: httpx2.URL) -> tuple[str, str, int | None]:
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port

@@ -2,49 +2,45 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from threading import Event
 
 from embedsvc.catalog.cards import Card
+from embedsvc.checkpoints.progress import Progress
 from embedsvc.errors import CheckpointError
-
-Told = Callable[[int, int], None]
-"""Told the bytes done, and those there are to do."""
 
 
 def find_checkpoint(
     card: Card,
-    told: Told | None = None,
+    progress: Progress | None = None,
     stop: Event | None = None,
     *,
     download: bool = True,
 ) -> Path:
-    """The folder with the card's files, downloaded if it must be, and may be.
+    """The folder with the card's files, downloaded if they are not here and `download` allows it.
 
-    `told` is told how far a download is; it ends once `stop` is set.
-
-    Raises `CheckpointError` that names the card and every place looked at, `Stopped`.
+    Raises `CheckpointError` that names the card and every place that was looked at; `Stopped` once
+    `stop` is set, which ends a download.
     """
     looked: list[str] = []
     folder = _path(card, looked) or _package(card, looked)
     if folder is None:
-        folder = _hub(card, looked, download, told, stop)
+        folder = _hub(card, looked, download, progress, stop)
     if folder is None:
         raise CheckpointError(f"model `{card.id}`: no files; {'; '.join(looked)}")
     return folder
 
 
 def is_here(card: Card) -> bool:
-    """Whether the card's files are on this disk, so that nobody has to be asked for them."""
+    """Whether the card's files are on this disk, so that nothing has to be downloaded."""
     if _path(card, []) or _package(card, []):
         return True
     if card.repo is None:
         return False
-    from embedsvc.checkpoints import hub
+    from embedsvc.checkpoints import hub_cache  # takes long to import
 
-    return hub.kept(card.repo, card.revision) is not None
+    return hub_cache.kept(card.repo, card.revision) is not None
 
 
 def _path(card: Card, looked: list[str]) -> Path | None:
@@ -57,8 +53,11 @@ def _path(card: Card, looked: list[str]) -> Path | None:
 
 
 def _snapshot(model: str, folder: Path) -> Path:
-    """The folder, or the files in it if it is a repository's in the hub's cache: those of its main
-    branch, or the only ones there are. Raises `CheckpointError` if neither can be told."""
+    """The folder itself, or a snapshot in it if it is a repository's in the hub's cache.
+
+    That is the snapshot of its main branch, or the only one. Raises `CheckpointError` if there are
+    several and none is the main branch's.
+    """
     snapshots = folder / "snapshots"
     if not snapshots.is_dir() or (folder / "config.json").exists():
         return folder
@@ -77,7 +76,7 @@ def _snapshot(model: str, folder: Path) -> Path:
 
 
 def _package(card: Card, looked: list[str]) -> Path | None:
-    """The folder inside an installed package, which is found but never imported."""
+    """The folder inside an installed package; the package is not imported."""
     if card.package is None:
         return None
     name, _, inside = card.package.partition("/")
@@ -91,15 +90,14 @@ def _package(card: Card, looked: list[str]) -> Path | None:
 
 
 def _hub(
-    card: Card, looked: list[str], download: bool, told: Told | None, stop: Event | None
+    card: Card, looked: list[str], download: bool, progress: Progress | None, stop: Event | None
 ) -> Path | None:
     if card.repo is None:
         return None
-    # Imported here: it takes longer to import than a small model takes to load.
-    from embedsvc.checkpoints import hub
+    from embedsvc.checkpoints import hub  # takes longer to import than a small model to load
 
     try:
-        return hub.find(card.repo, card.revision, download=download, told=told, stop=stop)
+        return hub.find(card.repo, card.revision, download=download, progress=progress, stop=stop)
     except hub.HubError as error:
         looked.append(f"repository {card.repo} {error}")
         return None

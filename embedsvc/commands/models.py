@@ -37,9 +37,9 @@ def _here(card: Card) -> tuple[str, str, str]:
     try:
         folder = find_checkpoint(card, download=False)
     except CheckpointError:
-        from embedsvc.checkpoints import hub  # takes long to import
+        from embedsvc.checkpoints import hub_cache  # takes long to import
 
-        part = hub.size_of_parts(card.repo) if card.repo else 0
+        part = hub_cache.size_of_parts(card.repo) if card.repo else 0
         state = "in part" if part else "no"
         return state, in_words(part) if part else "", card.repo or str(card.path or card.package)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

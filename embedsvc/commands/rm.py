@@ -22,13 +22,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print what was deleted. Raises `SetupError`."""
-    from embedsvc.checkpoints import hub  # takes long to import
+    from embedsvc.checkpoints import hub_cache  # takes long to import
 
     cards = cards_of(given.models)
     for model in given.model:
         found = cards.find(model)
         repo = found[0].repo if found else spelled(model)
-        if repo is None or not hub.is_here(repo):
+        if repo is None or not hub_cache.is_here(repo):
             raise CardsError(f"`{model}` was not downloaded: there is nothing to delete")
-        print(f"{repo}: {in_words(hub.delete(repo))} deleted")
+        print(f"{repo}: {in_words(hub_cache.delete(repo))} deleted")
     return 0

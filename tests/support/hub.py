@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from embedsvc.catalog.cards import Card
-from embedsvc.checkpoints.hub import kept
+from embedsvc.checkpoints.hub_cache import kept
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.errors import CheckpointError
 
