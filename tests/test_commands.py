@@ -13,6 +13,7 @@ from embedsvc.commands.address import key_of
 from embedsvc.errors import SetupError
 from tests.support.fake_server import FakeServer
 from tests.support.server import serving
+from tests.support.tiny import CLASSIFIERS
 from tests.support.tiny_registry import write_cards
 
 KEY = "sk-right-key-123456"
@@ -188,3 +189,26 @@ def test_this_machine_is_not_asked_through_a_proxy(
     main(["ps"])
     assert listener.keys
     assert "does not answer as embedsvc does" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "similarity a b --backend numpy --model scorer",
+        "embed {0}/texts.txt --output {0}/out.npy --backend numpy",
+        "verify scorer --backend numpy",
+        "convert scorer {0}/out --dtype float16 --backend numpy",
+    ],
+)
+def test_a_command_that_needs_vectors_says_that_a_model_gives_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    CLASSIFIERS["bert-scores"].write(tmp_path / "scorer")
+    file = tmp_path / "models.toml"
+    file.write_text("[models.scorer]\npath = 'scorer'\n", encoding="utf-8")
+    (tmp_path / "texts.txt").write_text("a\nb\n", encoding="utf-8")
+    assert main([*words.format(tmp_path).split(), "--models", str(file)])
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "`scorer` gives scores" in said
+    assert not (tmp_path / "out").exists()
+    assert main(["models", "--models", str(file)]) == 0

@@ -12,7 +12,7 @@ from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.checkpoints.convert import Precision, convert
 from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.checkpoints.tensors import BITS, GROUP_SIZES, weight_files
-from embedsvc.commands.model_options import add_model, find_card, on_device
+from embedsvc.commands.model_options import add_model, find_card, on_device, open_embedder
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Ops
 from embedsvc.texts.tokenizer import open_tokenizer
@@ -41,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Write the folder and print sizes and cosines. Raises `SetupError`."""
     card = find_card(given.model, given.models)
-    original = open_checkpoint(card)
+    original = open_embedder(card)
     convert(original, given.out, Precision(given.dtype, given.bits, given.group_size))
     converted = open_checkpoint(Card(id=card.id, path=given.out, dtype=card.dtype))
     before = on_device(given.backend, card.dtype, lambda ops: _vectors(ops, original))

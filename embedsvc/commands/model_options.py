@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from embedsvc.catalog.cards import Card, Dtype
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.commands.cards import add_cards, cards_of
 from embedsvc.errors import CardsError
 from embedsvc.inference.device import open_device
+from embedsvc.inference.heads import heads_of
 from embedsvc.inference.ops.base import Ops
 from embedsvc.settings import BackendChoice
 from embedsvc.system.home import expanded
@@ -48,6 +50,18 @@ def find_card_and_prompt(model: str | None, cards: Path | None) -> tuple[Card, s
         hint = f"; is it {near}?" if near else ""
         raise CardsError(f"`{model}` is neither the name of a card nor a folder{hint}")
     return Card(id=folder.resolve().name, path=folder), None
+
+
+def open_embedder(card: Card) -> Checkpoint:
+    """The files of a model that gives vectors.
+
+    Raises `CheckpointError` if they cannot be used, `CardsError` if the model gives no vectors.
+    """
+    checkpoint = open_checkpoint(card)
+    head = heads_of(checkpoint)[0]
+    if head != "vector":
+        raise CardsError(f"model `{card.id}` gives {head}, and this command needs vectors")
+    return checkpoint
 
 
 def on_device(backend: BackendChoice, dtype: Dtype | None, function: Callable[[Ops], T]) -> T:

@@ -3,8 +3,7 @@
 import argparse
 import sys
 
-from embedsvc.checkpoints.checkpoint import open_checkpoint
-from embedsvc.commands.model_options import add_model, find_card, on_device
+from embedsvc.commands.model_options import add_model, find_card, on_device, open_embedder
 from embedsvc.diagnosis.verify import Check, verify
 from embedsvc.inference.ops.base import Ops
 
@@ -26,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Print check after check, then the verdict; 1 if one failed. Raises `SetupError`."""
     card = find_card(given.model, given.models)
-    checkpoint = open_checkpoint(card)
+    checkpoint = open_embedder(card)
     print(f"{card.id}: {checkpoint.root}")
 
     def check_all(ops: Ops) -> list[Check]:
