@@ -19,104 +19,113 @@ from embedsvc.wording.quantities import (
 )
 
 LEAST = {"port": 0, "cache_bytes": 0, "load_wait_seconds": 0, "drain_seconds": 0}
-"""The least values of numbers; of the others 1."""
+"""The least values of numbers. Those that are not here are at least 1."""
 MOST = {"port": 65535, "cores": 1024}
+"""The largest values of numbers, where there is such a limit."""
 LogLevel = Literal["debug", "info", "warning", "error"]
 KEYS = frozenset({"api_keys", "api_keys_file"})
-"""Settings whose variables hold something where they are set: left empty by mistake, as by a shell
-that lacks another variable, they would open a server to everybody."""
+"""Settings whose variables may not be empty. A variable left empty by mistake, as by a shell that
+lacks another one, would otherwise open the server to everybody."""
 BackendChoice = Literal["auto", "mlx", "native", "numpy"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of one server. `EMBEDSVC_PORT` sets `port`, and so on for every field."""
+    """Settings of one server. `EMBEDSVC_PORT` sets `port`, and so on for every field.
+
+    The string below a field goes into the documentation. Its first sentence is also the help of the
+    field's option; where the value None needs words, it ends with a sentence `Default: ...`.
+    """
 
     host: str = "localhost"
-    """The address to listen on; `localhost` is both 127.0.0.1 and ::1; beyond this machine only
-    with keys."""
+    """The address to listen on. `localhost` is both 127.0.0.1 and ::1. Other machines can only be
+    served with keys."""
     port: int = 8000
-    """The port to listen on; 0: any that is free."""
+    """The port to listen on, 0 for any that is free."""
     models: Path | None = None
-    """The cards file; left out, `./models.toml`, `~/.config/embedsvc/models.toml`, or the one
+    """The cards file. Default: `./models.toml`, else `~/.config/embedsvc/models.toml`, else the one
     inside the package."""
     backend: BackendChoice = "auto"
-    """What computes: `mlx`, `native` (kernels in C), `numpy`; `auto` is MLX where there is a GPU,
-    else the kernels, or NumPy where they were not built."""
+    """What computes. `native` is kernels in C. `auto` is MLX where there is a GPU, else the
+    kernels, or NumPy where they were not built."""
     cores: int | None = None
-    """Cores to compute on, where that is a CPU; left out, all that the process may use."""
+    """How many cores to compute on, where that is a CPU. Default: all that the process may use."""
     max_batch_tokens: int | None = None
-    """Tokens in one forward pass; left out, the backend's own figure."""
+    """How many tokens one forward pass may have. Default: the backend's own figure."""
     api_keys: tuple[str, ...] = ()
-    """Keys of which a request must bring one; none: no request needs any. Not an option of the
-    command line, where other users of the machine could read it."""
+    """The keys of which a request must bring one. Without keys no request needs any. This is not an
+    option of the command line, where other users of the machine could read it."""
     api_keys_file: Path | None = None
-    """More of them: one on each line, less those that begin with #."""
+    """A file of further keys, one on each line. Lines that begin with # are left out."""
     insecure: bool = False
     """Whether the server may listen beyond this machine without keys."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names beside this machine's that a server without keys answers to, and whose pages may call
-    it; "*" is any."""
+    """Host names, beside this machine's, that a server without keys answers to. Their pages may
+    call it. "*" is any."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may call; left out, those of `allowed_hosts`, or with keys all."""
+    """Origins whose pages may call the server, or * for all. Default: those of `allowed_hosts`, or
+    with keys all."""
     max_memory: Bytes | None = None
-    """What the weights of loaded models may take; left out, 0.7 of the device's memory."""
+    """How much memory the weights of loaded models may take. Default: 0.7 of the device's
+    memory."""
     keep_alive: Seconds = -1.0
-    """How long without requests until a model is unloaded, where its card does not say: 0 at once,
-    -1 never."""
+    """How long a model stays loaded without requests, -1 for ever, where its card does not say. 0
+    unloads it at once."""
     load_wait_seconds: Seconds = 60.0
     """How long a request waits for its model to load before it is answered 503."""
     allow_ad_hoc: bool = False
-    """Whether clients may load models without a card: repositories, folders by the cards file."""
+    """Whether clients may load models without a card. These are repositories, and folders beside
+    the cards file."""
     truncate: Literal["error", "end", "start", "chunk"] | None = None
-    """What becomes of an input that is too long, where neither the request nor the model's card
-    says: it is refused, cut, or split into parts whose vectors are averaged; left out, what the
-    servers do whose API is spoken, which is `chunk` for OpenAI's."""
+    """What becomes of a text that is too long, where neither the request nor the card says. It is
+    refused, cut, or split into parts whose vectors are averaged. Default: as the API that is spoken
+    has it, which is `chunk` for OpenAI's."""
     max_inputs: int = 2048
-    """Inputs of one request."""
+    """How many inputs one request may have."""
     max_request_tokens: int = 300_000
-    """Tokens of all inputs of one request."""
+    """How many tokens all inputs of one request may have."""
     max_body_bytes: Bytes = 16 << 20
-    """The size of one request."""
+    """How large the body of one request may be."""
     max_waiting_tokens: int = 1_000_000
-    """Tokens that may wait in one model's line before requests are answered 429."""
+    """How many tokens may wait for one model before further requests are answered 429."""
     cache_bytes: Bytes = 64 << 20
-    """Memory for each model's finished vectors; 0: none."""
+    """How much memory each model's finished vectors may take, 0 for none."""
     cache_folder: Path | None = None
-    """Where vectors are kept across restarts; left out, nowhere."""
+    """The folder where vectors are kept across restarts. Default: nowhere."""
     cache_folder_bytes: Bytes = 1 << 30
-    """The size of each model's file in `cache_folder`."""
+    """How large each model's file in `cache_folder` may be."""
     log_file: Path | None = None
-    """Where the server logs; it may be moved away at any time. Left out, to where it prints."""
+    """The file to log to. It may be moved away at any time. Default: standard output and error."""
     log_level: LogLevel = "info"
-    """Of what is logged, the least that is: requests are `info`, health checks `debug`."""
+    """The lowest level that is logged. Requests are `info`, health checks are `debug`."""
     log_format: Literal["auto", "human", "json"] = "auto"
-    """`auto`: for people on a terminal, else JSON."""
+    """How the log is written. `auto` is for people on a terminal, else JSON."""
     uds: Path | None = None
     """The path of a unix socket to listen at, instead of an address."""
     tls_cert: Path | None = None
-    """A certificate, and those that vouch for it, in PEM; with it the server speaks TLS alone."""
+    """A file with a certificate, and those that vouch for it, in PEM. With it the server speaks TLS
+    alone."""
     tls_key: Path | None = None
-    """Its key, where it is not in the same file."""
+    """The file with the key of the certificate. Default: the same file."""
     max_connections: int = 1000
-    """Clients that may be connected; those beyond are answered 503."""
+    """How many clients may be connected. Those beyond are answered 503."""
     max_head_bytes: Bytes = 32 << 10
-    """The size of a request's line and headers."""
+    """How large a request's line and headers may be."""
     read_seconds: Seconds = 30.0
-    """How long a client may take over a request's head, or keep the server waiting for the rest of
-    a body, or for its reading an answer."""
+    """How long a client may take to send a request's head, or keep the server waiting for the rest
+    of a body or for its reading an answer."""
     drain_seconds: Seconds = 0.0
-    """How long a server that is told to stop takes requests, `/ready` being red, before it does."""
+    """How long a server that is told to stop still takes requests, with `/ready` red."""
     hang_seconds: Seconds = 60.0
-    """How long overdue something may be before it hangs, and the server ends to be restarted."""
+    """How long overdue work may be before the server ends itself, to be started again."""
     otlp_endpoint: str | None = None
-    """The URL of an OpenTelemetry collector, to which a trace of each request is sent, as OTLP's
-    JSON over HTTP; left out, nothing is sent anywhere."""
+    """The URL of an OpenTelemetry collector to send a trace of each request to. They go as OTLP's
+    JSON over HTTP. Default: no traces."""
     shutdown_seconds: Seconds = 30.0
     """How long a stopping server waits for requests in flight."""
 
 
 def read_settings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    """Settings from what the command line gave (None: not given), else from the environment.
+    """Settings from the command line's values (None: not given), else from the environment.
 
     Raises `CardsError` that names the option or variable and what it must be.
     """
@@ -191,4 +200,4 @@ READERS: dict[Any, Callable[[str], Any]] = {
     Path: _read_path,
     tuple[str, ...]: _read_list,
 }
-"""By a setting's type, what reads it."""
+"""By a setting's type, the function that reads it from a text."""

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from embedsvc.catalog.cards import Cards, find_cards, read_cards
-from embedsvc.commands.settings import HELP
+from embedsvc.commands.settings import setting_help
 from embedsvc.settings import read_settings, variable
 
 
 def add_cards(parser: argparse.ArgumentParser) -> None:
     """The option."""
-    parser.add_argument("--models", type=Path, help=HELP["models"], metavar="PATH")
+    parser.add_argument("--models", type=Path, help=setting_help("models"), metavar="PATH")
 
 
 def cards_of(file: Path | None, environ: Mapping[str, str] = os.environ) -> Cards:

@@ -13,7 +13,7 @@ from embedsvc.bulk.local import open_local
 from embedsvc.bulk.remote import open_remote
 from embedsvc.commands.address import DEFAULT_URL, KEY_HELP, key_of, url_of
 from embedsvc.commands.model_options import find_card_and_prompt
-from embedsvc.commands.settings import HELP
+from embedsvc.commands.settings import setting_help
 from embedsvc.errors import CardsError
 from embedsvc.settings import BackendChoice, read_settings
 from embedsvc.system.loop import new_event_loop
@@ -34,7 +34,7 @@ def add_source(parser: argparse.ArgumentParser, first: str = "the first card") -
     group = parser.add_argument_group("the model")
     option = group.add_argument
     option("--model", metavar="M", help=f"id or alias of a card, or a folder; default: {first}")
-    option("--models", type=Path, metavar="PATH", help=HELP["models"])
+    option("--models", type=Path, metavar="PATH", help=setting_help("models"))
     option("--backend", choices=get_args(BackendChoice), help="what computes; default: auto")
     option(
         "--url",

@@ -8,48 +8,11 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from embedsvc.settings import Settings, option
+from embedsvc.wording.field_docs import field_docs
 from embedsvc.wording.quantities import Bytes, Seconds, write_bytes
 
 NOT_OPTIONS = ("api_keys",)
-"""What other users of the machine could read on the command line."""
-HELP = {
-    "host": "address to listen on",
-    "port": "port to listen on, 0 for any",
-    "models": "cards file; default: ./models.toml, the user's, the packaged one",
-    "backend": "what computes, auto being mlx where there is a GPU",
-    "cores": "cores to compute on, on a CPU; default: all",
-    "max_batch_tokens": "tokens in one forward pass; default: the backend's own figure",
-    "api_keys_file": "file of keys, one a line (or EMBEDSVC_API_KEYS=key,key); default: none",
-    "insecure": "listen beyond this machine although there are no keys",
-    "allowed_hosts": "names, beside this machine's, to answer to without keys; default: none",
-    "cors_origins": "origins whose pages may call, * for all; default: those hosts, with keys all",
-    "max_memory": "what loaded models may take, as 8GB; default: 0.7 of the device's memory",
-    "keep_alive": "how long unused models stay loaded, as 10m; -1 is for ever",
-    "load_wait_seconds": "how long a request waits for its model to load",
-    "allow_ad_hoc": "let clients load models that have no card",
-    "truncate": "what becomes of texts that are too long; default: as the API spoken has it",
-    "max_inputs": "inputs of one request",
-    "max_request_tokens": "tokens of one request",
-    "max_body_bytes": "size of one request",
-    "max_waiting_tokens": "tokens that may wait before clients are sent away",
-    "cache_bytes": "memory for each model's finished vectors, 0 for none",
-    "cache_folder": "where vectors are kept across restarts; default: nowhere",
-    "cache_folder_bytes": "size of each model's file there",
-    "log_file": "where to log; default: standard output and error",
-    "log_level": "the least that is logged",
-    "log_format": "how, auto being human on a terminal, else json",
-    "uds": "unix socket to listen at, instead of an address; default: none",
-    "tls_cert": "file of the certificate to speak TLS with; default: none, and no TLS",
-    "tls_key": "file of its key; default: the same file",
-    "max_connections": "clients that may be connected",
-    "max_head_bytes": "size of one request's line and headers",
-    "read_seconds": "how long a client may take over a head, or keep others waiting",
-    "drain_seconds": "how long to take requests, not being ready, before stopping",
-    "hang_seconds": "how long overdue a pass may be before the server ends itself",
-    "otlp_endpoint": "OpenTelemetry collector to send traces to; default: none",
-    "shutdown_seconds": "how long to wait for requests in flight when stopping",
-}
-"""Of each option, in a few words, with the default where that is no value; see `Settings`."""
+"""Settings that other users of the machine could read on the command line."""
 METAVARS: dict[Any, str] = {
     Bytes: "SIZE",
     Seconds: "TIME",
@@ -58,30 +21,69 @@ METAVARS: dict[Any, str] = {
     str: "TEXT",
     tuple[str, ...]: "LIST",
 }
+"""By a setting's type, what stands for its value in the help."""
 
 
-def add_settings(add: Callable[..., argparse.Action], names: Iterable[str] = HELP) -> None:
-    """An option for each of the settings, by `add_argument` of a parser or of a group."""
-    fields = {field.name: field for field in msgspec.structs.fields(Settings)}
+OPTIONS = tuple(field for field in Settings.__struct_fields__ if field not in NOT_OPTIONS)
+"""The settings that are options of the command line."""
+
+
+def add_settings(add: Callable[..., argparse.Action], names: Iterable[str] = OPTIONS) -> None:
+    """Add an option for each of the settings. `add` is `add_argument` of a parser or of a group."""
     for name in names:
-        kind, default, text = fields[name].type, fields[name].default, HELP[name]
+        kind, text = _field(name).type, setting_help(name)
         if kind is bool:
             add(option(name), action="store_true", default=None, help=text)
             continue
-        if type(None) in get_args(kind):
-            kind = get_args(kind)[0]
-        choices = get_args(kind) if get_origin(kind) is Literal else ()
-        if choices:
-            text = f"{', '.join(choices)}: {text}"
-        if "default: " not in text:
-            text += f"; default: {_written(kind, default)}"
-        metavar = "CHOICE" if choices else METAVARS[kind]
+        choices = _choices(kind)
+        metavar = "CHOICE" if choices else METAVARS[_plain(kind)]
         action = add(option(name), metavar=metavar, help=text)
-        # What a shell may complete; a wrong one is refused as a setting, by whatever name it came.
+        # What a shell may complete. argparse does not refuse other values: `read_settings` does,
+        # in the same words whether a value came from an option or from a variable.
         vars(action)["completes"] = choices
 
 
-def _written(kind: Any, default: Any) -> str:
-    if kind == Bytes:
-        return write_bytes(default)
-    return f"{default:g}" if isinstance(default, float) else str(default)
+def setting_help(name: str) -> str:
+    """The help of a setting's option, made of what `Settings` says below the field.
+
+    >>> setting_help("port")
+    'the port to listen on, 0 for any that is free; default: 8000'
+    >>> setting_help("log_format")
+    'auto, human, json: how the log is written; default: auto'
+    >>> setting_help("max_memory")
+    "how much memory the weights of loaded models may take; default: 0.7 of the device's memory"
+    """
+    field = _field(name)
+    said = field_docs(Settings)[name].replace("`", "").removesuffix(".")
+    described, _, default = said.partition(" Default: ")
+    text = described.partition(". ")[0].removesuffix(".")
+    text = f"{text[0].lower()}{text[1:]}"
+    if choices := _choices(field.type):
+        text = f"{', '.join(choices)}: {text}"
+    if field.type is bool:
+        return text
+    return f"{text}; default: {default or _written(field)}"
+
+
+def _field(name: str) -> msgspec.structs.FieldInfo:
+    return next(field for field in msgspec.structs.fields(Settings) if field.name == name)
+
+
+def _plain(kind: Any) -> Any:
+    """A field's type, without None."""
+    return get_args(kind)[0] if type(None) in get_args(kind) else kind
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The values that a field may have, where these are a closed set."""
+    plain = _plain(kind)
+    return get_args(plain) if get_origin(plain) is Literal else ()
+
+
+def _written(field: msgspec.structs.FieldInfo) -> str:
+    """A field's default as the option takes it."""
+    if field.default in (None, ()):
+        return "none"
+    if field.type == Bytes:
+        return write_bytes(field.default)
+    return f"{field.default:g}" if isinstance(field.default, float) else str(field.default)

@@ -1,8 +1,5 @@
 """The tables of settings and of a card's keys, made from what the code says of each field."""
 
-import ast
-import inspect
-import textwrap
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -10,6 +7,7 @@ import msgspec
 
 from embedsvc.catalog.cards import Card
 from embedsvc.settings import Settings
+from embedsvc.wording.field_docs import field_docs
 from embedsvc.wording.quantities import Bytes, Seconds, write_bytes
 
 WORDS: dict[Any, str] = {
@@ -46,18 +44,11 @@ def cards() -> str:
 
 
 def meanings(struct: type) -> dict[str, str]:
-    """The string below each field of a class, on one line; a field without one is an error."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(struct))).body[0]
-    assert isinstance(tree, ast.ClassDef)
-    found: dict[str, str] = {}
-    for field, below in zip(tree.body, [*tree.body[1:], None], strict=True):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            text = below.value if isinstance(below, ast.Expr) else None
-            if isinstance(text, ast.Constant):
-                found[field.target.id] = " ".join(str(text.value).split()).replace("|", "\\|")
+    """What a class says of each field, for a cell; a field of which it says nothing is an error."""
+    found = field_docs(struct)
     missing = {field.name for field in msgspec.structs.fields(struct)} - set(found) - {"id"}
     assert not missing, f"{struct.__name__}: nothing is said of {missing}"
-    return found
+    return {name: text.replace("|", "\\|") for name, text in found.items()}
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
