@@ -21,7 +21,8 @@ import numpy as np
 
 from benchmarks.checkpoints import write_random
 from benchmarks.server import Server, free_port, running
-from embedsvc.catalog.cards import Card, read_cards
+from embedsvc.catalog.cards import Card
+from embedsvc.catalog.cards_file import read_cards
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.commands.client import Server as Remote
 

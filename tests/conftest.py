@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.catalog.cards import Card, read_cards
+from embedsvc.catalog.cards import Card
+from embedsvc.catalog.cards_file import read_cards
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.native import library

@@ -5,7 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from embedsvc.catalog.cards import ad_hoc_card, find_cards, read_cards
+from embedsvc.catalog.ad_hoc import ad_hoc_card
+from embedsvc.catalog.cards_file import find_cards, read_cards
 from embedsvc.errors import CardsError
 
 

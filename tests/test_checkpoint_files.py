@@ -317,7 +317,7 @@ def test_a_name_that_needs_no_weights_is_not_opened(tmp_path: Path) -> None:
 
 def test_the_packages_model_is_within_all_bounds() -> None:
     """The largest files known are far below; the default model's are there to be looked at."""
-    from embedsvc.catalog.cards import read_cards
+    from embedsvc.catalog.cards_file import read_cards
 
     checkpoint = open_checkpoint(read_cards(ROOT / "models.toml").by_id["all-MiniLM-L6-v2"])
     assert (checkpoint.folder / "tokenizer.json").stat().st_size * 8 < bounds.TOKENIZER_FILE

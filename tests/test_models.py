@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from embedsvc.catalog.cards import Card, read_cards
+from embedsvc.catalog.cards import Card
+from embedsvc.catalog.cards_file import read_cards
 from tests.support.models_table import facts
 from tests.support.project import ROOT
 

@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 
 from embedsvc.bounds import AD_HOC_MODELS, MODEL_NAME
 from embedsvc.catalog import names
-from embedsvc.catalog.cards import ad_hoc_card, read_cards
+from embedsvc.catalog.ad_hoc import ad_hoc_card
+from embedsvc.catalog.cards_file import read_cards
 from embedsvc.catalog.names import Known, Names
 from embedsvc.cli import main
 from embedsvc.errors import CardsError

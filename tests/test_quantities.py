@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.catalog.cards import read_cards
+from embedsvc.catalog.cards_file import read_cards
 from embedsvc.cli import main
 from embedsvc.errors import CardsError
 from embedsvc.settings import read_settings

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedsvc.catalog.cards import read_cards
+from embedsvc.catalog.cards_file import read_cards
 from embedsvc.daemon.environment import read_environment
 from embedsvc.errors import BulkError, CardsError
 from embedsvc.settings import Settings

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from embedsvc.catalog.cards import Card, ad_hoc_card
+from embedsvc.catalog.ad_hoc import ad_hoc_card
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.encoder import load_encoder

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from embedsvc.bulk.manifest import How
-from embedsvc.catalog.cards import Card, Cards, find_cards
+from embedsvc.catalog.cards import Card, Cards
+from embedsvc.catalog.cards_file import find_cards
 from embedsvc.errors import BulkError, Unavailable
 from embedsvc.serving.engine import Embedded
 from embedsvc.serving.registry import Registry, open_registry

@@ -1,1 +1,1 @@
-"""What models there are, by what names: the cards, and the file that people write them in."""
+"""Which models there are, and by what names: the cards, and the file that people write them in."""

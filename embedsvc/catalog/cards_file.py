@@ -1,62 +1,144 @@
-"""A cards file as TOML: what people get wrong in writing one, said with the line and what to do."""
+"""The cards file: where it is, and from its text to cards.
 
+It is TOML with a table `[models."<id>"]` for each model.
+"""
+
+import os
 import re
-import tomllib
-from collections.abc import Collection, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
+from embedsvc.bounds import MODEL_NAME
+from embedsvc.catalog.cards import Card, Cards
+from embedsvc.catalog.toml_document import near, read_document, unquoted
 from embedsvc.errors import CardsError
-from embedsvc.system.text_files import read_text
+from embedsvc.system.home import expanded, home
+from embedsvc.wording.msgspec_errors import plain_types
 from embedsvc.wording.plain import shown
-
-PLACE = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
-TWICE = re.compile(r"Cannot (?:declare|mutate immutable namespace) \('models', (['\"])(.+?)\1")
-BARE = re.compile(r"[\w-]+", re.ASCII)
-"""A key that TOML takes without quotes."""
+from embedsvc.wording.quantities import read_keep_alive
 
 
-def read_document(file: Path) -> dict[str, Any]:
-    """What is in a TOML file. Raises `CardsError` that names the file and the line."""
-    text = read_text(file)
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        said, line = str(error), str(text.count("\n") + 1)
-        place = PLACE.fullmatch(said)
-        if place is not None:
-            said, line = place[1], place[2] or line
-        twice = TWICE.match(said)
-        if twice is not None:
-            said = f'[models."{shown(twice[2])}"] is there twice'
-        elif said == "Cannot overwrite a value":
-            said = "this key is there twice"
-        raise CardsError(f"{file}, line {line}: {shown(said)}") from None
-    except RecursionError:
-        raise CardsError(f"{file}: nested too deeply") from None
+def find_cards(named: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The cards file to use: the named one, else ./models.toml, the user's, the packaged one.
 
-
-def unquoted(name: str, table: Mapping[str, Any], known: Collection[str]) -> str | None:
-    """The name that somebody wrote without quotes, so that its dots seemed to be tables in tables.
-
-    `[models.bge-small-en-v1.5]` is a table `5` in a table `bge-small-en-v1`. None if nothing looks
-    like that.
+    Raises `CardsError` if there is none.
     """
-    for key, value in table.items():
-        if key in known or not isinstance(value, dict) or not BARE.fullmatch(key):
-            continue
-        inner = cast(dict[str, Any], value)
-        longer = f"{name}.{key}"
-        if inner.keys() & known:
-            return longer
-        found = unquoted(longer, inner, known)
-        if found is not None:
-            return found
-    return None
+    if named is not None:
+        return named
+    here = Path(__file__).parents[1]
+    places = [
+        Path("models.toml"),
+        *_user_files(environ),
+        here / "models.toml",  # installed from a wheel
+        here.parent / "models.toml",  # run from a source tree
+    ]
+    for place in places:
+        if os.path.isfile(place):  # noqa: PTH113 - it is False, too, where this user may not look
+            return place
+    raise CardsError(f"no cards file; looked at {', '.join(str(place) for place in places)}")
 
 
-def near(key: str, known: Collection[str]) -> str:
-    """A known key that one may have been meant for, for the end of a sentence; or nothing."""
-    found = get_close_matches(key.lower().replace("-", "_"), known, n=1)
-    return f"; `{found[0]}` is one" if found else ""
+def _user_files(environ: Mapping[str, str]) -> list[Path]:
+    """Where the user's own file may be. Nowhere, if the user has no home, as in some containers."""
+    try:
+        config = environ.get("XDG_CONFIG_HOME") or home() / ".config"
+    except CardsError:
+        return []
+    return [Path(config) / "embedsvc" / "models.toml"]
+
+
+def read_cards(file: Path) -> Cards:
+    """The cards in a file. Raises `CardsError` that names the file, the card and the key."""
+    document = read_document(file)
+    for key in document:
+        if key != "models":
+            raise CardsError(f"{file}: unknown key `{shown(key)}`; cards are tables [models.<id>]")
+    try:
+        tables = msgspec.convert(document.get("models"), dict[str, Any])
+    except msgspec.ValidationError:
+        tables = {}
+    if not tables:
+        raise CardsError(f"{file}: no card, that is no table [models.<id>]")
+    by_id: dict[str, Card] = {}
+    by_name: dict[str, Card] = {}
+    for name, table in tables.items():
+        card = _read_card(file, name, table)
+        by_id[card.id] = card
+        for known in (card.id, *card.aliases, *card.prompt_aliases):
+            if len(known) > MODEL_NAME or not known.isprintable():
+                raise CardsError(
+                    f"{file}: the name `{shown(known)}`: a model's name has at most {MODEL_NAME} "
+                    "characters, and no line breaks or control characters"
+                )
+            if known in by_name:
+                other = by_name[known].id
+                raise CardsError(
+                    f'{file}: [models."{card.id}"]: the name `{known}` is taken by `{other}`'
+                )
+            by_name[known] = card
+    return Cards(file, by_id, by_name)
+
+
+def _read_card(file: Path, name: str, table: Any) -> Card:
+    """The card in one table. Raises `CardsError`."""
+    where = f'{file}: [models."{shown(name)}"]'
+    if not isinstance(table, dict):
+        raise CardsError(f"{where}: must be a table")
+    if not name.strip() or name != name.strip():
+        raise CardsError(f"{where}: an id is not empty and has no space around it")
+    if "id" in table:
+        raise CardsError(f"{where}: unknown key `id`; a card's id is its table's name")
+    keys, known = cast(dict[str, Any], table), Card.__struct_fields__
+    whole = unquoted(name, keys, known)
+    if whole is not None:
+        raise CardsError(
+            f'{file}: [models.{shown(whole)}]: quote the name, [models."{shown(whole)}"], or its '
+            "dots are taken for tables in tables"
+        )
+    try:
+        keep_alive = keys.get("keep_alive")
+        if isinstance(keep_alive, str | float | int) and not isinstance(keep_alive, bool):
+            keys = {**keys, "keep_alive": read_keep_alive(keep_alive)}
+    except ValueError as error:
+        raise CardsError(f"{where}: key `keep_alive`: {error}") from None
+    try:
+        card = msgspec.convert({**keys, "id": name}, Card, dec_hook=_decode_path)
+    except msgspec.ValidationError as error:
+        raise CardsError(f"{where}: {_name_key(str(error))}") from None
+    if card.path is not None:
+        path = file.parent / expanded(card.path)
+        card = msgspec.structs.replace(card, path=path)
+    return card
+
+
+def _decode_path(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError("expected a string")
+
+
+def _name_key(message: str) -> str:
+    """msgspec's message in plain words, with the key in front.
+
+    >>> _name_key("Expected `int | null`, got `str` - at `$.max_tokens`")
+    'key `max_tokens`: expected a whole number or null, not a string'
+    >>> _name_key("Object contains unknown field `pool`")
+    'unknown key `pool`; `pooling` is one'
+    """
+    field = r"Object contains unknown field `(.+?)`(?: - at `\$\.(.+)`)?"
+    unknown = re.fullmatch(field, message, re.DOTALL)
+    if unknown:
+        key, table = unknown.groups()
+        if table:
+            return f"unknown key `{shown(f'{table}.{key}')}`"
+        others = [field for field in Card.__struct_fields__ if field != "id"]
+        return f"unknown key `{shown(key)}`{near(key, others)}"
+    typed = re.match(r"(.+) - at `\$\.(.+)`$", message)
+    if typed:
+        said, key = typed.groups()
+        said = plain_types(said)
+        return f"key `{key}`: {said[0].lower()}{said[1:]}"
+    return message

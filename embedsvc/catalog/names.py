@@ -1,7 +1,7 @@
-"""Models' names as people write them, and which of the known ones is meant.
+"""Models' names as people write them, and which of the known names is meant.
 
-An exact name always wins, and is looked up before anybody comes here. What is here costs little
-whatever a client sends, since names are bounded.
+An exact name always wins: it is looked up before anything here is tried. Whatever a client sends,
+this costs little, since names are bounded.
 """
 
 import re
@@ -17,22 +17,22 @@ HUB = re.compile(
     re.IGNORECASE,
 )
 PAGE = re.compile(r"([^/?#:]+/[^/?#:]+)[/?#][^:]*(:[^:/]*)?$")
-"""A repository, what of it a browser shows, and a prompt."""
+"""A repository, the rest of a browser's address, and a prompt."""
 LATEST = ":latest"
 LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 SEPARATORS = re.compile(r"[-_.\s]+")
 SERVERS = ("library", "mlx-community", "ollama", "onnx-community", "openai", "xenova")
-"""Whoever stands before a name that is another's: who serves or converts the model."""
+"""Organisations that serve or convert the models of others under their own name."""
 CONVERTED = re.compile(r"(?:-(?:mlx|onnx|fp16|f16|bf16|fp32|f32))+$")
-"""What a converter adds to a name where the weights remain what they were but for rounding."""
+"""What a converter adds to a name if the weights only were rounded."""
 NEAR = 3
-"""Names that an error suggests."""
+"""How many names an error suggests, at most."""
 ALIKE = 0.4
-"""How much of two names is in both, at least, where one is suggested for the other."""
+"""The least likeness of a name that is suggested for another; see `_likeness`."""
 
 
 class Known(NamedTuple):
-    """A name that has a meaning: a card's, or its with one of its prompts."""
+    """A name of a card, or of a card with one of its prompts."""
 
     name: str
     card: str
@@ -54,8 +54,8 @@ class Names:
             self._bare.setdefault(form.rpartition("/")[2], []).append(each)
 
     def find(self, name: str) -> Known | None:
-        """What a name means, if it comes to the normal form of just one thing's."""
-        if name not in self._found:  # clients ask by one spelling again and again
+        """What a name means, if its normal form is that of just one card and prompt."""
+        if name not in self._found:  # clients use the same spelling again and again
             if len(self._found) >= NAMES_COMPARED:
                 self._found.clear()
             found = self._alike(name)
@@ -63,8 +63,11 @@ class Names:
         return self._found[name]
 
     def near(self, name: str) -> list[str]:
-        """The names that may be meant by one that means nothing: those it is ambiguous between,
-        else at most three that look like it, one for each model."""
+        """The names that may be meant by one that means nothing, at most `NEAR`.
+
+        They are those that it is ambiguous between, else those that look like it, one for each card
+        and prompt.
+        """
         found = list(_things(self._alike(name)).values())
         if not found:
             wanted = _pairs(normal_form(name))
@@ -72,7 +75,7 @@ class Names:
                 some = self._known[:NAMES_COMPARED]
                 self._pairs = [(each, _pairs(normal_form(each.name))) for each in some]
             scored = [(_likeness(wanted, pairs), each) for each, pairs in self._pairs]
-            scored.sort(key=lambda pair: -pair[0])  # stable: in the file's order
+            scored.sort(key=lambda pair: -pair[0])  # stable: the file's order
             found = _things(each for score, each in scored if score >= ALIKE).values()
         return [each.name for each in found][:NEAR]
 
@@ -82,7 +85,7 @@ class Names:
 
 
 def check_name(name: str, field: str = "model") -> str:
-    """The name less spaces and line breaks around it. Raises `BadRequest` that names the field."""
+    """The name without the white space around it. Raises `BadRequest` that names the field."""
     if len(name) > MODEL_NAME:
         raise BadRequest(f"Invalid '{field}': a name has at most {MODEL_NAME} characters.")
     name = name.strip()
@@ -94,8 +97,10 @@ def check_name(name: str, field: str = "model") -> str:
 
 
 def spelled(name: str) -> str:
-    """A name without what says nothing of which model it is: where the hub is, Ollama's `:latest`,
-    spaces around it, and how a URL writes it.
+    """A name without the parts that do not tell which model it is.
+
+    These are the address of a hub, Ollama's `:latest`, white space around the name, and the escapes
+    of a URL.
 
     >>> spelled(" https://huggingface.co/BAAI/bge-m3/tree/main ")
     'BAAI/bge-m3'
@@ -118,10 +123,11 @@ def spelled(name: str) -> str:
 
 
 def normal_form(name: str) -> str:
-    """What names of one model have in common, however they are written: besides what `spelled`
-    leaves out, the case of ASCII letters, which of `-`, `_`, `.` and spaces separate words, and who
-    serves or converts the model for others. The organisation stays: another's model of the same
-    name is another model.
+    """One form for all names of a model, however they are written.
+
+    It leaves out what `spelled` does, the case of ASCII letters, which of `-`, `_`, `.` and spaces
+    separate words, and who serves or converts the model for others. The organisation stays, because
+    a model of the same name by another organisation is another model.
 
     >>> normal_form("BAAI/BGE_Small_en_v1.5:latest")
     'baai/bge-small-en-v1-5'
@@ -141,7 +147,7 @@ def normal_form(name: str) -> str:
 
 
 def _things(known: Iterable[Known]) -> dict[tuple[str, str | None], Known]:
-    """One name for each card and prompt that is meant."""
+    """The first name for each card and prompt."""
     found: dict[tuple[str, str | None], Known] = {}
     for each in known:
         found.setdefault((each.card, each.prompt), each)
@@ -149,11 +155,11 @@ def _things(known: Iterable[Known]) -> dict[tuple[str, str | None], Known]:
 
 
 def _pairs(form: str) -> frozenset[str]:
-    """Letters beside each other: what names that look alike have in common."""
+    """All pairs of letters that stand beside each other, without the organisation."""
     form = form.rpartition("/")[2]
     return frozenset(form[i : i + 2] for i in range(len(form) - 1))
 
 
 def _likeness(one: frozenset[str], other: frozenset[str]) -> float:
-    """Sørensen's and Dice's coefficient."""
+    """How many pairs two names share, from 0 to 1: the coefficient of Sørensen and Dice."""
     return 2 * len(one & other) / max(len(one) + len(other), 1)

@@ -5,7 +5,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from embedsvc.catalog.cards import Cards, find_cards, read_cards
+from embedsvc.catalog.cards import Cards
+from embedsvc.catalog.cards_file import find_cards, read_cards
 from embedsvc.commands.settings import setting_help
 from embedsvc.settings import read_settings, variable
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from embedsvc.catalog.cards import Card, Dtype, find_cards, read_cards
+from embedsvc.catalog.cards import Card, Dtype
+from embedsvc.catalog.cards_file import find_cards, read_cards
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.checkpoints.tensors import weight_files

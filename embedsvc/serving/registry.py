@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
 from embedsvc.bounds import AD_HOC_MODELS, MODEL_NAME
-from embedsvc.catalog.cards import Card, Cards, Prompts, ad_hoc_card
+from embedsvc.catalog.ad_hoc import ad_hoc_card
+from embedsvc.catalog.cards import Card, Cards, Prompts
 from embedsvc.catalog.names import check_name
 from embedsvc.errors import (
     InstanceNotFound,

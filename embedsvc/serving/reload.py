@@ -2,7 +2,7 @@
 
 import msgspec
 
-from embedsvc.catalog.cards import read_cards
+from embedsvc.catalog.cards_file import read_cards
 from embedsvc.serving.registry import Registry
 
 

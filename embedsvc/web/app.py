@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from embedsvc.bounds import ANSWERS_IN_FLIGHT, BODIES_IN_FLIGHT
-from embedsvc.catalog.cards import find_cards, read_cards
+from embedsvc.catalog.cards_file import find_cards, read_cards
 from embedsvc.errors import NoRoute, RequestError
 from embedsvc.serving.metrics import Metric, Metrics, gauge
 from embedsvc.serving.registry import open_registry

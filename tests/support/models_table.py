@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from embedsvc.catalog.cards import Card, read_cards
+from embedsvc.catalog.cards import Card
+from embedsvc.catalog.cards_file import read_cards
 
 FILE = Path(__file__).parents[2] / "models.toml"
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.catalog.cards import Card, read_cards
+from embedsvc.catalog.cards import Card
+from embedsvc.catalog.cards_file import read_cards
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.device import Device
