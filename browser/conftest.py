@@ -1,17 +1,15 @@
 """The dashboard of a real server, in a real Chromium."""
 
-import re
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
-ROOT = Path(__file__).parent.parent
-MODEL = "all-MiniLM-L6-v2"
+from browser.support import Opened, serving
+from tests.support.project import ROOT
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -38,73 +36,10 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@contextmanager
-def serving(
-    cards: Path, *options: str, **environment: str
-) -> Iterator[tuple[str, subprocess.Popen]]:
-    """A server's URL and its process; in the end it stops, within its time."""
-    process = subprocess.Popen(
-        [ROOT / ".venv/bin/embedsvc", "serve", "--models", cards, "--port", "0", *options],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(cards.parent), "HF_HUB_OFFLINE": "1"}
-        | environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        said = ""
-        while "Try:" not in said:
-            line = process.stdout.readline()
-            assert line, said
-            said += line
-        match = re.search(r"at (http://\S+)/v1", said)
-        assert match
-        yield match[1], process
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
-    assert process.returncode == 0
-
-
 @pytest.fixture(scope="session")
 def server(cards: Path) -> Iterator[str]:
     with serving(cards) as (url, _):
         yield url
-
-
-class Opened:
-    """Opens pages, and remembers what the browser complained of."""
-
-    def __init__(self, browser: Browser) -> None:
-        self._browser = browser
-        self._contexts: list[BrowserContext] = []
-        self.complaints: list[str] = []
-        self.refusals: list[str] = []
-        """Answers that are errors: the browser reports them, and some tests want them."""
-
-    def __call__(self, url: str, *, width: int = 1280, dark: bool = False) -> Page:
-        context = self._browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme="dark" if dark else "light",
-            reduced_motion="reduce",
-        )
-        context.set_default_timeout(20_000)
-        self._contexts.append(context)
-        page = context.new_page()
-        page.on("console", self._heard)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.goto(url)
-        return page
-
-    def _heard(self, message: ConsoleMessage) -> None:
-        if message.text.startswith("Failed to load resource"):
-            self.refusals.append(message.text)
-        elif message.type in ("error", "warning"):
-            self.complaints.append(message.text)
-
-    def close(self) -> None:
-        for context in self._contexts:
-            context.close()
 
 
 @pytest.fixture
@@ -114,30 +49,3 @@ def open_page(browser: Browser) -> Iterator[Opened]:
     yield opened
     opened.close()
     assert opened.complaints == []
-
-
-Open = Callable[..., Page]
-
-
-def row(page: Page, model: str = MODEL):
-    """A model's row in the list."""
-    return page.locator("#model-list li").filter(
-        has=page.get_by_role("heading", name=model, exact=True)
-    )
-
-
-def load(page: Page, model: str = MODEL) -> None:
-    """Load a model by its button, if it is not there."""
-    button = row(page, model).get_by_role("button")
-    if "Load" in button.inner_text():
-        button.click()
-    row(page, model).get_by_text("Ready").wait_for()
-
-
-def embed(page: Page, texts: list[str] | None = None) -> None:
-    """Embed these texts, or those that are there."""
-    if texts is not None:
-        page.get_by_label("Texts, one a line").fill("\n".join(texts))
-    page.get_by_label("Model", exact=True).select_option(MODEL)
-    page.get_by_role("button", name="Embed", exact=True).click()
-    page.locator("#said", has_text=" ms").wait_for()

@@ -14,7 +14,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from browser.conftest import MODEL, ROOT, Opened, embed, load, row, serving
+from browser.support import MODEL, Opened, embed, load, row, serving
+from tests.support.project import ROOT
 
 TEXTS = ["a cat sat on the mat", "interest rates rose", "a kitten lay on the rug", "pasta boils"]
 KEY = "sk-a-right-key-123456"

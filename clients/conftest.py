@@ -1,28 +1,17 @@
 """A real server on the real default model, and what every client has to get from it."""
 
 import base64
-import contextlib
 import os
-import re
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha1
-from pathlib import Path
 
 import numpy as np
 import openai
 import pytest
 
-ROOT = Path(__file__).parent.parent
-MODEL = "all-MiniLM-L6-v2"
-TEXTS = [
-    "a cat sat on the mat",
-    "interest rates rose again",
-    "the kitten rested on the rug",
-    "how to boil an egg",
-    "the central bank raised borrowing costs",
-    "Füße, 東京 and 😂 — naïve",
-]
+from clients.support import MODEL, TEXTS, serving
+from tests.support.project import ROOT
+
 PARAPHRASES = {0: 2, 1: 4}
 
 # Before anything is imported that looks: no telemetry, nothing from the network.
@@ -33,26 +22,6 @@ os.environ |= {
     "LANGSMITH_TRACING": "false",
     "NO_PROXY": "127.0.0.1",
 }
-
-
-@contextlib.contextmanager
-def serving(*options: str) -> Iterator[str]:
-    """The URL of a server, as it starts from a source tree."""
-    command = [ROOT / ".venv/bin/embedsvc", "serve", "--port", "0", *options]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        said = ""
-        while "Try:" not in said:
-            line = process.stdout.readline()
-            assert line, said
-            said += line
-        match = re.search(r"at (http://\S+)/v1", said)
-        assert match
-        yield match[1]
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 @pytest.fixture(scope="session")

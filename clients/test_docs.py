@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from clients.conftest import serving
+from clients.support import serving
 from tests.support.commands import make_files
 from tests.support.corpus import write_corpus
 from tests.support.documents import (
     NOTES,
-    ROOT,
     Example,
     chatting,
     examples,
@@ -20,6 +19,7 @@ from tests.support.documents import (
     save_files,
     write_workplace,
 )
+from tests.support.project import ROOT
 
 PYTHON = [e for e in examples() if e.language == "python" and e.reason is None]
 GUIDES = [e for e in PYTHON if e.imports & {"apsw", "chromadb", "qdrant_client"}]

@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from clients.conftest import MODEL
+from clients.support import MODEL
 
 CHECKS = [
     not_a_server_error,

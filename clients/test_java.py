@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients.conftest import MODEL, TEXTS
+from clients.support import MODEL, TEXTS
 from tests.support.programs import program
 
 SOURCE = Path(__file__).parent / "java" / "Embed.java"

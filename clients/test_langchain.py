@@ -16,7 +16,8 @@ from langchain_openai import AzureOpenAIEmbeddings, OpenAIEmbeddings
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
-from clients.conftest import MODEL, ROOT
+from clients.support import MODEL
+from tests.support.project import ROOT
 
 DOCUMENTS = [("a cat", 3), ("a kitten", 600), ("the central bank", 4), ("interest rates", 700)]
 WAYS: list[dict[str, Any]] = [{}, {"check_embedding_ctx_length": False}, {"chunk_size": 4}]

@@ -9,7 +9,7 @@ from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
 
-from clients.conftest import MODEL, TEXTS
+from clients.support import MODEL, TEXTS
 
 
 def check(client, right: Callable[..., None]) -> None:

@@ -11,7 +11,7 @@ import openai
 import pytest
 import tiktoken
 
-from clients.conftest import MODEL, TEXTS
+from clients.support import MODEL, TEXTS
 from tests.support.programs import program
 
 NODE = Path(__file__).parent / "node"

@@ -16,7 +16,7 @@ from haystack.components.embedders import OpenAIDocumentEmbedder, OpenAITextEmbe
 from haystack.dataclasses import Document
 from haystack.utils import Secret
 
-from clients.conftest import MODEL, TEXTS
+from clients.support import MODEL, TEXTS
 
 
 @pytest.mark.parametrize("provider", ["openai", "hosted_vllm", "lm_studio"])

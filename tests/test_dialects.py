@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedsvc.web.dialects import cohere, ollama, tei
-from tests.conftest import serve
+from tests.support.app import serve
 from tests.support.tiny import CLASSIFIERS
 
 TEXTS = ["hello world", "a b c"]

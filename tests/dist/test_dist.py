@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from tests.support.project import ROOT
+from tests.support.server import announcement
 
 KERNELS = "embedsvc/inference/ops/native/kernels.so"
 PASSED_ON = ("HOME", "PATH", "LANG", "TMPDIR", "SSL_CERT_FILE")
@@ -177,12 +178,7 @@ def serving(command: Path, cwd: Path) -> Iterator[str]:
         text=True,
     )
     try:
-        assert process.stdout is not None
-        said = ""
-        while "Try:" not in said:
-            line = process.stdout.readline()
-            assert line, process.wait()
-            said += line
+        said = announcement(process)
         found = re.search(r"at (http://\S+/v1)", said)
         assert found
         assert f"cards from {command.parent.parent}" in said

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tests.support.project import ROOT
 
+INSTALLED = (str(ROOT / ".venv/bin/embedsvc"), "serve")
+"""For tests that run in an environment of their own, where the service is not installed."""
 COMMAND = (sys.executable, "-m", "embedsvc", "serve")
 
 
@@ -25,19 +27,30 @@ def serving(
         text=True,
     )
     try:
-        assert process.stdout is not None
-        said = ""
-        while "Try:" not in said:
-            line = process.stdout.readline()
-            assert line, process.communicate()[1]
-            said += line
-        match = re.search(r"at (https?://\S+)/v1", said)
-        assert match
-        yield match[1], process
+        yield address(process), process
     finally:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def announcement(process: subprocess.Popen[str]) -> str:
+    """What a server prints once it is ready, which this waits for."""
+    assert process.stdout is not None
+    said = ""
+    while "Try:" not in said:
+        line = process.stdout.readline()
+        assert line, process.communicate()  # it ended
+        said += line
+    return said
+
+
+def address(process: subprocess.Popen[str]) -> str:
+    """The base URL of a server, from what it announces."""
+    said = announcement(process)
+    match = re.search(r"at (https?://\S+)/v1", said)
+    assert match, said
+    return match[1]
 
 
 def fails(*options: str, **environ: str) -> tuple[int, str]:
