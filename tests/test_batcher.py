@@ -145,7 +145,7 @@ def test_a_client_that_leaves_gives_up_its_place() -> None:
     run(scenario)
 
 
-def test_a_full_line_refuses_with_when_to_come_back() -> None:
+def test_a_full_queue_refuses_with_when_to_come_back() -> None:
     async def scenario(device: Device) -> None:
         asked = batcher(device, max_waiting_tokens=100)
         running = asyncio.create_task(embed(asked, [text(60)]))

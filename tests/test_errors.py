@@ -346,13 +346,13 @@ def test_a_model_that_fails_is_a_500(client: TestClient, monkeypatch: pytest.Mon
         shaped(client.post(path, json=body), 500, "no finite, non-zero vector")
 
 
-def test_a_full_line_is_a_429_with_retry_after(cards_file: Path) -> None:
+def test_a_full_queue_is_a_429_with_retry_after(cards_file: Path) -> None:
     with serve(models=cards_file, max_waiting_tokens=1) as client:
         registry = client.app.state.registry  # type: ignore[attr-defined]
-        line = next(iter(registry.engines().values()))._batcher._line
-        line.tokens = 10  # as if others waited
+        queue = next(iter(registry.engines().values())).batcher._queue
+        queue.tokens = 10  # as if others waited
         answer = client.post("/v1/embeddings", json={"model": "embed", "input": "a"})
-        line.tokens = 0
+        queue.tokens = 0
     shaped(answer, 429, "Rate limit reached", kind="tokens", code="rate_limit_exceeded")
     assert 1 <= int(answer.headers["retry-after"]) <= 59
 

@@ -59,7 +59,7 @@ def test_a_burst_on_one_model_lets_another_s_request_pass(
 def note_batches(instance: Instance, begun: list[str], busy: asyncio.Event) -> None:
     """Have its batches listed as they begin; `busy` is set by the third."""
     assert instance.engine is not None
-    batcher = instance.engine._batcher
+    batcher = instance.engine.batcher
     compute = batcher._run
 
     async def noted(items, head):

@@ -51,7 +51,7 @@ class Kept:
 
     def forget_that_it_was_well(self) -> None:
         (engine,) = self.watch._registry.engines().values()
-        engine._checked = engine._batcher.succeeded = -np.inf
+        engine._checked = engine.batcher.succeeded = -np.inf
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from embedsvc.bulk.manifest import How
 from embedsvc.catalog.cards import Card, Cards
 from embedsvc.catalog.cards_file import find_cards
 from embedsvc.errors import BulkError, Unavailable
+from embedsvc.serving.embed_request import embed_request
 from embedsvc.serving.engine import Embedded
 from embedsvc.serving.registry import Registry, open_registry
-from embedsvc.serving.vectors import vectors_of
 from embedsvc.settings import Settings
 
 UNLIMITED = 1 << 60
@@ -33,7 +33,7 @@ class Local:
         try:
             card, prompt = self._registry.card(wanted.model)
             async with self._registry.use(wanted.model) as engine:
-                return await vectors_of(engine, card, prompt, wanted)
+                return await embed_request(engine, card, prompt, wanted)
         except Unavailable as error:
             raise BulkError(str(error)) from None
 

@@ -76,14 +76,14 @@ class Loader:
         )
         disk = await self._on(self._files, partial(self._disk_cache, fingerprint))
         return Engine(
-            checkpoint,
-            tokenizer,
-            encoder,
-            self.device,
-            self._ad_hoc_tokenizing if checkpoint.card.ad_hoc else self._tokenizing,
-            self._settings,
-            disk,
-            fingerprint,
+            checkpoint=checkpoint,
+            tokenizer=tokenizer,
+            encoder=encoder,
+            device=self.device,
+            tokenizing=self._ad_hoc_tokenizing if checkpoint.card.ad_hoc else self._tokenizing,
+            settings=self._settings,
+            disk=disk,
+            fingerprint=fingerprint,
         )
 
     async def look(self, at_disk: Callable[[], T]) -> T:

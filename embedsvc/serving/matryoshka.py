@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from embedsvc.errors import BadRequest
 
 
-def check(
+def check_dimensions(
     dimensions: int, native: int, sizes: Sequence[int], field: str = "dimensions"
 ) -> None:  # fmt: skip
-    """Raises `BadRequest` unless vectors of `native` components come in that size."""
+    """Raise `BadRequest` unless vectors of `native` components come with so many `dimensions`.
+
+    `sizes` are those that the model was trained for, `field` is what the request calls them.
+    """
     if dimensions == native or dimensions in sizes:
         return
     wrong = f"Invalid value for '{field}' = {dimensions}."
@@ -28,13 +31,16 @@ def check(
     raise BadRequest(f"{wrong}{most} Supported values: {sorted({*sizes, native})}.")
 
 
-def cut(
+def shorten(
     vectors: NDArray[np.float32], dimensions: int, *, layer_norm: bool
 ) -> NDArray[np.float32]:  # fmt: skip
-    """The first `dimensions` of vectors (n, D), of unit length.
+    """The first `dimensions` components of vectors (n, D), scaled to length 1 again.
 
-    With `layer_norm`, as nomic's models need it, each vector's mean is taken off first; its scale
-    makes no difference to what has unit length in the end.
+    With `layer_norm`, which nomic's models need, each vector's mean is subtracted first. (A layer
+    norm also divides by the deviation, which makes no difference to a vector of length 1.)
+
+    >>> shorten(np.array([[3, 4, 12]]) / 13, 2, layer_norm=False).round(2).tolist()
+    [[0.6, 0.8]]
     """
     if vectors.shape[1] == dimensions:
         return vectors

@@ -1,14 +1,15 @@
 """What was counted and measured, as Prometheus reads it.
 
-Requests are counted here; engines, the device and the machine are read when somebody asks, from
-plain attributes: counting costs a request next to nothing.
+Requests are counted here. Engines, the device and the machine are read when somebody asks, from
+plain attributes, so that counting costs a request next to nothing.
 """
 
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import get_args
+from typing import Protocol, get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -22,30 +23,119 @@ from prometheus_client.registry import Collector
 
 from embedsvc import __version__
 from embedsvc.bounds import METRIC_MODELS
+from embedsvc.serving.engine import Engine
 from embedsvc.serving.instance import State
 from embedsvc.serving.registry import Registry
 from embedsvc.telemetry.histogram import Histogram
 from embedsvc.telemetry.record import Record
 
 OTHERS = "others"
-"""The label of models that have none of their own, for there are so many."""
+"""The label that models share which come after the first `METRIC_MODELS`."""
 Samples = Iterable[tuple[list[str], float]]
+"""The values of a family of metrics: the labels of each and its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A number of each engine that only grows. Prometheus adds `_total` to its name."""
+
+    name: str
+    meaning: str
+    read: Callable[[Engine], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A number of each engine that goes up and down."""
+
+    name: str
+    meaning: str
+    read: Callable[[Engine], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A histogram of each engine."""
+
+    name: str
+    meaning: str
+    read: Callable[[Engine], Histogram]
+
+
+def _padding_ratio(engine: Engine) -> float:
+    tokens, padding = engine.batcher.tokens, engine.batcher.padding
+    return padding / (tokens + padding) if padding else 0.0
+
+
+def _disk_dropped(engine: Engine) -> float:
+    return engine.cache.disk.dropped if engine.cache.disk else 0
+
+
+def _disk_failures(engine: Engine) -> float:
+    return engine.cache.disk.file.errors if engine.cache.disk else 0
+
+
+ENGINE_NUMBERS: tuple[Counter | Gauge, ...] = (
+    Counter("batches", "Forward passes.", lambda e: e.batcher.batches),
+    Counter("texts", "Texts computed.", lambda e: e.batcher.texts),
+    Counter("tokens", "Tokens of the texts computed.", lambda e: e.batcher.tokens),
+    Gauge("waiting_tokens", "Tokens in the waiting line.", lambda e: e.batcher.waiting_tokens),
+    Gauge("padding_ratio", "Share of the tokens computed that was padding.", _padding_ratio),
+    Counter("truncated", "Inputs of which something was left out.", lambda e: e.truncated),
+    Counter("split", "Inputs that were embedded in parts.", lambda e: e.split),
+    Counter("cache_hits", "Texts answered from memory.", lambda e: e.cache.hits),
+    Counter("cache_disk_hits", "Texts answered from disk.", lambda e: e.cache.disk_hits),
+    Counter("cache_joined", "Texts that shared another's computation.", lambda e: e.cache.joined),
+    Counter("cache_misses", "Texts that had to be computed.", lambda e: e.cache.misses),
+    Counter(
+        "cache_evictions",
+        "Vectors forgotten for want of room.",
+        lambda e: e.cache.memory.evictions,
+    ),
+    Counter("cache_disk_dropped", "Too many to be written.", _disk_dropped),
+    Counter("cache_disk_failures", "Reads and writes that the disk refused.", _disk_failures),
+    Gauge("cache_bytes", "Memory of the vectors remembered.", lambda e: e.cache.memory.bytes),
+    Gauge("cache_entries", "Vectors remembered.", lambda e: e.cache.memory.entries),
+)
+ENGINE_HISTOGRAMS = (
+    Measured(
+        "tokenize_seconds", "From a request's inputs to its tokens.", lambda e: e.tokenize_seconds
+    ),
+    Measured(
+        "queue_seconds", "Requests waiting for the device.", lambda e: e.batcher.queue_seconds
+    ),
+    Measured(
+        "forward_seconds",
+        "Batches, from the line to their vectors.",
+        lambda e: e.batcher.forward_seconds,
+    ),
+    Measured("batch_texts", "Texts of a batch.", lambda e: e.batcher.batch_texts),
+    Measured(
+        "batch_tokens", "Tokens of a batch, without padding.", lambda e: e.batcher.batch_tokens
+    ),
+)
+
+
+class Source(Protocol):
+    """Gives further metrics, read whenever somebody asks for all."""
+
+    def __call__(self) -> Iterable[Metric]: ...
 
 
 class Metrics(Collector):
-    """All figures of one server."""
+    """All metrics of one server."""
 
     def __init__(self) -> None:
         self.requests: defaultdict[tuple[str, int], int] = defaultdict(int)
-        """By route and status; the route of paths that nothing answers is "", and the status of
-        requests whose client left first 499."""
+        """By route and status. The route is "" where nothing answers at a path, and the status is
+        499 where the client left before the answer."""
         self.refusals: defaultdict[str, int] = defaultdict(int)
-        """By the sort of error."""
+        """By the kind of error; see `RequestError.reason`."""
         self.request_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
-        """From a request's head to its whole answer, by model; those beyond a bound together."""
+        """From a request's head to its whole answer, by model."""
         self.registry: Registry | None = None
-        """Read too, once it is there."""
-        self._sources: list[Callable[[], Iterable[Metric]]] = []
+        """The models, whose metrics are read once the registry is there."""
+        self._sources: list[Source] = []
         self._collectors = CollectorRegistry(auto_describe=False)
         self._collectors.register(self)
         ProcessCollector(registry=self._collectors)
@@ -61,8 +151,8 @@ class Metrics(Collector):
         if record.refusal:
             self.refusals[record.refusal] += 1
 
-    def read_also(self, source: Callable[[], Iterable[Metric]]) -> None:
-        """Have a source of further figures read, whenever somebody asks."""
+    def read_also(self, source: Source) -> None:
+        """Have a source of further metrics read, whenever somebody asks."""
         self._sources.append(source)
 
     def write(self) -> bytes:
@@ -70,7 +160,7 @@ class Metrics(Collector):
         return generate_latest(self._collectors)
 
     def collect(self) -> Iterator[Metric]:
-        """All of them; prometheus-client calls this."""
+        """All metrics, in order; prometheus-client calls this."""
         routes = sorted(self.requests.items())
         yield counter(
             "requests",
@@ -99,12 +189,12 @@ class Metrics(Collector):
 
 
 def counter(name: str, meaning: str, labels: list[str], samples: Samples) -> Metric:
-    """A family of counters, by labels; its name gets `_total`."""
+    """A family of counters by labels. Prometheus adds `_total` to its name."""
     return _family(CounterMetricFamily(f"embedsvc_{name}", meaning, None, labels), samples)
 
 
 def gauge(name: str, meaning: str, labels: list[str], samples: Samples) -> Metric:
-    """A family of values that go up and down."""
+    """A family of numbers by labels that go up and down."""
     return _family(GaugeMetricFamily(f"embedsvc_{name}", meaning, None, labels), samples)
 
 
@@ -125,31 +215,28 @@ def _histogram(name: str, meaning: str, models: Iterable[tuple[str, Histogram]])
 
 def _engines(registry: Registry) -> Iterator[Metric]:
     engines = sorted(registry.engines().items())
-    counts: dict[tuple[str, str], list[tuple[list[str], float]]] = {}
-    histograms: dict[tuple[str, str], list[tuple[str, Histogram]]] = {}
-    for model, engine in engines:
-        for name, meaning, value in engine.counts():
-            counts.setdefault((name, meaning), []).append(([model], value))
-        for name, meaning, histogram in engine.histograms():
-            histograms.setdefault((name, meaning), []).append((model, histogram))
-    for (name, meaning), samples in counts.items():
-        kind = counter if name.endswith("_total") else gauge
-        yield kind(name.removesuffix("_total"), meaning, ["model"], samples)
-    for (name, meaning), models in histograms.items():
-        yield _histogram(name, meaning, models)
+    if not engines:
+        return
+    for number in ENGINE_NUMBERS:
+        family = counter if isinstance(number, Counter) else gauge
+        samples = [([model], number.read(engine)) for model, engine in engines]
+        yield family(number.name, number.meaning, ["model"], samples)
+    for measured in ENGINE_HISTOGRAMS:
+        models = [(model, measured.read(engine)) for model, engine in engines]
+        yield _histogram(measured.name, measured.meaning, models)
 
 
 def _instances(registry: Registry) -> Iterator[Metric]:
     states: defaultdict[str, set[State]] = defaultdict(set)
-    for each in registry.instances():
-        states[each.card.id].add(each.state)
+    for instance in registry.instances():
+        states[instance.card.id].add(instance.state)
     yield gauge(
         "instance_state",
         "1 for the state that a model's instance is in.",
         ["model", "state"],
         [
-            ([model, state], float(state in its))
-            for model, its in sorted(states.items())
+            ([model, state], float(state in in_states))
+            for model, in_states in sorted(states.items())
             for state in get_args(State)
         ],
     )

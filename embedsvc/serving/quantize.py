@@ -1,9 +1,9 @@
 """Vectors in fewer bits: int8, uint8, and one bit for each component.
 
-int8 holds 127 x / max|x|, rounded: every vector in its own scale, so compare by cosine. uint8 is
-that plus 128. A bit is 1 where the component is greater than 0; eight make a byte, the first in
-its highest bit: `ubinary` is that byte, `binary` the same less 128. Compare those by their
-Hamming distance.
+int8 holds 127 x / max|x|, rounded. Every vector has its own scale, so compare them by cosine. uint8
+is that plus 128. A bit is 1 where the component is greater than 0. Eight bits make a byte, the
+first component in the highest bit: `ubinary` is that byte, `binary` is that byte less 128. Compare
+those by their Hamming distance.
 """
 
 from typing import Any
@@ -15,7 +15,16 @@ from embedsvc.texts.requests import Dtype
 
 
 def quantize(vectors: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
-    """Vectors (n, D) in that type; (n, D / 8, rounded up) of bits."""
+    """Vectors (n, D) in a type, (n, D); of bits (n, D / 8), rounded up.
+
+    >>> vectors = np.array([[0.6, -0.8, 0.0]], np.float32)
+    >>> quantize(vectors, "int8").tolist()
+    [[95, -127, 0]]
+    >>> quantize(vectors, "uint8").tolist()
+    [[223, 1, 128]]
+    >>> quantize(vectors, "ubinary").tolist()
+    [[128]]
+    """
     if dtype == "float":
         return vectors.astype("<f4", copy=False)
     if dtype in ("binary", "ubinary"):

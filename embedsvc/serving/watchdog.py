@@ -114,7 +114,7 @@ class Watch:
         checks = [
             self._check(model, engine)
             for model, engine in self._registry.engines().items()
-            if not engine.well_within(FRESH_SECONDS)
+            if not engine.computed_within(FRESH_SECONDS)
         ]
         if checks:
             _, waiting = await asyncio.wait(checks, timeout=ANSWER_SECONDS)
@@ -183,7 +183,7 @@ class Watch:
         while True:
             await asyncio.sleep(IDLE_SECONDS / 4)
             for model, engine in self._registry.engines().items():
-                if engine in self._broken or not engine.well_within(IDLE_SECONDS):
+                if engine in self._broken or not engine.computed_within(IDLE_SECONDS):
                     self._check(model, engine)
 
     def _forget_unloaded(self) -> None:

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc.errors import BadRequest, ClientGone
+from embedsvc.serving.embed_request import embed_request
 from embedsvc.serving.engine import Embedded, Engine
-from embedsvc.serving.vectors import vectors_of
 from embedsvc.telemetry.record import current
 from embedsvc.texts.requests import EmbeddingRequest
 from embedsvc.web.answers import FLOATS, Form, most_rows
@@ -81,7 +81,7 @@ async def _embed(
         if check is not None:
             check(engine)
         most = _most_rows(engine, asked, forms)
-        embedded = await vectors_of(engine, card, prompt, asked, most_rows=most, **caching)
+        embedded = await embed_request(engine, card, prompt, asked, most_rows=most, **caching)
     if record is not None:
         record.texts, record.tokens = len(asked.inputs), embedded.tokens
     headers = [

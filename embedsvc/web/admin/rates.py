@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from embedsvc.serving.metrics import Metrics
+from embedsvc.serving.metrics import ENGINE_NUMBERS, Metrics
 from embedsvc.telemetry.histogram import SECONDS, quantile
 
 ANSWERED = ("cache_hits", "cache_disk_hits", "cache_joined")
@@ -45,7 +45,7 @@ def read(metrics: Metrics) -> Reading:
     """The counters now."""
     engines = metrics.registry.engines() if metrics.registry else {}
     counts = {
-        model: {name.removesuffix("_total"): value for name, _, value in engine.counts()}
+        model: {number.name: number.read(engine) for number in ENGINE_NUMBERS}
         for model, engine in engines.items()
     }
     return Reading(

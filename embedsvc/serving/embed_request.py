@@ -1,0 +1,64 @@
+"""From a request for vectors to the vectors, whoever asks: a route, or a command in this process.
+
+The engine computes; here a request is held against the model's card: its prompt, its rule for long
+texts, and the dimensions it asks for.
+"""
+
+from dataclasses import replace
+
+from embedsvc.bounds import CHUNKS
+from embedsvc.catalog.cards import Card
+from embedsvc.serving.engine import Embedded, Engine
+from embedsvc.serving.matryoshka import check_dimensions, shorten
+from embedsvc.texts.inputs import Reading
+from embedsvc.texts.prompts import choose
+from embedsvc.texts.requests import EmbeddingRequest
+from embedsvc.texts.truncation import Rule
+
+
+async def embed_request(
+    engine: Engine,
+    card: Card,
+    prompt: str | None,
+    request: EmbeddingRequest,
+    *,
+    most_rows: int = CHUNKS,
+    read_cache: bool = True,
+    write_cache: bool = True,
+) -> Embedded:
+    """The vectors that a request asks for.
+
+    `prompt` is the name of the prompt that the model's name has behind a colon, if it has one. With
+    late chunking there may be `most_rows` vectors. Raises `RequestError`.
+    """
+    if request.dimensions is not None:
+        field = request.fields.dimensions
+        check_dimensions(request.dimensions, engine.dimensions, card.dimensions, field)
+    reading = Reading(
+        choose(engine.checkpoint.prompts, request, prompt, engine.checkpoint.default_prompt),
+        _rule_for_long_texts(engine, card, request),
+        card.token_ids,
+        request.fields.input,
+    )
+    caching = {"read_cache": read_cache, "write_cache": write_cache}
+    if request.chunks is None:
+        embedded = await engine.embed(request.inputs, reading, **caching)
+    else:
+        embedded = await engine.embed_chunks(
+            request.inputs, reading, request.chunks, most_rows=most_rows, **caching
+        )
+    if request.dimensions is not None:
+        vectors = shorten(embedded.vectors, request.dimensions, layer_norm=card.layer_norm)
+        embedded = replace(embedded, vectors=vectors)
+    return embedded
+
+
+def _rule_for_long_texts(engine: Engine, card: Card, request: EmbeddingRequest) -> Rule:
+    """What becomes of texts that are too long.
+
+    The request says it, else the model's card, else the server's setting, else the custom of the
+    request's dialect, which may also bound how long a text may be.
+    """
+    explicit, custom = request.truncate or card.truncate or engine.truncate, request.otherwise
+    longest = None if explicit else custom.longest
+    return Rule(explicit or custom.truncate, longest, custom.remedy, engine.max_request_tokens)
