@@ -1,4 +1,4 @@
-"""A checkpoint: a folder with weights, and what its files say of how to make vectors with them."""
+"""A checkpoint: a folder with weights, and what its other files say of how to use them."""
 
 import hashlib
 from collections.abc import Callable
@@ -33,11 +33,12 @@ TOKENIZER_FILES = (
     *transformer_settings.FILES,
 )
 STATIC_MAX_TOKENS = 32768
-"""Where nothing limits a text: it is looked up token by token."""
+"""Tokens of a text for static embeddings, which have no limit of their own."""
 POSITIONS_FROM = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Kinds that number positions from the padding token's id on, so that some are never reached."""
+"""Values of `model_type` whose positions begin behind the padding token's id, so that those before
+are never used."""
 CLASSIFIER = "ForSequenceClassification"
-"""How the classes end of models that give scores, not vectors."""
+"""How the class names of models end that give scores and no vectors."""
 CLASSES = {
     "BertFor": "bert",
     "BertModel": "bert",
@@ -48,7 +49,8 @@ CLASSES = {
     "Camembert": "camembert",
     "MPNet": "mpnet",
 }
-"""How the classes begin that files name which are older than `model_type`."""
+"""The `model_type` of config.json files that are older than that key, by the beginning of the class
+name that they have in `architectures`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +59,31 @@ class Checkpoint:
 
     card: Card
     root: Path
-    """All of its files."""
+    """The folder with all of its files."""
     folder: Path
-    """In it, that of weights, config.json and tokeniser."""
+    """The folder with weights, config.json and tokeniser: the root, or one in it."""
     model_type: str
     class_name: str
-    """The class of transformers' that saved it, or nothing where that is not said."""
+    """The class of transformers that saved it; empty where config.json does not say it."""
     config: dict[str, Any]
-    """config.json with what it leaves out, for the architecture to read."""
+    """config.json with the values that it leaves out. An architecture's `Config` is read from
+    it."""
     pooling: tuple[Pooling, ...]
-    """Set side by side if there are several; none where it is a classifier, which gives scores."""
+    """Several are put side by side in a vector. A classifier, which gives scores, has none."""
     steps: tuple[Step, ...]
-    """What is done to pooled vectors, before `normalize`."""
+    """The modules that pooled vectors go through, before `normalize`."""
     normalize: bool
     special_tokens: bool
-    """Whether the tokeniser adds any."""
+    """Whether the tokeniser adds special tokens to a text."""
     max_tokens: int
-    """Tokens in one text, special tokens included."""
+    """The most tokens that a text may have, special tokens included."""
     prompts: Prompts
     default_prompt: str
-    """The text before an input where none is asked for."""
+    """The text that is put before an input where a request asks for no prompt."""
 
     def fingerprint(self, *how: str) -> str:
-        """A digest of all that a vector depends on: files and card, and `how` it is computed."""
+        """A digest, in hexadecimal, of all that a vector depends on: files, card, and `how` it is
+        computed, such as the dtype."""
         parts = [*_digests(self.card.id, self.folder), *how]
         parts += [sha256(f) for name in TOKENIZER_FILES if (f := self.folder / name).is_file()]
         for step in self.steps:
@@ -93,9 +97,9 @@ class Checkpoint:
             parts.append(repr(self.card.plain_tokens))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
-    def tensors(self, taken: Callable[[int], None] | None = None) -> Tensors:
-        """The weights, to be taken one by one; `taken` is told the bytes of each."""
-        return Tensors(self.card.id, self.folder, taken)
+    def tensors(self, on_read: Callable[[int], None] | None = None) -> Tensors:
+        """The weights, to be taken one by one; `on_read` is called with the bytes of each."""
+        return Tensors(self.card.id, self.folder, on_read)
 
     def error(self, message: str) -> CheckpointError:
         """The error to raise about its files."""
@@ -105,11 +109,12 @@ class Checkpoint:
 def open_checkpoint(card: Card) -> Checkpoint:
     """Find the card's files and read all but the weights.
 
-    Pooling comes from the card, else from `modules.json` and the pooling module's config.json;
-    `normalize` likewise, and is true where there is no `modules.json`. The limit is the card's,
-    else sentence_bert_config.json's, else the tokeniser's, and never more than there are positions.
+    The pooling is the card's, else the one that `modules.json` and the pooling module's config.json
+    state. So is `normalize`, which is true where there is no `modules.json`. The limit of tokens is
+    the card's, else that of sentence_bert_config.json, else the tokeniser's, and never more than
+    the model has positions.
 
-    Raises `CheckpointError` that names the model and the file, also if none states the pooling.
+    Raises `CheckpointError` that names the model and the file, also if nothing states the pooling.
     """
     root = Files(card.id, find_checkpoint(card))
     if card.sha256 is not None:
@@ -149,13 +154,14 @@ def open_checkpoint(card: Card) -> Checkpoint:
 
 
 def _no_modules(files: Files) -> Modules:
-    """A folder without `modules.json`: of transformers or of model2vec."""
+    """The modules of a folder without `modules.json`, which is of transformers or of model2vec."""
     static = files.read("config.json").get("model_type") == "model2vec"
     pooling: tuple[Pooling, ...] = ("mean",) if static else ()
     return Modules(files.folder, static, pooling, include_prompt=True, steps=(Normalize(),))
 
 
 def _config(files: Files, modules: Modules) -> dict[str, Any]:
+    """config.json, completed. Raises `CheckpointError` where it asks for what is not supported."""
     config = files.read("config.json")
     if modules.static:
         return {**config, "model_type": "static"}
@@ -182,7 +188,11 @@ def _config(files: Files, modules: Modules) -> dict[str, Any]:
 
 
 def _kind(config: dict[str, Any]) -> str | None:
-    """What old files say by a class alone: `BertModel`, `XLMRobertaForMaskedLM`."""
+    """The `model_type` of an old config.json, by the class that it names.
+
+    >>> _kind({"architectures": ["XLMRobertaForMaskedLM"]})
+    'xlm-roberta'
+    """
     for name in as_array(config.get("architectures")) or ():
         for beginning, kind in CLASSES.items():
             if str(name).startswith(beginning):
@@ -191,7 +201,7 @@ def _kind(config: dict[str, Any]) -> str | None:
 
 
 def _steps(card: Card, steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], bool]:
-    """What comes after pooling, and whether vectors are normalised at the end of it."""
+    """The modules after pooling, and whether vectors are normalised at the very end."""
     normalize = isinstance(steps[-1], Normalize) if steps else False
     if normalize:
         steps = steps[:-1]
@@ -199,17 +209,18 @@ def _steps(card: Card, steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], bool]
 
 
 def _max_tokens(files: Files, card: Card, config: dict[str, Any], *, static: bool) -> int:
+    """The most tokens that a text may have. Raises `CheckpointError` if nothing states it."""
     if static:
         return min(card.max_tokens or STATIC_MAX_TOKENS, STATIC_MAX_TOKENS)
     _, settings = transformer_settings.read_settings(files)
     if card.max_tokens:
-        return card.max_tokens  # if the model has no positions for that, it does not load
+        return card.max_tokens  # `make_plan` refuses it if the model has fewer positions
     tokenizer = files.read("tokenizer_config.json")
     limits: list[Any] = [settings.max_seq_length, _positions(config)]
     if settings.max_seq_length is None:
         limits.append(tokenizer.get("model_max_length", tokenizer.get("max_len")))
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0]
-    # Tokenisers that know no limit state one of 10^30.
+    # Tokenisers without a limit state one of 10^30.
     if not known or min(known) > 10**9:
         raise CheckpointError(
             f"model `{card.id}`: neither its card nor {files.folder} says how long a text may be; "
@@ -219,8 +230,12 @@ def _max_tokens(files: Files, card: Card, config: dict[str, Any], *, static: boo
 
 
 def _positions(config: dict[str, Any]) -> int | None:
-    """Tokens that the model has positions for."""
-    if config.get("rotary_scaling_factor"):  # beyond these, vectors would depend on other texts
+    """How many tokens the model has positions for; None where config.json does not say it.
+
+    >>> _positions({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1})
+    512
+    """
+    if config.get("rotary_scaling_factor"):  # in longer texts, vectors would depend on other texts
         return config.get("max_trained_positions", 2048)
     stated = [config.get(key) for key in ("max_position_embeddings", "n_positions")]
     positions = max((n for n in stated if isinstance(n, int)), default=None)
@@ -231,7 +246,7 @@ def _positions(config: dict[str, Any]) -> int | None:
 
 
 def _digests(model: str, folder: Path) -> list[str]:
-    """Of the weights, all shards of them, and of config.json."""
+    """Digests of the weights, of each of their shards, and of config.json."""
     files = [*weight_files(model, folder), folder / "config.json"]
     return [sha256(file) for file in files if file.is_file()]
 

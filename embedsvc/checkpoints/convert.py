@@ -1,7 +1,7 @@
-"""Checkpoints in another precision: rounded to a dtype, or quantised as MLX does it.
+"""Writes a checkpoint in another precision: rounded to a dtype, or quantised as MLX does it.
 
-What is written is a folder in Hub layout that needs no card: the files of sentence-transformers
-are kept, and completed with what the card says.
+The new folder is laid out as on the Hub and needs no card: the files of sentence-transformers are
+copied, and what the card says is added to them.
 """
 
 import json
@@ -33,22 +33,24 @@ from embedsvc.checkpoints.transformer_settings import read_settings
 from embedsvc.errors import CheckpointError
 
 CODES: dict[Dtype, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+"""Names of types in safetensors files."""
 WHOLE = ("position", "token_type", "router", "pooler", "norm")
-"""In names of matrices that are not quantised: small, and worth their precision."""
+"""Parts of the names of matrices that are not quantised, since they are small and worth their
+precision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """What weights are converted to."""
+    """The precision that weights are converted to."""
 
     dtype: Dtype | None = None
-    """Of floats; left out, as they are stored, or float16 if quantised."""
+    """The dtype of floats. None: as they are stored, or float16 beside quantised matrices."""
     bits: int | None = None
-    """Of matrices, if they are to be quantised."""
+    """The bits of each weight of a matrix, 4 or 8; None: matrices are not quantised."""
     group_size: int = 64
 
     def check(self) -> None:
-        """Raises `CheckpointError` that names what cannot be had."""
+        """Raise `CheckpointError` that names what is not supported."""
         if self.bits is not None and self.bits not in BITS:
             raise CheckpointError(f"weights of {self.bits} bits are not supported, only {BITS}")
         if self.group_size not in GROUP_SIZES:
@@ -58,9 +60,9 @@ class Precision:
 
 
 def convert(checkpoint: Checkpoint, out: Path, precision: Precision) -> None:
-    """Write the checkpoint in that precision to a folder that is not there yet.
+    """Write the checkpoint in that precision to the folder `out`, which must not exist.
 
-    Raises `CheckpointError` if it is there, or the model cannot be had in that precision.
+    Raises `CheckpointError` if it does, or the model cannot be converted to that precision.
     """
     precision.check()
     if out.exists():
@@ -89,7 +91,7 @@ def convert(checkpoint: Checkpoint, out: Path, precision: Precision) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """A tensor to be written, quantised if `bits`."""
+    """A tensor to be written; it is quantised if it has `bits`."""
 
     name: str
     stored: str
@@ -99,7 +101,7 @@ class _Planned:
     group_size: int
 
     def parts(self) -> list[tuple[str, str, tuple[int, ...]]]:
-        """Name, type and shape of itself, or of its packed values, scales and biases."""
+        """Name, type and shape of what is stored: itself, or packed values, scales and biases."""
         if self.bits is None:
             return [(self.stored, self.code, self.shape)]
         stem = self.stored.removesuffix(".weight")
@@ -112,7 +114,7 @@ class _Planned:
         ]
 
     def values(self, tensors: Tensors) -> list[NDArray[Any]]:
-        """The same, as arrays."""
+        """The arrays that are stored, in the order of `parts`."""
         if self.code not in CODES.values():
             return [tensors.take_stored(self.name)]
         value = tensors.take(self.name, *self.shape)
@@ -123,6 +125,7 @@ class _Planned:
 
 
 def _plan(name: str, entry: Entry, precision: Precision) -> _Planned:
+    """How a tensor is written. Raises `CheckpointError` if it is quantised already."""
     if entry.dtype == "U32":
         raise CheckpointError(f"tensor `{name}` is quantised already; convert the original")
     code = entry.dtype
@@ -135,7 +138,7 @@ def _plan(name: str, entry: Entry, precision: Precision) -> _Planned:
 
 
 def _write_weights(tensors: Tensors, file: Path, precision: Precision) -> None:
-    """A safetensors file, tensor by tensor, so that no more than one is in memory."""
+    """Write a safetensors file tensor by tensor, so that only one is in memory at a time."""
     planned = [_plan(name, entry, precision) for name, entry in tensors.entries().items()]
     header: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
     offset = 0
@@ -154,6 +157,11 @@ def _write_weights(tensors: Tensors, file: Path, precision: Precision) -> None:
 
 
 def _encode(value: NDArray[Any], code: str) -> bytes:
+    """An array as it is stored in that type.
+
+    >>> _encode(np.array([1.0, -2.0], np.float32), "BF16").hex()
+    '803f00c0'
+    """
     if code == "BF16":  # the upper half of a float32, rounded to the nearest even one
         whole = np.ascontiguousarray(value, np.float32).view(np.uint32)
         value = (whole + (((whole >> 16) & 1) + np.uint32(0x7FFF))) >> 16
@@ -161,6 +169,7 @@ def _encode(value: NDArray[Any], code: str) -> bytes:
 
 
 def _write_config(checkpoint: Checkpoint, inside: Path, precision: Precision) -> None:
+    """Have config.json state the new precision."""
     config = Files(checkpoint.card.id, inside).read("config.json")
     config.pop("quantization", None)
     if precision.bits is not None:
@@ -172,7 +181,7 @@ def _write_config(checkpoint: Checkpoint, inside: Path, precision: Precision) ->
 
 
 def _complete(checkpoint: Checkpoint, out: Path, inside: Path) -> None:
-    """Have the files say what the card says."""
+    """Have the files state what the card says."""
     card, files = checkpoint.card, Files(checkpoint.card.id, out)
     if card.prompts is not None:
         stated = files.read("config_sentence_transformers.json")
@@ -182,13 +191,15 @@ def _complete(checkpoint: Checkpoint, out: Path, inside: Path) -> None:
         stated = Files(card.id, inside).read(name)
         limit = {"max_seq_length": checkpoint.max_tokens}
         _write(inside / name, {"do_lower_case": settings.do_lower_case, **stated, **limit})
-    said = (out / "modules.json").is_file() and card.pooling is None and card.normalize is None
-    if said or not checkpoint.special_tokens:
+    stated_there = (
+        (out / "modules.json").is_file() and card.pooling is None and card.normalize is None
+    )
+    if stated_there or not checkpoint.special_tokens:
         return
     modules = [("Transformer", str(inside.relative_to(out)).removeprefix("."))]
     modules.append(("Pooling", "1_Pooling"))
     for step in checkpoint.steps:
-        if isinstance(step, Truncate):  # which is said elsewhere
+        if isinstance(step, Truncate):  # config_sentence_transformers.json states it
             continue
         own = f"{len(modules)}_Normalize"
         path = own if isinstance(step, Normalize) else step.folder.relative_to(checkpoint.root)
@@ -201,7 +212,7 @@ def _complete(checkpoint: Checkpoint, out: Path, inside: Path) -> None:
     ]
     _write(out / "modules.json", listed)
     modes: dict[str, Any] = {key: (mode,) == checkpoint.pooling for key, mode in BOOLEANS.items()}
-    if len(checkpoint.pooling) > 1:  # in this order, which the older way cannot say
+    if len(checkpoint.pooling) > 1:  # in an order that the older keys cannot state
         spelled = {mode: name for name, mode in NAMES.items()}
         modes = {"pooling_mode": [spelled[mode] for mode in checkpoint.pooling]}
     (out / "1_Pooling").mkdir(exist_ok=True)

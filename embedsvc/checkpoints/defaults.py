@@ -1,7 +1,7 @@
-"""What an old or terse config.json leaves out: the values that transformers takes for it.
+"""The values that an old or terse config.json leaves out.
 
-They are of each `model_type`, as transformers 5 has them, and for the types that it does not have
-(`new`), as their authors' code does. `tests/reference/defaults.json` records them from there.
+Transformers 5 has a value for each, by `model_type`; for a type that it does not have (`new`), the
+authors' code has them. `tests/reference/defaults.json` records transformers' values.
 """
 
 from typing import Any
@@ -117,16 +117,22 @@ SPELLINGS: dict[str, dict[str, str]] = {
         "rotary_emb_base": "rope_theta",
     },
 }
-"""Other names of values, by `model_type`, and those that are used here."""
+"""Other names of keys, by `model_type`, and the names that are used here."""
 
 
 def completed(config: dict[str, Any]) -> dict[str, Any]:
-    """A config.json under the names used here, with what it leaves out."""
+    """A config.json under the names that are used here, with the values that it leaves out.
+
+    >>> completed({"model_type": "nomic_bert", "n_layer": 3})["num_hidden_layers"]
+    3
+    >>> completed({"model_type": "nomic_bert"})["rope_theta"]
+    1000.0
+    """
     kind = config.get("model_type")
     if not isinstance(kind, str):
         return config
     spellings, defaults = SPELLINGS.get(kind, {}), DEFAULTS.get(kind, {})
     respelled = {spellings[name]: value for name, value in config.items() if name in spellings}
-    if "n_positions" in config:  # the authors' name of what transformers gives another default
+    if "n_positions" in config:  # is stated instead, and may differ from transformers' default
         defaults = {k: v for k, v in defaults.items() if k != "max_position_embeddings"}
     return defaults | respelled | config

@@ -1,7 +1,7 @@
-"""Opens a checkpoint's files: regular files only, each no larger than its kind may be.
+"""Opens a checkpoint's files: only regular ones, and none larger than one of its name may be.
 
-Whoever made a checkpoint chose what is in its files, so a file is looked at before it is read, and
-what is wrong with it is said with the model and the file.
+Strangers make checkpoints, so a file is looked at before it is read. Errors name the model and the
+file.
 """
 
 import codecs
@@ -30,7 +30,7 @@ SIZES = {
     "sentencepiece.bpe.model": TOKENIZER_FILE,
     "tokenizer.model": TOKENIZER_FILE,
 }
-"""Bytes that files of some names may have; all others may have `CHECKPOINT_JSON`."""
+"""The most bytes that files of these names may have; all others may have `CHECKPOINT_JSON`."""
 OTHERS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -38,7 +38,7 @@ OTHERS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-"""What may have a file's name and must not be opened: reading it could wait for ever."""
+"""What may lie in place of a file and must not be opened, since reading it could wait for ever."""
 
 
 def as_object(value: Any) -> dict[str, Any] | None:
@@ -52,7 +52,7 @@ def as_array(value: Any) -> list[Any] | None:
 
 
 class Files:
-    """Reads files of one folder; what is wrong with one is said with the model and the file."""
+    """Reads the files of one folder. Its errors name the model and the file."""
 
     def __init__(self, model: str, folder: Path) -> None:
         self.model = model
@@ -63,7 +63,7 @@ class Files:
         return Files(self.model, self.folder / path)
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file, of whatever kind."""
+        """Whether there is anything of that name."""
         return os.path.lexists(self.folder / name)
 
     def read(self, name: str) -> dict[str, Any]:
@@ -71,13 +71,13 @@ class Files:
         return self._load(name, dict[str, Any]) or {}
 
     def read_as(self, name: str, kind: type[T]) -> T | None:
-        """JSON of that type, or None where there is no such file."""
+        """JSON of that type; None where there is no such file."""
         return self._load(name, kind)
 
     def read_bytes(self, name: str) -> bytes | None:
-        """All of a file, or None where there is no such file.
+        """All of a file; None where there is no such file.
 
-        Raises `CheckpointError` if it is no file, or larger than one of its name may be.
+        Raises `CheckpointError` if it is no regular file, or too large.
         """
         most = SIZES.get(name, CHECKPOINT_JSON)
         if not self.has(name):
@@ -89,7 +89,7 @@ class Files:
         return content
 
     def beginning(self, name: str) -> bytes:
-        """The first bytes of a file, to see what it is; of a missing one, something harmless."""
+        """The first bytes of a file, for `kind_of`; those of JSON if there is no such file."""
         if not self.has(name):
             return b"{"
         with self.open(name) as stream:
@@ -99,7 +99,7 @@ class Files:
     def open(self, name: str) -> Generator[BinaryIO]:
         """A regular file, or a link to one, open for reading.
 
-        Raises `CheckpointError` that says what it is instead, or why it cannot be read.
+        Raises `CheckpointError` that says what it is instead of a file, or why it cannot be read.
         """
         with self._opened(name) as stream:
             try:

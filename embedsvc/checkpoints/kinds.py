@@ -1,4 +1,4 @@
-"""What a file or a folder is, where it is not what its name says; and what to do about it."""
+"""Says what a file or a folder is that is not what its name says, and what to do about it."""
 
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,7 +20,7 @@ BEGINNINGS = {
     b"\xff\xfe": "is text in UTF-16, and must be in UTF-8",
     b"\xfe\xff": "is text in UTF-16, and must be in UTF-8",
 }
-"""How files of other kinds begin, letters in lower case, and what is said of them."""
+"""Beginnings of files of other kinds, letters in lower case, and what is said of such a file."""
 _OTHER = "but only safetensors files are opened"
 CONTENTS = {
     "adapter_config.json": "there is a LoRA adapter alone: merge it into its base model "
@@ -37,11 +37,18 @@ CONTENTS = {
     "onnx": "a folder of ONNX files is there, " + _OTHER,
     "openvino": "a folder of OpenVINO files is there, " + _OTHER,
 }
-"""What may be in a folder in place of weights that are read, most telling first."""
+"""Names of what may lie in a folder without weights that can be read, the most telling first, and
+what is said of such a folder."""
 
 
 def kind_of(beginning: bytes) -> str | None:
-    """What is to be said of a file that begins so, or None of one that may be what it should be."""
+    """What is to be said of a file that begins so; None if it may be what its name says.
+
+    >>> kind_of(b"<!DOCTYPE html><html>")
+    'is a web page in place of the file: download it again (embedsvc pull does it)'
+    >>> kind_of(b'{"model_type": "bert"}') is None
+    True
+    """
     if not beginning:
         return "is empty: download it again (embedsvc pull does it)"
     plain = beginning.lstrip().lower()
@@ -49,7 +56,8 @@ def kind_of(beginning: bytes) -> str | None:
 
 
 def found_instead(folder: Path) -> str:
-    """What is in a folder that lacks weights, for the end of a sentence; empty if nothing known."""
+    """What lies in a folder instead of weights, as the end of a sentence; empty if that is not
+    known."""
     try:
         names = sorted(file.name for file in folder.iterdir())
     except OSError:

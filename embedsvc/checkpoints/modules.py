@@ -21,7 +21,8 @@ BOOLEANS: dict[str, Pooling] = {
     "pooling_mode_weightedmean_tokens": "weighted_mean",
     "pooling_mode_lasttoken": "last_token",
 }
-"""How a pooling is stated up to sentence-transformers 5, in the order of its concatenations."""
+"""The keys by which poolings are switched on up to sentence-transformers 5, in the order in which
+it puts them side by side."""
 
 NAMES: dict[str, Pooling] = {
     "cls": "cls",
@@ -31,7 +32,7 @@ NAMES: dict[str, Pooling] = {
     "weightedmean": "weighted_mean",
     "lasttoken": "last_token",
 }
-"""How it is stated from sentence-transformers 6 on, in one key `pooling_mode`."""
+"""Values of the key `pooling_mode`, by which they are stated from sentence-transformers 6 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,12 @@ class LayerNorm:
 
 @dataclass(frozen=True, slots=True)
 class Normalize:
-    """Vectors brought to length 1."""
+    """Scales vectors to length 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """Vectors cut to their first dimensions, which leaves them shorter than 1."""
+    """Cuts vectors to their first dimensions, which leaves them shorter than 1."""
 
     size: int
 
@@ -71,23 +72,24 @@ Step = Dense | LayerNorm | Normalize | Truncate
 
 @dataclass(frozen=True, slots=True)
 class Modules:
-    """What `modules.json` says."""
+    """The modules of a model, as `modules.json` lists them."""
 
     folder: Path
-    """Of the first module: weights, configuration and tokeniser."""
+    """The folder of the first module, with weights, configuration and tokeniser."""
     static: bool
-    """Whether that is a StaticEmbedding, which looks tokens up and adds no special ones."""
+    """Whether the first module is a StaticEmbedding, which has no special tokens."""
     pooling: tuple[Pooling, ...]
-    """Empty if it is not said; several are set side by side."""
+    """Empty if it is not stated; several are put side by side."""
     include_prompt: bool
     """Whether tokens of the prompt are pooled too."""
     steps: tuple[Step, ...]
+    """The modules after the pooling."""
 
 
 def read_modules(files: Files) -> Modules | None:
-    """The modules, or None where there is no list.
+    """The modules of a folder; None where there is no `modules.json`.
 
-    Raises `CheckpointError` that names a module we do not have, or one out of place.
+    Raises `CheckpointError` that names a module which is not supported, or is out of place.
     """
     listed = files.read_as("modules.json", list[dict[str, Any]])
     if listed is None:
@@ -123,7 +125,10 @@ def read_modules(files: Files) -> Modules | None:
 
 
 def _kind(files: Files, module: dict[str, Any]) -> str:
-    """The class of a module, by its last name: the ones before differ between versions."""
+    """The name of a module's class, without its package, which differs between versions.
+
+    Raises `CheckpointError` if the class is not supported.
+    """
     type_ = str(module.get("type"))
     package, _, kind = type_.rpartition(".")
     known = (
@@ -135,6 +140,7 @@ def _kind(files: Files, module: dict[str, Any]) -> str:
 
 
 def _path(files: Files, module: dict[str, Any]) -> str:
+    """The folder of a module, within that of the model. Raises `CheckpointError`."""
     stated = module.get("path", "")
     if not isinstance(stated, str) or not stated.isprintable():
         raise files.error("modules.json", f"`path` must be the name of a folder, not {stated!r}")
@@ -145,6 +151,7 @@ def _path(files: Files, module: dict[str, Any]) -> str:
 
 
 def _pooling(files: Files) -> tuple[tuple[Pooling, ...], bool]:
+    """The poolings of a Pooling module, and whether they take in the prompt."""
     config = files.read("config.json")
     if not config:
         raise files.error("config.json", "does not say how to pool")
@@ -154,7 +161,7 @@ def _pooling(files: Files) -> tuple[tuple[Pooling, ...], bool]:
         unknown = {key for key in stated if _switch(files, config, key)} - BOOLEANS.keys()
         if unknown:
             raise files.error("config.json", f"pooling `{min(unknown)}` is not supported")
-        # sentence-transformers takes the mean where none is switched on.
+        # Where none is switched on, sentence-transformers takes the mean.
         modes: list[Pooling] = [mode for key, mode in BOOLEANS.items() if config.get(key)]
         modes = modes or ["mean"]
     else:
@@ -169,7 +176,7 @@ def _pooling(files: Files) -> tuple[tuple[Pooling, ...], bool]:
 
 
 def _switch(files: Files, config: dict[str, Any], key: str, *, default: bool = False) -> bool:
-    """A key of a config.json that is true or false."""
+    """The value of a key of config.json that has to be true or false."""
     value = config.get(key, default)
     if not isinstance(value, bool):
         raise files.error("config.json", f"`{key}` must be true or false, not {value!r}")
@@ -193,6 +200,7 @@ def _dense(files: Files) -> Dense:
 
 
 def _size(files: Files, key: str) -> int:
+    """The value of a key of config.json that has to be the size of a vector."""
     size = files.read("config.json").get(key)
     if type(size) is not int or not 1 <= size <= VECTOR:
         raise files.error("config.json", f"`{key}` must be a size, not `{size}`")
@@ -200,7 +208,8 @@ def _size(files: Files, key: str) -> int:
 
 
 def _of_vectors(files: Files) -> dict[str, Any]:
-    """A module's config.json, which must not have it work on other than the pooled vectors."""
+    """The config.json of a module. Raises `CheckpointError` if the module would work on anything
+    but the pooled vectors."""
     config = files.read("config.json")
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, "sentence_embedding"):

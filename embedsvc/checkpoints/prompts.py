@@ -1,4 +1,4 @@
-"""What sentence-transformers keeps for a whole model: prompts, and how many dimensions it gives."""
+"""config_sentence_transformers.json: the prompts of a model, and how many dimensions it gives."""
 
 from typing import NamedTuple
 
@@ -12,13 +12,13 @@ FILE = "config_sentence_transformers.json"
 
 
 class Stated(NamedTuple):
-    """What the file says, as far as a vector depends on it."""
+    """The parts of the file that a vector depends on."""
 
     prompts: Prompts
     default: str
-    """The text before an input where none is asked for."""
+    """The text that is put before an input where a request asks for no prompt."""
     truncate_dim: int | None
-    """Dimensions that vectors are cut to, after all else."""
+    """Dimensions that vectors are cut to after all modules; None: they are not cut."""
 
 
 class _File(msgspec.Struct):
@@ -28,7 +28,7 @@ class _File(msgspec.Struct):
 
 
 def read_prompts(files: Files, card: Card) -> Stated:
-    """The prompts of a model; a default that the file names is looked up in the card's, if any.
+    """What the file states. A default is looked up in the card's prompts, if the card has any.
 
     Raises `CheckpointError` that names the file and what is wrong in it.
     """

@@ -1,4 +1,5 @@
-"""Weights of 4 or 8 bits as MLX packs them: scale * q + bias, the same for a group of a row."""
+"""Weights of 4 or 8 bits as MLX packs them: a weight is scale * q + bias, where q is a whole number
+and scale and bias are the same for a group of neighbours in a row."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -11,7 +12,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """A matrix (out, in), which can be joined and multiplied by a number without unpacking it."""
+    """A matrix (out, in). It can be joined with others, and multiplied by a number, as it is."""
 
     packed: Any  # uint32 (out, in * bits / 32), the first value in the lowest bits
     scales: Any  # (out, in / group_size)
@@ -62,7 +63,7 @@ def quantize(weight: Floats, group_size: int, bits: int) -> Quantized:
 
 
 def join(parts: list[Floats | Quantized]) -> Floats | Quantized:
-    """Matrices (out, in) on top of each other, packed if all are and in the same way."""
+    """Matrices (out, in) on top of each other: packed, if all are packed in the same way."""
     packed = [part for part in parts if isinstance(part, Quantized)]
     ways = {(part.group_size, part.bits) for part in packed}
     if len(packed) < len(parts) or len(ways) > 1:

@@ -1,4 +1,4 @@
-"""Texts that models are tried on: some of each kind, short and long."""
+"""Texts of many kinds, short and long, on which models and tokenisers are tried."""
 
 TEXTS = (
     "hello",

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint, read strictly: none missing, none left over, none misshapen."""
+"""The weights of a checkpoint, read strictly: no tensor is missing, left over or misshapen."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from embedsvc.errors import CheckpointError
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 OLD_WEIGHTS = "weights.safetensors"
-"""What MLX's tools wrote before they took up the common name."""
+"""The name that MLX's tools gave to weights before they took up the common one."""
 
 BITS, GROUP_SIZES = (4, 8), (32, 64, 128)
 DTYPES = {
@@ -33,14 +33,16 @@ DTYPES = {
     "I32": "<i4",
     "U32": "<u4",
 }
-"""NumPy's names for safetensors' types; bfloat16 is the upper half of a float32."""
+"""Types of safetensors, and NumPy's names for them. Bfloat16, which NumPy lacks, is read as the
+upper half of a float32."""
 DIMENSIONS = 8
-"""Of a tensor, at most."""
+"""The most that a tensor may have."""
 
 HOLDERS = re.compile(r"^(bert|roberta|mpnet|distilbert|new|model|auto_model)\.")
-"""What holds a model in the class that saved it, in front of its tensors' names."""
+"""Attributes that hold the model in classes of transformers, which put them before the names of its
+tensors."""
 FIRST_CONVERTER = "encoder.layers.0.attention.query_proj.weight"
-"""A tensor of a BERT that MLX's first converter renamed."""
+"""A tensor of a BERT, by the name that MLX's first converter gave it."""
 FIRST_CONVERTER_NAMES = (
     ("embeddings.norm.", "embeddings.LayerNorm."),
     ("encoder.layers.", "encoder.layer."),
@@ -54,32 +56,36 @@ FIRST_CONVERTER_NAMES = (
     (".linear2.", ".output.dense."),
     ("pooler.", "pooler.dense."),
 )
-"""What it wrote, and the names that transformers has."""
+"""The names that it wrote, and the ones that transformers has."""
 
 
 class Entry(NamedTuple):
-    """Where a tensor lies."""
+    """Where a tensor lies in which file."""
 
     file: Path
-    stored: str  # its name there
-    dtype: str
+    stored: str  # its name in the file
+    dtype: str  # a key of DTYPES
     shape: tuple[int, ...]
-    offset: int  # in the file
+    offset: int  # bytes from the beginning of the file
 
     @property
     def nbytes(self) -> int:
+        """Bytes that it takes in the file."""
         return math.prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
 
 
 class Tensors:
-    """The tensors in a folder; taking one out twice, or leaving one in, is an error."""
+    """The tensors in a folder, each to be taken once, by its name and the shape it must have.
+
+    All methods raise `CheckpointError` that names the tensor.
+    """
 
     def __init__(
-        self, model: str, folder: Path, taken: Callable[[int], None] | None = None
+        self, model: str, folder: Path, on_read: Callable[[int], None] | None = None
     ) -> None:
-        """`taken` is told the bytes of each tensor that is taken."""
+        """`on_read` is called with the bytes of each tensor that is taken."""
         self._model = model
-        self._taken = taken
+        self._on_read = on_read
         self.folder = folder
         self._left: dict[str, Entry] = {}
         entries = [e for file in weight_files(model, folder) for e in _entries(model, file)]
@@ -91,7 +97,7 @@ class Tensors:
             self._left[name] = entry
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is such a tensor, not taken yet."""
+        """Whether there is a tensor of that name which was not taken yet."""
         return name in self._left
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -99,7 +105,7 @@ class Tensors:
         return self._entry(name).shape
 
     def entries(self) -> dict[str, Entry]:
-        """What was not taken yet, by name."""
+        """The tensors that were not taken yet, by name."""
         return dict(self._left)
 
     def take(self, name: str, *shape: int) -> NDArray[np.float32]:
@@ -134,7 +140,7 @@ class Tensors:
         return quantized
 
     def take_stored(self, name: str) -> NDArray[Any]:
-        """The tensor of that name as it is stored, save bfloat16, which NumPy lacks: float32."""
+        """The tensor of that name in the type in which it is stored, bfloat16 as float32."""
         entry = self._entry(name)
         del self._left[name]
         count = math.prod(entry.shape)
@@ -144,14 +150,14 @@ class Tensors:
         if len(flat) < count:
             raise self.error(f"tensor `{name}`: {entry.file} ends before it does")
         value = flat.reshape(entry.shape)
-        if self._taken is not None:
-            self._taken(value.nbytes)
+        if self._on_read is not None:
+            self._on_read(value.nbytes)
         if entry.dtype == "BF16":
             return (value.astype(np.uint32) << 16).view(np.float32)
         return value
 
     def refuse_left_over(self, unused: tuple[str, ...]) -> None:
-        """Raise if a tensor was not taken, save those whose names begin with one of `unused`."""
+        """Raise if a tensor was not taken, unless its name begins with one of `unused`."""
         left = sorted(name for name in self._left if not name.startswith(unused))
         if left:
             raise self.error(f"tensor `{left[0]}` is not known ({len(left)} such)")
@@ -197,10 +203,10 @@ class _Index(msgspec.Struct):
 
 
 def _entries(model: str, file: Path) -> list[Entry]:
-    """The tensors of a file, whose header was checked.
+    """The tensors of a file. Raises `CheckpointError` if it is damaged or no safetensors file.
 
-    The header is read twice, since the library gives no offsets; it says whether they lie within
-    the file, one behind the other and as long as their shapes.
+    The header is read twice: by the library, which checks that the tensors lie in the file, one
+    behind the other and as long as their shapes say, and here, since the library gives no offsets.
     """
     files = Files(model, file.parent)
     with files.open(file.name) as stream:
@@ -229,7 +235,7 @@ def _entries(model: str, file: Path) -> list[Entry]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, each of whose keys is there once."""
+    """An object of JSON. Raises `ValueError` if a key is there twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name is there twice")
@@ -237,7 +243,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(name: str, *, renamed: bool) -> str:
-    """The name that architectures ask for."""
+    """The name that architectures ask for.
+
+    >>> _plain("bert.embeddings.LayerNorm.weight", renamed=False)
+    'embeddings.LayerNorm.weight'
+    >>> _plain("encoder.layers.0.ln1.bias", renamed=True)
+    'encoder.layer.0.attention.output.LayerNorm.bias'
+    """
     name = HOLDERS.sub("", name)
     for theirs, plain in FIRST_CONVERTER_NAMES if renamed else ():
         name = name.replace(theirs, plain)

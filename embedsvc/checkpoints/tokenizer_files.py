@@ -1,8 +1,8 @@
 """The tokeniser that a checkpoint's files describe, as transformers understands them.
 
-Most of it is in tokenizer.json. The other files add tokens and switch parts of it: the classes
-that transformers has for BERT and RoBERTa obey tokenizer_config.json before tokenizer.json, and
-sentence-transformers puts lower-casing of its own before everything.
+Most of it is in tokenizer.json. Other files add tokens and change parts of it: transformers'
+classes for BERT and RoBERTa obey tokenizer_config.json before tokenizer.json, and
+sentence-transformers lower-cases texts before all else if its own settings ask for that.
 """
 
 import hashlib
@@ -28,11 +28,12 @@ FILE = "tokenizer.json"
 OTHER_FILES = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
                "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
                "added_tokens.json", "config.json")  # fmt: skip
-"""What transformers makes a tokeniser from where there is no tokenizer.json."""
+"""The files from which transformers makes a tokeniser where there is no tokenizer.json."""
 FEW = 16
-"""Tokens that a message names."""
+"""The most tokens that a message names."""
 BERT_LIKE = ("Bert", "DistilBert", "MPNet", "Electra")
 ROBERTA_LIKE = ("Roberta", "GPT2", "Bart")
+"""Beginnings of the names of tokeniser classes that read tokenizer_config.json alike."""
 
 
 def read_tokenizer(
@@ -43,13 +44,14 @@ def read_tokenizer(
     rows: int | None = None,
     plain: Sequence[str] = (),
 ) -> Tokenizer:
-    """The tokeniser of a folder, with nothing cut and nothing padded.
+    """The tokeniser of a folder; it cuts no text and pads none.
 
-    Static embeddings go by tokenizer.json `alone`. Of tokens whose id is beyond the `rows` of the
-    model's table, those that are `plain` are left out, and so are read as ordinary text.
+    `alone`: tokenizer.json is the only file that counts, as for static embeddings. `rows` is how
+    many tokens have word embeddings, if that is known; an added token beyond them is left out if
+    `plain` names it, so that it is read as ordinary text.
 
     Raises `CheckpointError` that names the file, or the command that installs what reads it; also
-    where a token, other than these, has no row.
+    if another token is beyond the rows.
     """
     files = Files(model, folder)
     content = files.read_bytes(FILE)
@@ -64,7 +66,7 @@ def read_tokenizer(
         added = _add_tokens(tokenizer, files, config, () if rows is None else plain)
         if read_settings(files)[1].do_lower_case:
             _lower(tokenizer)
-    # The file may carry the settings of the model's training.
+    # tokenizer.json may have the settings of the model's training.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     ids = _guarded(files, lambda: _ids(tokenizer))
@@ -74,9 +76,10 @@ def read_tokenizer(
 
 
 def _guarded(files: Files, work: Callable[[], T], name: str = FILE) -> T:
-    """The result of the library's work on a file; whatever it raises is said of the file.
+    """The result of `work`, in which the library reads a file.
 
-    What panics in Rust comes as a `BaseException` that no other class tells.
+    Whatever the library raises becomes a `CheckpointError` that names the file. A panic in Rust is
+    a `BaseException` of no more particular class.
     """
     try:
         return work()
@@ -88,7 +91,7 @@ def _guarded(files: Files, work: Callable[[], T], name: str = FILE) -> T:
 
 
 def _without(content: bytes, rows: int | None, plain: Sequence[str]) -> bytes:
-    """tokenizer.json without such of these added tokens as have no row."""
+    """The content of tokenizer.json without those `plain` tokens that have no row."""
     if rows is None or not plain:
         return content
     whole: dict[str, Any] = msgspec.json.decode(content)
@@ -101,12 +104,13 @@ def _without(content: bytes, rows: int | None, plain: Sequence[str]) -> bytes:
 
 
 def _ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """All tokens that texts may come to, with their ids; tried on some texts.
+    """The ids of all tokens that a text may have.
 
-    Those that are put around every text need not be in the vocabulary.
+    They are those of the vocabulary, and those that some texts turn out to have: the ones that are
+    put around every text need not be in the vocabulary.
     """
     ids = tokenizer.get_vocab(with_added_tokens=True)
-    for encoding in tokenizer.encode_batch(["", *TEXTS]):  # which lets other threads run
+    for encoding in tokenizer.encode_batch(["", *TEXTS]):  # a batch lets other threads run
         ids.update(zip(encoding.tokens, encoding.ids, strict=True))
     return ids
 
@@ -120,7 +124,8 @@ def _check_rows(
     *,
     made: bool,
 ) -> None:
-    """Raise unless the model has a vector for every token."""
+    """Raise `CheckpointError` unless every token has a row; `added` are the files of added
+    tokens."""
     without = sorted((number, token) for token, number in ids.items() if number >= rows)
     if not without:
         return
@@ -139,7 +144,7 @@ def _check_rows(
 
 
 def _switch(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
-    """What the class named in tokenizer_config.json changes."""
+    """Change what the class named in tokenizer_config.json changes of tokenizer.json."""
     kind = str(config.get("tokenizer_class")).removesuffix("Fast").removesuffix("Tokenizer")
     if kind in BERT_LIKE and isinstance(tokenizer.normalizer, normalizers.BertNormalizer):
         tokenizer.normalizer = normalizers.BertNormalizer(
@@ -155,7 +160,7 @@ def _switch(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
 
 
 class _Token(msgspec.Struct):
-    """A token as the files write it; those given by their text alone are special."""
+    """A token as the files write it. One that is given by its text alone is special."""
 
     content: str
     lstrip: bool = False
@@ -168,13 +173,15 @@ class _Token(msgspec.Struct):
 def _add_tokens(
     tokenizer: Tokenizer, files: Files, config: dict[str, Any], plain: Sequence[str]
 ) -> dict[str, str]:
-    """Add tokens that other files name and tokenizer.json lacks, in the order of their ids, save
-    the `plain` ones; the file that names each."""
+    """Add the tokens that other files name and tokenizer.json lacks, except the `plain` ones.
+
+    They are added in the order of their ids. Returns the file that names each.
+    """
     name = "tokenizer_config.json"
     numbered: Any = config.get("added_tokens_decoder") or {}
     stated = [(name, value) for value in _in_order(files, name, numbered, by_value=False)]
     named = [(name, config)]
-    if not numbered:  # the older way to say it
+    if not numbered:  # the older way to state them
         older = "special_tokens_map.json"
         named.append((older, files.read(older)))
         name = "added_tokens.json"
@@ -201,7 +208,8 @@ def _add_tokens(
 
 
 def _in_order(files: Files, name: str, stated: Any, *, by_value: bool) -> list[Any]:
-    """Tokens by their ids, which are the keys of an object, or its values."""
+    """Tokens in the order of their ids, which are the keys of an object, or its values
+    (`by_value`)."""
     try:
         pairs = (
             [(int(number), token) for number, token in stated.items()]
@@ -214,14 +222,15 @@ def _in_order(files: Files, name: str, stated: Any, *, by_value: bool) -> list[A
 
 
 def _token(value: Any) -> _Token | None:
+    """A token from a value of JSON; None if the value is none."""
     try:
         return _Token(value) if isinstance(value, str) else msgspec.convert(value, _Token)
-    except msgspec.ValidationError:  # no token, such as add_prefix_space
+    except msgspec.ValidationError:  # such as that of `add_bos_token`
         return None
 
 
 def _lower(tokenizer: Tokenizer) -> None:
-    """Lower-casing before all else, where none is there yet."""
+    """Have texts lower-cased before all else, unless the tokeniser does that already."""
     normalizer = tokenizer.normalizer
     parts: list[Any] = []
     if isinstance(normalizer, normalizers.Sequence):
@@ -236,7 +245,10 @@ def _lower(tokenizer: Tokenizer) -> None:
 
 
 def _converted(files: Files) -> bytes:
-    """tokenizer.json made by transformers from the older files, once for each state of them."""
+    """The content of tokenizer.json as transformers makes it from the older files.
+
+    It is kept on the disk, by a digest of these files. Raises `CheckpointError`.
+    """
     digest = hashlib.sha256()
     for name in OTHER_FILES:
         content = files.read_bytes(name)

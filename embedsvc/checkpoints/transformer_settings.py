@@ -1,4 +1,5 @@
-"""What sentence-transformers keeps beside a transformer: its limit of tokens, and lower-casing."""
+"""sentence_bert_config.json and its namesakes: settings that sentence-transformers has for its
+first module, of which vectors depend on the limit of tokens and on lower-casing."""
 
 from typing import Any
 
@@ -15,7 +16,7 @@ FILES = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
-"""Names that it may have; the first that says anything is taken."""
+"""Names that the file may have; the first that is there and not empty counts."""
 WITHOUT_EFFECT = {
     "model_kwargs": ("attn_implementation", "dtype", "torch_dtype", "low_cpu_mem_usage",
                      "use_safetensors", "device_map", "add_pooling_layer", "trust_remote_code"),
@@ -24,8 +25,9 @@ WITHOUT_EFFECT = {
     "config_kwargs": ("use_memory_efficient_attention", "unpad_inputs", "use_cache",
                       "trust_remote_code"),
 }  # fmt: skip
-"""What may be said there and changes no vector, or is obeyed."""
+"""Keys that change no vector, or that are obeyed here, by the object they are in."""
 WITHOUT_EFFECT_ON_TEXTS = ("padding", "truncation", "return_tensors", "pad_to_multiple_of")
+"""The same, in `processing_kwargs`."""
 OLD_NAMES = {
     "model_args": "model_kwargs",
     "tokenizer_args": "processor_kwargs",
@@ -34,18 +36,18 @@ OLD_NAMES = {
 
 
 class TransformerSettings(msgspec.Struct, frozen=True):
-    """Settings of the first module."""
+    """The settings that a vector depends on."""
 
     max_seq_length: int | None = None
-    """Tokens of a text, special tokens included."""
+    """The most tokens of a text, special tokens included."""
     do_lower_case: bool = False
-    """Whether texts are lower-cased before all else."""
+    """Whether a text is lower-cased before all else."""
 
 
 def read_settings(files: Files) -> tuple[str, TransformerSettings]:
-    """The settings, and the file that has them.
+    """The name of the file, and its settings; if there is none, the usual name and the defaults.
 
-    Raises `CheckpointError` that names the file and what of it is not supported.
+    Raises `CheckpointError` that names the file and what in it is not supported.
     """
     for name in FILES:
         stated = files.read(name)
@@ -57,7 +59,7 @@ def read_settings(files: Files) -> tuple[str, TransformerSettings]:
         _check(files, name, stated)
         limit = stated.get("max_seq_length")
         tokenizer: dict[str, Any] = stated.get("processor_kwargs") or {}
-        if "model_max_length" in tokenizer:  # which has the last word
+        if "model_max_length" in tokenizer:  # goes before `max_seq_length`
             limit = tokenizer["model_max_length"]
         if limit is not None and (type(limit) is not int or limit < 1):
             raise files.error(name, f"`max_seq_length` must be a number of tokens, not {limit!r}")
@@ -69,7 +71,7 @@ def read_settings(files: Files) -> tuple[str, TransformerSettings]:
 
 
 def _check(files: Files, name: str, stated: dict[str, Any]) -> None:
-    """Raise if it asks for what is not done here."""
+    """Raise `CheckpointError` if the file asks for what is not supported here."""
     task = stated.get("transformer_task", "feature-extraction")
     if task != "feature-extraction":
         raise files.error(name, f"`transformer_task` of `{task}` is not supported")
@@ -77,18 +79,18 @@ def _check(files: Files, name: str, stated: dict[str, Any]) -> None:
         if stated.get(key) is not None:
             raise files.error(name, f"`{key}` is not supported")
     for key, known in WITHOUT_EFFECT.items():
-        given = as_object(stated.get(key) or {})
-        if given is None:
+        settings = as_object(stated.get(key) or {})
+        if settings is None:
             raise files.error(name, f"`{key}` must be an object")
-        for inner in given:
+        for inner in settings:
             if inner not in known:
                 raise files.error(name, f"`{inner}` in `{key}` is not supported")
     processing = as_object(stated.get("processing_kwargs") or {})
     for key in ("common", "text"):
-        given = as_object((processing or {}).get(key) or {})
-        if processing is None or given is None:
+        settings = as_object((processing or {}).get(key) or {})
+        if processing is None or settings is None:
             raise files.error(name, "`processing_kwargs` must be an object of objects")
-        for inner in given:
+        for inner in settings:
             if inner not in WITHOUT_EFFECT_ON_TEXTS:
                 raise files.error(name, f"`{inner}` in `processing_kwargs` is not supported")
     if "text" not in (as_object(stated.get("modality_config", {"text": {}})) or {}):

@@ -111,20 +111,20 @@ def load_encoder(
     checkpoint: Checkpoint,
     *,
     plan: Plan | None = None,
-    taken: Callable[[int], None] | None = None,
+    on_read: Callable[[int], None] | None = None,
     stepwise: Stepwise = on_this_thread,
 ) -> Encoder:
     """The checkpoint on the device, tried with a few passes.
 
-    `plan` is made anew if it is not given; `taken` is told the bytes of each tensor that was read;
-    `stepwise` gives batches of other models their turns in between.
+    `plan` is made anew if it is not given; `on_read` is called with the bytes of each tensor that
+    was read; `stepwise` gives batches of other models their turns in between.
 
     Raises `CheckpointError` that names what is missing, wrong or not supported, `DoesNotFit` if
     the device has less memory than the weights take.
     """
     plan = plan or make_plan(checkpoint, ops.dtype, packed=ops.name == "mlx")
     _check_memory(ops, plan)
-    encoder = Encoder(ops, plan, _load_heads(ops, plan, taken, stepwise))
+    encoder = Encoder(ops, plan, _load_heads(ops, plan, on_read, stepwise))
     passes = stepwise(encoder)
     encoder.dimensions = _warm_up(passes, plan)
     ops.tune(lambda: passes.seconds(TYPICAL_LENGTHS))
@@ -140,11 +140,11 @@ def _check_memory(ops: Ops, plan: Plan) -> None:
 
 
 def _load_heads(
-    ops: Ops, plan: Plan, taken: Callable[[int], None] | None, stepwise: Stepwise
+    ops: Ops, plan: Plan, on_read: Callable[[int], None] | None, stepwise: Stepwise
 ) -> dict[str, LoadedHead]:
     """The weights of backbone and heads, on the device. Raises `CheckpointError`."""
     checkpoint, architecture = plan.checkpoint, plan.architecture
-    tensors, steps = checkpoint.tensors(taken), stepwise(ops)
+    tensors, steps = checkpoint.tensors(on_read), stepwise(ops)
     if architecture is fallback:  # uses MLX itself, so that all of it is one step
         weights = stepwise(architecture).prepare(ops, tensors, plan.config, plan.inputs)
     else:

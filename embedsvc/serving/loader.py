@@ -61,13 +61,13 @@ class Loader:
         tokenizer = await self._on(self._files, partial(open_tokenizer, checkpoint, plan.rows))
         total, done = plan.stored, 0
 
-        def taken(size: int) -> None:
+        def on_read(size: int) -> None:
             nonlocal done
             done += size
             told(done, total)
 
         def load(ops: Ops, stepwise: Stepwise) -> Encoder:
-            return load_encoder(ops, checkpoint, plan=plan, taken=taken, stepwise=stepwise)
+            return load_encoder(ops, checkpoint, plan=plan, on_read=on_read, stepwise=stepwise)
 
         dtype = self.device.dtype(checkpoint.card.dtype)
         encoder, fingerprint = await asyncio.gather(
