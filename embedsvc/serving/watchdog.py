@@ -1,9 +1,9 @@
-"""Whether the server does what it is there for, found out rather than assumed.
+"""The watchdog: it finds out whether the server still computes, and ends it when it hangs.
 
-Models that have computed nothing lately are tried with something tiny. A thread of its own looks at
-how long each piece of work has been on the device, and whether the event loop still turns: what
-hangs is told with its stack, then `/ready` says so, then `/health`, and at last the process ends
-itself, since whoever keeps it running can start it again and nothing else will help.
+Models that have computed nothing lately are tried with two tokens. A thread of its own looks at how
+long each piece of work has been on the device, and whether the event loop still turns. Where
+something hangs, its stack is logged and `/ready` says so, then `/health`, and at last the process
+ends itself: whoever keeps it running can start it again, and nothing else would help.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ import time
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from embedsvc.daemon.sd_notify import notify
 from embedsvc.exits import EXIT_HUNG
@@ -23,45 +25,75 @@ from embedsvc.serving.engine import Engine
 from embedsvc.serving.registry import Registry
 
 TICK_SECONDS = 1.0
-"""From one look to the next."""
+"""The time between two looks."""
 FRESH_SECONDS = 5.0
-"""For so long after a model has computed something, `/ready` believes that it still can."""
+"""For so long after a model has computed something, `/ready` does not try it again."""
 IDLE_SECONDS = 30.0
-"""A model that has computed nothing for so long is tried, though nobody asks."""
+"""A model that has computed nothing for so long is tried, even if nobody asks `/ready`."""
 ANSWER_SECONDS = 2.0
-"""How long `/ready` waits for a model that is tried."""
+"""How long `/ready` waits for models that are tried."""
 WARN_SHARE = 0.25
-"""Of the time after which something hangs, the part after which the server is not ready."""
+"""The server is not ready after this share of the time after which something hangs."""
 LAST_SECONDS = 5.0
-"""From when `/health` says that it is over until it is."""
+"""How long `/health` says that something hangs, before the process ends."""
 SLOWER = 10.0
-"""So many times what it was to take, on top, is work given before it is taken for hanging."""
+"""Work hangs after `hang_seconds` plus this many times its expected duration."""
 
 log = logging.getLogger(__name__)
 
 
 def end_process() -> None:
-    """End it, whatever its threads are stuck in, when the log is written."""
+    """Write out the log and end the process, whatever its threads are stuck in."""
     logging.shutdown()
     os._exit(EXIT_HUNG)
 
 
+class End(Protocol):
+    """Ends the process, from any thread. `end_process` is one."""
+
+    def __call__(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """Something that may hang, or stay broken for good."""
+
+    cause: Work | Literal["loop", "models"]
+    """The same at every look."""
+    text: str
+    """What `/ready`, `/health` and the log say of it."""
+    age: float
+    """Seconds that it has been going on."""
+    limit: float
+    """Seconds after which it hangs."""
+    thread: int | None = None
+    """The thread that it occupies, if it occupies one."""
+
+    @property
+    def late(self) -> bool:
+        return self.age > WARN_SHARE * self.limit
+
+    @property
+    def hangs(self) -> bool:
+        return self.age > self.limit
+
+
 class Watch:
-    """Looks after one registry and its device."""
+    """Watches over one registry and its device."""
 
     def __init__(
         self,
         registry: Registry,
         *,
         hang_seconds: float,
-        end: Callable[[], None] = end_process,
+        end: End = end_process,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """What is overdue by `hang_seconds` hangs; then `end` is called, on any thread."""
+        """What is overdue by `hang_seconds` hangs. Then `end` is called."""
         self.over: str | None = None
-        """Why there is no hope left, once there is none."""
+        """What hangs or stays broken for good, so that the process has to end; else None."""
         self.late: str | None = None
-        """What takes suspiciously long, while it does."""
+        """What takes suspiciously long, as long as it does; else None."""
         self.stopping = False
         """Whether the server was told to stop."""
         self.busy_seconds = 0.0
@@ -72,25 +104,29 @@ class Watch:
         self._end = end
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._broken: dict[Engine, str] = {}  # what it did when it was tried
+        self._broken: dict[Engine, str] = {}
+        """What to say of each engine that failed when it was tried last."""
         self._checks: dict[Engine, asyncio.Task[None]] = {}
-        self._over_for: Work | str | None = None
-        # Ages in seconds that this process was awake: suspended, it does not hang.
+        self._over_cause: Work | str | None = None
+        self._logged: set[Work | str] = set()
+        """What is late and in the log already."""
+        # Ages are seconds in which this process was awake: while it is suspended, nothing hangs.
         self._works: dict[Work, float] = {}
-        self._told: set[Work | str] = set()
+        """How long each piece of work has been on the device."""
         self._loop_age = self._broken_age = self._over_age = 0.0
         self._pings = "WATCHDOG_USEC" in os.environ
+        """Whether systemd wants to hear that the event loop turns."""
         self._stop = threading.Event()
-        self._own = threading.get_ident()
+        self._loop_thread = threading.get_ident()
 
     @property
     def well(self) -> bool:
-        """Whether nothing is late, hangs or is broken, as far as is known."""
+        """Whether nothing that is known of is late, hangs or is broken."""
         return not (self.over or self.late or self._broken)
 
     @contextmanager
     def watching(self) -> Generator[None]:
-        """While it watches."""
+        """A context in which it watches."""
         thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         thread.start()
         trying = asyncio.create_task(self._try_idle())
@@ -102,7 +138,7 @@ class Watch:
             thread.join()
 
     async def trouble(self) -> str | None:
-        """Why requests should not be sent here; None if they may."""
+        """Why the server is not ready for requests; None if it is."""
         if self.stopping:
             return "The server is shutting down."
         self._forget_unloaded()
@@ -124,24 +160,12 @@ class Watch:
         return next(iter(self._broken.values()), self.late)
 
     def look(self, elapsed: float) -> None:
-        """Look at everything once, so many seconds after the last time."""
-        self._loop_age += elapsed
-        self._loop.call_soon_threadsafe(self._beat)
-        before, working = self._works, self._device.working
-        self._works = {work: before[work] + elapsed if work in before else 0.0 for work in working}
-        broken = list(self._broken.values())
-        self._broken_age = self._broken_age + elapsed if broken else 0.0
-        late: str | None = None
-        self.busy_seconds = max(self._works.values(), default=0.0)
-        for work, age in self._works.items():
-            late = self._judge(work, "The device", age, work.expected, work.thread) or late
-        late = self._judge("loop", "The event loop", self._loop_age, 0.0, self._own) or late
-        if broken:
-            self._judge("models", broken[0], self._broken_age, 0.0, None)
-        self.late = late
-        self._told.intersection_update({*self._works, "loop", "models"} if late else {"models"})
-        if self._over_for == "models" and not broken:
-            self.over = self._over_for = None  # what was broken is loaded no longer, or computes
+        """Look at everything once, so many seconds after the last look."""
+        models = self._broken_models(elapsed)
+        self._judge([*self._device_work(elapsed), self._event_loop(elapsed), *models])
+        if self._over_cause == "models" and not models:
+            # What was broken computes again, or was unloaded.
+            self.over = self._over_cause = None
             self._over_age = 0.0
         if self.over:
             self._over_age += elapsed
@@ -149,27 +173,52 @@ class Watch:
                 log.critical("the process ends itself, with exit code %d", EXIT_HUNG)
                 self._end()
 
-    def _judge(
-        self, what: Work | str, name: str, age: float, expected: float, thread: int | None
-    ) -> str | None:
-        """What to say of something that has been going on for so long, if it is too long."""
-        limit = self._hang_seconds + SLOWER * expected
-        if age <= WARN_SHARE * limit:
-            return None
-        said = f"{name} has been at it for {age:.0f} s." if thread else name
-        if thread and what not in self._told:
-            self._told.add(what)
-            log.error("%s It is at:\n%s", said, stack(thread))
-        if age > limit and self.over is None:
-            self.over, self._over_for = said, what
-            log.critical("%s There is no hope left.", said)
-        return said
+    def _device_work(self, elapsed: float) -> list[Suspect]:
+        before = self._works
+        self._works = {
+            work: before[work] + elapsed if work in before else 0.0 for work in self._device.working
+        }
+        self.busy_seconds = max(self._works.values(), default=0.0)
+        return [
+            Suspect(work, _at_it("The device", age), age, self._limit(work.expected), work.thread)
+            for work, age in self._works.items()
+        ]
+
+    def _event_loop(self, elapsed: float) -> Suspect:
+        self._loop_age += elapsed
+        self._loop.call_soon_threadsafe(self._beat)
+        age = self._loop_age
+        return Suspect("loop", _at_it("The event loop", age), age, self._limit(), self._loop_thread)
+
+    def _broken_models(self, elapsed: float) -> list[Suspect]:
+        """All broken models as one suspect, if there are any."""
+        broken = list(self._broken.values())
+        self._broken_age = self._broken_age + elapsed if broken else 0.0
+        return [Suspect("models", text, self._broken_age, self._limit()) for text in broken[:1]]
+
+    def _limit(self, expected: float = 0.0) -> float:
+        """After how many seconds something hangs that should take so many."""
+        return self._hang_seconds + SLOWER * expected
+
+    def _judge(self, suspects: list[Suspect]) -> None:
+        """Set `late` and `over`, and log the stack of what is late, once."""
+        # Broken models are not late: `trouble` tells of them from the first.
+        late = [suspect for suspect in suspects if suspect.late and suspect.thread is not None]
+        for suspect in late:
+            if suspect.cause not in self._logged:
+                log.error("%s It is at:\n%s", suspect.text, stack(suspect.thread))
+        self._logged = {suspect.cause for suspect in late}
+        self.late = late[-1].text if late else None
+        hanging = next((suspect for suspect in suspects if suspect.hangs), None)
+        if hanging is not None and self.over is None:
+            self.over, self._over_cause = hanging.text, hanging.cause
+            log.critical("%s There is no hope left.", hanging.text)
 
     def _watch(self) -> None:
         last = self._clock()
         while not self._stop.wait(TICK_SECONDS):
             now = self._clock()
-            # A machine that slept, or a clock that jumped, is no time in which anything hung.
+            # Where the machine slept or the clock jumped, nothing hung meanwhile.
             self.look(min(max(now - last, 0.0), 2 * TICK_SECONDS))
             last = now
 
@@ -187,13 +236,13 @@ class Watch:
                     self._check(model, engine)
 
     def _forget_unloaded(self) -> None:
-        """An engine that is loaded no longer computes nothing, and nothing wrong."""
+        """Forget broken engines that are no longer loaded."""
         if self._broken:
             loaded = set(self._registry.engines().values())
-            self._broken = {e: said for e, said in self._broken.items() if e in loaded}
+            self._broken = {e: text for e, text in self._broken.items() if e in loaded}
 
     def _check(self, model: str, engine: Engine) -> "asyncio.Task[None]":
-        """Try a model, unless that is being done."""
+        """Try a model, unless it is being tried already."""
         task = self._checks.get(engine)
         if task is None:
             task = self._checks[engine] = asyncio.create_task(self._try(model, engine))
@@ -213,7 +262,11 @@ class Watch:
             self._broken.pop(engine, None)
 
 
+def _at_it(name: str, age: float) -> str:
+    return f"{name} has been at it for {age:.0f} s."
+
+
 def stack(thread: int | None) -> str:
-    """Where a thread is, innermost last."""
+    """The frames of a thread, innermost last."""
     frame = sys._current_frames().get(thread or 0)  # pyright: ignore[reportPrivateUsage] - there is no other way
     return "".join(traceback.format_stack(frame)).rstrip() if frame else "(nowhere)"
