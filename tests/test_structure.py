@@ -56,8 +56,8 @@ FROM_OUTSIDE = {
     "inference.ops.memory": "test_metrics",
     "inference.ops.mlx.*": "test_ops",
     "inference.ops.numpy.*": "test_ops",
+    "serving.embed_request": "test_dialects",
     "serving.model_memory": "test_registry",
-    "serving.vectors": "test_dialects",
     "system.streams": "test_command_line",
     "texts.long_text": "test_long_texts",
     # HTTP, by requests.
