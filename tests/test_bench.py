@@ -2,14 +2,13 @@
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
 from embedsvc.cli import main
+from tests.support.http_server import HttpServer, QuietHandler
 from tests.support.server import serving
 
 
@@ -78,28 +77,16 @@ def test_nothing_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--url must be like http://" in capsys.readouterr().err
 
 
-class Wrong(BaseHTTPRequestHandler):
+class Wrong(QuietHandler):
     """Answers vectors whose length is not 1."""
 
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+    def post(self) -> None:
+        self.body()
         vector = base64.b64encode(np.ones(4, dtype="<f4").tobytes()).decode()
-        body = json.dumps({"data": [{"index": 0, "embedding": vector}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
+        self.answer(200, json.dumps({"data": [{"index": 0, "embedding": vector}]}).encode())
 
 
 def test_wrong_vectors_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Wrong) as wrong:
-        threading.Thread(target=wrong.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{wrong.server_address[1]}/v1"
-        assert bench(url, "--model", "m", "--shapes", "single") == 1
-        wrong.shutdown()
+    with HttpServer(Wrong) as wrong:
+        assert bench(f"{wrong.url}/v1", "--model", "m", "--shapes", "single") == 1
     assert "not of length 1" in capsys.readouterr().out

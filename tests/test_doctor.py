@@ -16,7 +16,7 @@ from embedsvc.diagnosis import computing, surroundings
 from embedsvc.errors import CardsError
 from embedsvc.inference.ops.native import library
 from tests.support.checkpoints import write_bert, write_json
-from tests.support.listeners import answering
+from tests.support.http_server import answering
 from tests.support.project import ROOT
 
 

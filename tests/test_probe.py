@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from embedsvc.probe import Found, Place, probe
-from tests.support.listeners import answering
+from tests.support.http_server import answering
 
 
 @pytest.mark.parametrize(

@@ -30,16 +30,21 @@ def write_bert(folder: Path, *, pooling: str | None = "mean_tokens", **config: A
     write_json(folder / "config.json", merged)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 32})
     if pooling is not None:
-        kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-        modules = [
-            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (path, kind) in enumerate(kinds.items())
-        ]
-        write_json(folder / "modules.json", modules)
-        write_json(folder / "1_Pooling" / "config.json", {f"pooling_mode_{pooling}": True})
+        write_pooling(folder, pooling)
     write_tokenizer(folder)
     save_file(bert_tensors(merged), folder / "model.safetensors")
     return folder
+
+
+def write_pooling(folder: Path, pooling: str) -> None:
+    """modules.json, with a pooling and a normalise module."""
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds.items())
+    ]
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "1_Pooling" / "config.json", {f"pooling_mode_{pooling}": True})
 
 
 def write_modules(folder: Path, *modules: tuple[str, dict[str, Any]]) -> None:

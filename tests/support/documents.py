@@ -6,12 +6,11 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.http_server import HttpServer, QuietHandler
 from tests.support.project import ROOT
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -146,9 +145,9 @@ def chatting() -> Iterator[tuple[str, list[str]]]:
     """A stand-in for a model that chats, which says what it was asked; and all it was asked."""
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+    class Handler(QuietHandler):
+        def post(self) -> None:
+            body = json.loads(self.body())
             asked.append(body["messages"][-1]["content"])
             message = {"role": "assistant", "content": asked[-1]}
             answer = {
@@ -158,21 +157,7 @@ def chatting() -> Iterator[tuple[str, list[str]]]:
                 "model": body["model"],
                 "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
             }
-            content = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.answer(200, json.dumps(answer).encode(), Content_Type="application/json")
 
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    with HttpServer(Handler) as server:
+        yield server.url, asked

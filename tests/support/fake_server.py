@@ -6,13 +6,13 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.bulk.manifest import PROBE
+from tests.support.http_server import HttpServer, QuietHandler
 
 DIMENSIONS = 8
 Answer = tuple[int, dict[str, str], bytes]
@@ -29,7 +29,7 @@ def refusal(status: int, message: str, **headers: str) -> Answer:
     return status, headers, json.dumps({"error": {"message": message}}).encode()
 
 
-class FakeServer:
+class FakeServer(HttpServer):
     """To be used in `with`; `texts` is what it was asked for, less the probes."""
 
     def __init__(self) -> None:
@@ -43,17 +43,8 @@ class FakeServer:
         self.refuse: Callable[[str], Answer | None] = lambda text: None
         """What to answer a request with such a text."""
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def __enter__(self) -> "FakeServer":
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(self._handler())
+        self.url += "/v1"
 
     def answer(self, body: bytes) -> Answer | None:
         """What is answered to a request for vectors; None to hang up."""
@@ -83,19 +74,15 @@ class FakeServer:
         usage = {"prompt_tokens": 2 * len(texts)}
         return 200, {"openai-model": "fake"}, json.dumps({"data": rows, "usage": usage}).encode()
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def _handler(self) -> type[QuietHandler]:
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+        class Handler(QuietHandler):
+            def post(self) -> None:
                 fake.keys.add(self.headers["Authorization"])
-                self._send(fake.answer(body))
+                self._send(fake.answer(self.body()))
 
-            def do_GET(self) -> None:
+            def get(self) -> None:
                 fake.keys.add(self.headers["Authorization"])
                 self._send((200, {}, b'{"data": [{"id": "fake"}]}'))
 
@@ -104,14 +91,6 @@ class FakeServer:
                     self.close_connection = True
                     return
                 status, headers, content = answer
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                pass
+                self.answer(status, content, **headers)
 
         return Handler

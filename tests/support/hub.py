@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -16,6 +14,7 @@ from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.hub_cache import kept
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.errors import CheckpointError
+from tests.support.http_server import HttpServer, QuietHandler
 
 WEIGHTS = "model.safetensors"
 CARD = Card(id="m", repo="org/model")
@@ -40,7 +39,7 @@ class Refusal(NamedTuple):
     code: str | None = None
 
 
-class Hub:
+class Hub(HttpServer):
     """Has one repository, `org/model`; to be used in `with`."""
 
     def __init__(self, folder: Path) -> None:
@@ -68,17 +67,7 @@ class Hub:
         """Where files are said to be."""
         self.between: Callable[[int], None] = lambda sent: None
         """Called before each chunk of a large file, with the bytes that were sent of it."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> "Hub":
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(self._handler())
 
     def asked_for(self, name: str) -> list[Asked]:
         return [each for each in self.asked if each.name == name]
@@ -95,13 +84,11 @@ class Hub:
             siblings.append(about)
         return {"id": "org/model", "sha": self.commit, "siblings": siblings, "private": False}
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def _handler(self) -> type[QuietHandler]:
         hub = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
+        class Handler(QuietHandler):
+            def get(self) -> None:
                 path = unquote(urlsplit(self.path).path)
                 if hub.refusal is not None:
                     self._refuse(*hub.refusal)
@@ -109,7 +96,7 @@ class Hub:
                     revision = path.rpartition("/")[2]
                     if revision in ("main", hub.commit):
                         told = json.dumps(hub._about()).encode()
-                        self._answer(200, told if hub.info is None else hub.info)
+                        self.answer(200, told if hub.info is None else hub.info)
                     else:
                         self._refuse(404, "RevisionNotFound")
                 elif path.startswith(f"/org/model/resolve/{hub.commit}/"):
@@ -128,7 +115,7 @@ class Hub:
                     self._refuse(hub.file_refusals.pop(0))
                     return
                 if name in hub.redirects:
-                    self._answer(302, b"", Location=hub.redirects[name])
+                    self.answer(302, b"", Location=hub.redirects[name])
                     return
                 content = hub.sent.get(name, hub.files[name])
                 first = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
@@ -152,18 +139,7 @@ class Hub:
                         return
 
             def _refuse(self, status: int, code: str | None = None) -> None:
-                self._answer(status, b"{}", **({"X-Error-Code": code} if code else {}))
-
-            def _answer(self, status: int, content: bytes, **headers: str) -> None:
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                pass
+                self.answer(status, b"{}", **({"X-Error-Code": code} if code else {}))
 
         return Handler
 

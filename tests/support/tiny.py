@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from embedsvc.texts.item import Item
-from tests.support.checkpoints import write_json, write_tokenizer
+from tests.support.checkpoints import write_json, write_pooling, write_tokenizer
 from tests.support.shapes import (
     EXPERTS,
     GEMMA3_NORMS,
@@ -84,13 +84,7 @@ class Case:
         """The checkpoint, with a pooling and a normalise module."""
         write_json(folder / "config.json", self.config)
         write_json(folder / "sentence_bert_config.json", {"max_seq_length": self.longest})
-        kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-        modules = [
-            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (path, kind) in enumerate(kinds.items())
-        ]
-        write_json(folder / "modules.json", modules)
-        write_json(folder / "1_Pooling" / "config.json", {f"pooling_mode_{self.pooling}": True})
+        write_pooling(folder, self.pooling)
         write_tokenizer(folder)
         save_file(self.tensors(), folder / "model.safetensors")
         return folder
