@@ -15,10 +15,11 @@ from starlette.testclient import TestClient
 from embedsvc.bounds import CHUNKS, DIMENSIONS, MODEL_NAME
 from embedsvc.web.admin.api_docs import PAGE
 from embedsvc.web.admin.instances import InstanceAnswer
+from embedsvc.web.dialects.openai_error import ErrorAnswer
 from embedsvc.web.dialects.openai_schema import EmbeddingAnswer, Model, ModelList
 from embedsvc.web.endpoint import Endpoint
 from embedsvc.web.openapi import REFUSALS, describe
-from embedsvc.web.refusals import ALL, ErrorAnswer, dialect_of
+from embedsvc.web.refusals import DIALECTS, dialect_of
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_every_reference_is_there(api: dict) -> None:
     for name in names:
         _, _, group, key = name.split("/")[0:2] + name.split("/")[2:]
         assert key in api["components"][group]
-    names = {f"{dialect.name}-{status}" for dialect in ALL for status in REFUSALS}
+    names = {f"{dialect.name}-{status}" for dialect in DIALECTS for status in REFUSALS}
     assert set(api["components"]["responses"]) == names
 
 

@@ -1,8 +1,8 @@
-"""The application: what is opened when it starts, its routes, and how its errors look."""
+"""The application: its routes, what it opens when it starts, and how its errors are answered."""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,26 +20,25 @@ from embedsvc.serving.metrics import Metric, Metrics, gauge
 from embedsvc.serving.registry import open_registry
 from embedsvc.serving.watchdog import Watch
 from embedsvc.settings import Settings
-from embedsvc.telemetry.record import Record, current
+from embedsvc.telemetry.record import current
 from embedsvc.web.admin import activity, api_docs, dashboard, health, instances
 from embedsvc.web.budget import InFlight
 from embedsvc.web.dialects import cohere, exo, ollama, openai, tei
-from embedsvc.web.middleware import Edge
+from embedsvc.web.middleware import Edge, Tell
 from embedsvc.web.refusals import write_error
 
 
-def create_app(settings: Settings, tell: Callable[[Record], None] | None = None) -> Starlette:
-    """The application. Its lifespan opens the device and loads the models: `SetupError` there.
+def create_app(settings: Settings, tell: Tell | None = None) -> Starlette:
+    """The application. `tell` is called when a request is over.
 
-    `tell` is told of every request that is over.
+    Its lifespan opens the device and loads the models, and raises `SetupError`.
     """
-
     metrics = Metrics()
     held = InFlight(
         bodies=BODIES_IN_FLIGHT * settings.max_body_bytes,
         answers=ANSWERS_IN_FLIGHT,
     )
-    metrics.read_also(lambda: _held(held))
+    metrics.read_also(lambda: _held_metrics(held))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
@@ -48,11 +47,11 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
             app.state.registry = metrics.registry = registry
             app.state.started = int(time.time())
             app.state.watch = watch = Watch(registry, hang_seconds=settings.hang_seconds)
-            metrics.read_also(lambda: _figures(watch))
+            metrics.read_also(lambda: _watch_metrics(watch))
             with watch.watching():
                 yield
 
-    handlers: dict[Any, Any] = {  # each takes the error it stands beside
+    handlers: dict[Any, Any] = {  # each function takes the error that it stands beside
         RequestError: _refused,
         HTTPException: _no_route,
     }
@@ -71,7 +70,8 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
         ],
         lifespan=lifespan,
     )
-    # All there is around the routes: Starlette's layer for bugs is left out, `Edge` sees to them.
+    # Starlette would build this stack itself, with its `ServerErrorMiddleware` outside. `Edge`
+    # answers bugs instead: in the shape of each dialect, and with a request id.
     app.middleware_stack = Edge(
         ExceptionMiddleware(app.router, handlers), settings, metrics, held, tell
     )
@@ -79,11 +79,11 @@ def create_app(settings: Settings, tell: Callable[[Record], None] | None = None)
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.in_flight = held
-    app.state.stopping = asyncio.Event()  # for answers that would never end
+    app.state.stopping = asyncio.Event()
     return app
 
 
-def _figures(watch: Watch) -> Iterator[Metric]:
+def _watch_metrics(watch: Watch) -> Iterator[Metric]:
     yield gauge(
         "device_busy_seconds",
         "How long the oldest piece of work has been on the device.",
@@ -94,7 +94,7 @@ def _figures(watch: Watch) -> Iterator[Metric]:
     yield gauge("well", meaning, [], [([], float(watch.well))])
 
 
-def _held(held: InFlight) -> Iterator[Metric]:
+def _held_metrics(held: InFlight) -> Iterator[Metric]:
     meaning = "Bodies of requests in flight, less the small ones."
     yield gauge("body_bytes", meaning, [], [([], float(held.bodies.used))])
     meaning = "Long answers that are being written, or wait to be read."
@@ -110,7 +110,7 @@ async def _refused(request: Request, error: RequestError) -> Response:
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
-    """Starlette's own 404 and 405, in OpenAI's words."""
+    """Starlette's own 404 and 405, in the words of OpenAI's API."""
     allow = None
     if error.status_code == 405:
         matching = [r for r in request.app.routes if r.matches(request.scope)[0] is not Match.NONE]

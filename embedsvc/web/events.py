@@ -10,7 +10,8 @@ from embedsvc.web.state import state_of
 
 
 class Events(StreamingResponse):
-    """A stream of messages, each JSON as bytes; it ends when they do, or the server stops."""
+    """A stream of messages, each of them JSON. It ends with the messages, or when the server
+    stops."""
 
     media_type = "text/event-stream"
 

@@ -1,4 +1,4 @@
-"""The description of the API, made of its routes and of the structs they read and write."""
+"""The description of the API, made from its routes and the structs that they read and write."""
 
 import re
 from collections.abc import Iterable
@@ -24,13 +24,13 @@ REFUSALS = {
 
 
 class Stream(NamedTuple):
-    """An answer of server-sent events, whose data is JSON of one type."""
+    """An answer of server-sent events. The data of each is JSON of one type."""
 
     event: Any
 
 
 class Operation(Protocol):
-    """What is told of one method of one path."""
+    """What a description needs to know of one method of one path; see `Endpoint`."""
 
     method: str
     path: str
@@ -43,10 +43,10 @@ class Operation(Protocol):
 def describe(operations: Iterable[Operation]) -> dict[str, Any]:
     """An OpenAPI 3.1 document."""
     operations = list(operations)
-    told = [kind for operation in operations for kind in (operation.body, operation.answer)]
-    told = [kind.event if isinstance(kind, Stream) else kind for kind in told]
-    types = [kind for kind in told if kind is not None and not isinstance(kind, str)]
-    types += [dialect.answer for dialect in refusals.ALL]
+    kinds = [kind for operation in operations for kind in (operation.body, operation.answer)]
+    kinds = [kind.event if isinstance(kind, Stream) else kind for kind in kinds]
+    types = [kind for kind in kinds if kind is not None and not isinstance(kind, str)]
+    types += [dialect.answer for dialect in refusals.DIALECTS]
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
@@ -73,7 +73,7 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
                     "description": text,
                     "content": _json(schema_of[id(dialect.answer)]),
                 }
-                for dialect in refusals.ALL
+                for dialect in refusals.DIALECTS
                 for status, text in REFUSALS.items()
             },
             "securitySchemes": {
@@ -95,7 +95,7 @@ def _operation(operation: Operation, path: str, schema_of: dict[int, Any]) -> di
     else:
         answered["content"] = _json(schema_of[id(operation.answer)])
     dialect = refusals.dialect_of(path).name
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "summary": operation.summary,
         "responses": {"200": answered}
         | {status: {"$ref": f"#/components/responses/{dialect}-{status}"} for status in REFUSALS},
@@ -115,15 +115,21 @@ def _operation(operation: Operation, path: str, schema_of: dict[int, Any]) -> di
             for field in msgspec.structs.fields(operation.query)
         ]
     if parameters:
-        told["parameters"] = parameters
+        described["parameters"] = parameters
     if operation.body is not None:
-        told["requestBody"] = {"required": True, "content": _json(schema_of[id(operation.body)])}
-    return told
+        described["requestBody"] = {
+            "required": True,
+            "content": _json(schema_of[id(operation.body)]),
+        }
+    return described
 
 
 def _event(schema_of: dict[int, Any], stream: Stream) -> dict[str, Any]:
-    """An event as its fields are in the stream. OpenAPI before 3.2 has no word for what a stream
-    consists of, and tools take the schema for that of each event."""
+    """The schema of one event, with its fields as they are in the stream.
+
+    OpenAPI before 3.2 cannot say what a stream consists of. Tools take this schema for that of each
+    event.
+    """
     schema = schema_of[id(stream.event)]
     data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
     return {"type": "object", "properties": {"data": data}, "required": ["data"]}

@@ -1,4 +1,4 @@
-"""Cohere's `/v2/embed`, for texts."""
+"""Cohere's route `/v2/embed`, for texts."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc.catalog.cards import Truncate
-from embedsvc.errors import EmptyInput
+from embedsvc.errors import EmptyInput, RequestError
 from embedsvc.serving.engine import Embedded
 from embedsvc.texts.requests import (
     Choice,
@@ -25,6 +25,7 @@ from embedsvc.texts.requests import (
 )
 from embedsvc.texts.truncation import Rule
 from embedsvc.web.answers import Form, write_vectors
+from embedsvc.web.dialects.dialect import Dialect
 from embedsvc.web.embedding import answer_embeddings
 from embedsvc.web.endpoint import Endpoint, read_body
 from embedsvc.web.state import state_of
@@ -52,7 +53,7 @@ class Item(msgspec.Struct):
 
 
 class CohereEmbedBody(msgspec.Struct):
-    """`texts`, or `inputs` whose contents are texts; images are not supported."""
+    """`texts`, or `inputs` whose contents are texts. Images are not supported."""
 
     model: ModelName
     input_type: Choice | None = None
@@ -80,6 +81,12 @@ class CohereEmbedAnswer(msgspec.Struct):
     response_type: Literal["embeddings_by_type"]
 
 
+class CohereError(msgspec.Struct):
+    """Cohere's errors."""
+
+    message: str
+
+
 async def create_embeddings(request: Request) -> Response:
     """`POST /v2/embed`: vectors of texts, by type."""
     sent = await read_body(request, CohereEmbedBody)
@@ -102,6 +109,14 @@ async def create_embeddings(request: Request) -> Response:
 routes = [
     Endpoint("POST", "/v2/embed", create_embeddings, body=CohereEmbedBody, answer=CohereEmbedAnswer)
 ]
+
+
+def write_error(error: RequestError) -> CohereError:
+    """An error as Cohere's clients read it."""
+    return CohereError(error.message)
+
+
+COHERE = Dialect("cohere", ("/v2", "/v1/embed"), CohereError, write_error)
 
 
 def _texts(sent: CohereEmbedBody, max_inputs: int) -> tuple[list[str], str]:

@@ -1,6 +1,7 @@
-"""Instances as exo's clients know them.
+"""Instances as the clients of exo know them.
 
-exo answers commands before they are done; its instances span machines, here there is one.
+exo answers a command before it is done. Its instances are spread over machines; here, each is on
+one.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from embedsvc.web.state import registry_of
 
 MOST_SECONDS = 300.0
 DEEPEST = 4
-"""Objects in each other that a model is looked for in."""
+"""How many levels of objects are searched for the name of a model."""
 RUNNER = {
     "downloading": "RunnerIdle",
     "loading": "RunnerLoading",
@@ -35,11 +36,11 @@ RUNNER = {
     "unloaded": "RunnerShutdown",
     "failed": "RunnerFailed",
 }
-"""exo's names for states."""
+"""exo's names for the states of an instance."""
 
 
 class PlaceBody(msgspec.Struct):
-    """How it is spread over machines (`sharding`, `min_nodes`, ...) means nothing here."""
+    """How exo spreads a model over machines (`sharding`, `min_nodes`, ...) changes nothing here."""
 
     model_id: ModelName
 
@@ -51,14 +52,14 @@ class AwaitQuery(msgspec.Struct):
 
 
 class ExoCreateBody(msgspec.Struct):
-    """`instance` as exo's previews give it; some clients send `model_id` in it, or alone."""
+    """`instance` is as in exo's previews. Some clients send `model_id` in it, others alone."""
 
     instance: dict[str, Any] | None = None
     model_id: ModelName | None = None
 
 
 class Command(msgspec.Struct):
-    """What was told to be done, and is under way."""
+    """A command that was taken, and is being carried out."""
 
     message: str
     command_id: str
@@ -84,7 +85,7 @@ async def place_instance(request: Request) -> Response:
 
 async def get_instance(request: Request) -> Response:
     """`GET /instance/{id}`: an instance."""
-    return JsonResponse(orjson.dumps(_tell(_named(request))))
+    return JsonResponse(orjson.dumps(_describe(_named(request))))
 
 
 async def delete_instance(request: Request) -> Response:
@@ -95,7 +96,7 @@ async def delete_instance(request: Request) -> Response:
 
 
 async def await_instance(request: Request) -> Response:
-    """`GET /instance/await`: one event, when a model is ready or has not become so in time."""
+    """`GET /instance/await`: one event, when a model is ready, or was not in time."""
     model = request.query_params.get("model_id")
     if not model:
         raise BadRequest("Missing required parameter: 'model_id'.")
@@ -113,11 +114,11 @@ async def await_instance(request: Request) -> Response:
 async def state(request: Request) -> Response:
     """`GET /state`: all instances, and the state of each."""
     instances = registry_of(request).instances()
-    told = {
-        "instances": {each.id: _tell(each) for each in instances},
+    answer = {
+        "instances": {each.id: _describe(each) for each in instances},
         "runners": {each.id: {RUNNER[each.state]: _failure(each)} for each in instances},
     }
-    return JsonResponse(orjson.dumps(told))
+    return JsonResponse(orjson.dumps(answer))
 
 
 routes = [
@@ -133,7 +134,11 @@ routes = [
 
 
 def _model_in(instance: dict[str, Any] | None) -> str | None:
-    """The model of an instance: {"MlxRingInstance": {"shardAssignments": {"modelId": ...}}}."""
+    """The name of the model in an instance of exo's, if there is one.
+
+    >>> _model_in({"MlxRingInstance": {"shardAssignments": {"modelId": "bge-m3"}}})
+    'bge-m3'
+    """
     level: list[dict[str, Any]] = [instance or {}]
     for _ in range(DEEPEST):
         inner: list[dict[str, Any]] = []
@@ -164,16 +169,16 @@ async def _ready(registry: Registry, card: Card, seconds: float) -> AsyncIterato
         async with asyncio.timeout(seconds or None):
             instance = await registry.appearance(card)
             await instance.loaded()
-        message = {"type": "ready", "instance": _tell(instance)}
+        message = {"type": "ready", "instance": _describe(instance)}
     except TimeoutError:
-        said = f"No instance of {card.id} was ready within {seconds:g} seconds."
-        message = {"type": "timeout", "message": said}
+        late = f"No instance of {card.id} was ready within {seconds:g} seconds."
+        message = {"type": "timeout", "message": late}
     except SetupError as error:
         message = {"type": "timeout", "message": str(error)}
     yield orjson.dumps(message)
 
 
-def _tell(instance: Instance) -> dict[str, Any]:
+def _describe(instance: Instance) -> dict[str, Any]:
     assigned: dict[str, Any] = {"modelId": instance.card.id, "runnerToShard": {}}
     inside = {"instanceId": instance.id, "shardAssignments": assigned}
     return {"MlxRingInstance": inside}

@@ -1,6 +1,6 @@
 """Ollama's routes, as far as its clients use them for embeddings.
 
-What is too long is cut unless `truncate` is false, as Ollama does it.
+As in Ollama, a text that is too long is cut unless `truncate` is false.
 """
 
 import time
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from embedsvc.catalog.cards import Card
-from embedsvc.errors import BadRequest
+from embedsvc.errors import BadRequest, RequestError
 from embedsvc.serving.engine import Embedded
 from embedsvc.texts.requests import (
     Dimensions,
@@ -25,6 +25,7 @@ from embedsvc.texts.requests import (
 )
 from embedsvc.texts.truncation import Rule
 from embedsvc.web.answers import write_vectors
+from embedsvc.web.dialects.dialect import Dialect
 from embedsvc.web.embedding import answer_embeddings, load_for_embeddings
 from embedsvc.web.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.web.state import registry_of, state_of
@@ -32,11 +33,11 @@ from embedsvc.web.state import registry_of, state_of
 VERSION = "0.12.0"
 """The version of Ollama's API. Some clients refuse an older one."""
 CUT = Rule("end", remedy='send "truncate": true')
-"""Of a text that is too long, Ollama embeds the beginning."""
+"""Ollama embeds the beginning of a text that is too long."""
 
 
 class OllamaEmbedBody(msgspec.Struct):
-    """Options of the runner (`options`, `keep_alive`) are accepted and mean nothing here."""
+    """Ollama's options of its runner (`options`, `keep_alive`) are accepted, and change nothing."""
 
     model: ModelName
     input: str | list[str] | None = None
@@ -53,7 +54,7 @@ class OllamaEmbedAnswer(msgspec.Struct):
 
 
 class OldBody(msgspec.Struct):
-    """One text, in Ollama's older route."""
+    """The body of Ollama's older route, which takes one text."""
 
     model: ModelName
     prompt: str | None = None
@@ -85,7 +86,7 @@ class Tags(msgspec.Struct):
 
 
 class ShowBody(msgspec.Struct):
-    """Older clients say `name`."""
+    """Older clients say `name` in place of `model`."""
 
     model: ModelName | None = None
     name: ModelName | None = None
@@ -105,9 +106,15 @@ class Version(msgspec.Struct):
     version: str
 
 
+class OllamaError(msgspec.Struct):
+    """Ollama's errors."""
+
+    error: str
+
+
 async def root(_request: Request) -> Response:
     """`GET /`: the words by which Ollama's clients know that somebody is there."""
-    # To browsers it is the dashboard.
+    # Browsers get the dashboard from the same path.
     return PlainTextResponse("Ollama is running", headers={"vary": "accept"})
 
 
@@ -207,6 +214,14 @@ routes = [
     ),
     Endpoint("POST", "/api/embeddings", create_embedding, body=OldBody, answer=OldAnswer),
 ]
+
+
+def write_error(error: RequestError) -> OllamaError:
+    """An error as Ollama's clients read it."""
+    return OllamaError(error.message)
+
+
+OLLAMA = Dialect("ollama", ("/api",), OllamaError, write_error)
 
 
 async def _write(model: str, began: float, embedded: Embedded) -> list[bytes]:

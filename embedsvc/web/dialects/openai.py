@@ -1,6 +1,6 @@
-"""OpenAI's routes, embeddings and models, at all paths where clients look for them.
+"""OpenAI's routes for embeddings and models, at all paths where clients look for them.
 
-Azure's clients name the model in the path, and some base URLs lack the /v1.
+Azure's clients name the model in the path, and some clients leave out the /v1.
 """
 
 from collections.abc import Sequence

@@ -40,9 +40,9 @@ from embedsvc.wording.plain import shown
 def read_request(
     body: bytes, *, model: str | None = None, max_inputs: int = MAX_INPUTS
 ) -> EmbeddingRequest:
-    """The request in a body, for `model` where the path names it.
+    """The request in a body. `model` is the one that the path names, if it does.
 
-    Raises `BadRequest`; the model is looked at before the input.
+    Raises `BadRequest`. As OpenAI does, it says what is wrong with the model before the input.
     """
     kind = EmbeddingBody if model is None else DeploymentBody
     try:
@@ -72,17 +72,19 @@ def read_request(
 def _in_openais_order(
     body: bytes, kind: type[DeploymentBody], error: msgspec.ValidationError
 ) -> BadRequest:  # fmt: skip
-    """What is wrong with a body that is no such object: OpenAI looks at the model first, then at
-    the input, and has its own words for some."""
+    """What is wrong with a body that does not fit its struct.
+
+    OpenAI looks at the model first and then at the input, and has words of its own for some fields.
+    """
     sent = fields_of(body)
-    given = {name for name, raw in sent.items() if bytes(raw) != b"null"}
+    present = {name for name, raw in sent.items() if bytes(raw) != b"null"}
     if kind is EmbeddingBody:
-        model = bytes(sent["model"]) if "model" in given else b'""'
+        model = bytes(sent["model"]) if "model" in present else b'""'
         if not model.startswith(b'"'):
             not_json("'model' is no string")
         if model == b'""':
             return BadRequest("you must provide a model parameter")
-    if "input" not in given:
+    if "input" not in present:
         return BadRequest("Please submit an `input`.")
     message, _, path = str(error).rpartition(AT)
     path = path.rstrip("`")
@@ -111,7 +113,10 @@ def _wrong_dimensions(sent: Fields, message: str) -> BadRequest:
 def _chunks(
     sent: DeploymentBody, inputs: int
 ) -> Chunking | Sequence[Sequence[Offsets]] | None:  # fmt: skip
-    """Chunks of each input: of an input that is not in a list, they are not in one either."""
+    """The chunks of each input. Where the input is not in a list, neither are its chunks.
+
+    Raises `BadRequest`.
+    """
     if sent.chunks is None:
         return sent.chunking
     if sent.chunking is not None:

@@ -24,9 +24,9 @@ Chunks = Annotated[
 
 
 class DeploymentBody(msgspec.Struct, kw_only=True):
-    """The JSON object as sent where the path names the model.
+    """The body of a request whose path names the model.
 
-    Unknown fields are ignored, as `user` is; null is as good as absent.
+    Unknown fields are ignored, as `user` is. A field that is null counts as absent.
     """
 
     input: Annotated[
@@ -54,7 +54,7 @@ class DeploymentBody(msgspec.Struct, kw_only=True):
 
 
 class EmbeddingBody(DeploymentBody, kw_only=True):
-    """The same where it names the model itself."""
+    """The body of a request that names the model itself."""
 
     model: ModelName
 
@@ -65,7 +65,7 @@ class Usage(msgspec.Struct):
 
 
 class ChunkRow(msgspec.Struct):
-    """With late chunking, what a row is the vector of."""
+    """With late chunking, the part of an input that a row is the vector of."""
 
     input: int
     start: int
@@ -95,7 +95,7 @@ class Model(msgspec.Struct):
     created: int
     owned_by: str
     root: str
-    """The id that this is, or is another name for."""
+    """The id of the model's card: this name, or the one that this is another name for."""
     state: str
     dimensions: int | None
     max_tokens: int | None

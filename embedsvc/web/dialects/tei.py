@@ -1,6 +1,7 @@
-"""The routes of Hugging Face's text-embeddings-inference, whose server has one model.
+"""The routes of Hugging Face's text-embeddings-inference (TEI), whose server has one model.
 
-Here that is the first card of the cards file. Of our own, `/tokenize` takes `model` too.
+Here that model is the first in the cards file. `/tokenize` also takes a `model`, which is our own
+addition.
 """
 
 import asyncio
@@ -13,7 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc import __version__
-from embedsvc.errors import BadRequest
+from embedsvc.errors import (
+    BadRequest,
+    EmptyInput,
+    NoTokens,
+    Overloaded,
+    RequestError,
+    TooManyBytes,
+    TooManyConnections,
+)
 from embedsvc.serving.engine import Embedded, Engine
 from embedsvc.texts.explained import Token
 from embedsvc.texts.prompts import choose
@@ -27,6 +36,7 @@ from embedsvc.texts.requests import (
 )
 from embedsvc.texts.truncation import Rule
 from embedsvc.web.answers import write_vectors
+from embedsvc.web.dialects.dialect import Dialect
 from embedsvc.web.embedding import answer_embeddings
 from embedsvc.web.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.web.state import registry_of, state_of
@@ -34,7 +44,7 @@ from embedsvc.web.state import registry_of, state_of
 FIELDS = Fields("inputs")
 REFUSED = Rule("error", remedy='send "truncate": true')
 ROWS = 2048
-"""Tokens written in one turn of the event loop, which takes less than a millisecond."""
+"""How many tokens are written in one turn of the event loop, in less than a millisecond."""
 Texts = Annotated[str | list[str], Meta(description="A text, or texts.")]
 
 
@@ -70,6 +80,16 @@ class Info(msgspec.Struct):
     auto_truncate: bool
     tokenization_workers: int
     version: str
+
+
+TeiErrorType = Literal["Backend", "Empty", "Overloaded", "Tokenizer", "Unhealthy", "Validation"]
+
+
+class TeiError(msgspec.Struct):
+    """The errors of text-embeddings-inference."""
+
+    error: str
+    error_type: TeiErrorType
 
 
 async def create_embeddings(request: Request) -> Response:
@@ -131,6 +151,41 @@ routes = [
     Endpoint("POST", "/tokenize", tokenize, body=TokenizeBody, answer=list[list[Token]]),
     Endpoint("GET", "/info", info, answer=Info),
 ]
+
+
+def write_error(error: RequestError) -> TeiError:
+    """An error as TEI's clients read it."""
+    kind: TeiErrorType
+    if isinstance(error, Overloaded | TooManyBytes | TooManyConnections):
+        kind = "Overloaded"
+    elif isinstance(error, EmptyInput):
+        kind = "Empty"
+    elif isinstance(error, NoTokens):
+        kind = "Tokenizer"
+    elif error.status == 503:
+        kind = "Unhealthy"
+    else:
+        kind = "Backend" if error.status >= 500 else "Validation"
+    return TeiError(error.message, kind)
+
+
+TEI = Dialect(
+    "tei",
+    (
+        "/",  # Ollama's clients look here whether the server is there, and read TEI's errors, too
+        "/decode",
+        "/embed",
+        "/embed_all",
+        "/embed_sparse",
+        "/info",
+        "/predict",
+        "/rerank",
+        "/similarity",
+        "/tokenize",
+    ),
+    TeiError,
+    write_error,
+)
 
 
 async def _write(embedded: Embedded) -> list[bytes]:
