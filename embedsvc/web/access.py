@@ -1,8 +1,8 @@
-"""Who may call: those with a key, or where there are no keys, this machine.
+"""Who may call: clients with a key, or where there are no keys, clients on this machine.
 
-A server without keys still has to beware of web pages open on its machine. A page's script may
-call it (its `Origin` tells), or reach it under a name of the page's own that resolves to this
-machine (DNS rebinding; the `Host` tells).
+A server without keys still has to refuse web pages that are open on its machine. The script of a
+page may call it, which shows in the `Origin`. Or it may reach it under a name of the page's own
+that resolves to this machine (DNS rebinding), which shows in the `Host`.
 """
 
 import hmac
@@ -19,14 +19,14 @@ from embedsvc.settings import Settings
 from embedsvc.system.text_files import read_text
 
 OPEN = frozenset({"/health", "/ready"})
-"""Paths that whoever watches the server may always ask for."""
+"""Paths that need no key, so that anything may watch the server."""
 DASHBOARD = "/dashboard"
-"""The dashboard's page; its files are below. They are the same on every server and tell nothing of
-this one, so they need no key: the page asks for it."""
+"""The path of the dashboard's page. Its files are below it. They are the same on every server and
+tell nothing about this one, so they need no key. The page itself asks for the key."""
 OLD_ADDRESS = re.compile(r"(0x[0-9a-f]+|[0-9]+)(\.(0x[0-9a-f]+|[0-9]+)){0,3}")
-"""Other ways to write an IPv4 address (127.1), which no name in DNS ends like."""
+"""Short and octal ways to write an IPv4 address, as 127.1. No name in DNS looks like that."""
 SHOWN = 200
-"""Characters of what a client sent that a message repeats."""
+"""How many characters of what a client sent a message repeats."""
 Headers = Mapping[bytes, bytes]
 
 
@@ -46,7 +46,7 @@ class Access:
         return bool(self._keys)
 
     def refusal(self, path: str, headers: Headers) -> RequestError | None:
-        """Why a request is refused, if it is."""
+        """The error that a request is refused with, None if it may go on."""
         if path in OPEN:
             return None
         if self._keys:
@@ -73,7 +73,7 @@ class Access:
     def allows(self, origin: bytes, host: bytes) -> bool:
         """Whether pages of an origin may read answers to requests that name this host.
 
-        Apps that are no web pages always may.
+        Applications that are not web pages always may.
         """
         name = origin.decode("latin-1")
         if self._origins:
@@ -83,10 +83,10 @@ class Access:
             return True
         scheme = name.partition("://")[0].lower()
         if name != "null" and scheme not in ("http", "https"):
-            return True  # an app's window or a browser's extension
+            return True  # the window of an application, or a browser's extension
         if name == "null":
             return False
-        # An address is no sign of this machine: whoever has one can serve a page there.
+        # An address proves nothing: whoever has one can serve a page from it.
         hostname = _hostname(name)
         return self._is_named(hostname) or self._is_same(name, host)
 
@@ -97,14 +97,14 @@ class Access:
         address = _address(name)
         if address is None:
             return False
-        # Nobody's DNS can point an address here: it is this machine's, or it was forwarded.
+        # No DNS is asked for an address: it is this machine's own, or the request was forwarded.
         return self._beyond or address.is_unspecified or is_local(address)
 
     def _is_named(self, name: str) -> bool:
         return "*" in self._hosts or name in self._hosts or is_loopback(name)
 
     def _is_same(self, origin: str, host: bytes) -> bool:
-        """Whether a page calls the very server that it came from, under a name that is ours."""
+        """Whether a page calls the server that it came from, under a name of this server."""
         place = _place(origin)
         called = f"{origin.partition(':')[0]}://{host.decode('latin-1')}"
         return place is not None and place == _place(called) and self._is_this_server(place[0])
@@ -112,21 +112,21 @@ class Access:
     def _without_key(self, headers: Headers) -> Unauthorized | None:
         bearer = headers.get(b"authorization", b"")
         scheme, _, token = bearer.partition(b" ")
-        given = [headers[name] for name in (b"api-key", b"x-api-key") if name in headers]
+        sent = [headers[name] for name in (b"api-key", b"x-api-key") if name in headers]
         if scheme.lower() == b"bearer" and token.strip():
-            given.insert(0, token.strip())
+            sent.insert(0, token.strip())
         found = False
-        for key in given:
-            digest = sha256(key).digest()  # of one length, so that comparing tells nothing of it
+        for key in sent:
+            digest = sha256(key).digest()  # all of one length: time tells nothing
             for known in self._keys:
                 found |= hmac.compare_digest(digest, known)
         if found:
             return None
-        return Unauthorized(given[0].decode("latin-1") if given else None)
+        return Unauthorized(sent[0].decode("latin-1") if sent else None)
 
 
 def check_address(address: str, settings: Settings) -> None:
-    """Raises `CardsError` if a server without keys is about to listen beyond its machine."""
+    """Raises `CardsError` if a server without keys is about to listen to other machines."""
     if is_loopback(address) or settings.insecure or settings.api_keys or settings.api_keys_file:
         return
     raise CardsError(
@@ -136,7 +136,7 @@ def check_address(address: str, settings: Settings) -> None:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host's name or address is this machine's own, and reached from it alone."""
+    """Whether a name or an address of a host can only be reached from this machine itself."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     address = _address(name)
@@ -144,12 +144,12 @@ def is_loopback(name: str) -> bool:
 
 
 def is_local(address: IPv4Address | IPv6Address) -> bool:
-    """Whether one of this machine's interfaces has this address: only then can it be bound."""
+    """Whether one of this machine's interfaces has this address. Only then can it be bound."""
     if address.is_multicast:
         return False
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     zones = [0]
-    if address.version == 6 and address.is_link_local:  # an address there is of one interface
+    if address.version == 6 and address.is_link_local:  # such an address belongs to one interface
         zones = [number for number, _ in socket.if_nameindex()]
     for zone in zones:
         place = (str(address), 0) if address.version == 4 else (str(address), 0, 0, zone)
@@ -160,7 +160,7 @@ def is_local(address: IPv4Address | IPv6Address) -> bool:
 
 
 def _address(name: str) -> IPv4Address | IPv6Address | None:
-    """The address that a host is written as, without its zone; None of a name."""
+    """The address that a host is written as, without its zone. None if it is a name."""
     try:
         address = ip_address(name.partition("%")[0])
     except ValueError:
@@ -183,7 +183,11 @@ def _hostname(url: str) -> str:
 
 
 def _place(url: str) -> tuple[str, int] | None:
-    """Host and port; None of what has none."""
+    """The host and the port of a URL. None if it has none.
+
+    >>> _place("https://example.org/x"), _place("http://[::1]:8000")
+    (('example.org', 443), ('::1', 8000))
+    """
     try:
         port = urlsplit(url).port
     except ValueError:
