@@ -112,7 +112,7 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
 		echo 'Could not create $(VENV). On Debian or Ubuntu: apt-get install python3-venv'; exit 1; }
 
-KERNELS := hatch_build.py $(wildcard embedsvc/inference/ops/native/*.[ch] embedsvc/inference/ops/native/*.inc)
+KERNELS := hatch_build.py $(wildcard $(addprefix embedsvc/inference/ops/native/,*.[ch] *.inc *.def))
 
 $(VENV)/.runtime: $(VENV)/pyvenv.cfg pyproject.toml requirements/runtime.txt requirements/model.txt $(KERNELS)
 	@echo 'Installing the service and its model (some 150 MB) into $(VENV)'

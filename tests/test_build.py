@@ -73,7 +73,13 @@ def test_the_compiler_may_be_a_command_of_several_words(
 def test_nothing_is_seen_of_the_library_but_what_python_calls() -> None:
     loaded = ctypes.CDLL(str(library.LIBRARY))
     assert hasattr(loaded, "embedsvc_run")
-    for name in ("scratch", "team_do", "check_program", "kernels_baseline", "embedsvc_allow"):
+    for name in (
+        "scratch",
+        "thread_pool_run",
+        "check_program",
+        "kernels_baseline",
+        "embedsvc_allow",
+    ):
         assert not hasattr(loaded, name)
 
 

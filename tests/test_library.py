@@ -3,39 +3,73 @@
 import ctypes
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from embedsvc.catalog.cards import Pooling
 from embedsvc.errors import CardsError
 from embedsvc.inference.device import open_device
-from embedsvc.inference.ops.native import library
-from embedsvc.inference.ops.native.tape import BUFFER, INSTRUCTION, OPERATIONS
+from embedsvc.inference.ops.native import formats, library, tape
+from embedsvc.inference.ops.native.declarations import read_declarations
 
 NATIVE = Path(library.__file__).parent
 
 
-def declared(name: str) -> list[str]:
-    """The fields of a struct in tape.h."""
-    text = re.sub(r"/\*.*?\*/", "", (NATIVE / "tape.h").read_text(), flags=re.DOTALL)
-    body = re.search(r"typedef struct \{([^}]*)\} " + name + ";", text)
-    assert body
-    lines = [line.strip().split(None, 1)[1] for line in body[1].split(";") if line.strip()]
-    lines = [line.removeprefix("float ").removeprefix("char ") for line in lines]
-    return [field.strip(" *") for line in lines for field in line.split(",")]
+def listed(macro: str) -> list[list[str]]:
+    """What a list of operations.def has, the words of each line of it."""
+    text = re.sub(r"/\*.*?\*/", "", (NATIVE / "operations.def").read_text(), flags=re.DOTALL)
+    found = re.findall(rf"^{macro}\((.*)\)", text, re.MULTILINE)
+    return [[word.strip() for word in words.split(",")] for words in found]
 
 
-def test_both_sides_write_the_same_down() -> None:
-    assert declared("Instruction") == list(INSTRUCTION.names or ())
-    assert declared("Buffer") == list(BUFFER.names or ())
-    assert declared("Refusal") == [name for name, _ in library.Refusal._fields_]
-    text = (NATIVE / "tape.h").read_text()
-    assert f"#define ABI {library.ABI}\n" in text
-    operations = re.search(r"enum Operation \{(.*?)OPERATIONS", text, re.DOTALL)
-    assert operations
-    assert re.findall(r"^    ([A-Z_]+),", operations[1], re.MULTILINE) == [
-        name.upper() for name in OPERATIONS
-    ]
+def test_what_c_lists_is_what_python_uses() -> None:
+    declared = library.load().declared
+    for macro, names in (
+        ("INSTRUCTION_FIELD", declared.instruction.names),
+        ("BUFFER_FIELD", declared.buffer.names),
+        ("OPERAND_FIELD", declared.instruction["x"].names),
+        ("REFUSAL_FIELD", tuple(name for name, _ in declared.refusal._fields_)),
+        ("OPERATION", declared.operations),
+        ("ACTIVATION", declared.activations),
+    ):
+        assert tuple(words[1] for words in listed(macro)) == names, macro
+    for macro, names in (
+        ("SOURCE", declared.sources),
+        ("KIND", declared.kinds),
+        ("REASON", declared.reasons),
+    ):
+        assert tuple(words[0] for words in listed(macro)) == names, macro
+    assert f"#define ABI {library.ABI}\n" in (NATIVE / "tape.h").read_text()
+    assert {"attention", "pool_mean"} <= declared.by_text
+    assert not {"linear", "add", "embedding"} & declared.by_text
+    assert (declared.activations[0], declared.reasons[0]) == ("none", "FINE"), "0 means nothing"
+
+
+def test_python_has_an_operation_for_every_pooling_and_activation_and_source() -> None:
+    declared = library.load().declared
+    assert {f"pool_{name}" for name in get_args(Pooling)} <= set(declared.operations)
+    assert {name for name, _ in tape.SOURCES} == set(declared.sources)
+    assert set(declared.activations) == {"none", "gelu", "gelu_tanh", "silu", "tanh"}
+    assert set(declared.operations) >= formats.PRODUCTS
+
+
+def test_a_field_that_moved_in_c_is_found_where_it_is() -> None:
+    """Two fields that changed places, which the size of the struct does not tell."""
+    real = ctypes.CDLL(str(library.LIBRARY)).embedsvc_declaration
+    real.restype = ctypes.c_char_p
+
+    def declare(name: str) -> tuple[str, int] | None:
+        size = ctypes.c_int64()
+        text = real(name.encode(), ctypes.byref(size)).decode()
+        if name == "Buffer":
+            width, kind = text.split(";")[:-1]
+            text = f"{kind};{width};"
+        return text, size.value
+
+    swapped = read_declarations(declare).buffer
+    assert swapped.fields is not None
+    assert {name: field[1] for name, field in swapped.fields.items()} == {"kind": 0, "width": 8}
 
 
 class Other:
@@ -59,9 +93,11 @@ class Other:
         {"embedsvc_abi": None},
         {"embedsvc_run": None},
         {"embedsvc_abi": lambda: library.ABI - 1},
-        {"embedsvc_sizes": lambda which: 8},
+        {"embedsvc_declaration": lambda name, size: None},
+        {"embedsvc_declaration": lambda name, size: b"float width;"},
+        {"embedsvc_declaration": lambda name, size: b"int64_t width;"},
     ],
-    ids=["no version", "no function", "older", "other structs"],
+    ids=["no version", "no function", "older", "no structs", "another type", "another size"],
 )
 def test_a_library_of_another_version_is_refused_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]

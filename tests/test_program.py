@@ -1,7 +1,7 @@
 """What C refuses to run: tapes that break a rule, batches that leave their tables."""
 
+import ctypes
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,14 @@ import pytest
 
 from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.inference.ops.base import Attention, Batch, columns
-from embedsvc.inference.ops.native import NativeOps, _traced, library
+from embedsvc.inference.ops.native import NativeOps, library
+from embedsvc.inference.ops.native.encoding import Encoded
 from embedsvc.inference.ops.native.program import Program
-from embedsvc.inference.ops.native.tape import OPERATIONS, Traced
 from embedsvc.inference.ops.numpy import PackedLayout
 from tests.support.passes import EXPERTS, ROWS, WIDTH, batch, everything
 
-NATIVE = Path(library.__file__).parent
+DECLARED = library.load().declared
+OPERATIONS = DECLARED.operations
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +25,11 @@ def ops() -> NativeOps:
 
 
 @pytest.fixture(scope="module")
-def traced(ops: NativeOps) -> Traced:
-    return _traced(everything(ops))
+def traced(ops: NativeOps) -> Encoded:
+    return ops.trace(everything(ops))
 
 
-def program(ops: NativeOps, traced: Traced) -> Program:
-    return Program(ops._library, ops._kernels, traced)
-
-
-def with_field(traced: Traced, at: int, name: str, value: Any) -> Traced:
+def with_field(traced: Encoded, at: int, name: str, value: Any) -> Encoded:
     tape = traced.tape.copy()
     operand, _, part = name.partition(".")
     if part:
@@ -42,10 +39,10 @@ def with_field(traced: Traced, at: int, name: str, value: Any) -> Traced:
     return replace(traced, tape=tape)
 
 
-def test_a_pass_of_every_operation_is_taken(ops: NativeOps, traced: Traced) -> None:
+def test_a_pass_of_every_operation_is_taken(ops: NativeOps, traced: Encoded) -> None:
     used = {OPERATIONS[int(number)] for number in traced.tape["operation"]}
     assert used == set(OPERATIONS)
-    assert np.isfinite(program(ops, traced).run(batch(1, 3, 9))).all()
+    assert np.isfinite(ops.program(traced).run(batch(1, 3, 9))).all()
 
 
 HOSTILE: dict[str, list[tuple[str, Any]]] = {
@@ -61,12 +58,13 @@ HOSTILE: dict[str, list[tuple[str, Any]]] = {
     "rms_norm": [("size", 0), ("size", -4), ("size", 3), ("weight_size", 3), ("weight", 0)],
     "activation": [("activation", 99), ("out.buffer", -1)],
     "rope": [
-        *(("inputs", 3), ("inputs", 0), ("inputs", 6), ("heads", 3), ("heads", 2**61)),
+        *(("rotated", 3), ("rotated", 0), ("rotated", 6), ("heads", 3), ("heads", 2**61)),
         *(("rows", ROWS + 1), ("size", 0), ("source", 0), ("source", 2), ("source", 3)),
     ],
     "experts": [
         *(("chosen", 0), ("chosen", EXPERTS + 1), ("experts", EXPERTS + 1), ("experts", 0)),
-        *(("inputs", 0), ("inputs", 1000), ("weight_size", 7), ("bias_size", 7), ("weight", 0)),
+        *(("inner", 0), ("inner", 1000), ("weight_size", 7), ("down_size", 7), ("weight", 0)),
+        ("down", 0),
     ],
     "attention": [
         *(("heads", 0), ("heads", 3), ("kv_heads", 0), ("kv_heads", 3), ("kv_heads", -2)),
@@ -82,82 +80,84 @@ HOSTILE: dict[str, list[tuple[str, Any]]] = {
     [(operation, name, value) for operation, all_ in HOSTILE.items() for name, value in all_],
 )
 def test_an_instruction_that_would_leave_its_memory_is_refused(
-    ops: NativeOps, traced: Traced, operation: str, name: str, value: Any
+    ops: NativeOps, traced: Encoded, operation: str, name: str, value: Any
 ) -> None:
     at = list(traced.tape["operation"]).index(OPERATIONS.index(operation))
     field, _, part = name.partition(".")
     assert (traced.tape[field][part] if part else traced.tape[field])[at] != value
     with pytest.raises(CheckpointError, match=rf"step {at + 1} of the pass, {operation}, cannot"):
-        program(ops, with_field(traced, at, name, value))
+        ops.program(with_field(traced, at, name, value))
 
 
 @pytest.mark.parametrize("number", [-1, len(OPERATIONS), 2**62])
 def test_an_operation_that_there_is_none_of_is_refused(
-    ops: NativeOps, traced: Traced, number: int
+    ops: NativeOps, traced: Encoded, number: int
 ) -> None:
     tape = traced.tape.copy()
     tape["operation"][0] = number
     with pytest.raises(CheckpointError, match="operation"):
-        program(ops, replace(traced, tape=tape))
+        ops.program(replace(traced, tape=tape))
 
 
 def test_operands_are_rows_of_the_right_kind_that_were_written(
-    ops: NativeOps, traced: Traced
+    ops: NativeOps, traced: Encoded
 ) -> None:
     for kind in range(3):
         buffers = traced.buffers.copy()
         buffers["kind"] = kind
         with pytest.raises(CheckpointError):
-            program(ops, replace(traced, buffers=buffers))
+            ops.program(replace(traced, buffers=buffers))
     with pytest.raises(CheckpointError):  # without the first instruction its rows are never written
-        program(ops, replace(traced, tape=traced.tape[1:]))
+        ops.program(replace(traced, tape=traced.tape[1:]))
     linear = list(traced.tape["operation"]).index(OPERATIONS.index("linear"))
     tape = traced.tape.copy()
     tape["out"]["buffer"][linear] = tape["x"]["buffer"][linear]
     with pytest.raises(CheckpointError):  # what an instruction reads while it writes it
-        program(ops, replace(traced, tape=tape))
+        ops.program(replace(traced, tape=tape))
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("width", 0), ("width", 2**40), ("kind", 3), ("kind", -1)]
 )
 def test_a_buffer_that_cannot_be_is_refused(
-    ops: NativeOps, traced: Traced, name: str, value: int
+    ops: NativeOps, traced: Encoded, name: str, value: int
 ) -> None:
     buffers = traced.buffers.copy()
     buffers[name][0] = value
     with pytest.raises(CheckpointError, match="buffers"):
-        program(ops, replace(traced, buffers=buffers))
+        ops.program(replace(traced, buffers=buffers))
 
 
 @pytest.mark.parametrize("result", [-1, 1000, 2**62])
-def test_a_result_that_is_no_buffer_is_refused(ops: NativeOps, traced: Traced, result: int) -> None:
+def test_a_result_that_is_no_buffer_is_refused(
+    ops: NativeOps, traced: Encoded, result: int
+) -> None:
     with pytest.raises(CheckpointError, match="result"):
-        program(ops, replace(traced, result=result))
+        ops.program(replace(traced, result=result))
 
 
-def test_a_result_that_is_never_written_is_refused(ops: NativeOps, traced: Traced) -> None:
+def test_a_result_that_is_never_written_is_refused(ops: NativeOps, traced: Encoded) -> None:
     unused = np.concatenate([traced.buffers, traced.buffers[traced.result : traced.result + 1]])
     with pytest.raises(CheckpointError, match="cannot be computed: the result is written"):
-        program(ops, replace(traced, buffers=unused, result=len(unused) - 1))
+        ops.program(replace(traced, buffers=unused, result=len(unused) - 1))
 
 
 def test_an_operand_that_an_operation_has_no_use_for_is_checked_too(
-    ops: NativeOps, traced: Traced
+    ops: NativeOps, traced: Encoded
 ) -> None:
     for name, value in (("y.buffer", 10**6), ("y.column", 2**62), ("z.column", -1)):
         tampered = with_field(with_field(traced, 0, f"{name[0]}.buffer", 0), 0, name, value)
         with pytest.raises(CheckpointError, match="step 1 of the pass, embedding"):
-            program(ops, tampered)
+            ops.program(tampered)
 
 
-def test_an_empty_tape_is_refused(ops: NativeOps, traced: Traced) -> None:
+def test_an_empty_tape_is_refused(ops: NativeOps, traced: Encoded) -> None:
     for empty in (
         replace(traced, tape=traced.tape[:0]),
         replace(traced, buffers=traced.buffers[:0]),
     ):
         with pytest.raises(CheckpointError, match="a tape and buffers"):
-            program(ops, empty)
+            ops.program(empty)
 
 
 @pytest.mark.parametrize(
@@ -177,28 +177,28 @@ def test_an_empty_tape_is_refused(ops: NativeOps, traced: Traced) -> None:
     ids=str,
 )
 def test_bounds_that_are_not_those_of_texts_are_refused(
-    ops: NativeOps, traced: Traced, bounds: list[int]
+    ops: NativeOps, traced: Encoded, bounds: list[int]
 ) -> None:
     good = batch(5)
     bad = replace(good, layout=PackedLayout(np.array(bounds, np.int64), ()))
     with pytest.raises(ValueError, match="batch of 5 tokens"):
-        program(ops, traced).run(bad)
+        ops.program(traced).run(bad)
 
 
 @pytest.mark.parametrize("position", [-1, ROWS, 2**31 - 1])
 def test_positions_are_held_against_their_table_too(
-    ops: NativeOps, traced: Traced, position: int
+    ops: NativeOps, traced: Encoded, position: int
 ) -> None:
     bad = replace(batch(5), positions=np.array([0, 1, position, 3, 4], np.int32))
     with pytest.raises(EmbeddingFailed, match=f"{ROWS} positions"):
-        program(ops, traced).run(bad)
+        ops.program(traced).run(bad)
 
 
-def test_a_result_without_room_is_refused(ops: NativeOps, traced: Traced) -> None:
-    given, why = batch(5), library.Refusal()
+def test_a_result_without_room_is_refused(ops: NativeOps, traced: Encoded) -> None:
+    given, why = batch(5), DECLARED.refusal()
     out = np.zeros(5, np.float32)
     for pointer, room in ((out.ctypes.data, 4), (out.ctypes.data, -1), (None, 5)):
-        reason = ops._library.embedsvc_run(
+        reason = ops._library.functions.embedsvc_run(
             *(
                 program_pointer(ops, traced),
                 given.ids.ctypes.data,
@@ -206,23 +206,23 @@ def test_a_result_without_room_is_refused(ops: NativeOps, traced: Traced) -> Non
                 None,
                 5,
             ),
-            *(given.layout.bounds.ctypes.data, 1, pointer, room, why),
+            *(given.layout.bounds.ctypes.data, 1, pointer, room, ctypes.byref(why)),
         )
-        assert (reason, why.limit) == (library.BAD_RESULT, 5)
+        assert (reason, why.limit) == (DECLARED.reasons.index("BAD_RESULT"), 5)
     assert not out.any()
 
 
 KEPT: list[Program] = []
 
 
-def program_pointer(ops: NativeOps, traced: Traced) -> int:
-    KEPT.append(program(ops, traced))
+def program_pointer(ops: NativeOps, traced: Encoded) -> int:
+    KEPT.append(ops.program(traced))
     pointer: Any = KEPT[-1]._pointer
     return pointer
 
 
 def test_a_pass_without_memory_is_an_error_and_the_next_one_is_right(
-    ops: NativeOps, traced: Traced
+    ops: NativeOps, traced: Encoded
 ) -> None:
     """A batch that no machine has memory for, though nothing of it is touched."""
     wide = 1 << 21
@@ -237,12 +237,12 @@ def test_a_pass_without_memory_is_an_error_and_the_next_one_is_right(
 
     many = batch(1 << 20)
     with pytest.raises(MemoryError, match=f"pass of {1 << 20} tokens"):
-        program(ops, _traced(function)).run(many)
-    assert np.isfinite(program(ops, traced).run(batch(3, 4))).all()
+        ops.program(ops.trace(function)).run(many)
+    assert np.isfinite(ops.program(traced).run(batch(3, 4))).all()
 
 
 def test_more_parts_than_a_job_has_numbers_for_are_all_done() -> None:
-    """Attention of a million heads in all: more than the team counts at once."""
+    """Attention of a million heads in all: more than the thread pool counts at once."""
     texts, heads = 1 << 16, 17
     table = np.arange(3 * heads, dtype=np.float32)[None] + 1
     batch = NativeOps(1).batch([np.zeros(1, np.int32)] * texts)

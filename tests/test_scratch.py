@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from embedsvc.inference.ops.base import Batch
-from embedsvc.inference.ops.native import NativeOps, _traced
+from embedsvc.inference.ops.native import NativeOps
+from embedsvc.inference.ops.native.library import Library
 from embedsvc.inference.ops.native.program import Program
 from tests.support.passes import ROWS, WIDTH, batch, everything
 
@@ -86,20 +87,21 @@ def test_scratch_is_released_beside_passes_that_run() -> None:
 
 def test_a_program_that_nobody_has_is_freed_and_one_that_runs_is_not() -> None:
     ops = NativeOps(1)
-    traced = _traced(everything(ops))
+    traced = ops.trace(everything(ops))
+    real = ops._library.functions
     freed: list[int] = []
     fake: Any = type("Functions", (), {})()
-    fake.embedsvc_program = ops._library.embedsvc_program
-    fake.embedsvc_run = ops._library.embedsvc_run
+    fake.embedsvc_program = real.embedsvc_program
+    fake.embedsvc_run = real.embedsvc_run
     fake.embedsvc_free = freed.append
-    made = Program(fake, ops._kernels, traced)
+    made = Program(Library(fake, ops._library.declared), ops._kernels, traced)
     run, pointer = made.run, made._pointer
     del made
     assert run(batch(2)).shape
     assert freed == []
     del run
     assert freed == [pointer]
-    ops._library.embedsvc_free(pointer)
+    real.embedsvc_free(pointer)
 
 
 def in_child(rows: Any, ops: NativeOps, run: Any, expected: Any) -> None:

@@ -17,19 +17,17 @@ import numpy as np
 from embedsvc.catalog.cards import Pooling
 from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_table
-from embedsvc.inference.ops.native import NativeOps, _traced, library
+from embedsvc.inference.ops.native import NativeOps, library
+from embedsvc.inference.ops.native.encoding import Encoded
 from embedsvc.inference.ops.native.library import Kernels
-from embedsvc.inference.ops.native.program import Program
-from embedsvc.inference.ops.native.tape import INSTRUCTION, Traced
 from embedsvc.inference.ops.numpy import NumpyOps, PackedLayout
 
 ROWS = 40
 """Of each table, and tokens of the longest text."""
 HOSTILE = [0, 1, 2, 3, 5, 7, 8, 16, 64, 1000, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1]
 HOSTILE += [-number for number in HOSTILE] + [-(2**63)]
-TRUSTED = {"weight", "bias", "weight_size", "bias_size", "scale"}
-"""Fields that C has to take Python's word for: where weights are, and how many."""
-FIELDS = [name for name in INSTRUCTION.names or () if name not in {*TRUSTED, *"xyz", "out"}]
+TRUSTED = {"weight", "bias", "down", "weight_size", "bias_size", "down_size", "scale", "epsilon"}
+"""Fields that C has to believe: where weights are, and how many numbers there are."""
 WILD = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, 88, -104], np.float32)
 POOLINGS = get_args(Pooling)
 Make = Callable[[Any], Callable[[Any, Batch], Any]]
@@ -169,9 +167,10 @@ def random_batch(random: Random) -> Batch:
     return NumpyOps(1).batch(texts)
 
 
-def tampered_tape(random: Random, traced: Traced) -> Traced:
+def tampered_tape(random: Random, traced: Encoded) -> Encoded:
     """The pass with a number or two of its tape, its buffers or its result replaced."""
     tape, buffers, result = traced.tape.copy(), traced.buffers.copy(), traced.result
+    fields = [name for name in tape.dtype.names or () if name not in {*TRUSTED, *"xyz", "out"}]
     for _ in range(random.upto(2)):
         at = int(random.integers(len(tape)))
         match random.upto(12):
@@ -186,7 +185,7 @@ def tampered_tape(random: Random, traced: Traced) -> Traced:
                 operand, part = random.one([*"xyz", "out"]), random.one(["buffer", "column"])
                 tape[operand][part][at] = random.one([*HOSTILE, *range(len(buffers))])
             case _:
-                tape[random.one(FIELDS)][at] = random.one(HOSTILE)
+                tape[random.one(fields)][at] = random.one(HOSTILE)
     return replace(traced, tape=tape, buffers=buffers, result=result)
 
 
@@ -213,8 +212,8 @@ class Fuzz:
     def round(self) -> None:
         self.random.steady = True
         make, batch = random_pass(self.random), random_batch(self.random)
-        traced = _traced(make(self.ops))
-        program = self.program(traced)
+        traced = self.ops.trace(make(self.ops))
+        program = self.ops.program(traced)
         expected = NumpyOps(1).compiled(make(NumpyOps(1)))(batch)
         found = program.run(batch)
         assert np.isfinite(found).all()
@@ -224,14 +223,11 @@ class Fuzz:
             self.seen["right"] += 1
         for _ in range(10):
             tape, other = tampered_tape(self.random, traced), tampered_batch(self.random, batch)
-            self.tried("tape", lambda tape=tape: self.program(tape).run(batch))
+            self.tried("tape", lambda tape=tape: self.ops.program(tape).run(batch))
             self.tried("batch", lambda other=other: program.run(other))
         self.with_wild_numbers(traced, batch)
         self.without_memory(traced, batch)
         assert np.array_equal(program.run(batch), found), "differs from itself"
-
-    def program(self, traced: Traced) -> Program:
-        return Program(self.ops._library, self.ops._kernels, traced)
 
     def tried(self, what: str, run: Callable[[], object]) -> None:
         try:
@@ -241,26 +237,26 @@ class Fuzz:
         else:
             self.seen[f"{what} harmless"] += 1
 
-    def with_wild_numbers(self, traced: Traced, batch: Batch) -> None:
+    def with_wild_numbers(self, traced: Encoded, batch: Batch) -> None:
         """Weights that are no numbers, or endless: whatever comes of it, it comes to an end."""
         kept = [weight.copy() for weight in traced.weights]
         for weight in traced.weights:
             weight.setflags(write=True)
             places = self.random.random(weight.shape) < 0.2
             weight[places] = self.random.choice(WILD, places.sum())
-        self.program(traced).run(batch)
+        self.ops.program(traced).run(batch)
         for weight, before in zip(traced.weights, kept, strict=True):
             weight[...] = before
 
-    def without_memory(self, traced: Traced, batch: Batch) -> None:
+    def without_memory(self, traced: Encoded, batch: Batch) -> None:
         """Each allocation fails in turn, until there are no more."""
-        allow: Any = self.ops._library.embedsvc_allow
+        allow: Any = self.ops._library.functions.embedsvc_allow
         allow.argtypes, allow.restype = [library.ctypes.c_int64], None
         for allowed in range(1000):
             self.ops.release()
             allow(allowed)
             try:
-                self.program(traced).run(batch)
+                self.ops.program(traced).run(batch)
             except MemoryError:
                 self.seen["no memory"] += 1
             else:
@@ -274,7 +270,7 @@ class Fuzz:
 def main() -> None:
     seed, rounds = map(int, sys.argv[1:])
     library.LIBRARY = Path(os.environ["KERNELS"])
-    for kernels in library.kernels(library.load()):
+    for kernels in library.load().kernels:
         fuzz = Fuzz(seed, kernels)
         for _ in range(rounds):
             fuzz.round()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import hatch_build
-from tests.support.c_programs import TEAM, TEAM_CASES, build
+from tests.support.c_programs import THREAD_POOL, THREAD_POOL_CASES, build
 from tests.support.project import ROOT
 
 RACES = {"TSAN_OPTIONS": "halt_on_error=1:die_after_fork=0"}
@@ -100,14 +100,13 @@ def test_a_kernel_that_does_is_reported(kernels: Path) -> None:
     lie = """
 import numpy as np
 from tests import conftest
-from embedsvc.inference.ops.native import NativeOps, _traced
-from embedsvc.inference.ops.native.program import Program
+from embedsvc.inference.ops.native import NativeOps
 ops = NativeOps(1)
 table = np.zeros((1000, 8), np.float32)
-traced = _traced(lambda ops, batch: ops.embedding(table, batch.ids))
+traced = ops.trace(lambda ops, batch: ops.embedding(table, batch.ids))
 traced.tape["rows"] *= 2
 traced.tape["weight_size"] *= 2
-Program(ops._library, ops._kernels, traced).run(ops.batch([np.array([1001], np.int32)]))
+ops.program(traced).run(ops.batch([np.array([1001], np.int32)]))
 """
     done = watched(kernels, "-c", lie)
     assert "AddressSanitizer: heap-buffer-overflow" in done.stdout
@@ -126,9 +125,9 @@ def test_undefined_behaviour_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("team") / "team"
-    return build(output, "-O1", "-fsanitize=thread", sources=TEAM)
+def thread_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("thread_pool") / "thread_pool"
+    return build(output, "-O1", "-fsanitize=thread", sources=THREAD_POOL)
 
 
 def raced(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -142,9 +141,9 @@ def raced(*command: str | Path) -> subprocess.CompletedProcess[str]:
     raise AssertionError(done.stderr)
 
 
-@pytest.mark.parametrize("case", TEAM_CASES)
-def test_the_team_has_no_race(team: Path, case: str) -> None:
-    done = raced(team, case)
+@pytest.mark.parametrize("case", THREAD_POOL_CASES)
+def test_the_thread_pool_has_no_race(thread_pool: Path, case: str) -> None:
+    done = raced(thread_pool, case)
     assert "Sanitizer" not in done.stderr, done.stderr
     assert done.returncode == 0, done.stderr
 

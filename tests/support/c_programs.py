@@ -8,9 +8,9 @@ from tests.support.programs import program
 from tests.support.project import ROOT
 
 NATIVE = ROOT / "embedsvc/inference/ops/native"
-TEAM = (ROOT / "tests/kernels/team.c", NATIVE / "team.c")
-"""The team of threads by itself, and what tries it."""
-TEAM_CASES = (
+THREAD_POOL = (ROOT / "tests/kernels/thread_pool.c", NATIVE / "thread_pool.c")
+"""The pool of threads by itself, and what tries it."""
+THREAD_POOL_CASES = (
     "every_part_is_done_once",
     "a_pass_alone_has_all_helpers",
     "helpers_come_back_to_the_pass_that_had_them",

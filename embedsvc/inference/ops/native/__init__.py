@@ -12,128 +12,95 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.checkpoints.quantized import Quantized, expand
+from embedsvc.checkpoints.quantized import Quantized
 from embedsvc.inference.ops.base import Batch, Experts, Linear, Ops
 from embedsvc.inference.ops.memory import MemoryUse, tune_allocator
-from embedsvc.inference.ops.native import library
+from embedsvc.inference.ops.native import formats, library
+from embedsvc.inference.ops.native.encoding import Encoded, encode
 from embedsvc.inference.ops.native.library import Kernels
 from embedsvc.inference.ops.native.program import Program
-from embedsvc.inference.ops.native.tape import (
-    IDS,
-    LAYOUT,
-    POSITIONS,
-    TYPES,
-    NotOnTape,
-    Tape,
-    Traced,
-    Value,
-    Weight,
-)
+from embedsvc.inference.ops.native.tape import NotOnTape, Tape, Value, trace
 from embedsvc.inference.ops.numpy import Floats, NumpyOps
 
 WEIGHT_BYTES = 512 << 10
-"""Of a weight that is large enough for memory of its own."""
+"""A weight of so many bytes lies in memory of its own, which goes back when it is freed."""
 
 
 class NativeOps(NumpyOps):
-    """See `Ops`. A pass with an operation that has no kernel runs on NumPy, save its products."""
+    """See `Ops`. A pass with an operation that has no kernel runs on NumPy, save products."""
 
     name: Literal["native", "numpy"] = "native"
 
     def __init__(self, cores: int | None = None, kernels: Kernels | None = None) -> None:
-        """On so many cores (None: all), with some kernels (None: the best here)."""
+        """`cores` None: all of them; `kernels` None: the best that this processor can run."""
         super().__init__(cores)
         self._library = library.load()
-        self._kernels = kernels or library.kernels(self._library)[0]
-        self._library.embedsvc_threads(self.slots)
+        self._kernels = kernels or self._library.kernels[0]
+        self._library.functions.embedsvc_threads(self.slots)
         plural = "s" if self.slots > 1 else ""
         self.device = (
             f"{platform.machine()} CPU, {self.slots} core{plural}, {self._kernels.name} kernels"
         )
 
     def _set_allocator(self) -> None:
-        # The kernels keep what a pass needs; weights go back as they came when a model is unloaded.
+        # The kernels keep their own memory; weights go back to the system when a model is unloaded.
         tune_allocator(trim_threshold=WEIGHT_BYTES, mmap_threshold=WEIGHT_BYTES)
 
     def memory_use(self) -> MemoryUse:
         use = super().memory_use()
-        kept = self._library.embedsvc_kept()  # by threads that compute nothing now
+        kept = self._library.functions.embedsvc_kept()  # by threads that run nothing now
         return MemoryUse(max(0, use.active - kept), kept, use.peak)
 
     def release(self) -> None:
-        self._library.embedsvc_release()
+        self._library.functions.embedsvc_release()
         super().release()
 
     def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
-        weight = expand(weight)
-        outputs = len(weight)
-        (panels,) = self._panels(weight[None])
-        if bias is not None:
-            padded = np.zeros(len(panels) * self._kernels.panel, dtype=np.float32)
-            padded[:outputs] = bias
-            bias = padded
-        return Linear(Weight(panels, outputs), bias)
+        return Linear(formats.pack(weight, bias, self._kernels), None)  # the bias is packed with it
 
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
-        return Experts(self._panels(up), self._panels(down))
-
-    def _panels(self, weights: NDArray[Any]) -> Floats:
-        """Weights (n, out, in) as (n, panels, in, columns of a panel)."""
-        count, outputs, inputs = weights.shape
-        width = self._kernels.panel
-        panels = _aligned(count, -(-outputs // width), inputs, width)
-        for weight, to in zip(weights, panels, strict=True):
-            for number, panel in enumerate(to):
-                columns = weight[number * width : (number + 1) * width]
-                panel[:, : len(columns)] = columns.T
-        return panels
+        return Experts(*(formats.float32_panels(weights, self._kernels) for weights in (up, down)))
 
     def linear(self, x: Floats, layer: Linear) -> Floats:
-        return self._once(lambda tape, given: tape.linear(given[0], layer), x)
+        return self._run_alone(lambda tape, inputs: tape.linear(inputs[0], layer), x)
 
     def experts(self, x: Floats, scores: Floats, chosen: int, layer: Experts) -> Floats:
-        return self._once(
-            lambda tape, given: tape.experts(given[0], given[1], chosen, layer), x, scores
+        return self._run_alone(
+            lambda tape, inputs: tape.experts(inputs[0], inputs[1], chosen, layer), x, scores
         )
 
-    def _once(self, operation: Callable[[Tape, list[Value]], Value], *inputs: Floats) -> Floats:
-        """One operation by itself; its inputs come in as rows of tables."""
+    def _run_alone(
+        self, operation: Callable[[Tape, list[Value]], Value], *inputs: Floats
+    ) -> Floats:
+        """One operation as a pass of its own, which looks its inputs up as rows of tables."""
         tables = [np.require(x, np.float32, ["C", "A"]) for x in inputs]
 
         def function(tape: Tape, batch: Batch) -> Value:
             return operation(tape, [tape.embedding(table, batch.ids) for table in tables])
 
         rows = np.arange(len(inputs[0]), dtype=np.int32)
-        return self._program(function).run(self.batch([rows]))
+        return self.program(self.trace(function)).run(self.batch([rows]))
 
-    def _program(self, function: Callable[[Any, Batch], Any]) -> Program:
-        return Program(self._library, self._kernels, _traced(function))
+    def trace(self, function: Callable[[Any, Batch], Any]) -> Encoded:
+        """The pass `function(ops, batch)`, written down. Raises `NotOnTape`."""
+        return encode(*trace(function), self._library.declared)
+
+    def program(self, encoded: Encoded) -> Program:
+        """The pass, checked. Raises `CheckpointError`."""
+        return Program(self._library, self._kernels, encoded)
 
     def compiled(self, function: Callable[[Ops, Batch], Floats]) -> Callable[[Batch], Floats]:
         lock = threading.Lock()
-        made: Callable[[Batch], Floats] | None = None
+        fastest: Callable[[Batch], Floats] | None = None
 
         def run(batch: Batch) -> Floats:
-            nonlocal made
+            nonlocal fastest
             with lock:
-                if made is None:
+                if fastest is None:
                     try:
-                        made = self._program(function).run
+                        fastest = self.program(self.trace(function)).run
                     except NotOnTape:
-                        made = super(NativeOps, self).compiled(function)
-            return made(batch)
+                        fastest = super(NativeOps, self).compiled(function)
+            return fastest(batch)
 
         return run
-
-
-def _traced(function: Callable[[Any, Batch], Any]) -> Traced:
-    tape = Tape()
-    return tape.finish(function(tape, Batch(IDS, POSITIONS, LAYOUT, TYPES)))
-
-
-def _aligned(*shape: int) -> Floats:
-    """Zeros that begin at a multiple of 64 bytes, so that no register's load crosses a line."""
-    count = int(np.prod(shape))
-    memory = np.zeros(count + 16, dtype=np.float32)
-    start = -memory.ctypes.data % 64 // 4
-    return memory[start : start + count].reshape(shape)

@@ -8,7 +8,7 @@
 #define TALL 4
 #define WIDE 3
 #define KERNELS kernels_avx2
-#define NAME "AVX2"
+#define INSTRUCTION_SET "AVX2"
 #include "kernels.inc"
 #if defined(__clang__)
 #pragma clang attribute pop

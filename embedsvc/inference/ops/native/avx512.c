@@ -8,7 +8,7 @@
 #define TALL 8
 #define WIDE 3
 #define KERNELS kernels_avx512
-#define NAME "AVX-512"
+#define INSTRUCTION_SET "AVX-512"
 #include "kernels.inc"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -2,10 +2,10 @@
 #define LANES 4
 #if defined(__aarch64__)
 #define TALL 8
-#define NAME "NEON"
+#define INSTRUCTION_SET "NEON"
 #else
 #define TALL 4
-#define NAME "SSE2"
+#define INSTRUCTION_SET "SSE2"
 #endif
 #define WIDE 3
 #define KERNELS kernels_baseline

@@ -133,8 +133,8 @@ static const char *check_rope(const Check *check, const Instruction *in) {
     REQUIRE(reads(check, in->out, in->width) && kind_of(check, in->out) != TEXTS);
     REQUIRE(between(in->size, 1, in->width) && between(in->heads, 1, in->width));
     REQUIRE(in->heads * in->size == in->width);
-    REQUIRE(between(in->inputs, 2, in->size) && in->inputs % 2 == 0);
-    REQUIRE(in->source == POSITIONS && table_fits(in, in->inputs));
+    REQUIRE(between(in->rotated, 2, in->size) && in->rotated % 2 == 0);
+    REQUIRE(in->source == POSITIONS && table_fits(in, in->rotated));
     return NULL;
 }
 
@@ -144,10 +144,10 @@ static const char *check_experts(const Check *check, const Instruction *in) {
     REQUIRE(reads(check, in->y, in->experts));
     REQUIRE(alike(check, in->x, in->out) && alike(check, in->y, in->out));
     REQUIRE(apart(in->x, in->out) && apart(in->y, in->out));
-    REQUIRE(between(in->inputs, 1, MOST_COLUMNS));
-    int64_t up = panels(check, in->inputs) * in->width, down = panels(check, in->width) * in->inputs;
+    REQUIRE(between(in->inner, 1, MOST_COLUMNS));
+    int64_t up = panels(check, in->inner) * in->width, down = panels(check, in->width) * in->inner;
     REQUIRE(in->weight && in->weight_size / in->experts >= up);
-    REQUIRE(in->bias && in->bias_size / in->experts >= down);
+    REQUIRE(in->down && in->down_size / in->experts >= down);
     return NULL;
 }
 
@@ -173,23 +173,8 @@ static const char *check_pool(const Check *check, const Instruction *in) {
 }
 
 static const char *(*const checks[OPERATIONS])(const Check *, const Instruction *) = {
-    [EMBEDDING] = check_table,
-    [COPY] = check_copy,
-    [ADD] = check_add,
-    [MULTIPLY] = check_multiply,
-    [LINEAR] = check_linear,
-    [LAYER_NORM] = check_layer_norm,
-    [RMS_NORM] = check_rms_norm,
-    [ACTIVATION] = check_activation,
-    [ROPE] = check_rope,
-    [EXPERTS] = check_experts,
-    [ATTENTION] = check_attention,
-    [POOL_MEAN] = check_pool,
-    [POOL_MEAN_SQRT_LEN] = check_pool,
-    [POOL_WEIGHTED_MEAN] = check_pool,
-    [POOL_MAX] = check_pool,
-    [POOL_CLS] = check_pool,
-    [POOL_LAST_TOKEN] = check_pool,
+#define OPERATION(NAME, name, RULE, SCOPE) [NAME] = check_##RULE,
+#include "operations.def"
 };
 
 static const char *check_buffers(const Program *program) {
@@ -218,8 +203,7 @@ static const char *check_instruction(Check *check, const Instruction *in) {
 static void lower(int64_t *limit, int64_t to) { *limit = !*limit || to < *limit ? to : *limit; }
 
 static void limit(Limits *limits, const Instruction *in) {
-    if (in->operation == EMBEDDING || in->operation == ROPE)
-        lower(&limits->rows[in->source], in->rows);
+    if (looks_up(in)) lower(&limits->rows[in->source], in->rows);
     if (in->operation == ATTENTION && in->bias) lower(&limits->longest, in->reach);
 }
 
@@ -278,7 +262,10 @@ int check_batch(const Program *program, const Batch *batch, Refusal *why) {
     }
     if (batch->bounds[texts] != tokens)
         return refuse(why, BAD_BATCH, texts, batch->bounds[texts], tokens);
-    static const enum Reason reasons[SOURCES] = {BAD_ID, BAD_POSITION, BAD_TYPE};
+    static const enum Reason reasons[SOURCES] = {
+#define SOURCE(NAME, REASON) [NAME] = REASON,
+#include "operations.def"
+    };
     for (int source = 0; source < SOURCES; source++)
         if (!check_indices(
                 batch->sources[source], tokens, program->limits.rows[source], reasons[source], why))

@@ -1,32 +1,18 @@
-"""The kernels' library, built with the package if there was a C compiler."""
+"""kernels.so, the kernels in C: built with the package if there was a C compiler."""
 
 import ctypes
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embedsvc.inference.ops.native.tape import BUFFER, INSTRUCTION
+from embedsvc.inference.ops.native.declarations import Declarations, read_declarations
 
 LIBRARY = Path(__file__).with_name("kernels.so")
-KERNELS = 3
-ABI = 4
-"""Of tape.h; it counts up with whatever both sides have to agree on."""
-FINE, NO_MEMORY, BAD_TAPE, BAD_ID, BAD_POSITION, BAD_TYPE, BAD_LENGTH, BAD_BATCH, BAD_RESULT = (
-    range(9)
-)
-
-
-class Refusal(ctypes.Structure):
-    """`Refusal` of tape.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("reason", "at", "value", "limit")),
-        ("rule", ctypes.c_char_p),
-    )
-    reason: int
-    at: int
-    value: int
-    limit: int
-    rule: bytes | None
+ABI = 5
+"""As in tape.h: the version of the functions that are called here."""
+INSTRUCTION_SETS = 3
+"""How many sets of kernels there may be; not every processor runs all of them."""
 
 
 class Kernels(NamedTuple):
@@ -38,53 +24,71 @@ class Kernels(NamedTuple):
     """Columns of a panel of weights."""
 
 
+@dataclass(frozen=True)
+class Library:
+    """The library's functions, and the structs that they take."""
+
+    functions: Any
+    """A `ctypes.CDLL`."""
+    declared: Declarations
+
+    @cached_property
+    def kernels(self) -> tuple[Kernels, ...]:
+        """Those that this processor can run, the fastest first."""
+        found: list[Kernels] = []
+        for number in range(INSTRUCTION_SETS):
+            name, panel = ctypes.create_string_buffer(16), ctypes.c_int64()
+            if self.functions.embedsvc_kernels(number, name, panel):
+                found.append(Kernels(number, name.value.decode(), panel.value))
+        return tuple(found)
+
+
 def built() -> bool:
     """Whether the library is there."""
     return LIBRARY.exists()
 
 
-def load() -> ctypes.CDLL:
-    """The library, with what its functions take.
+def load() -> Library:
+    """The library.
 
     Raises `OSError` if it is not there, or was built for another kind of machine or from another
     version of the package.
     """
-    library = ctypes.CDLL(str(LIBRARY))
-    number, pointer, why = ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(Refusal)
-    functions: dict[str, tuple[Any, list[Any]]] = {
-        "abi": (number, []),
-        "sizes": (number, [ctypes.c_int]),
-        "kernels": (ctypes.c_int, [ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(number)]),
-        "threads": (None, [ctypes.c_int]),
-        "kept": (number, []),
-        "release": (None, []),
-        "program": (pointer, [ctypes.c_int, pointer, number, pointer, number, number, why]),
-        "free": (None, [pointer]),
-        "run": (
-            ctypes.c_int,
-            [pointer, *[pointer] * 3, number, pointer, number, pointer, number, why],
-        ),
-    }
+    functions = ctypes.CDLL(str(LIBRARY))
+
+    def declare(name: str) -> tuple[str, int] | None:
+        size = ctypes.c_int64()
+        text = functions.embedsvc_declaration(name.encode(), size)
+        return None if text is None else (text.decode(), size.value)
+
     try:
-        for name, (result, arguments) in functions.items():
-            function = getattr(library, f"embedsvc_{name}")
-            function.restype, function.argtypes = result, arguments
-    except AttributeError:
+        _set_type(functions, "abi", ctypes.c_int64)
+        if functions.embedsvc_abi() != ABI:
+            raise _other_version()
+        _set_types(functions)
+        return Library(functions, read_declarations(declare))
+    except (AttributeError, ValueError):
         raise _other_version() from None
-    sizes = [INSTRUCTION.itemsize, BUFFER.itemsize, ctypes.sizeof(Refusal)]
-    if library.embedsvc_abi() != ABI or [library.embedsvc_sizes(i) for i in range(3)] != sizes:
-        raise _other_version()
-    return library
 
 
-def kernels(library: ctypes.CDLL) -> list[Kernels]:
-    """What this processor can run, the fastest first."""
-    found: list[Kernels] = []
-    for number in range(KERNELS):
-        name, panel = ctypes.create_string_buffer(16), ctypes.c_int64()
-        if library.embedsvc_kernels(number, name, panel):
-            found.append(Kernels(number, name.value.decode(), panel.value))
-    return found
+def _set_types(functions: Any) -> None:
+    """Tell ctypes what the functions take and return."""
+    number, pointer, flag = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
+    _set_type(functions, "declaration", ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(number))
+    _set_type(functions, "kernels", flag, flag, ctypes.c_char_p, ctypes.POINTER(number))
+    _set_type(functions, "threads", None, flag)
+    _set_type(functions, "kept", number)
+    _set_type(functions, "release", None)
+    tape, buffers = (pointer, number), (pointer, number)
+    _set_type(functions, "program", pointer, flag, *tape, *buffers, number, pointer)
+    _set_type(functions, "free", None, pointer)
+    sources, bounds, out = (pointer, pointer, pointer, number), (pointer, number), (pointer, number)
+    _set_type(functions, "run", flag, pointer, *sources, *bounds, *out, pointer)
+
+
+def _set_type(functions: Any, name: str, result: Any, *arguments: Any) -> None:
+    function = getattr(functions, f"embedsvc_{name}")
+    function.restype, function.argtypes = result, arguments
 
 
 def _other_version() -> OSError:

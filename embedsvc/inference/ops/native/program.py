@@ -1,75 +1,80 @@
-"""A pass that C has checked and runs, and what it says where it refuses to."""
+"""A pass that C has checked and runs, and what is raised where C refuses."""
 
 import ctypes
 import weakref
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.ops import held
 from embedsvc.inference.ops.base import Batch
-from embedsvc.inference.ops.native import library
-from embedsvc.inference.ops.native.library import Kernels, Refusal
-from embedsvc.inference.ops.native.tape import OPERATIONS, Traced
+from embedsvc.inference.ops.native.declarations import Refusal
+from embedsvc.inference.ops.native.encoding import Encoded
+from embedsvc.inference.ops.native.library import Kernels, Library
 from embedsvc.inference.ops.numpy import Floats
 
 
 class Program:
-    """May be run on several threads at once. Its memory goes when nobody refers to it any more."""
+    """It may run on several threads at once. Its memory is freed when nothing refers to it."""
 
-    def __init__(self, functions: ctypes.CDLL, kernels: Kernels, traced: Traced) -> None:
+    def __init__(self, library: Library, kernels: Kernels, encoded: Encoded) -> None:
         """Raises `CheckpointError` that names the operation and the rule that it breaks."""
-        why = Refusal()
-        tape, buffers = traced.tape, traced.buffers
-        self._functions = functions
-        self._traced = traced  # whose weights it points to
+        functions: Any = library.functions
+        why: Any = library.declared.refusal()
+        tape, buffers = encoded.tape, encoded.buffers
+        self._library = library
+        self._encoded = encoded  # it keeps the weights that the tape points to
         self._pointer = functions.embedsvc_program(
             *(kernels.number, tape.ctypes.data, len(tape), buffers.ctypes.data, len(buffers)),
-            *(traced.result, why),
+            *(encoded.result, ctypes.byref(why)),
         )
         if not self._pointer:
-            _refuse_program(traced, why)
-        # Not at exit, when threads that nobody waits for may still run it.
+            _refuse_program(library, encoded, why)
+        # Not when Python exits: threads that nobody waits for may still run it then.
         weakref.finalize(self, functions.embedsvc_free, self._pointer).atexit = False
 
     def run(self, batch: Batch) -> Floats:
-        """The result's rows. Raises what `held` makes of a batch, and `MemoryError`."""
+        """The rows of the result.
+
+        Raises the `EmbeddingFailed` of `held` for what no table has a row for, and `MemoryError`.
+        """
         bounds = batch.layout.bounds
         texts, tokens = len(bounds) - 1, len(batch.ids)
-        width = self._traced.width
-        out = np.empty((texts if self._traced.per_text else tokens, width), dtype=np.float32)
-        why = Refusal()
+        rows = texts if self._encoded.per_text else tokens
+        out = np.empty((rows, self._encoded.width), dtype=np.float32)
+        why: Any = self._library.declared.refusal()
         types = None if batch.types is None else batch.types.ctypes.data
-        reason = self._functions.embedsvc_run(
+        reason = self._library.functions.embedsvc_run(
             *(self._pointer, batch.ids.ctypes.data, batch.positions.ctypes.data, types, tokens),
-            *(bounds.ctypes.data, texts, out.ctypes.data, out.size, why),
+            *(bounds.ctypes.data, texts, out.ctypes.data, out.size, ctypes.byref(why)),
         )
-        if reason != library.FINE:
-            _refuse_batch(batch, why)
+        if reason:
+            _refuse_batch(self._library, batch, why)
         return out
 
 
-def _refuse_program(traced: Traced, why: Refusal) -> NoReturn:
-    if why.reason == library.NO_MEMORY:
-        raise MemoryError(f"no memory for a pass of {len(traced.tape)} steps")
+def _refuse_program(library: Library, encoded: Encoded, why: Refusal) -> NoReturn:
+    if library.declared.reasons[why.reason] == "NO_MEMORY":
+        raise MemoryError(f"no memory for a pass of {len(encoded.tape)} steps")
     rule = (why.rule or b"").decode()
     if why.at < 0:
         raise CheckpointError(f"the pass cannot be computed: {rule}")
-    operation = int(traced.tape["operation"][why.at])
-    name = OPERATIONS[operation] if 0 <= operation < len(OPERATIONS) else f"operation {operation}"
+    number = int(encoded.tape["operation"][why.at])
+    names = library.declared.operations
+    name = names[number] if 0 <= number < len(names) else f"operation {number}"
     raise CheckpointError(f"step {why.at + 1} of the pass, {name}, cannot be: {rule}")
 
 
-def _refuse_batch(batch: Batch, why: Refusal) -> NoReturn:
-    match why.reason:
-        case library.NO_MEMORY:
+def _refuse_batch(library: Library, batch: Batch, why: Refusal) -> NoReturn:
+    match library.declared.reasons[why.reason]:
+        case "NO_MEMORY":
             raise MemoryError(f"no memory for a pass of {len(batch.ids)} tokens")
-        case library.BAD_ID:
+        case "BAD_ID":
             raise held.no_id(why.value, why.limit)
-        case library.BAD_TYPE:
+        case "BAD_TYPE":
             raise held.no_type(why.value, why.limit)
-        case library.BAD_POSITION | library.BAD_LENGTH:
+        case "BAD_POSITION" | "BAD_LENGTH":
             raise held.too_long(int(np.diff(batch.layout.bounds).max()), why.limit)
         case _:
             raise ValueError(

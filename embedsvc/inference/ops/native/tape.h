@@ -1,94 +1,83 @@
-/* A forward pass as a list of instructions on buffers of rows: what Python writes and C runs. */
+/* A forward pass as a tape: instructions on buffers of rows, which Python writes and C runs. Its
+   operations and the fields of its structs are listed in operations.def. */
 #ifndef TAPE_H
 #define TAPE_H
 
 #include <stdatomic.h>
 #include <stdint.h>
 
-/* Changed with whatever Python and C have to agree on: `ABI` of library.py is the same. */
-#define ABI 4
+/* To be raised, here and in library.py, when a function that Python calls changes. What operations.def
+   lists may change without that. */
+#define ABI 5
 
 #define API __attribute__((visibility("default")))
 #define COUNT(array) ((int64_t)(sizeof(array) / sizeof *(array)))
 
 _Static_assert(sizeof(long) == 8, "rows and columns are counted in longs");
 
+enum Scope { BY_ROW, BY_COLUMN, BY_TEXT };
+
 enum Operation {
-    EMBEDDING,
-    COPY,
-    ADD,
-    MULTIPLY,
-    LINEAR,
-    LAYER_NORM,
-    RMS_NORM,
-    ACTIVATION,
-    ROPE,
-    EXPERTS,
-    ATTENTION, /* from here on not row by row */
-    POOL_MEAN,
-    POOL_MEAN_SQRT_LEN, /* the sum over the square root of the count */
-    POOL_WEIGHTED_MEAN, /* a row counts as much as its place, from 1 */
-    POOL_MAX,
-    POOL_CLS,
-    POOL_LAST_TOKEN,
+#define OPERATION(NAME, name, RULE, SCOPE) NAME,
+#include "operations.def"
     OPERATIONS,
 };
 
-enum Activation { NONE, GELU, GELU_TANH, SILU, TANH, ACTIVATIONS };
+enum Activation {
+#define ACTIVATION(NAME, name) NAME,
+#include "operations.def"
+    ACTIVATIONS,
+};
 
-/* What rows of a table are taken at: one number for each token of a batch. */
-enum Source { IDS, POSITIONS, TYPES, SOURCES };
-
-/* Rows of a buffer, from one column on. */
-typedef struct {
-    int64_t buffer; /* -1: none */
-    int64_t column;
-} Operand;
-
-/* All fields are eight bytes: NumPy's structured dtype in tape.py names the same, in this order. */
-typedef struct {
-    int64_t operation;
-    Operand x, y, z, out;
-    int64_t width;      /* columns of out */
-    int64_t inputs;     /* LINEAR: columns of x; ROPE: columns of a head that turn */
-    int64_t source;     /* EMBEDDING, ROPE: see enum Source */
-    int64_t rows;        /* EMBEDDING, ROPE: rows of the table */
-    int64_t activation;
-    const float *weight; /* LINEAR: in panels; EMBEDDING: the table; norms: (width,); EXPERTS: up, in
-                            panels, one expert after the other; ADD without y: (width,) */
-    const float *bias;   /* LINEAR: padded to whole panels; ATTENTION: (heads, 2 * reach - 1);
-                            EXPERTS: down, as up */
-    int64_t weight_size, bias_size; /* how many floats are there */
-    int64_t heads, kv_heads, size; /* ATTENTION; ROPE, RMS_NORM: heads of x, and their size */
-    int64_t causal, window;        /* window: -1 for none */
-    int64_t reach;
-    int64_t experts, chosen;       /* EXPERTS; `inputs` is the columns between up and down */
-    double scale;                  /* ATTENTION; norms: epsilon */
-} Instruction;
-
-typedef struct {
-    int64_t width; /* floats of a row */
-    int64_t kind;
-} Buffer;
+enum Source {
+#define SOURCE(NAME, REASON) NAME,
+#include "operations.def"
+    SOURCES,
+};
 
 enum Kind {
-    TOKENS, /* a row for each token */
-    CHUNK,  /* a row for each token of a chunk: forgotten from one chunk to the next */
-    TEXTS,  /* a row for each text */
+#define KIND(NAME) NAME,
+#include "operations.def"
     KINDS,
 };
 
-/* One instruction's operands for some rows. */
+enum Reason {
+#define REASON(NAME) NAME,
+#include "operations.def"
+    REASONS,
+};
+
+typedef struct {
+#define OPERAND_FIELD(type, name) type name;
+#include "operations.def"
+} Operand;
+
+typedef struct {
+#define INSTRUCTION_FIELD(type, name) type name;
+#include "operations.def"
+} Instruction;
+
+typedef struct {
+#define BUFFER_FIELD(type, name) type name;
+#include "operations.def"
+} Buffer;
+
+typedef struct {
+#define REFUSAL_FIELD(type, name) type name;
+#include "operations.def"
+} Refusal;
+
+/* The operands of an instruction for some rows. */
 typedef struct {
     const Instruction *instruction;
     const float *x, *y, *z;
     float *out;
     long x_stride, y_stride, z_stride, out_stride; /* floats from row to row */
     long rows;
-    const int32_t *indices;   /* EMBEDDING, ROPE: one for each row */
-    const int64_t *bounds;    /* (texts + 1,): where each text's rows begin */
+    const int32_t *indices; /* of rows of the table, one for each row; NULL without a table */
+    const int64_t *bounds;  /* (texts + 1,): where the rows of each text begin */
     long texts;
-    atomic_int *failed; /* set where there was no memory: what was written is of no use */
+    atomic_int *failed; /* set where memory was missing: what was written is of no use */
 } Work;
 
 /* The operations, compiled for one instruction set. */
@@ -102,38 +91,37 @@ extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;
 
 /* What a batch has to keep to, so that no index of it lies beside a table. */
 typedef struct {
-    int64_t rows[SOURCES]; /* of the smallest table that is looked up by each; 0: none is */
-    int64_t longest;        /* tokens of a text */
+    int64_t rows[SOURCES]; /* of the smallest table that is looked up by each source; 0: there is none */
+    int64_t longest;       /* tokens of a text; 0: any number */
 } Limits;
 
-/* A tape that was checked, and may be run by several threads at once. */
+/* A tape that was checked. Several threads may run it at once. */
 typedef struct {
     const Kernels *kernels;
     Instruction *tape;
     long instructions;
     Buffer *buffers;
-    long count, result;
+    long count, result; /* `result` is the number of a buffer */
     Limits limits;
 } Program;
 
-/* Why something was refused, and where: an instruction, a token, a text. */
-enum Reason { FINE, NO_MEMORY, BAD_TAPE, BAD_ID, BAD_POSITION, BAD_TYPE, BAD_LENGTH, BAD_BATCH, BAD_RESULT };
-
 typedef struct {
-    int64_t reason, at, value, limit;
-    const char *rule; /* BAD_TAPE: what does not hold */
-} Refusal;
-
-typedef struct {
-    const int32_t *sources[SOURCES]; /* (tokens,) each; of types NULL where no table needs them */
+    const int32_t *sources[SOURCES]; /* (tokens,) each; types may be NULL where no table needs them */
     int64_t tokens;
-    const int64_t *bounds; /* (texts + 1,): where each text's rows begin */
+    const int64_t *bounds; /* (texts + 1,): where the rows of each text begin */
     int64_t texts;
 } Batch;
 
-/* Each returns 0 and says why unless all is well; the first of them finds the program's limits. */
+/* Whether an instruction looks up rows of a table. */
+static inline int looks_up(const Instruction *instruction) {
+    return instruction->operation == EMBEDDING || instruction->operation == ROPE;
+}
+
+/* Each returns 1 if all is well, else 0 and says why. `check_program` also sets the program's limits. */
 int check_program(Program *program, Refusal *why);
 int check_batch(const Program *program, const Batch *batch, Refusal *why);
+
+/* Sets `why` and returns 0. */
 int refuse(Refusal *why, enum Reason reason, int64_t at, int64_t value, int64_t limit);
 
 #endif

@@ -1,15 +1,16 @@
-/* What Python calls, through ctypes: it makes programs of tapes, and runs them. */
+/* Makes programs of tapes and runs them: most of what Python calls, through ctypes. */
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "scratch.h"
 #include "tape.h"
-#include "team.h"
+#include "thread_pool.h"
 
-#define CHUNK_ROWS 128 /* at a time, so that what one step leaves is cached for the next */
+#define CHUNK_ROWS 128 /* rows at a time, so that what one instruction writes is cached for the next */
+#define SHARED_ROWS 16 /* rows of a chunk that a thread takes at a time, if there are more than twice as many */
 
-/* The kernels by number, the best first; NULL where this processor cannot run them. */
+/* The kernels of that number, the best ones first; NULL if this processor cannot run them. */
 static const Kernels *kernels_numbered(int number) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -22,14 +23,20 @@ static const Kernels *kernels_numbered(int number) {
     return number == 2 ? &kernels_baseline : NULL;
 }
 
-/* What a run works on. */
+/* One run of a program. */
 typedef struct {
     const Program *program;
     const Batch *batch;
-    float **memory; /* where each buffer is */
+    float **memory; /* of each buffer */
     atomic_int failed;
 } Run;
 
+static const enum Scope scopes[OPERATIONS] = {
+#define OPERATION(NAME, name, RULE, SCOPE) [NAME] = SCOPE,
+#include "operations.def"
+};
+
+/* Where an operand's rows are, from row `first` on; sets the floats from row to row. */
 static float *operand(const Run *run, Operand operand, long first, long *stride) {
     if (operand.buffer < 0) return NULL;
     const Buffer *buffer = &run->program->buffers[operand.buffer];
@@ -38,7 +45,31 @@ static float *operand(const Run *run, Operand operand, long first, long *stride)
     return run->memory[operand.buffer] + first * buffer->width + operand.column;
 }
 
-static void run_rows(Run *run, const Instruction *instruction, long first, long rows) {
+/* `count` rows of a work, from `first` on: everything that has a row for each of them moves along. */
+static Work rows_of_work(const Work *whole, long first, long count) {
+    Work part = *whole;
+    part.rows = count;
+    if (part.x) part.x += first * part.x_stride;
+    if (part.y) part.y += first * part.y_stride;
+    if (part.z) part.z += first * part.z_stride;
+    if (part.indices) part.indices += first;
+    part.out += first * part.out_stride;
+    return part;
+}
+
+typedef struct {
+    const Work *whole;
+    void (*kernel)(const Work *);
+} SharedWork;
+
+static void run_shared_part(void *argument, long part) {
+    const SharedWork *shared = argument;
+    long first = part * SHARED_ROWS, left = shared->whole->rows - first;
+    Work work = rows_of_work(shared->whole, first, left < SHARED_ROWS ? left : SHARED_ROWS);
+    shared->kernel(&work);
+}
+
+static void run_instruction(Run *run, const Instruction *instruction, long first, long rows) {
     Work work = {.instruction = instruction, .rows = rows, .failed = &run->failed};
     work.bounds = run->batch->bounds;
     work.texts = run->batch->texts;
@@ -46,27 +77,34 @@ static void run_rows(Run *run, const Instruction *instruction, long first, long 
     work.y = operand(run, instruction->y, first, &work.y_stride);
     work.z = operand(run, instruction->z, first, &work.z_stride);
     work.out = operand(run, instruction->out, first, &work.out_stride);
-    if (instruction->operation == EMBEDDING || instruction->operation == ROPE)
-        work.indices = run->batch->sources[instruction->source] + first;
-    run->program->kernels->run[instruction->operation](&work);
+    if (looks_up(instruction)) work.indices = run->batch->sources[instruction->source] + first;
+    void (*kernel)(const Work *) = run->program->kernels->run[instruction->operation];
+    if (scopes[instruction->operation] != BY_ROW || rows <= 2 * SHARED_ROWS || !thread_pool_helps()) {
+        kernel(&work);
+    } else {
+        SharedWork shared = {&work, kernel};
+        thread_pool_run(run_shared_part, &shared, (rows + SHARED_ROWS - 1) / SHARED_ROWS);
+    }
 }
 
-static int row_by_row(const Program *program, long at) {
-    return program->tape[at].operation < ATTENTION &&
+/* Whether an instruction is run on one chunk of tokens after the other. */
+static int by_chunks(const Program *program, long at) {
+    return scopes[program->tape[at].operation] != BY_TEXT &&
            program->buffers[program->tape[at].out.buffer].kind != TEXTS;
 }
 
+/* Instructions that are run by chunks are run all of them on a chunk before the next chunk begins. */
 static void run_tape(Run *run) {
     const Program *program = run->program;
     long tokens = run->batch->tokens;
     for (long at = 0; at < program->instructions && !atomic_load(&run->failed);) {
         long end = at;
-        while (end < program->instructions && row_by_row(program, end)) end++;
+        while (end < program->instructions && by_chunks(program, end)) end++;
         for (long first = 0; end > at && first < tokens; first += CHUNK_ROWS) {
             long rows = tokens - first < CHUNK_ROWS ? tokens - first : CHUNK_ROWS;
-            for (long i = at; i < end; i++) run_rows(run, &program->tape[i], first, rows);
+            for (long i = at; i < end; i++) run_instruction(run, &program->tape[i], first, rows);
         }
-        if (end == at) run_rows(run, &program->tape[end++], 0, run->batch->texts);
+        if (end == at) run_instruction(run, &program->tape[end++], 0, run->batch->texts);
         at = end;
     }
 }
@@ -76,8 +114,9 @@ static int64_t rows_of(int64_t kind, const Batch *batch) {
     return kind == CHUNK && batch->tokens > CHUNK_ROWS ? CHUNK_ROWS : batch->tokens;
 }
 
-/* Places the buffers in this thread's scratch, but for the result's, which is the caller's. */
-static int place(const Run *run, float *out) {
+/* Finds memory for the buffers: in this thread's scratch, and for the result where the caller wants it.
+   Returns 0 if there is none. The first pass over the buffers only counts floats. */
+static int place_buffers(const Run *run, float *out) {
     const Program *program = run->program;
     int64_t floats = 0;
     for (int pass = 0; pass < 2; pass++) {
@@ -94,8 +133,8 @@ static int place(const Run *run, float *out) {
     return 1;
 }
 
-/* Kernels by number, from 0, the best first, with their name and the columns of a panel; 0 where this
-   processor cannot run them. Kernels 2 run everywhere. */
+/* The name of the kernels of that number, and the columns of a panel of their weights; returns 0 if this
+   processor cannot run them. Numbers begin at 0, the best kernels first; number 2 runs everywhere. */
 API int embedsvc_kernels(int number, char name[16], int64_t *panel) {
     const Kernels *kernels = kernels_numbered(number);
     if (!kernels) return 0;
@@ -104,17 +143,10 @@ API int embedsvc_kernels(int number, char name[16], int64_t *panel) {
     return 1;
 }
 
-/* What Python holds against its own, before it calls anything else. */
-API int64_t embedsvc_abi(void) { return ABI; }
-API int64_t embedsvc_sizes(int which) {
-    const int64_t sizes[] = {sizeof(Instruction), sizeof(Buffer), sizeof(Refusal)};
-    return which >= 0 && which < COUNT(sizes) ? sizes[which] : 0;
-}
+/* How many threads a run may use while no other runs, its own included. */
+API void embedsvc_threads(int threads) { thread_pool_start(threads - 1); }
 
-/* Threads that a run which has the machine to itself may use, its own included. */
-API void embedsvc_threads(int threads) { team_start(threads - 1); }
-
-/* Bytes of scratch that threads keep which run nothing; and giving them back. */
+/* Bytes of scratch that threads keep while they run nothing; and giving them back to the system. */
 API int64_t embedsvc_kept(void) { return scratch_kept(); }
 API void embedsvc_release(void) { scratch_release(); }
 
@@ -125,13 +157,14 @@ API void embedsvc_free(Program *program) {
     free(program);
 }
 
-static void *copied(const void *from, int64_t count, size_t size) {
+static void *copy_of(const void *from, int64_t count, size_t size) {
     void *copy = allocate(count * size);
     return copy ? memcpy(copy, from, count * size) : NULL;
 }
 
-/* A program of kernels by number, of a tape and its buffers, which are copied; the weights that it
-   points to are not. To be freed, when nothing runs it. NULL, and why, if it is refused. */
+/* A program for the kernels of that number. The tape and the buffers are copied; the weights that the
+   tape points to are not. It is to be freed when nothing runs it any more. Returns NULL and says why if
+   the tape is refused. */
 API Program *embedsvc_program(
     int kernels, const Instruction *tape, int64_t instructions, const Buffer *buffers, int64_t count,
     int64_t result, Refusal *why) {
@@ -145,16 +178,16 @@ API Program *embedsvc_program(
         refuse(why, BAD_TAPE, -1, 0, 0);
         why->rule = "there are kernels, a tape and buffers";
     } else {
-        program->tape = copied(tape, instructions, sizeof(Instruction));
-        program->buffers = copied(buffers, count, sizeof(Buffer));
+        program->tape = copy_of(tape, instructions, sizeof(Instruction));
+        program->buffers = copy_of(buffers, count, sizeof(Buffer));
         if (program->tape && program->buffers && check_program(program, why)) return program;
     }
     embedsvc_free(program);
     return NULL;
 }
 
-/* Runs a program on a batch; `out` has room for so many floats, and has the result's rows afterwards.
-   Returns `FINE`, or the reason that is in `why` as well. */
+/* Runs a program on a batch and writes the rows of the result to `out`, which has room for that many
+   floats. Returns FINE, or the reason, which `why` has as well. */
 API int embedsvc_run(
     const Program *program, const int32_t *ids, const int32_t *positions, const int32_t *types,
     int64_t tokens, const int64_t *bounds, int64_t texts, float *out, int64_t room, Refusal *why) {
@@ -170,11 +203,11 @@ API int embedsvc_run(
     refuse(why, NO_MEMORY, 0, tokens, 0);
     if (!scratch_hold()) return NO_MEMORY;
     Run run = {program, &batch, allocate(program->count * sizeof(float *)), 1};
-    if (run.memory && place(&run, out)) {
+    if (run.memory && place_buffers(&run, out)) {
         atomic_store(&run.failed, 0);
-        team_begin();
+        thread_pool_enter();
         run_tape(&run);
-        team_end();
+        thread_pool_leave();
     }
     free(run.memory);
     scratch_drop();

@@ -1,10 +1,10 @@
-/* How the team shares work, tried in a process of its own: each case ends with 0, or is stopped by an
+/* How the thread pool shares work, tried in a process of its own: each case ends with 0, or is stopped by an
    alarm where helpers that should come do not. Nothing depends on how long anything takes.
 
    Parts of a job that needs N threads wait for one another, so that it ends only if N threads are at
    it at once. */
 
-#include "team.h"
+#include "thread_pool.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -50,7 +50,7 @@ static void meet(void *meeting, long part) {
    part may be claimed by whoever is there. */
 static void need_everybody(void) {
     Meeting meeting = MEETING(HELPERS + 1);
-    team_do(meet, &meeting, HELPERS + 1);
+    thread_pool_run(meet, &meeting, HELPERS + 1);
 }
 
 typedef struct {
@@ -72,7 +72,7 @@ static void count_part(void *work, long part) {
 /* Each part once; returns whether anybody helped. */
 static int count_parts(long parts) {
     Count count = {.me = pthread_self(), .parts = parts, .seen = calloc(parts ? parts : 1, 1)};
-    team_do(count_part, &count, parts);
+    thread_pool_run(count_part, &count, parts);
     CHECK(atomic_load(&count.done) == parts);
     for (long part = 0; part < parts; part++) CHECK(atomic_load(&count.seen[part]) == 1);
     free(count.seen);
@@ -87,10 +87,10 @@ typedef struct {
 
 static void *pass(void *argument) {
     Other *other = argument;
-    team_begin();
+    thread_pool_enter();
     arrive(&other->begun);
     arrive(&other->over);
-    team_end();
+    thread_pool_leave();
     return NULL;
 }
 
@@ -107,18 +107,18 @@ static void end(Other *other) {
 
 static void every_part_is_done_once(void) {
     const long parts[] = {0, 1, 2, 3, 7, 8, 100, 65534, 65535, 65536, 65537, 200000};
-    team_begin();
+    thread_pool_enter();
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) count_parts(parts[i]);
     for (int again = 0; again < 2000; again++) count_parts(again % 17);
-    team_end();
+    thread_pool_leave();
 }
 
 static void a_pass_alone_has_all_helpers(void) {
     for (int again = 0; again < 20; again++) {
-        team_begin();
+        thread_pool_enter();
         need_everybody();
         need_everybody();
-        team_end();
+        thread_pool_leave();
     }
 }
 
@@ -126,13 +126,13 @@ static void a_pass_alone_has_all_helpers(void) {
 static void helpers_come_back_to_the_pass_that_had_them(void) {
     for (int again = 0; again < 20; again++) {
         Other other;
-        team_begin();
+        thread_pool_enter();
         need_everybody();
         begin(&other);
         CHECK(!count_parts(100)); /* each pass has its own thread */
         end(&other);
         need_everybody();
-        team_end();
+        thread_pool_leave();
     }
 }
 
@@ -141,20 +141,20 @@ static void helpers_come_to_a_pass_that_never_had_them(void) {
     for (int again = 0; again < 20; again++) {
         Other other;
         begin(&other);
-        team_begin();
+        thread_pool_enter();
         CHECK(!count_parts(100));
         end(&other);
         need_everybody();
-        team_end();
+        thread_pool_leave();
     }
 }
 
 static void *many_passes(void *unused) {
     (void)unused;
     for (int pass = 0; pass < 300; pass++) {
-        team_begin();
+        thread_pool_enter();
         for (int operation = 0; operation < 5; operation++) count_parts(1 + (pass * 7 + operation) % 40);
-        team_end();
+        thread_pool_leave();
     }
     return NULL;
 }
@@ -163,9 +163,9 @@ static void passes_of_many_threads_do_their_own_parts(void) {
     pthread_t threads[4];
     for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, many_passes, NULL);
     for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
-    team_begin();
+    thread_pool_enter();
     need_everybody();
-    team_end();
+    thread_pool_leave();
 }
 
 static void work_within_a_part(void *work, long part) {
@@ -176,19 +176,19 @@ static void work_within_a_part(void *work, long part) {
 
 static void a_part_may_have_parts(void) {
     atomic_long done = 0;
-    team_begin();
-    team_do(work_within_a_part, &done, 50);
-    team_end();
+    thread_pool_enter();
+    thread_pool_run(work_within_a_part, &done, 50);
+    thread_pool_leave();
     CHECK(atomic_load(&done) == 50);
 }
 
 static void more_helpers_may_be_asked_for_and_fewer_are_as_many(void) {
-    team_start(HELPERS);
-    team_start(0);
-    team_start(-5);
-    team_begin();
+    thread_pool_start(HELPERS);
+    thread_pool_start(0);
+    thread_pool_start(-5);
+    thread_pool_enter();
     need_everybody();
-    team_end();
+    thread_pool_leave();
 }
 
 /* While another thread is in a pass, and one in the parent has the helpers. */
@@ -199,22 +199,22 @@ static void a_forked_child_has_no_helpers_and_all_parts_are_done(void) {
     CHECK(child >= 0);
     if (!child) {
         alarm(20);
-        team_begin();
+        thread_pool_enter();
         CHECK(!count_parts(1000));
-        team_end();
-        team_start(HELPERS);
-        team_begin();
+        thread_pool_leave();
+        thread_pool_start(HELPERS);
+        thread_pool_enter();
         need_everybody();
-        team_end();
+        thread_pool_leave();
         _exit(0);
     }
     int status;
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     end(&other);
-    team_begin();
+    thread_pool_enter();
     need_everybody();
-    team_end();
+    thread_pool_leave();
 }
 
 #define CASE(name) {#name, name}
@@ -239,7 +239,7 @@ int main(int count, char **words) {
             puts(cases[i].name);
         } else if (!strcmp(words[1], cases[i].name)) {
             alarm(50);
-            team_start(HELPERS);
+            thread_pool_start(HELPERS);
             cases[i].run();
             return 0;
         }
