@@ -18,6 +18,7 @@ from embedsvc.checkpoints import hub as hub_module
 from embedsvc.checkpoints.hub_client import BrokenAnswer, opened
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.errors import CheckpointError, Stopped
+from embedsvc.serving.ad_hoc import find_or_make_card
 from tests.support.checkpoints import write_bert
 from tests.support.hub import CARD, COMMIT, WEIGHTS, Hub, nothing_loads, use
 from tests.support.tiny_registry import open_registry, write_cards
@@ -258,7 +259,7 @@ def test_models_on_disk_do_not_wait_for_downloads(
         async with open_registry(tmp_path, allow_ad_hoc=True) as registry:
             try:
                 names = ("far1", "far2", *(f"y/{number}" for number in range(4)))
-                junk = [registry.start(await registry.find_card(name)) for name in names]
+                junk = [registry.start(await find_or_make_card(registry, name)) for name in names]
                 await registry.load("a")
                 assert {each.state for each in junk} == {"loading"}
             finally:

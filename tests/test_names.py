@@ -244,7 +244,7 @@ def test_a_folder_is_looked_for_away_from_the_event_loop(
     def look(name: str, root: Path) -> None:
         seen.append(threading.current_thread().name.partition("_")[0])
 
-    monkeypatch.setattr("embedsvc.serving.registry.ad_hoc_card", look)
+    monkeypatch.setattr("embedsvc.serving.ad_hoc.ad_hoc_card", look)
     assert server.post("/v1/instances", json={"model": "./elsewhere"}).status_code == 404
     assert seen == ["files"]
 

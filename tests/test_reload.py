@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedsvc.errors import CardsError, ModelNotFound
+from embedsvc.serving.ad_hoc import find_or_make_card
 from embedsvc.serving.reload import Changes, reload
 from tests.support.app import serve
 from tests.support.server import serving
@@ -67,7 +68,7 @@ def test_a_reload_loads_what_is_to_be_preloaded_and_keeps_what_has_no_card(tmp_p
         async with open_registry(tmp_path, allow_ad_hoc=True) as registry:
             (tmp_path / "b").mkdir()
             for name in ("./tiny", "./b/../tiny"):
-                await registry.start(await registry.find_card(name)).loaded()
+                await registry.start(await find_or_make_card(registry, name)).loaded()
             write_cards(tmp_path, b="preload = true")
             assert reload(registry) == Changes([], ["b"], [])
             assert (await registry.appearance(registry.named("b"))).state != "failed"

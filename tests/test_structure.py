@@ -58,6 +58,7 @@ FROM_OUTSIDE = {
     "inference.ops.numpy.*": "test_ops",
     "serving.embed_request": "test_dialects",
     "serving.model_memory": "test_registry",
+    "serving.room": "test_registry",
     "system.streams": "test_command_line",
     "texts.long_text": "test_long_texts",
     # HTTP, by requests.

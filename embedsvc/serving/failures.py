@@ -1,4 +1,4 @@
-"""Models that did not load, and how long requests have to wait until it is tried again."""
+"""Models that failed to load, and how long requests wait until they are tried again."""
 
 import math
 import time
@@ -6,46 +6,48 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 FIRST_SECONDS = 1.0
-"""After the second failure in a row; after each further one, twice as long. The first time might
-have been by chance."""
+"""The pause after the second failure in a row. Each further failure doubles it. After the first
+failure, which may be chance, there is none."""
 MOST_SECONDS = 60.0
-MOST_SAID = 59
-"""Seconds that a client is told to wait: SDKs ignore or give up on longer ones."""
+"""The longest pause."""
+MOST_RETRY_AFTER = 59
+"""The longest pause that a client is told. SDKs ignore longer ones or give up."""
 
 
 class Failure(NamedTuple):
     times: int
-    """In a row."""
+    """How many failures in a row this is."""
     until: float
-    """When it may be tried again, by the clock."""
+    """When the model may be tried again, by the clock."""
 
 
 class Failures:
-    """By the ids of cards. Who loads a model on purpose, or has the cards read anew, forgets it."""
+    """Failures by the ids of cards. Whoever loads a model on purpose, or reloads the cards, forgets
+    them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failures: dict[str, Failure] = {}
 
     def add(self, model: str) -> None:
-        """Note that a model did not load."""
+        """Note that a model failed to load."""
         before = self._failures.get(model)
         times = before.times + 1 if before else 1
         pause = 0.0 if times == 1 else min(FIRST_SECONDS * 2.0 ** min(times - 2, 30), MOST_SECONDS)
         self._failures[model] = Failure(times, self._clock() + pause)
 
     def forget(self, model: str | None = None) -> None:
-        """Let a model be tried again at once, or all."""
+        """Let a model be tried again at once, or all models."""
         if model is None:
             self._failures.clear()
         else:
             self._failures.pop(model, None)
 
     def wait(self, model: str) -> float:
-        """Seconds until it may be tried again; 0 if it may."""
+        """Seconds until a model may be tried again, 0 if it may now."""
         failure = self._failures.get(model)
         return max(failure.until - self._clock(), 0.0) if failure else 0.0
 
     def retry_after(self, model: str) -> str:
-        """The same, as a header says it."""
-        return str(min(max(math.ceil(self.wait(model)), 1), MOST_SAID))
+        """The same as the value of a Retry-After header, 1 to 59."""
+        return str(min(max(math.ceil(self.wait(model)), 1), MOST_RETRY_AFTER))

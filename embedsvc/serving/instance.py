@@ -1,20 +1,21 @@
 """An instance: one model from when it is asked for until its memory is given back.
 
-downloading -> loading -> ready -> unloading -> unloaded, and failed from the first two. A model
-that is asked for again while its instance unloads gets another one.
+Its states are downloading -> loading -> ready -> unloading -> unloaded, and failed after either of
+the first two. A model that is asked for again while its instance unloads gets another instance.
 """
 
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Generator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, Protocol
 from uuid import uuid4
 
 import msgspec
 
 from embedsvc.catalog.cards import Card, Prompts
+from embedsvc.checkpoints.progress import Progress
 from embedsvc.errors import CheckpointError, SetupError, Stopped
 from embedsvc.inference.plan import Plan
 from embedsvc.serving.engine import Engine
@@ -23,12 +24,27 @@ from embedsvc.wording.plain import shown
 
 State = Literal["unloaded", "downloading", "loading", "ready", "unloading", "failed"]
 LONGEST_REASON = 2000
-"""Characters of why a model did not load."""
+"""Characters of the reason why a model did not load."""
 log = logging.getLogger(__name__)
 
 
+class FindRoom(Protocol):
+    """Returns once there is memory for an instance. `Room.find` is one.
+
+    Raises `DoesNotFit`, or `Stopped` if the instance was unloaded meanwhile.
+    """
+
+    def __call__(self, instance: "Instance", plan: Plan, /) -> Awaitable[None]: ...
+
+
+class StateChanged(Protocol):
+    """Is called after every change of an instance's state. The registry has one."""
+
+    def __call__(self, instance: "Instance", /) -> None: ...
+
+
 class Description(msgspec.Struct, frozen=True):
-    """What is known of a model once it has been loaded; true while its card and files stay."""
+    """What is known of a model once it has been loaded, as long as its card and files stay."""
 
     dimensions: int
     max_tokens: int
@@ -39,7 +55,7 @@ class Description(msgspec.Struct, frozen=True):
 
 
 class Instance:
-    """Lives on the event loop. It begins to load when it is made."""
+    """Lives on the event loop, and begins to load when it is made."""
 
     def __init__(
         self,
@@ -48,32 +64,38 @@ class Instance:
         *,
         keep_alive: float,
         pinned: bool,
-        find_room: Callable[["Instance", Plan], Awaitable[None]],
-        changed: Callable[["Instance"], None],
+        find_room: FindRoom,
+        state_changed: StateChanged,
     ) -> None:
-        """`find_room` returns when there is memory for it; `changed` is told of every state."""
         self.id = str(uuid4())
         self.card = card
         self.keep_alive = keep_alive
-        """Seconds without users after which it is unloaded; negative: never."""
+        """Seconds without users after which it is unloaded. Negative: never."""
         self.pinned = pinned
+        """Whether it is never unloaded but on demand."""
         self.state: State = "loading"
         self.error: SetupError | None = None
         self.progress = (0, 0)
-        """Bytes done and to be done, of the download or of loading."""
+        """Bytes that are done, and bytes in all, of the download or of loading."""
         self.size = 0
         """Bytes of its weights in memory."""
         self.last_used = asyncio.get_running_loop().time()
         self.users = 0
+        self.abandoned = False
+        """Whether it is unloaded without waiting for its users."""
         self._loader = loader
         self._find_room = find_room
-        self._tell_keeper = changed
+        self._state_changed = state_changed
         self._engine: Engine | None = None
         self._unused = asyncio.Event()
+        """Set while nobody uses it."""
         self._unused.set()
         self._changed = asyncio.Event()
+        """Set at the next change of state or progress, and replaced by a new event then."""
         self._stop = threading.Event()
+        """Ends a download."""
         self._timer: asyncio.TimerHandle | None = None
+        """Unloads it when `keep_alive` is over."""
         self._closing: asyncio.Task[None] | None = None
         self._loading = asyncio.create_task(self._load())
 
@@ -84,17 +106,17 @@ class Instance:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will become of it."""
+        """Whether it has come to its last state."""
         return self.state in ("unloaded", "failed")
 
     @property
     def engine(self) -> Engine | None:
-        """What computes, while it is ready or unloading."""
+        """Its engine while it is ready or unloading, else None."""
         return self._engine
 
     @contextmanager
     def user(self) -> Generator[None]:
-        """While somebody waits for it or uses it, it stays."""
+        """A context in which somebody waits for it or uses it, so that it is not unloaded."""
         self.users += 1
         self._unused.clear()
         if self._timer is not None:
@@ -110,13 +132,13 @@ class Instance:
                 self._unload_when_idle()
 
     async def loaded(self) -> Engine:
-        """Its engine, when it is there. Raises the `SetupError` that kept it from loading."""
+        """Its engine, once it is loaded. Raises the `SetupError` that kept it from loading."""
         if self._engine is None:
             await asyncio.shield(self._loading)
         if self._engine is None:
-            gone = Stopped(f"model `{self.card.id}` was unloaded before it was ready")
-            # However many raise it, it does not keep the frames of those who did so before.
-            raise (self.error or gone).with_traceback(None)
+            stopped = Stopped(f"model `{self.card.id}` was unloaded before it was ready")
+            # Without a traceback, or one error would collect the frames of all who raise it.
+            raise (self.error or stopped).with_traceback(None)
         return self._engine
 
     def set_keep_alive(self, seconds: float) -> None:
@@ -125,14 +147,14 @@ class Instance:
             self._unload_when_idle()
 
     def set_pinned(self, pinned: bool) -> None:
-        """Have it stay whatever its `keep_alive` says, or no longer: that begins anew then."""
+        """Keep it whatever its `keep_alive` says, or no longer, in which case that starts again."""
         if pinned != self.pinned:
             self.pinned = pinned
             if not self.users:
                 self._unload_when_idle()
 
     def close(self) -> "asyncio.Task[None]":
-        """Take no new users; unload once those there are done. A download ends at once."""
+        """Take no new users, and unload once the present ones are done. A download ends at once."""
         if self._closing is None:
             if self._timer is not None:
                 self._timer.cancel()
@@ -141,7 +163,8 @@ class Instance:
         return self._closing
 
     async def abandon(self) -> None:
-        """Unload, whoever is waiting: the server stops."""
+        """Unload without waiting for its users, because the server stops."""
+        self.abandoned = True
         closing = self.close()
         if self._engine is not None:
             await self._engine.refuse()
@@ -149,9 +172,10 @@ class Instance:
         await closing
 
     async def changes(self) -> AsyncIterator["Instance"]:
-        """The instance now, and whenever its state or progress is another, until it is over."""
+        """The instance now, and after each change of its state or progress, until it is over."""
         while True:
-            changed, over = self._changed, self.over  # now: it may be another after the yield
+            # Both are read before the yield, after which they may be others.
+            changed, over = self._changed, self.over
             yield self
             if over:
                 return
@@ -159,14 +183,14 @@ class Instance:
 
     async def _load(self) -> None:
         try:
-            plan = await self._loader.fetch(self.card, self._tell("downloading"), self._stop)
+            plan = await self._loader.fetch(self.card, self._progress_in("downloading"), self._stop)
             self.progress = (0, 0)
             self._enter("loading")
             await self._find_room(self, plan)
-            self._engine = await self._loader.load(plan, self._tell("loading"))
-            self.progress = (self.progress[1], self.progress[1])  # some tensors are not read
+            self._engine = await self._loader.load(plan, self._progress_in("loading"))
+            self.progress = (self.progress[1], self.progress[1])  # though some tensors are not read
             self._enter("ready")
-            if not self.users and self.keep_alive:  # 0: once it has been used
+            if not self.users and self.keep_alive:  # with 0 it is unloaded after its first use
                 self._unload_when_idle()
         except SetupError as error:
             self._fail(error)
@@ -175,10 +199,11 @@ class Instance:
             self._fail(CheckpointError(f"model `{self.card.id}` did not load: {error}"))
 
     def _fail(self, error: SetupError) -> None:
-        # Without the frames it came through, which would keep weights that were read.
+        # The frames it came through would keep weights in memory that were read.
         error.__traceback__ = error.__context__ = None
-        if len(said := str(error)) > LONGEST_REASON:  # files have a say in it, and it is told often
-            error = type(error)(shown(said, LONGEST_REASON))
+        # It may quote files, and it is sent to whoever asks for the state.
+        if len(reason := str(error)) > LONGEST_REASON:
+            error = type(error)(shown(reason, LONGEST_REASON))
         self.error = error
         self._enter("unloaded" if isinstance(error, Stopped) else "failed")
 
@@ -202,30 +227,31 @@ class Instance:
 
     def _enter(self, state: State) -> None:
         self.state = state
-        self._tell_keeper(self)
-        self._show()
+        self._state_changed(self)
+        self._notify()
 
-    def _show(self) -> None:
+    def _notify(self) -> None:
+        """Wake those who iterate over `changes`."""
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _tell(self, state: State) -> Callable[[int, int], None]:
-        """What threads may tell of the progress in a state."""
+    def _progress_in(self, state: State) -> Progress:
+        """Takes the progress in a state from any thread. The first report enters the state."""
         loop = asyncio.get_running_loop()
 
-        def show(done: int, total: int) -> None:
+        def set_progress(done: int, total: int) -> None:
             if self.state not in ("downloading", "loading"):
                 return
             self.progress = (done, total)
             if self.state != state:
                 self._enter(state)
             else:
-                self._show()
+                self._notify()
 
-        def told(done: int, total: int) -> None:
-            loop.call_soon_threadsafe(show, done, total)
+        def report(done: int, total: int) -> None:
+            loop.call_soon_threadsafe(set_progress, done, total)
 
-        return told
+        return report
 
 
 def describe(engine: Engine) -> Description:

@@ -1,4 +1,4 @@
-"""From a card to an engine: files, weights, tokeniser, cache; on threads of its own."""
+"""The loader: from a card to an engine, on threads of its own."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
+from embedsvc.checkpoints.progress import Progress
 from embedsvc.checkpoints.sources import find_checkpoint, is_here
 from embedsvc.errors import CardsError
 from embedsvc.inference.device import Device
@@ -25,38 +26,36 @@ from embedsvc.texts.threads import Tokenizing
 from embedsvc.texts.tokenizer import open_tokenizer
 
 T = TypeVar("T")
-Told = Callable[[int, int], None]
-"""Told the bytes done, and those there are to do; from any thread."""
 
 
 class Loader:
-    """Loads on one device; its methods may be called for several models at once."""
+    """Loads on one device. Several models may be loaded at once."""
 
     def __init__(self, device: Device, settings: Settings) -> None:
         self.device = device
         self._settings = settings
-        # Downloads take minutes, so they are apart from what is done with files that are here; and
-        # what clients made up does not keep the operator's models waiting.
+        # Downloads take minutes, so they have threads apart from work on files that are here. Those
+        # of models that clients named do not keep the operator's models waiting.
         self._downloads = ThreadPoolExecutor(2, thread_name_prefix="download")
         self._ad_hoc_downloads = ThreadPoolExecutor(2, thread_name_prefix="ad-hoc-download")
         self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
         self._tokenizing = Tokenizing()
-        # The tokenisers of models that clients chose may take as long as those please.
+        # A tokeniser of a model that a client named may take as long as its author likes.
         self._ad_hoc_tokenizing = Tokenizing("tokenize-ad-hoc")
 
-    async def fetch(self, card: Card, told: Told, stop: Event) -> Plan:
-        """The card's files, downloaded if they are not here, and read but for the weights.
+    async def fetch(self, card: Card, progress: Progress, stop: Event) -> Plan:
+        """What is known of the card's files before the weights are read.
 
-        Raises `CheckpointError`, also once `stop` is set.
+        Files that are not here are downloaded. Raises `CheckpointError`, also once `stop` is set.
         """
         threads = self._ad_hoc_downloads if card.ad_hoc else self._downloads
         if await self._on(self._files, partial(is_here, card)):
             threads = self._files
-        await self._on(threads, partial(find_checkpoint, card, told, stop))
+        await self._on(threads, partial(find_checkpoint, card, progress, stop))
         return await self._on(self._files, partial(self._plan, card))
 
-    async def load(self, plan: Plan, told: Told) -> Engine:
-        """The checkpoint's engine. Raises `SetupError`."""
+    async def load(self, plan: Plan, progress: Progress) -> Engine:
+        """The engine of a checkpoint whose memory has been found. Raises `SetupError`."""
         checkpoint = plan.checkpoint
         tokenizer = await self._on(self._files, partial(open_tokenizer, checkpoint, plan.rows))
         total, done = plan.stored, 0
@@ -64,7 +63,7 @@ class Loader:
         def on_read(size: int) -> None:
             nonlocal done
             done += size
-            told(done, total)
+            progress(done, total)
 
         def load(ops: Ops, stepwise: Stepwise) -> Encoder:
             return load_encoder(ops, checkpoint, plan=plan, on_read=on_read, stepwise=stepwise)
@@ -86,12 +85,12 @@ class Loader:
             fingerprint=fingerprint,
         )
 
-    async def look(self, at_disk: Callable[[], T]) -> T:
-        """Have something looked up on the disk, which may be slow, away from the event loop."""
-        return await self._on(self._files, at_disk)
+    async def look_up(self, on_disk: Callable[[], T]) -> T:
+        """The result of a function that reads the disk, which may be slow, on a thread."""
+        return await self._on(self._files, on_disk)
 
     def close(self) -> None:
-        """Start nothing more; return when what runs has ended."""
+        """Start nothing more, and return when what runs has ended."""
         for threads in (self._downloads, self._ad_hoc_downloads, self._files):
             threads.shutdown(cancel_futures=True)
         for tokenizing in (self._tokenizing, self._ad_hoc_tokenizing):
@@ -101,23 +100,23 @@ class Loader:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     def _plan(self, card: Card) -> Plan:
-        """What is known of a card's files before room is made for them."""
         dtype, packed = self.device.dtype(card.dtype), self.device.ops.name == "mlx"
         return make_plan(open_checkpoint(card), dtype, packed=packed)
 
     def _disk_cache(self, fingerprint: str) -> DiskCache | None:
-        """The model's vectors on disk, if they are to be kept there."""
+        """The file of the model's results, if results are to be kept on disk."""
         folder = self._settings.cache_folder
         if folder is None:
             return None
-        _make(folder)
+        _make_writable(folder)
         most = self._settings.cache_folder_bytes
         return DiskCache(folder, fingerprint, max_bytes=most)
 
 
-def _make(folder: Path) -> None:
+def _make_writable(folder: Path) -> None:
+    """Make a folder if it is not there. Raises `CardsError` unless it can be written to."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()  # whether it can be written
+        TemporaryFile(dir=folder).close()
     except OSError as error:
         raise CardsError(f"cache_folder {folder}: {error.strerror}") from None

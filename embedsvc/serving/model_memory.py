@@ -1,15 +1,16 @@
-"""How much memory the models that are loaded may take together, and how much each takes."""
+"""The memory that models may take together, and how much of it each takes."""
 
 from collections.abc import Hashable
 
 from embedsvc.errors import DoesNotFit
 
 SHARE = 0.7
-"""Of the device's memory, where no limit is set: passes, caches and others need some too."""
+"""Share of the device's memory that models may take where no limit is set. Passes, caches and other
+processes need some too."""
 
 
-class Memory:
-    """Who holds how much of a limited memory."""
+class ModelMemory:
+    """Counts the bytes that each holder has, against a limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -20,7 +21,7 @@ class Memory:
         return sum(self._held.values())
 
     def fits(self, size: int) -> bool:
-        """Whether there is room for so many bytes."""
+        """Whether so many bytes more are within the limit."""
         return self.used + size <= self.limit
 
     def take(self, holder: Hashable, size: int) -> None:
@@ -30,7 +31,7 @@ class Memory:
         self._held.pop(holder, None)
 
     def check(self, model: str, size: int, kept: int) -> None:
-        """Raises `DoesNotFit` if there can be no room, since `kept` bytes are never given back."""
+        """Raise `DoesNotFit` if a model can never fit, since `kept` bytes are not given back."""
         if size + kept > self.limit:
             others = f", of which {in_words(kept)} are pinned" if kept else ""
             raise DoesNotFit(
@@ -40,7 +41,11 @@ class Memory:
 
 
 def in_words(size: int) -> str:
-    """Bytes as people say them: 1.5 GB."""
+    """Bytes as people read them.
+
+    >>> in_words(1_500_000_000), in_words(42)
+    ('1.5 GB', '42 bytes')
+    """
     for unit, bytes_of_unit in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= bytes_of_unit:
             return f"{size / bytes_of_unit:.3g} {unit}"

@@ -1,60 +1,62 @@
-"""The keeper of instances: cards by name, and for each card in use the model that is loaded."""
+"""The registry: cards by name, and for each card in use an instance of its model."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
-from embedsvc.bounds import AD_HOC_MODELS, MODEL_NAME
-from embedsvc.catalog.ad_hoc import ad_hoc_card
+from embedsvc.bounds import MODEL_NAME
 from embedsvc.catalog.cards import Card, Cards, Prompts
 from embedsvc.catalog.names import check_name
 from embedsvc.errors import (
     InstanceNotFound,
     Loading,
-    ModelNotFound,
     SetupError,
-    Stopped,
     Unavailable,
 )
 from embedsvc.inference.device import Device, open_device
-from embedsvc.inference.plan import Plan
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.failures import Failures
 from embedsvc.serving.instance import Description, Instance, State, describe
 from embedsvc.serving.loader import Loader
-from embedsvc.serving.model_memory import SHARE, Memory
+from embedsvc.serving.model_memory import SHARE, ModelMemory
+from embedsvc.serving.room import Room
 from embedsvc.settings import Settings
 from embedsvc.texts.prompts import split_name
 
+T = TypeVar("T")
 IDLE_SECONDS = 30.0
-"""After so long without requests, buffers kept for the next are given back."""
-UNUSED = ("unloaded", "failed")
-"""States in which a model without a card may be forgotten."""
+"""After so long without requests, the buffers that the device keeps for the next are given back."""
 
 
 class Registry:
-    """Cards by name, instances by card; an instance is loaded once, however many ask for it."""
+    """On the event loop. An instance is loaded once, however many ask for it."""
 
     def __init__(self, cards: Cards, device: Device, settings: Settings) -> None:
         self.cards = cards
         self.device = device
-        self.memory = Memory(settings.max_memory or int(device.ops.memory * SHARE))
-        self._settings = settings
+        self.settings = settings
+        self.memory = ModelMemory(settings.max_memory or int(device.ops.memory * SHARE))
         self._loader = Loader(device, settings)
-        self._instances: dict[str, Instance] = {}  # by card id: the one that takes users
+        self._instances: dict[str, Instance] = {}
+        """By the ids of cards: the instances that take users."""
         self._unloading: set[Instance] = set()
-        self._known: dict[str, Description] = {}
+        """Those that take no users any more and still have memory."""
+        self._descriptions: dict[str, Description] = {}
+        """By the ids of cards: what is known of models that are or were loaded."""
         self._failures = Failures()
-        self._room = asyncio.Lock()
-        self._appeared = asyncio.Event()  # another one for each new instance
+        self._room = Room(self.memory, self)
+        self._appeared = asyncio.Event()
+        """Set when an instance is made, and replaced by a new event then."""
         self._closed = False
         self._uses = 0
-        self._tidying = asyncio.create_task(self._tidy())
+        """How often an engine was used."""
+        self._tidying = asyncio.create_task(self._release_when_idle())
 
     def card(self, name: str, *, field: str = "model") -> tuple[Card, str | None]:
         """The card that a name means, and the prompt that the name names, if any.
 
-        Raises `BadRequest` that names the field if it is no name at all, `ModelNotFound`.
+        Raises `ModelNotFound`, and `BadRequest` that names the field if it cannot be a name.
         """
         if len(name) > MODEL_NAME or name not in self.cards.by_name:
             name = check_name(name, field)
@@ -64,23 +66,23 @@ class Registry:
         return found
 
     def names(self) -> list[str]:
-        """Every name that clients may ask for: ids, aliases, ids with a prompt of the model's."""
+        """Every name that clients may ask for: ids, aliases, and ids with one of their prompts."""
         cards = self.cards.by_id.values()
         prompted = [f"{card.id}:{prompt}" for card in cards for prompt in self._prompts(card)]
         return [*self.cards.by_name, *prompted]
 
     def state(self, card: Card) -> State:
-        """What state a card's model is in."""
+        """The state of a card's model."""
         instance = self._instances.get(card.id)
         return instance.state if instance else "unloaded"
 
     def description(self, card: Card) -> Description | None:
-        """What is known of a model, loaded now or before."""
-        return self._known.get(card.id)
+        """What is known of a model that is or was loaded."""
+        return self._descriptions.get(card.id)
 
     @asynccontextmanager
     async def use(self, name: str) -> AsyncGenerator[Engine]:
-        """The engine of the card that a name means, loaded if need be; it stays meanwhile.
+        """The engine of the card that a name means, loaded if need be. It stays while it is used.
 
         Raises `ModelNotFound`; `Unavailable` with the reason if it does not load, or just did not;
         `Loading` if that takes longer than requests wait.
@@ -88,19 +90,22 @@ class Registry:
         card, _ = self.card(name)
         instance = self._instances.get(card.id)
         if instance is None or instance.closing or instance.over:
-            instance = self._try(card)
+            instance = self._start_unless_it_just_failed(card)
         with instance.user():
             engine = instance.engine
             if engine is None:
-                engine = await self._wait(instance)
+                engine = await self._wait_for(instance)
             self._uses += 1
             yield engine
 
     def start(
         self, card: Card, *, keep_alive: float | None = None, pin: bool | None = None
     ) -> Instance:
-        """The card's instance, which begins to load if there is none, also where it just failed;
-        with these settings if given, else with the card's or the server's."""
+        """The card's instance. If there is none, it is made and begins to load.
+
+        That is so even where the model just failed to load. Settings that are not given are the
+        card's, or the server's.
+        """
         self._failures.forget(card.id)
         return self._start(card, keep_alive=keep_alive, pin=pin)
 
@@ -108,17 +113,12 @@ class Registry:
         """Let models that did not load be tried again by the next request."""
         self._failures.forget()
 
-    def _try(self, card: Card) -> Instance:
-        """The same for a request: what failed is left alone for a while."""
+    def _start_unless_it_just_failed(self, card: Card) -> Instance:
+        """What a request starts: a model that failed to load is left alone for a while."""
         failed = self._instances.get(card.id)
         if failed is not None and failed.state == "failed" and self._failures.wait(card.id):
             raise self._unavailable(failed.card, str(failed.error))
         return self._start(card)
-
-    def _unavailable(self, card: Card, reason: str) -> Unavailable:
-        error = Unavailable(reason)
-        error.headers["Retry-After"] = self._failures.retry_after(card.id)
-        return error
 
     def _start(
         self, card: Card, *, keep_alive: float | None = None, pin: bool | None = None
@@ -134,8 +134,8 @@ class Registry:
                 self._loader,
                 keep_alive=self._keep_alive(card) if keep_alive is None else keep_alive,
                 pinned=card.pin if pin is None else pin,
-                find_room=self._find_room,
-                changed=self._changed,
+                find_room=self._room.find,
+                state_changed=self._state_changed,
             )
             self._appeared.set()
             self._appeared = asyncio.Event()
@@ -146,58 +146,31 @@ class Registry:
                 instance.set_keep_alive(keep_alive)
         return instance
 
-    async def find_card(self, name: str, *, field: str = "model") -> Card:
-        """The card that a name means, or where the server allows it a new one: of a repository, or
-        of a folder (it begins with "./" or "/") in the cards file's own.
-
-        Raises what `card` raises, and `Unavailable` if too many models without a card are in use.
-        """
-        try:
-            return self.card(name, field=field)[0]
-        except ModelNotFound as error:
-            if not self._settings.allow_ad_hoc:
-                raise
-            unknown = error
-        name = check_name(name, field)
-        root = self.cards.file.parent
-        card = await self._loader.look(lambda: ad_hoc_card(name, root))
-        if card is None:
-            raise unknown
-        return self._adopt(card, name)
-
-    def _adopt(self, card: Card, name: str) -> Card:
-        """Remember a card that clients asked for by that name, and forget another if need be."""
-        ad_hoc = self.cards.ad_hoc
-        if card.id not in ad_hoc and len(ad_hoc) >= AD_HOC_MODELS:
-            unused = [each for each in ad_hoc.values() if self.state(each) in UNUSED]
-            if not unused:
-                raise Unavailable(
-                    f"{AD_HOC_MODELS} models without a card are loaded, and no more may be: unload "
-                    "one, or give this one a card."
-                )
-            self._forget(min(unused, key=lambda each: self.state(each) != "failed"))
-        self.cards = self.cards.with_ad_hoc(card, name)
-        return self.cards.ad_hoc[card.id]
-
-    def _forget(self, card: Card) -> None:
+    def forget(self, card: Card) -> None:
+        """Forget a card that is not in the file, whose model is not loaded."""
         self.cards = self.cards.without(card.id)
         self._instances.pop(card.id, None)
-        self._known.pop(card.id, None)
+        self._descriptions.pop(card.id, None)
         self._failures.forget(card.id)
 
-    def replace(self, old: Card, new: Card | None) -> None:
-        """Have a card's instance be as its new card says, or go if there is none.
+    async def look_up(self, on_disk: Callable[[], T]) -> T:
+        """The result of a function that reads the disk, which may be slow, on a thread."""
+        return await self._loader.look_up(on_disk)
 
-        If it has to be loaded anew, those that use it are answered first; others wait for the new.
+    def replace(self, old: Card, new: Card | None) -> None:
+        """Let a card's instance follow its new card, or unload it if there is none.
+
+        If the model has to be loaded anew, requests that use it are answered first, and others wait
+        for the new instance.
         """
         instance = self._instances.get(old.id)
         if new is None or not new.loads_like(old):
-            self._known.pop(old.id, None)
+            self._descriptions.pop(old.id, None)
             self._failures.forget(old.id)
             if instance is not None:
-                again = new is not None and not instance.over
+                over = instance.over
                 self.unload(instance)
-                if new is not None and again:
+                if new is not None and not over:
                     self.start(new)
         elif instance is not None:
             instance.card = new
@@ -211,7 +184,7 @@ class Registry:
         return [self.start(card) for card in self.cards.by_id.values() if card.preload]
 
     def instances(self) -> list[Instance]:
-        """Those that are there, failed ones too until they are tried again."""
+        """All instances, failed ones too until they are tried again."""
         return [*self._instances.values(), *self._unloading]
 
     def instance(self, name: str) -> Instance:
@@ -222,7 +195,7 @@ class Registry:
         raise InstanceNotFound(name)
 
     async def appearance(self, card: Card) -> Instance:
-        """The card's instance, when there is one."""
+        """The card's instance, once there is one."""
         while card.id not in self._instances:
             appeared = self._appeared
             await appeared.wait()
@@ -241,51 +214,39 @@ class Registry:
         return [await instance.loaded() for instance in self.start_preloaded()]
 
     def missing(self) -> list[str]:
-        """Preloaded models that are on their way, or did not load."""
-        waited_for = ("downloading", "loading", "failed")
+        """The ids of preloaded models that are still loading, or failed to load."""
+        missing = ("downloading", "loading", "failed")
         cards = [card for card in self.cards.by_id.values() if card.preload]
-        return [card.id for card in cards if self.state(card) in waited_for]
+        return [card.id for card in cards if self.state(card) in missing]
 
     def engines(self) -> dict[str, Engine]:
         """The engines that are loaded, by the id of their card."""
-        found = {each.card.id: each.engine for each in self._instances.values()}
-        return {name: engine for name, engine in found.items() if engine is not None}
+        engines = {each.card.id: each.engine for each in self._instances.values()}
+        return {name: engine for name, engine in engines.items() if engine is not None}
 
     async def close(self) -> None:
-        """Refuse what waits, finish what runs."""
+        """Unload all models: refuse requests that wait, and answer those that are computed."""
         self._closed = True
         self._tidying.cancel()
         await asyncio.gather(*(instance.abandon() for instance in self.instances()))
         self._loader.close()
 
-    async def _wait(self, instance: Instance) -> Engine:
+    async def _wait_for(self, instance: Instance) -> Engine:
         try:
-            return await asyncio.wait_for(instance.loaded(), self._settings.load_wait_seconds)
+            return await asyncio.wait_for(instance.loaded(), self.settings.load_wait_seconds)
         except TimeoutError:
             raise Loading(instance.card.id, instance.state, instance.progress) from None
         except SetupError as error:
             raise self._unavailable(instance.card, str(error)) from None
 
-    async def _find_room(self, instance: Instance, plan: Plan) -> None:
-        """Take memory for an instance, and unload others for it; those who wait take turns."""
-        size = plan.size
-        async with self._room:
-            while True:
-                if self._closed or (instance.closing and not instance.users):
-                    raise Stopped(f"model `{instance.card.id}` was unloaded before it was ready")
-                if self.memory.fits(size):
-                    break
-                others = [each for each in self.instances() if each is not instance and each.size]
-                kept = sum(each.size for each in others if each.pinned and not each.closing)
-                self.memory.check(instance.card.id, size, kept)
-                await asyncio.wait([self.unload(_next_to_go(others))])
-            instance.size = size
-            self.memory.take(instance, size)
+    def _unavailable(self, card: Card, reason: str) -> Unavailable:
+        headers = {"Retry-After": self._failures.retry_after(card.id)}
+        return Unavailable(reason, headers=headers)
 
-    def _changed(self, instance: Instance) -> None:
+    def _state_changed(self, instance: Instance) -> None:
         card, engine = instance.card, instance.engine
         if instance.state == "ready" and engine is not None:
-            self._known[card.id] = describe(engine)
+            self._descriptions[card.id] = describe(engine)
             self._failures.forget(card.id)
         elif instance.over:
             if instance.state == "failed" and self._instances.get(card.id) is instance:
@@ -296,28 +257,28 @@ class Registry:
             if instance.state == "unloaded" and self._instances.get(card.id) is instance:
                 del self._instances[card.id]
 
-    async def _tidy(self) -> None:
-        """Give back what is kept for the next request, when none has come for a while."""
-        before = tidied = 0
+    async def _release_when_idle(self) -> None:
+        """Give back the device's spare buffers once no request has come for a while."""
+        before = released = 0
         while True:
             await asyncio.sleep(IDLE_SECONDS)
-            if self._uses == before != tidied:
-                tidied = before
+            if self._uses == before != released:
+                released = before
                 await self.device.run(self.device.ops.release)
             before = self._uses
 
     def _prompts(self, card: Card) -> Prompts:
-        """The prompts known so far: a model that was never loaded may have more in its files."""
-        known = self._known.get(card.id)
+        """The prompts known so far. A model that was never loaded may have more in its files."""
+        known = self._descriptions.get(card.id)
         return known.prompts if known else card.prompts or {}
 
     def _keep_alive(self, card: Card) -> float:
-        return self._settings.keep_alive if card.keep_alive is None else card.keep_alive
+        return self.settings.keep_alive if card.keep_alive is None else card.keep_alive
 
 
 @asynccontextmanager
 async def open_registry(cards: Cards, settings: Settings) -> AsyncGenerator[Registry]:
-    """A registry on a device of its own, its models preloaded; at the end both are closed.
+    """A registry with a device and its preloaded models. Both are closed at the end.
 
     Raises `SetupError`.
     """
@@ -329,13 +290,3 @@ async def open_registry(cards: Cards, settings: Settings) -> AsyncGenerator[Regi
     finally:
         await registry.close()
         device.close()
-
-
-def _next_to_go(instances: Iterable[Instance]) -> Instance:
-    """One that is going already, else the idle one that was used least lately, else a busy one: it
-    goes when its requests are answered, or a model in constant use would keep others out for ever.
-    """
-    return min(
-        (each for each in instances if each.closing or not each.pinned),
-        key=lambda each: (not each.closing, each.users > 0, each.state != "ready", each.last_used),
-    )

@@ -1,4 +1,4 @@
-"""The cards file read anew while the server runs."""
+"""Reloading: the cards file is read again while the server runs."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ from embedsvc.serving.registry import Registry
 
 
 class Changes(msgspec.Struct):
-    """Ids of the cards that are others in the file than they were."""
+    """The ids of the cards that differ from the last time the file was read."""
 
     added: list[str]
     changed: list[str]
@@ -15,9 +15,9 @@ class Changes(msgspec.Struct):
 
 
 def reload(registry: Registry) -> Changes:
-    """Go by what the cards file says now, without dropping a request.
+    """Follow what the cards file says now, without dropping a request.
 
-    Raises `CardsError`; then nothing has changed.
+    Raises `CardsError` if the file is wrong, and changes nothing then.
     """
     before, now = registry.cards, read_cards(registry.cards.file)
     for card in before.ad_hoc.values():

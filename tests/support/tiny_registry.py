@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from embedsvc.catalog.cards import Card
 from embedsvc.catalog.cards_file import read_cards
 from embedsvc.checkpoints.checkpoint import open_checkpoint
+from embedsvc.checkpoints.progress import Progress
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.device import Device
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.plan import Plan, make_plan
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.instance import Instance, State
-from embedsvc.serving.loader import Loader, Told
+from embedsvc.serving.loader import Loader
 from embedsvc.serving.registry import Registry
 from embedsvc.settings import Settings
 from tests.support.checkpoints import write_bert
@@ -35,14 +36,14 @@ class GatedLoader(Loader):
         self.loads: list[str] = []
         self.broken: set[str] = set()
 
-    async def load(self, plan: Plan, told: Told) -> Engine:
+    async def load(self, plan: Plan, progress: Progress) -> Engine:
         model = plan.checkpoint.card.id
         self.loads.append(model)
         self.called.set()
         await self.gate.wait()
         if model in self.broken:
             raise CheckpointError(f"model `{model}` is broken")
-        return await super().load(plan, told)
+        return await super().load(plan, progress)
 
 
 class TinyRegistry(Registry):

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc.errors import BadRequest, CardsError
+from embedsvc.serving.ad_hoc import find_or_make_card
 from embedsvc.serving.instance import Instance, State
 from embedsvc.serving.registry import Registry
 from embedsvc.serving.reload import Changes, reload
@@ -70,7 +71,7 @@ async def create_instance(request: Request) -> Response:
         keep_alive = None if sent.keep_alive is None else read_keep_alive(sent.keep_alive)
     except ValueError as error:
         raise BadRequest(f"Invalid 'keep_alive': {error}.", field="keep_alive") from None
-    card = await registry.find_card(sent.model)
+    card = await find_or_make_card(registry, sent.model)
     return _answer(registry.start(card, keep_alive=keep_alive, pin=sent.pin))
 
 

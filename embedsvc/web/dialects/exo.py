@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from embedsvc.catalog.cards import Card
 from embedsvc.errors import BadRequest, SetupError
+from embedsvc.serving.ad_hoc import find_or_make_card
 from embedsvc.serving.instance import Instance
 from embedsvc.serving.registry import Registry
 from embedsvc.texts.requests import ModelName
@@ -153,7 +154,7 @@ def _model_in(instance: dict[str, Any] | None) -> str | None:
 
 async def _place(request: Request, model: str, field: str = "model_id") -> Response:
     registry = registry_of(request)
-    card = await registry.find_card(model, field=field)
+    card = await find_or_make_card(registry, model, field=field)
     return _commanded(registry.start(card), card)
 
 
