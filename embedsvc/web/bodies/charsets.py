@@ -1,4 +1,4 @@
-"""Text in other charsets, made UTF-8 piece by piece."""
+"""From text in other charsets to UTF-8, piece by piece."""
 
 import codecs
 import re
@@ -8,24 +8,24 @@ from embedsvc.errors import BadRequest, UnsupportedBody
 from embedsvc.wording.plain import shown
 
 STEP = 128 << 10
-"""Bytes that are decoded at once."""
+"""How many bytes are decoded at once."""
 CHARSETS = re.compile(
     r"utf-?(16|32)([-_]?[lb]e)?|latin-?1|iso-?8859-?\d+|(windows-?|cp)125\d|koi8-[ru]|gb18030|gbk"
     r"|gb2312|big5|shift[-_]?jis|euc-?(jp|kr)"
 )
-"""Those that are taken, beside UTF-8: Python's other codecs are no charsets, or cost too much."""
+"""The charsets that are taken beside UTF-8. Python's other codecs are no charsets, or too slow."""
 MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, with which it begins
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""How texts in other encodings begin."""
+"""The byte order marks of other encodings."""
 LONGEST_MARK = 4
 
 
 class Charset:
-    """Text in another charset."""
+    """Decodes text in one charset."""
 
     def __init__(self, charset: str) -> None:
         """Raises `UnsupportedBody`."""
@@ -50,7 +50,7 @@ class Charset:
 
 
 class Marked:
-    """Text that may begin with a byte order mark: UTF-8's is left out, others are obeyed."""
+    """Decodes text that may begin with a byte order mark. UTF-8's is dropped, others are obeyed."""
 
     def __init__(self) -> None:
         self._kept = b""

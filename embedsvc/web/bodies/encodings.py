@@ -1,4 +1,4 @@
-"""What undoes the encodings of a body, as its headers name them: a pipe to plain UTF-8."""
+"""From a body in the encodings that its headers name to plain UTF-8, through a pipe of decoders."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,15 @@ UTF_8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
 class Decoder(Protocol):
-    """One step from what came to plain UTF-8."""
+    """One step on the way from a body as it came to plain UTF-8."""
 
     def feed(self, data: bytes, *, last: bool) -> Iterator[bytes]:
-        """What comes of this much more, in pieces. Raises `BadRequest`."""
+        """Decode some more bytes. They come out in pieces. Raises `BadRequest`."""
         ...
 
 
 def decoders(headers: Sequence[tuple[bytes, bytes]]) -> list[Decoder]:
-    """What undoes the encodings that a request's headers name, in that order.
+    """The decoders for the encodings that a request's headers name, in the order to apply them.
 
     Raises `UnsupportedBody`.
     """
@@ -42,16 +42,16 @@ def decoders(headers: Sequence[tuple[bytes, bytes]]) -> list[Decoder]:
 
 
 class Pipe:
-    """A body on its way through decoders, one behind the other."""
+    """Sends a body through decoders, one behind the other."""
 
     def __init__(self, stages: Sequence[Decoder], limit: int) -> None:
-        """None of them may give more than `limit` bytes."""
+        """`limit` is how many bytes each of the decoders may give."""
         self._stages = stages
         self._limit = limit
         self._given = [0] * len(stages)
 
     def feed(self, data: bytes, *, last: bool) -> Iterator[bytes]:
-        """What comes of this much more behind the last, in pieces, some of them empty.
+        """Decode some more bytes. They come out in pieces, some of them empty.
 
         Raises `BadRequest`, `BodyTooLarge`.
         """
@@ -66,7 +66,7 @@ class Pipe:
             if self._given[number] > self._limit:
                 raise BodyTooLarge(self._limit)
             yield from self._feed(number + 1, piece, last=False)
-            yield b""  # others may have a turn, also where the next gives nothing of it
+            yield b""  # other requests may have a turn, even if the next decoder gave nothing
         if last:
             yield from self._feed(number + 1, b"", last=True)
 

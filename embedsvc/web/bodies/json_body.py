@@ -1,6 +1,6 @@
-"""From the bytes of a body to a struct: what is wrong with them is said by field, in words.
+"""From the bytes of a body to a struct. Errors name the field that is wrong, in plain words.
 
-Half of a surrogate pair, as a text has that was cut in JavaScript, becomes U+FFFD, as everywhere.
+Half of a surrogate pair, as in a text that was cut in JavaScript, becomes U+FFFD.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from embedsvc.wording.plain import shown
 
 T = TypeVar("T")
 Fields = dict[str, msgspec.Raw]
-"""A body's fields, of which none is decoded."""
+"""The fields of a body, each as it was sent."""
 LARGE = 256 << 10
-"""Bytes that are looked through before they are decoded, away from the event loop."""
+"""Longer bodies are looked through before they are decoded, on another thread."""
 NOT_STRUCTURE = bytes(set(range(256)) - set(b"[{,:"))
 SHOWN = 64
-"""Characters of a value that an error repeats."""
+"""How many characters of a value an error repeats."""
 NOT_JSON = (UnicodeDecodeError, RecursionError, msgspec.DecodeError)
 AT = " - at `$."
 GOT = ", got `"
@@ -31,9 +31,9 @@ ENUM = "Invalid enum value "
 
 
 async def prepared(body: bytes, token_ids: int) -> bytes:
-    """A body that can be decoded in one turn of the event loop.
+    """A body that is small enough to be decoded in one turn of the event loop.
 
-    Raises `BadRequest` if it has more values than `token_ids` and some others.
+    Raises `BadRequest` if it has more values than `token_ids` and some more.
     """
     if len(body) <= LARGE:
         return body
@@ -49,20 +49,21 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 
 def parse(body: bytes, kind: type[T]) -> T:
-    """The same; raises `BadRequest` of what is no JSON, else msgspec's `ValidationError`."""
+    """The body as a struct. Raises `BadRequest` if it is not JSON, else msgspec's
+    `ValidationError`."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError:
         raise
     except NOT_JSON as error:
-        mended = mend(body) if len(body) <= LARGE else body  # then it has been already
+        mended = mend(body) if len(body) <= LARGE else body  # `prepared` mended longer ones
         if mended is body:
             not_json(_why(body, error))
     return parse(mended, kind)
 
 
 def not_json(why: str) -> NoReturn:
-    """Refuse a body that is no JSON object."""
+    """Refuse a body that is not a JSON object. Raises `BadRequest`."""
     raise BadRequest(
         "We could not parse the JSON body of your request. (HINT: This likely means you aren't "
         "using your HTTP library correctly. The OpenAI API expects a JSON payload, but what was "
@@ -70,11 +71,11 @@ def not_json(why: str) -> NoReturn:
     )
 
 
-def wrong_field(sent: Fields, kind: type[Any], said: str) -> BadRequest:
-    """msgspec's message of fields that are no `kind`, in words that name the one that is wrong."""
-    message, found, path = said.rpartition(AT)
+def wrong_field(sent: Fields, kind: type[Any], reason: str) -> BadRequest:
+    """The error for a body that is no `kind`, where msgspec says why. It names the wrong field."""
+    message, found, path = reason.rpartition(AT)
     if not found:
-        message, path = said, ""
+        message, path = reason, ""
     path = path.rstrip("`")
     if message.startswith(MISSING):
         name = message.removeprefix(MISSING).strip("`")
@@ -87,13 +88,13 @@ def wrong_field(sent: Fields, kind: type[Any], said: str) -> BadRequest:
     else:
         value = value_of(sent, path) if supported and GOT in message else None
     if value is not None:
-        said = f"Invalid value for '{path}' = {shown(value, SHOWN)}."
-        return BadRequest(f"{said} Supported values: {supported}." if supported else said)
+        wrong = f"Invalid value for '{path}' = {shown(value, SHOWN)}."
+        return BadRequest(f"{wrong} Supported values: {supported}." if supported else wrong)
     return BadRequest(f"Invalid '{path}': {plain_types(message)}.")
 
 
 def fields_of(body: bytes) -> Fields:
-    """What a body has, by field, not decoded. Raises `BadRequest` if it is no JSON object."""
+    """The fields of a body, not decoded. Raises `BadRequest` if it is not a JSON object."""
     try:
         return parse(body, Fields)
     except msgspec.ValidationError as error:
@@ -101,7 +102,7 @@ def fields_of(body: bytes) -> Fields:
 
 
 def value_of(sent: Fields, field: str) -> str | None:
-    """How a field is written, a string without its quotes; None where it is not there."""
+    """A field as it was sent, a string without its quotes. None if it is not there."""
     raw = sent.get(field)
     if raw is None:
         return None
@@ -111,7 +112,7 @@ def value_of(sent: Fields, field: str) -> str | None:
 
 def _prepared(body: bytes, token_ids: int) -> bytes:
     most = token_ids + JSON_VALUES
-    structure = body.translate(None, NOT_STRUCTURE)  # that of strings too, but at once
+    structure = body.translate(None, NOT_STRUCTURE)  # of strings too, but it is quick
     if len(structure) > JSON_CONTAINERS:
         counts = count(body)
         if counts.values > most or counts.containers > JSON_CONTAINERS:
@@ -134,7 +135,7 @@ def _why(body: bytes, error: Exception) -> str:
 
 
 def _supported(kind: type[Any], path: str) -> list[str]:
-    """The values that the field may have, where these are a closed set."""
+    """The values that a field may have, where they are a closed set."""
     field = re.split(r"[.\[]", path)[0]
     hint = get_type_hints(kind).get(field)
     return [] if "." in path else _choices(hint)

@@ -1,6 +1,6 @@
-"""What can be told of JSON by its bytes alone: how much there is to decode, and halves of pairs.
+"""What the bytes of JSON tell before it is decoded: how much there is, and broken surrogate pairs.
 
-A long body is looked through in stretches, by NumPy, which lets other threads run meanwhile.
+A long body is looked through in stretches, with NumPy, so that other threads run meanwhile.
 """
 
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 STRETCH = 256 << 10
-"""Bytes looked at together."""
+"""How many bytes are looked at together."""
 QUOTE, COMMA, COLON, BACKSLASH = b'",:\\'
 OPENING = b"[{"
 ESCAPE = 6
-"""Bytes of a `\\uXXXX`."""
+"""The length of a `\\uXXXX`."""
 NO_DIGIT = 255
 _HEX = np.full(256, NO_DIGIT, np.uint8)
 _HEX[list(b"0123456789")] = range(10)
@@ -24,18 +24,22 @@ Positions = NDArray[np.intp]
 
 
 class Counts(NamedTuple):
-    """What a document has."""
+    """How much a document has to decode."""
 
     values: int
-    """Strings, numbers, lists and objects, and the names of fields."""
+    """How many strings, numbers, lists, objects and names of fields it has."""
     containers: int
-    """The lists and objects among them."""
+    """How many of them are lists and objects."""
 
 
 def count(body: bytes) -> Counts:
-    """At least as many as decoding would make. Of what is no JSON the numbers mean nothing."""
+    """At least as many values as decoding would make. If it is not JSON, the numbers mean nothing.
+
+    >>> count(b'{"a": [1, 2]}')
+    Counts(values=5, containers=2)
+    """
     separators = containers = 0
-    inside = False  # of a string
+    inside = False  # whether the stretch begins inside a string
     for stretch in _stretches(body):
         quotes = stretch.part == QUOTE
         quotes[stretch.escaped()] = False
@@ -49,11 +53,17 @@ def count(body: bytes) -> Counts:
 
 
 def mend(body: bytes) -> bytes:
-    """The body with each half of a surrogate pair, as cutting a text in JavaScript leaves it,
-    replaced by U+FFFD. It is the same object if there is none."""
+    r"""The body with U+FFFD in place of each half of a surrogate pair that stands alone.
+
+    JavaScript leaves such a half where it cuts a text. The result is the same object if there is
+    none.
+
+    >>> mend(rb'"\ud83d\ude00 \ud83d"')
+    b'"\\ud83d\\ude00 \\ufffd"'
+    """
     whole: Bytes = np.frombuffer(body, np.uint8)
     mended: Bytes | None = None
-    held = np.empty(0, np.intp)  # a first half whose second may come in the next stretch
+    held = np.empty(0, np.intp)  # a first half, whose second may be in the next stretch
     for stretch in _stretches(body):
         at, high = _surrogates(whole, np.concatenate([held, stretch.start + stretch.escapes]))
         pairs = np.flatnonzero((np.diff(at) == ESCAPE) & high[:-1] & ~high[1:])
@@ -75,13 +85,13 @@ class _Stretch(NamedTuple):
     start: int
     part: Bytes
     escapes: Positions
-    """Where, in the part, a backslash begins an escape."""
+    """The places in the part where a backslash begins an escape."""
     pending: bool
-    """Whether the part's first byte is the second of an escape."""
+    """Whether the first byte of the part is the second one of an escape."""
     last: bool
 
     def escaped(self) -> Positions:
-        """Where the second byte of an escape is."""
+        """The places where the second byte of an escape is."""
         found = self.escapes + 1
         found = found[found < len(self.part)]
         return np.concatenate([np.zeros(int(self.pending), np.intp), found])
@@ -98,7 +108,10 @@ def _stretches(body: bytes) -> Iterator[_Stretch]:
 
 
 def _escapes(part: Bytes, *, pending: bool) -> Positions:
-    """Every other backslash of each run of them, from its first, or its second if that is told."""
+    """The backslashes that begin an escape: every other one of each run, from its first.
+
+    If `pending`, a run at the very beginning counts from its second.
+    """
     found = np.flatnonzero(part == BACKSLASH)
     numbers = np.arange(len(found))
     first = np.diff(found, prepend=-2) != 1
@@ -110,7 +123,7 @@ def _escapes(part: Bytes, *, pending: bool) -> Positions:
 
 
 def _surrogates(whole: Bytes, escapes: Positions) -> tuple[Positions, NDArray[np.bool_]]:
-    """The escapes that are half a pair, and whether each is the first half."""
+    """The escapes that are half of a surrogate pair, and whether each is the first half."""
     at = escapes[escapes + ESCAPE <= len(whole)]
     at = at[whole[at + 1] == ord("u")]
     digits = _HEX[whole[at[:, None] + np.arange(2, ESCAPE)]]

@@ -1,4 +1,4 @@
-"""The body of a request, read within bounds, as plain UTF-8 whatever it came in."""
+"""The body of a request, read within bounds and turned into plain UTF-8."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -9,9 +9,9 @@ from embedsvc.web.bodies.encodings import Pipe, decoders
 from embedsvc.web.budget import SMALL, Budget
 
 PLAIN = frozenset({None, b"application/json", b"application/json; charset=utf-8"})
-"""Types of a body that is read as it comes."""
+"""Content types of a body that needs no decoding."""
 MARKED = b"\xef"
-"""The first byte that a byte order mark may begin with, and no JSON does."""
+"""The lowest byte that a byte order mark begins with. No JSON begins with it, or a higher one."""
 CODED = frozenset({b"content-encoding", b"transfer-encoding"})
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -19,16 +19,16 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 async def receive_body(
     scope: Mapping[str, Any], receive: Receive, limit: int, budget: Budget
 ) -> bytes:
-    """A body of at most `limit` bytes, also once it is unpacked.
+    """A body of at most `limit` bytes, before and after it is unpacked.
 
-    Raises `BodyTooLarge` or `TooManyBytes` before it is all here, `UnsupportedBody` if it came in
-    what is not read here, `BadRequest` if it is not what its headers say; `ClientGone`.
+    Raises `BodyTooLarge` or `TooManyBytes` before all of it is here, `UnsupportedBody` if its
+    encoding is not known, `BadRequest` if it is not what its headers say, and `ClientGone`.
     """
     named: Mapping[bytes, bytes] = scope.get("named_headers") or dict(scope["headers"])
     plain = named.get(b"content-type") in PLAIN and CODED.isdisjoint(named)
     chunk, more = await _next(receive)
     if plain and not more and chunk[:1] < MARKED and len(chunk) <= min(SMALL, limit):
-        return chunk  # as most are
+        return chunk  # most bodies end here
     pipe = Pipe(decoders(scope["headers"]), limit)
     body = bytearray()
     while True:
@@ -37,14 +37,14 @@ async def receive_body(
             if len(body) > SMALL and piece:
                 budget.hold(len(body))
             if number > 1:
-                await asyncio.sleep(0)  # what was packed gives many; others have their turns
+                await asyncio.sleep(0)  # a packed body gives many pieces: others have their turns
         if not more:
             return bytes(body)
         chunk, more = await _next(receive)
 
 
 async def _next(receive: Receive) -> tuple[bytes, bool]:
-    """What came since, and whether there is more to come."""
+    """The next bytes of the body, and whether there are more. Raises `ClientGone`."""
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGone

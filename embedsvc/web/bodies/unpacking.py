@@ -1,6 +1,6 @@
-"""Bodies that came packed, unpacked piece by piece.
+"""From compressed bodies to plain ones, piece by piece.
 
-Each piece takes a bounded time and memory, whatever a client packed.
+Each piece takes bounded time and memory, whatever a client has compressed.
 """
 
 import sys
@@ -13,13 +13,16 @@ from embedsvc.bounds import MEMBERS, ZSTD_WINDOW_LOG
 from embedsvc.errors import BadRequest
 
 STEP = 128 << 10
-"""Bytes that are unpacked at once; they take less than a millisecond."""
+"""How many bytes are unpacked at once, in less than a millisecond."""
 SLICE = 16 << 10
-"""Bytes that are given to a decoder at once: what it leaves over is copied."""
+"""How many bytes a decoder is given at once. It copies those that it leaves over."""
 
 
 class Deflated:
-    """gzip, of one or many members, or deflate: RFC 1951 within RFC 1950 or, from some, bare."""
+    """gzip, of one or many members, or deflate.
+
+    Deflate should be RFC 1951 within RFC 1950; some clients send it bare.
+    """
 
     def __init__(self, coding: Literal["gzip", "deflate"]) -> None:
         self._coding = coding
@@ -31,7 +34,7 @@ class Deflated:
         data = self._kept + data
         self._kept = b""
         if self._coding == "deflate" and not self._members and len(data) < 2 and not last:
-            self._kept = data  # its first two bytes tell which it is
+            self._kept = data  # the first two bytes tell which of the two deflates it is
             return
         for start in range(0, len(data), SLICE):
             yield from self._feed(data[start : start + SLICE])
@@ -52,16 +55,16 @@ class Deflated:
             if self._member.eof:
                 data, more, self._member = self._member.unused_data, False, None
             else:
-                # What is full may have more to give, of what it has been given.
+                # A full piece means that the decoder may have more to give.
                 data, more = self._member.unconsumed_tail, len(piece) == STEP
             yield piece
 
     def _begin(self, data: bytes) -> bytes:
-        """Begin a member, if there is one, and return its bytes."""
+        """Begin with the next member, if there is one, and return its bytes."""
         if self._coding == "gzip":
             wbits = 16 + zlib.MAX_WBITS
             if self._members:
-                data = data.lstrip(b"\0")  # with which some fill up
+                data = data.lstrip(b"\0")  # some programs fill the end with zeros
         else:
             if self._members and data:
                 raise _damaged(self._coding)
@@ -76,10 +79,10 @@ class Deflated:
 
 
 class Zstd:
-    """Zstandard, of one or many frames, with windows that RFC 9659 allows."""
+    """Zstandard, of one or many frames, with windows as large as RFC 9659 allows."""
 
     def __init__(self) -> None:
-        # Few send it, and the library takes time to import.
+        # Few clients send it, and the library takes time to import.
         module = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
         self._zstd: Any = import_module(module)
         self._frame: Any = None

@@ -1,1 +1,1 @@
-"""Connections: sockets, TLS, HTTP/1.1 as uvicorn speaks it."""
+"""From clients to requests: sockets, TLS, and HTTP/1.1 as uvicorn speaks it."""

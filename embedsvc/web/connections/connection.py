@@ -1,8 +1,9 @@
 """One client's connection: uvicorn's, within limits that uvicorn does not have.
 
-Heads are bounded in bytes, and heads, bodies and answers in time: a client who sends byte by byte,
-or does not read, does not keep its place for ever. What goes wrong before there is a request (no
-HTTP, a head without end) is answered here, in the shape that the path tells, if there is one yet.
+Heads are bounded in bytes, and heads, bodies and answers in time, so that a client that sends byte
+by byte, or does not read, does not keep its place for ever. Errors before there is a request (it is
+not HTTP, its head has no end) are answered here, in the shape of the path's dialect, if the path is
+known yet.
 """
 
 from asyncio import TimerHandle, Transport
@@ -17,47 +18,48 @@ from embedsvc.errors import (
     TimedOut,
     TooManyConnections,
 )
-from embedsvc.web.connections.protocol import Protocol
+from embedsvc.web.connections.protocol import HttpProtocol
 from embedsvc.web.refusals import write_error
 
 LEAST_RATE = 32 * 1024
-"""Bytes in a second that a body has to come at."""
+"""Bytes per second at which a body has to arrive."""
 CHUNK_BYTES = 16
-"""What a chunk may take beside its data; the rest is extensions and trailers."""
+"""Bytes that a chunk of a body needs beside its data. More than that are extensions and
+trailers."""
 LAST_SECONDS = 1.0
-"""How long a connection is kept to be told that it is refused."""
+"""How long a refused connection is kept, so that the client can read why."""
 MOST_UNREAD = 2
-"""Times the longest body: what is read, after its answer, of a body that was refused."""
+"""How much of a refused body is read after its answer, in times the longest body allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What connections may do."""
+    """What connections may do, and who is told of refusals."""
 
     connections: int
     head_bytes: int
     body_bytes: int
     seconds: float
-    """For a head; for a body that does not come; for an answer that is not read."""
+    """How long a client may take to send a head, to go on with a body, or to read an answer."""
     refused: Callable[[RequestError], None]
-    """Told of every refusal that is not the application's."""
+    """Called with every refusal that the application does not see."""
 
 
-class Connection(Protocol):
-    """To be made by uvicorn, from a subclass that has `limits`."""
+class Connection(HttpProtocol):
+    """uvicorn makes one for each client, from a subclass that has `limits`."""
 
     limits: Limits
     url = b""
-    """Of the request that is being read or was read last, as far as it is known."""
+    """The target of the request that is being read or was read last, as far as it is known."""
 
     def connection_made(self, transport: Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn's own
         super().connection_made(transport)
-        self._got = 0  # bytes of the head, or of the body, that is being read
-        self._data = 0  # of the body's, those that are data
+        self._got = 0  # bytes so far of the head or the body that is being read
+        self._data = 0  # those of them that are data of a body
         self._chunks = 0
         self._read_timer: TimerHandle | None = None
         self._write_timer: TimerHandle | None = None
-        self._until = 0.0  # when a body is too late
+        self._until = 0.0  # the loop's time at which a body is too late
         most = self.limits.connections
         self._too_many = len(self.connections) > most
         if len(self.connections) > 2 * most:
@@ -86,7 +88,7 @@ class Connection(Protocol):
         self._unset_keepalive_if_required()
         self._feed(data)
         if self._over or (self._reads == "head" and not self._got):
-            return  # as it is after most reads: a whole request
+            return  # most reads end here: they bring a whole request
         if self._reads == "head" and self._got > self.limits.head_bytes:
             self._refuse(HeadTooLarge(self.limits.head_bytes))
         elif self._reads == "body" and self._got > MOST_UNREAD * self.limits.body_bytes:
@@ -102,8 +104,8 @@ class Connection(Protocol):
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
-            return  # it is read again
-        if self._got > self.limits.head_bytes:  # or there is a body behind it
+            return  # this head is read again without its offer
+        if self._got > self.limits.head_bytes:  # some of it may be a body behind the head
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self.limits.head_bytes:
                 self._refuse(HeadTooLarge(self.limits.head_bytes))
@@ -128,13 +130,13 @@ class Connection(Protocol):
             self._stop_reading_timer()
 
     def send_400_response(self, msg: str) -> None:
-        """Whatever it was, it was no HTTP/1.1."""
+        """Refuse what is not HTTP/1.1."""
         if self._over:
             return
-        said = "it is not valid HTTP"
+        reason = "it is not valid HTTP"
         if self.parser.get_method() == b"PRI":
-            said = "it is HTTP/2, and this server speaks HTTP/1.1"
-        self._refuse(BadRequest(f"We could not parse your request: {said}."))
+            reason = "it is HTTP/2, and this server speaks HTTP/1.1"
+        self._refuse(BadRequest(f"We could not parse your request: {reason}."))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -148,15 +150,15 @@ class Connection(Protocol):
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        # Closing waits until what was written is read.
+        # Closing waits until the client has read what was written.
         self.loop.call_later(self.limits.seconds, self.transport.abort)
 
     def _beside(self) -> int:
-        """Bytes of a body that are no data, nor needed to say how long chunks are."""
+        """Bytes of a body that are neither data nor the least that chunks need beside it."""
         return self._got - self._data - CHUNK_BYTES * self._chunks
 
     def _late(self) -> None:
-        """The head, or the body, has taken its time."""
+        """Refuse a head or a body that has taken too long, or wait on if we are to blame."""
         self._read_timer = None
         if self._reads == "head":
             if self._got:
@@ -165,7 +167,7 @@ class Connection(Protocol):
                 self.transport.close()
             return
         now = self.loop.time()
-        if self.flow.read_paused:  # it is us who do not read: another request comes first
+        if self.flow.read_paused:  # we do not read: another request comes first
             self._until = now + self.limits.seconds
         if self._until > now:
             self._read_timer = self.loop.call_at(self._until, self._late)
@@ -173,7 +175,7 @@ class Connection(Protocol):
             self._refuse(TimedOut("body", self.limits.seconds))
 
     def _watch_reader(self, unread: int) -> None:
-        """End the connection if by and by nothing of what is unread is read."""
+        """End the connection if the client reads nothing of what is unread for too long."""
 
         def look() -> None:
             left = self.transport.get_write_buffer_size()
@@ -185,7 +187,7 @@ class Connection(Protocol):
         self._write_timer = self.loop.call_later(self.limits.seconds, look)
 
     def _refuse(self, error: RequestError) -> None:
-        """Say so, unless an answer is being sent, and end the connection."""
+        """Answer with the error, unless another answer is being sent, and end the connection."""
         self._over = True
         self._stop_reading_timer()
         self.limits.refused(error)
@@ -200,15 +202,17 @@ class Connection(Protocol):
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
         self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
         if self.transport.can_write_eof():
-            # Closed with something unread, it would take the answer back.
+            # Were it closed while bytes are unread, the kernel would drop the answer.
             self.transport.write_eof()
         else:
             self.transport.close()
         self.loop.call_later(LAST_SECONDS, self.transport.abort)
 
     def _leave(self) -> None:
-        """Have what is being answered know that nobody reads it. Of requests that came before the
-        one before them was answered, uvicorn tells the last alone, which waits."""
+        """Tell the request that is being answered that its client is gone.
+
+        Where several requests came at once, uvicorn tells only the last of them, which waits.
+        """
         if self._answered is not None and not self._answered.response_complete:
             self._answered.disconnected = True
             self._answered.message_event.set()

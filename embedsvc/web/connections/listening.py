@@ -1,4 +1,4 @@
-"""Where clients come in: sockets at an address, or at a path."""
+"""The sockets that the server listens at: of an address, or of a path."""
 
 import errno
 import os
@@ -14,26 +14,26 @@ from embedsvc.web.access import check_address
 
 BACKLOG = 2048
 LOOPBACKS = ("127.0.0.1", "::1")
-"""What `localhost` is, whatever the machine's own files say of it."""
+"""What `localhost` means, whatever the machine's own files say."""
 TRIES = 20
-"""How often a port is looked for that is free at all addresses."""
+"""How often to look for a port that is free at all addresses."""
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
-"""What it means that this machine lacks an address, or all addresses of its kind."""
+"""The errors that say that this machine lacks an address, or all addresses of its kind."""
 
 
 class Address(NamedTuple):
-    """What a socket is made for."""
+    """An address to make a socket for."""
 
     family: socket.AddressFamily
     place: tuple[Any, ...]
-    """As `bind` takes it: the address, the port, and for IPv6 more."""
+    """The address as `bind` takes it: the host, the port, and for IPv6 two more."""
 
 
 @contextmanager
 def listening(settings: Settings) -> Generator[list[socket.socket]]:
-    """Sockets that take clients from now on: they wait for the model rather than be sent away.
+    """Sockets that take clients from now on, so that they wait for the models to load.
 
-    The first is to be spoken of. Raises `AddressError`, `CardsError`.
+    The first is the one to announce. Raises `AddressError`, `CardsError`.
     """
     with ExitStack() as stack:
         if settings.uds is not None:
@@ -54,7 +54,7 @@ def listening(settings: Settings) -> Generator[list[socket.socket]]:
 
 
 def addresses(host: str, port: int) -> list[Address]:
-    """What a host's name stands for: both loopbacks if it is localhost, else its first address.
+    """The addresses of a host: both loopbacks of `localhost`, else the first one of the name.
 
     Raises `OSError`.
     """
@@ -72,14 +72,17 @@ def addresses(host: str, port: int) -> list[Address]:
 
 
 def bound(found: list[Address]) -> list[socket.socket]:
-    """A socket at each address, all with one port; of several, those that this machine lacks are
-    left out. Raises `OSError`."""
+    """A socket at each address, all at one port.
+
+    Of several addresses, those that this machine lacks are left out. Raises `OSError`.
+    """
     for _ in range(TRIES):
         try:
             return _bound(found)
         except OSError as error:
             if found[0].place[1] != 0 or error.errno != errno.EADDRINUSE:
-                raise  # else: the port that was free at the first is taken at the second
+                raise
+            # The port that was free at the first address is taken at the second.
     return _bound(found)
 
 
@@ -104,7 +107,7 @@ def _bound(found: list[Address]) -> list[socket.socket]:
 
 @contextmanager
 def _listening_at(path: Path) -> Generator[socket.socket]:
-    """A socket at a path, for this user and group; one that a dead server left is replaced."""
+    """A socket at a path, for this user and group. It replaces one that a dead server left."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.is_socket() and not _answers(path):
@@ -130,4 +133,4 @@ def _listening_at(path: Path) -> Generator[socket.socket]:
 
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        return client.connect_ex(str(path)) != errno.ECONNREFUSED  # nobody listens there any more
+        return client.connect_ex(str(path)) != errno.ECONNREFUSED  # else nobody listens any more

@@ -1,7 +1,7 @@
-"""HTTP/1.1 as uvicorn speaks it, and where it falls short of what clients do.
+"""HTTP/1.1 as uvicorn speaks it, mended where that is not enough for what clients do.
 
-Offers of other protocols are ignored, trailers are no headers, and who has said his last is still
-answered.
+Offers to change to another protocol are ignored, trailers do not count as headers, and a client
+that has closed its side of the connection is still answered.
 """
 
 from asyncio import Transport
@@ -13,11 +13,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from embedsvc.errors import BadRequest, RequestError
 
 PROBE_SECONDS = 0.05
-"""After which it is found out whether who has said his last has left; then after twice as long."""
+"""When to look whether a client that has closed its side is still there. The time doubles each
+time."""
 
 
-class Protocol(HttpToolsProtocol):
-    """One client's; `_refuse` is left to whoever knows how."""
+class HttpProtocol(HttpToolsProtocol):
+    """One client's connection. A subclass says how to refuse a request, in `_refuse`."""
 
     transport: Transport
 
@@ -29,12 +30,15 @@ class Protocol(HttpToolsProtocol):
         self._answered: RequestResponseCycle | None = None
 
     def _refuse(self, error: RequestError) -> None:
-        """Say so, and end the connection."""
+        """Answer with the error, and end the connection."""
         raise NotImplementedError
 
     def _feed(self, data: bytes) -> None:
-        """Parse, and ignore offers of other protocols, as RFC 9110 7.8 allows: the parser, which
-        would leave the connection to the other protocol, begins again behind each such head."""
+        """Parse the bytes, and ignore offers of other protocols, as RFC 9110 section 7.8 allows.
+
+        At such an offer the parser stops, to leave the connection to the other protocol. A new one
+        goes on behind it.
+        """
         rest = memoryview(data)
         try:
             while not self._over:
@@ -48,7 +52,7 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response("")
 
     def _read_head_again(self) -> None:
-        """Have a new parser read the head that was just read, less what it offers."""
+        """Have a new parser read the head that was just read, without its offer."""
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if method == b"CONNECT":
             self._refuse(BadRequest("This server is no proxy: it does not take CONNECT."))
@@ -60,7 +64,7 @@ class Protocol(HttpToolsProtocol):
         self.parser.feed_data(b"\r\n".join([first, *lines, b"", b""]))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._reads == "head":  # a trailer says nothing: who may call was decided without it
+        if self._reads == "head":  # not a trailer: who may call was decided without it
             super().on_header(name, value)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -68,28 +72,29 @@ class Protocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - asyncio's
-        """Whether to go on: who has said his last may still read.
+        """Whether to keep the connection: a client that has closed its side may still read.
 
-        Nothing tells him from one who has left, until he is sent something.
+        It looks like a client that has left, until something is sent to it.
         """
         cycle = self._answered
         if cycle is None or cycle.response_complete or cycle.chunked_encoding:
-            return False  # there is nothing to answer, or what would have no end
+            return False  # nothing is left to answer, or the answer is a stream without an end
         if self._over or self._reads == "body" or self.scheme == "https":
             return False
-        self.cycle.keep_alive = False  # the last of them, if several wait
+        self.cycle.keep_alive = False  # this is the last request, if several wait
         if not self._half_closed:
             self._half_closed = True
             self._probe(PROBE_SECONDS)
         return True
 
     def _probe(self, seconds: float) -> None:
-        """Have whoever has left reset the connection, by words that say nothing."""
+        """Send an interim answer without meaning. A client that has left resets the connection
+        then."""
 
         def probe() -> None:
             cycle = self._answered
             if self.transport.is_closing() or cycle is None or cycle.response_started:
-                return  # the answer tells as well
+                return  # the answer itself finds out as well
             if cycle.scope["http_version"] == "1.1":
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._probe(2 * seconds)

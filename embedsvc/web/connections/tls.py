@@ -1,7 +1,7 @@
-"""TLS: what it is spoken with, and clients who shake hands.
+"""TLS: its certificate, and the clients that are shaking hands.
 
-They are counted from when they connect, and bounded in time: a client who says nothing would
-otherwise take a descriptor of the process without being a connection yet.
+Clients are counted from the moment they connect, and their handshakes are bounded in time. A client
+that sends nothing would otherwise hold a file descriptor without being a connection yet.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ from embedsvc.settings import Settings
 from embedsvc.web.connections.connection import LAST_SECONDS, Connection, Limits
 
 RETRY_SECONDS = 1.0
-"""After which clients are taken again, where the machine had no room for another."""
+"""How long to wait, where the machine had no room for another client, before the next is taken."""
 log = logging.getLogger(__name__)
 
 
-def context(settings: Settings) -> ssl.SSLContext | None:
-    """What TLS is spoken with, if it is. Raises `CardsError`."""
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """The certificate and the rules of TLS; None if it is not spoken. Raises `CardsError`."""
     if settings.tls_cert is None:
         if settings.tls_key is not None:
             raise CardsError("tls_key: there is no tls_cert for it")
         return None
     found = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    found.options |= ssl.OP_NO_RENEGOTIATION  # which costs the server most
+    found.options |= ssl.OP_NO_RENEGOTIATION  # a handshake costs the server most
     try:
-        # Asked for a passphrase, it would wait for somebody to type it.
+        # Without a password, OpenSSL would ask for one and wait for somebody to type it.
         found.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
     except OSError as error:  # ssl's own errors too
         files = ", ".join(str(file) for file in (settings.tls_cert, settings.tls_key) if file)
@@ -38,9 +38,9 @@ def context(settings: Settings) -> ssl.SSLContext | None:
 
 
 class Handshakes:
-    """Takes the clients of one socket, and makes a connection of each who has shaken hands.
+    """Takes the clients of one socket, and makes a connection for each that has shaken hands.
 
-    `close` and `wait_closed` are as those of asyncio's servers, in whose place it stands.
+    It stands in the place of one of asyncio's servers, with `close` and `wait_closed` like theirs.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Handshakes:
         limits: Limits,
         connected: Callable[[], int],
     ) -> None:
-        """`connected` says how many clients there are, with those who shake hands."""
+        """`connected` says how many clients there are, with those that are shaking hands."""
         self._tls = tls
         self._make = make
         self._limits = limits
@@ -61,16 +61,16 @@ class Handshakes:
         self._accepting = asyncio.ensure_future(self._accept(listener))
 
     def __len__(self) -> int:
-        """Clients who shake hands."""
+        """How many clients are shaking hands."""
         return len(self._shaking)
 
     def close(self) -> None:
-        """Take no more clients, and leave those who shake hands."""
+        """Take no more clients, and drop those that are shaking hands."""
         for task in (self._accepting, *self._shaking):
             task.cancel()
 
     async def wait_closed(self) -> None:
-        """Wait until that is done."""
+        """Wait until `close` has done its work."""
         await asyncio.wait([self._accepting, *self._shaking])
 
     async def _accept(self, listener: socket.socket) -> None:
@@ -79,7 +79,7 @@ class Handshakes:
             try:
                 client, _ = await loop.sock_accept(listener)
             except ConnectionError:
-                continue  # he left again
+                continue  # the client has left again
             except OSError as error:
                 log.error("no client can be taken: %s", error.strerror)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -89,7 +89,7 @@ class Handshakes:
             if others >= 2 * most:
                 client.close()
                 continue
-            # Those beyond the limit shake hands only to be told so.
+            # A client beyond the limit shakes hands only to be told so.
             seconds = self._limits.seconds if others < most else LAST_SECONDS
             task = asyncio.ensure_future(self._shake(client, seconds))
             self._shaking.add(task)
