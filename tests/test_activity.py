@@ -16,14 +16,14 @@ def test_however_many_watch_it_is_read_once_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_cards(tmp_path)
-    read, reads = activity.read, 0
+    read, reads = activity.snapshot, 0
 
     def counted(metrics: Metrics) -> object:
         nonlocal reads
         reads += 1
         return read(metrics)
 
-    monkeypatch.setattr(activity, "read", counted)
+    monkeypatch.setattr(activity, "snapshot", counted)
     monkeypatch.setattr(activity, "SECONDS", 0.001)
 
     async def main() -> None:

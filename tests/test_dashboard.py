@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from embedsvc.telemetry.histogram import SECONDS
 from embedsvc.web.admin.dashboard import FOLDER
-from embedsvc.web.admin.rates import Reading, compare, read
+from embedsvc.web.admin.rates import Snapshot, compare, snapshot
 from tests.support.app import serve
 from tests.support.server import serving
 
@@ -123,11 +123,11 @@ def test_tokens_may_be_those_of_any_model(client: TestClient) -> None:
 
 def test_activity_is_what_was_done_between_two_readings(client: TestClient) -> None:
     metrics = client.app.state.metrics  # type: ignore[attr-defined]
-    before = read(metrics)
+    before = snapshot(metrics)
     for text in ("hello", "world", "hello"):
         body = {"model": "embed", "input": [text, f"{text} b", f"{text} c"]}
         client.post("/v1/embeddings", json=body)
-    activity = compare(before, read(metrics))
+    activity = compare(before, snapshot(metrics))
     assert activity.requests * activity.seconds == pytest.approx(3)
     assert activity.texts * activity.seconds == pytest.approx(9)
     assert activity.cache_hits == pytest.approx(3 / 9)
@@ -136,7 +136,7 @@ def test_activity_is_what_was_done_between_two_readings(client: TestClient) -> N
     assert activity.p50 is not None
     assert activity.p99 is not None
     assert 0 < activity.p50 <= activity.p99
-    now = read(metrics)
+    now = snapshot(metrics)
     idle = compare(now, now)
     assert (idle.requests, idle.texts, idle.p50, idle.cache_hits) == (0, 0, None, None)
 
@@ -149,13 +149,13 @@ def counts(**given: float) -> dict[str, float]:
 def test_activity_is_right_where_models_come_and_go() -> None:
     slow, fast = ([0] * (len(SECONDS) + 1) for _ in range(2))
     fast[SECONDS.index(1e-3)], slow[SECONDS.index(1.0)] = 90, 10
-    before = Reading(
+    before = Snapshot(
         10.0,
         {"a": list(fast)},
         {"a": counts(tokens=900, texts=90, batches=9), "gone": counts(tokens=5)},
         7,
     )
-    now = Reading(
+    now = Snapshot(
         12.0,
         {"a": [2 * each for each in fast], "b": slow},
         {

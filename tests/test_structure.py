@@ -67,6 +67,7 @@ FROM_OUTSIDE = {
     "web.connections.connection": "test_limits",
     "web.connections.protocol": "test_offers",
     "web.connections.tls": "test_shutdown",
+    "web.dialects.dialect": "test_openapi",
     "web.dialects.exo": "test_instances",
     "web.dialects.openai": "test_app",
     "web.embedding": "test_dialects",

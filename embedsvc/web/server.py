@@ -1,4 +1,4 @@
-"""Running the server: the socket, uvicorn within our limits, signals, and the end."""
+"""Running the server: its sockets, uvicorn within our limits, signals, and how it ends."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from threading import Timer
@@ -32,42 +32,44 @@ from embedsvc.telemetry.record import Record
 from embedsvc.web.app import create_app
 from embedsvc.web.connections.connection import Connection, Limits
 from embedsvc.web.connections.listening import listening
-from embedsvc.web.connections.tls import Handshakes, context
+from embedsvc.web.connections.tls import Handshakes, tls_context
+from embedsvc.web.middleware import Tell
 
 KEEP_ALIVE_SECONDS = 75
-"""Clients keep connections for minutes, and race shorter limits."""
+"""How long an idle connection is kept. Clients keep theirs for minutes, and may send their next
+request just as a shorter limit ends."""
 CLOSE_SECONDS = 10.0
-"""For what runs on the device when the last answer is written."""
+"""How long the device may take to finish when the last answer is written."""
 OPEN_FILES = 10_240
-"""As many as macOS allows; the usual soft limits, 256 there, are few connections."""
+"""As many open files as macOS allows. A connection is one, and the usual limit there is 256."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 log = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM, then finish what is in flight. Raises `SetupError`."""
+    """Serve until SIGINT or SIGTERM, then answer what is in flight. Raises `SetupError`."""
     human = settings.log_format == "human"
     human = human or (settings.log_format == "auto" and sys.stderr.isatty())
-    with closing(open_log(sys.stderr, json=not human, level=settings.log_level)) as told:
-        await _serve(settings, told)
+    with closing(open_log(sys.stderr, json=not human, level=settings.log_level)) as opened:
+        await _serve(settings, opened)
 
 
-async def _serve(settings: Settings, told: Log) -> None:
+async def _serve(settings: Settings, request_log: Log) -> None:
     _allow_open_files()
-    tls = context(settings)
-    with listening(settings) as listeners, _telling(settings, told) as tell:
+    tls = tls_context(settings)
+    with listening(settings) as listeners, _when_over(settings, request_log) as tell:
         app = create_app(settings, tell)
         metrics: Metrics = app.state.metrics
         async with app.router.lifespan_context(app):
-            config = _config(app, settings, metrics, told)
+            config = _config(app, settings, metrics, request_log)
             server = Server(config, app.state.watch, settings, tls)
             metrics.read_also(
                 lambda: [
-                    counter("log_lines_lost", "Lines not written.", [], [([], told.lost)]),
+                    counter("log_lines_lost", "Lines not written.", [], [([], request_log.lost)]),
                     gauge("connections", "Open ones.", [], [([], server.connections)]),
                 ]
             )
-            for number in SIGNALS:  # until the process ends: uvicorn has them only while it serves
+            for number in SIGNALS:  # while the process lives, not only while uvicorn serves
                 signal.signal(number, server.handle_exit)
             _reload_on_hangup(app.state.registry, server)
             _announce(app.state.registry, listeners[0], settings)
@@ -80,26 +82,29 @@ async def _serve(settings: Settings, told: Log) -> None:
 
 
 @contextmanager
-def _telling(settings: Settings, told: Log) -> Generator[Callable[[Record], None]]:
-    """What is to be told of every request that is over. Raises `CardsError`."""
+def _when_over(settings: Settings, request_log: Log) -> Generator[Tell]:
+    """What to call with the record of each request that is over. Raises `CardsError`."""
     if settings.otlp_endpoint is None:
-        yield told.tell
+        yield request_log.tell
         return
-    from embedsvc.telemetry.traces import (
-        Traces,  # few send traces, and its libraries are slow to import
-    )
+    # Few servers send traces, and the libraries for it are slow to import.
+    from embedsvc.telemetry.traces import Traces
 
     with closing(Traces(settings.otlp_endpoint, __version__)) as traces:
 
         def tell(record: Record) -> None:
-            told.tell(record)
+            request_log.tell(record)
             traces.tell(record)
 
         yield tell
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which a second signal ends at once, and which may be asked to linger."""
+    """uvicorn's server, with three differences.
+
+    It goes on taking requests for a while after a signal, if the settings say so. A second signal
+    ends the process at once. With TLS, it bounds how long clients may shake hands.
+    """
 
     def __init__(
         self,
@@ -117,7 +122,7 @@ class Server(uvicorn.Server):
 
     @property
     def connections(self) -> int:
-        """Clients, with those who have yet to shake hands."""
+        """How many clients there are, with those that have yet to shake hands."""
         return len(self.server_state.connections) + sum(map(len, self._handshakes))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -149,12 +154,12 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app: Any = self.config.app
-        app.state.stopping.set()  # streams end, so that what is in flight does
+        app.state.stopping.set()  # streams end, which would go on for ever
         await super().shutdown(sockets)
 
 
 def _reload_on_hangup(registry: Registry, server: Server) -> None:
-    """SIGHUP has the cards read anew; from a terminal that was closed, it ends the server."""
+    """Read the cards file again on SIGHUP, and end the server if a closed terminal sent it."""
     terminal = sys.stdin.isatty()
 
     def hung_up() -> None:
@@ -171,13 +176,13 @@ def _reload_on_hangup(registry: Registry, server: Server) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
 
 
-def _config(app: object, settings: Settings, metrics: Metrics, told: Log) -> uvicorn.Config:
+def _config(app: object, settings: Settings, metrics: Metrics, request_log: Log) -> uvicorn.Config:
     def refused(error: RequestError) -> None:
-        """Count and log what is refused before there is a request."""
+        """Count and log what was refused before there was a request."""
         record = Record(time.perf_counter(), b"-", "-", "-")
         record.status, record.refusal = error.status, error.reason
         metrics.count(record)
-        told.tell(record)
+        request_log.tell(record)
 
     class Limited(Connection):
         limits = Limits(
@@ -192,12 +197,12 @@ def _config(app: object, settings: Settings, metrics: Metrics, told: Log) -> uvi
         app,  # pyright: ignore[reportArgumentType]
         http=Limited,
         ws="none",
-        lifespan="off",  # entered here, so that its errors are ours to word
-        log_config=None,  # as everything is logged
-        log_level="error",  # what is no HTTP is told by `refused`
+        lifespan="off",  # `_serve` enters it, so that its errors are told in our words
+        log_config=None,  # uvicorn logs where everything else does
+        log_level="error",  # `refused` logs what is no HTTP
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # nothing here asks who the client is
+        proxy_headers=False,  # nobody here asks for a client's address
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.shutdown_seconds),
     )
@@ -212,19 +217,20 @@ def _allow_open_files() -> None:
 
 
 def _announce(registry: Registry, listener: socket.socket, settings: Settings) -> None:
+    """Print which models there are, where the server listens, and a command to try."""
     scheme = "http" if settings.tls_cert is None else "https"
     unix = ""
     if settings.uds is not None:
         unix, where = f"--unix-socket {settings.uds} ", f"{scheme}://localhost"
-        said = f"{where}/v1, by the socket {settings.uds}"
+        place = f"{where}/v1, by the socket {settings.uds}"
     else:
         bound: str = listener.getsockname()[0]
         port: int = listener.getsockname()[1]
         host = EVERYWHERE.get(bound, bound)
         where = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        said = f"{where}/v1, with a dashboard at {where}"
+        place = f"{where}/v1, with a dashboard at {where}"
         if host != bound:
-            said += ", and at all other addresses of this machine"
+            place += ", and at all other addresses of this machine"
     ops = registry.device.ops
     key = '-H "api-key: $KEY" ' if settings.api_keys or settings.api_keys_file else ""
     cards = registry.cards.by_id
@@ -235,7 +241,7 @@ def _announce(registry: Registry, listener: socket.socket, settings: Settings) -
     sys.stdout.write(
         f"embedsvc {__version__}: {names}; {others} more when asked for\n"
         f"  with {ops.name}, {ops.dtype}, on {ops.device}; cards from {registry.cards.file}\n"
-        f"  at {said}\n"
+        f"  at {place}\n"
         f"Try: curl {unix}{where}/v1/embeddings {key}-H 'content-type: application/json' "
         f"""-d '{{"model": "{first}", "input": "hello"}}'\n"""
     )

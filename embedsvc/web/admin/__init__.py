@@ -1,1 +1,2 @@
-"""Routes for whoever keeps the server: instances, health, activity, dashboard, documents."""
+"""Routes for whoever runs the server: instances, health, activity, the dashboard, the API's
+docs."""

@@ -1,4 +1,4 @@
-"""What the server does just now, told every second to whoever watches."""
+"""What the server does just now, sent every second to clients that watch."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,8 +10,8 @@ from starlette.responses import Response
 from embedsvc import __version__
 from embedsvc.serving.metrics import Metrics
 from embedsvc.serving.registry import Registry
-from embedsvc.web.admin.instances import InstanceList, tell_all
-from embedsvc.web.admin.rates import Activity, compare, read
+from embedsvc.web.admin.instances import InstanceList, describe_all
+from embedsvc.web.admin.rates import Activity, compare, snapshot
 from embedsvc.web.endpoint import Endpoint
 from embedsvc.web.events import Events
 from embedsvc.web.openapi import Stream
@@ -20,7 +20,8 @@ SECONDS = 1.0
 
 
 class Now(msgspec.Struct):
-    """One event. The first has no activity: there is no second before it to tell of."""
+    """One event. The first has no activity, because there is no second before it to compare
+    with."""
 
     version: str
     backend: str
@@ -31,9 +32,9 @@ class Now(msgspec.Struct):
 
 
 class Pulse:
-    """The event of every second, made once for all who watch, and while anybody does.
+    """The event of each second, made once for all clients that watch, and only while there are any.
 
-    Who reads slowly misses some: nothing is kept for anybody.
+    A client that reads slowly misses some: no event is kept for anybody.
     """
 
     def __init__(self, metrics: Metrics, registry: Registry) -> None:
@@ -44,10 +45,10 @@ class Pulse:
         self._next: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def events(self) -> AsyncIterator[bytes]:
-        """From now on; the first is at once."""
+        """The events from now on. The first comes at once."""
         self._watchers += 1
         try:
-            yield self._tell(None)
+            yield self._write(None)
             if self._beating is None:
                 self._beating = asyncio.create_task(self._beat())
             while True:
@@ -59,18 +60,18 @@ class Pulse:
                 self._beating = None
 
     async def _beat(self) -> None:
-        before = read(self._metrics)
+        before = snapshot(self._metrics)
         while True:
             await asyncio.sleep(SECONDS)
-            reading = read(self._metrics)
-            message = self._tell(compare(before, reading))
-            before = reading
-            now, self._next = self._next, asyncio.get_running_loop().create_future()
-            now.set_result(message)
+            now = snapshot(self._metrics)
+            message = self._write(compare(before, now))
+            before = now
+            waited_for, self._next = self._next, asyncio.get_running_loop().create_future()
+            waited_for.set_result(message)
 
-    def _tell(self, activity: Activity | None) -> bytes:
+    def _write(self, activity: Activity | None) -> bytes:
         ops = self._registry.device.ops
-        instances = tell_all(self._registry)
+        instances = describe_all(self._registry)
         now = Now(__version__, ops.name, ops.dtype, ops.device, instances, activity)
         return msgspec.json.encode(now)
 

@@ -1,4 +1,5 @@
-"""The API described by itself: for programs as OpenAPI, for people as a page."""
+"""The description of the API, which the server gives itself: OpenAPI for programs, a page for
+people."""
 
 import asyncio
 from base64 import b64encode
@@ -19,14 +20,14 @@ PAGE = Path(__file__).parents[2] / "data" / "docs.html"
 async def openapi(request: Request) -> Response:
     """`GET /openapi.json`: this description."""
     state = request.app.state
-    if not hasattr(state, "description"):  # takes too long for the event loop, and never changes
+    if not hasattr(state, "description"):  # it takes too long for the event loop, and never changes
         endpoints = [route for route in request.app.routes if isinstance(route, Endpoint)]
         state.description = await asyncio.to_thread(lambda: orjson.dumps(describe(endpoints)))
     return JsonResponse(state.description)
 
 
 async def docs(_request: Request) -> Response:
-    """`GET /docs`: the same to read and try; the page takes nothing from elsewhere."""
+    """`GET /docs`: the same as a page, to read and try; it loads nothing from elsewhere."""
     page = PAGE.read_text(encoding="utf-8")
     script = page.partition("<script>")[2].partition("</script>")[0]
     allowed = b64encode(sha256(script.encode()).digest()).decode()

@@ -1,6 +1,6 @@
 """The dashboard: a page that uses the API as any client does. Its files are in data/dashboard.
 
-A browser that asks for `/` gets it too; see `edge`.
+A browser that asks for `/` gets it, too; see `web/middleware.py`.
 """
 
 import re
@@ -16,7 +16,7 @@ from embedsvc.web.endpoint import Endpoint
 FOLDER = Path(__file__).parents[2] / "data" / "dashboard"
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 HEADERS = {
-    # Nothing from elsewhere, nothing inline, and no text of a user's is ever read as HTML.
+    # The page loads nothing from elsewhere and nothing inline, and never reads a text as HTML.
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -34,13 +34,13 @@ HEADERS = {
 async def page(request: Request) -> Response:
     """`GET /dashboard`: the page; it asks for a key itself where the server has keys."""
     if request.scope.get("raw_path", b"").endswith(b"d/"):
-        return RedirectResponse("../dashboard", 308)  # its links are relative
+        return RedirectResponse("../dashboard", 308)  # the links in the page are relative
     found = (FOLDER / "index.html").read_bytes()
     return Response(found, media_type="text/html", headers=HEADERS | {"vary": "accept"})
 
 
 async def file(request: Request) -> Response:
-    """`GET /dashboard/{name}`: what the page is made of."""
+    """`GET /dashboard/{name}`: a file that the page loads."""
     name: str = request.path_params["name"]
     match = re.fullmatch(r"[a-z0-9-]+\.(css|js|svg)", name)
     if match is None or not (FOLDER / name).is_file():

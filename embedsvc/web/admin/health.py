@@ -1,4 +1,4 @@
-"""Routes for whoever keeps the server running."""
+"""Routes for whoever watches the server: whether it lives, whether it is ready, what it counted."""
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response

@@ -1,4 +1,4 @@
-"""Instances: models that are loaded, are to be, or are to be no longer."""
+"""Instances: models that are loaded, or are being loaded or unloaded."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
@@ -22,7 +22,7 @@ from embedsvc.wording.quantities import read_keep_alive
 
 
 class InstanceBody(msgspec.Struct):
-    """What it does not say is as the model's card or the server says."""
+    """What the body does not say is as the model's card or the server says."""
 
     model: ModelName
     keep_alive: Annotated[
@@ -37,7 +37,7 @@ class ListQuery(msgspec.Struct):
 
 
 class Progress(msgspec.Struct):
-    """Bytes of a download, or of the weights that are read."""
+    """Bytes of a download, or of the weights that are being read."""
 
     done: int
     total: int
@@ -76,23 +76,23 @@ async def create_instance(request: Request) -> Response:
 
 
 async def list_instances(request: Request) -> Response:
-    """`GET /v1/instances`: all, or those of one `model`, and the memory all take."""
+    """`GET /v1/instances`: all instances, or those of one `model`, and the memory that all take."""
     registry = registry_of(request)
-    told = tell_all(registry)
+    answer = describe_all(registry)
     model = request.query_params.get("model")
     if model is not None:
         card, _ = registry.card(model)
-        told.data = [instance for instance in told.data if instance.model == card.id]
-    return JsonResponse(msgspec.json.encode(told))
+        answer.data = [instance for instance in answer.data if instance.model == card.id]
+    return JsonResponse(msgspec.json.encode(answer))
 
 
 async def get_instance(request: Request) -> Response:
-    """`GET /v1/instances/{id}`: one."""
+    """`GET /v1/instances/{id}`: one instance."""
     return _answer(_named(request))
 
 
 async def delete_instance(request: Request) -> Response:
-    """`DELETE /v1/instances/{id}`: unload it, once requests in flight are answered."""
+    """`DELETE /v1/instances/{id}`: unload a model, once requests in flight are answered."""
     instance = _named(request)
     registry_of(request).unload(instance)
     return _answer(instance)
@@ -108,7 +108,7 @@ async def reload_cards(request: Request) -> Response:
 
 
 async def watch_instance(request: Request) -> Response:
-    """`GET /v1/instances/{id}/events`: what becomes of it, as server-sent events."""
+    """`GET /v1/instances/{id}/events`: the instance at every change, as server-sent events."""
     return Events(request, until_settled(_named(request)))
 
 
@@ -122,8 +122,8 @@ routes = [
 ]
 
 
-def tell(instance: Instance) -> InstanceAnswer:
-    """An instance, for clients."""
+def describe(instance: Instance) -> InstanceAnswer:
+    """An instance as clients see it."""
     return InstanceAnswer(
         id=instance.id,
         object="instance",
@@ -138,23 +138,23 @@ def tell(instance: Instance) -> InstanceAnswer:
     )
 
 
-def tell_all(registry: Registry) -> InstanceList:
-    """All instances, for clients."""
-    told = [tell(instance) for instance in registry.instances()]
-    return InstanceList("list", told, registry.memory.used, registry.memory.limit)
+def describe_all(registry: Registry) -> InstanceList:
+    """All instances as clients see them, and the memory that they take."""
+    described = [describe(instance) for instance in registry.instances()]
+    return InstanceList("list", described, registry.memory.used, registry.memory.limit)
 
 
 async def until_settled(instance: Instance) -> AsyncIterator[bytes]:
-    """The instance at every change, until it is ready, or is gone if it is going."""
+    """The instance at every change, until it is ready, or gone if it is being unloaded."""
     async for now in instance.changes():
-        settled = now.state == "ready" and not now.closing  # now: it may be after the yield
-        yield msgspec.json.encode(tell(now))
+        settled = now.state == "ready" and not now.closing  # before the yield: it may change there
+        yield msgspec.json.encode(describe(now))
         if settled:
             return
 
 
 def _answer(instance: Instance) -> Response:
-    return JsonResponse(msgspec.json.encode(tell(instance)))
+    return JsonResponse(msgspec.json.encode(describe(instance)))
 
 
 def _named(request: Request) -> Instance:

@@ -1,4 +1,4 @@
-"""What a server does just now: the difference of two readings of what it counts."""
+"""What a server does just now: the difference between two snapshots of its counters."""
 
 import time
 from typing import NamedTuple
@@ -9,46 +9,48 @@ from embedsvc.serving.metrics import ENGINE_NUMBERS, Metrics
 from embedsvc.telemetry.histogram import SECONDS, quantile
 
 ANSWERED = ("cache_hits", "cache_disk_hits", "cache_joined")
-"""Texts that needed no computing of their own."""
+"""The counters of texts that needed no computing of their own."""
 
 
 class Activity(msgspec.Struct):
-    """All models together, between two readings. Null where there was nothing to measure."""
+    """What all models did between two snapshots. Null where there was nothing to measure."""
 
     seconds: float
     requests: float
-    """A second, as are `texts`, asked for, and `tokens`, computed."""
+    """Requests per second. `texts` are those asked for per second, `tokens` those computed."""
     texts: float
     tokens: float
     p50: float | None
-    """Seconds of half of the requests, at most."""
+    """The time in seconds that half of the requests took at most. `p95` and `p99` are of 95 % and
+    99 %."""
     p95: float | None
     p99: float | None
     batch_texts: float | None
-    """Texts of a forward pass."""
+    """How many texts a forward pass had."""
     waiting_tokens: int
     cache_hits: float | None
-    """Of the texts asked for, the share that was not computed for it."""
+    """The share of the texts asked for that came from a cache, or from another request's pass."""
 
 
-class Reading(NamedTuple):
-    """The counters at one time, by model, since those of a model end when it is unloaded."""
+class Snapshot(NamedTuple):
+    """The counters at one time. They are by model, since those of a model end when it is
+    unloaded."""
 
     at: float
     requests: dict[str, list[int]]
-    """Requests by the buckets of how long they took."""
+    """How many requests there were in each bucket of the time that they took."""
     counts: dict[str, dict[str, float]]
     waiting_tokens: int
 
 
-def read(metrics: Metrics) -> Reading:
+def snapshot(metrics: Metrics) -> Snapshot:
     """The counters now."""
     engines = metrics.registry.engines() if metrics.registry else {}
     counts = {
         model: {number.name: number.read(engine) for number in ENGINE_NUMBERS}
         for model, engine in engines.items()
     }
-    return Reading(
+    return Snapshot(
         time.perf_counter(),
         {model: list(seconds.counts) for model, seconds in metrics.request_seconds.items()},
         counts,
@@ -56,8 +58,8 @@ def read(metrics: Metrics) -> Reading:
     )
 
 
-def compare(before: Reading, now: Reading) -> Activity:
-    """What was done from one reading to the other."""
+def compare(before: Snapshot, now: Snapshot) -> Activity:
+    """What was done from one snapshot to the other."""
     seconds = max(now.at - before.at, 1e-9)
     spent = [0] * (len(SECONDS) + 1)
     for model, buckets in now.requests.items():
@@ -67,7 +69,7 @@ def compare(before: Reading, now: Reading) -> Activity:
     for model, counts in now.counts.items():
         earlier = before.counts.get(model, {})
         if counts["tokens"] < earlier.get("tokens", 0):
-            earlier = {}  # it was loaded anew
+            earlier = {}  # the model was loaded again, and counts from 0
         for name in done:
             done[name] += counts[name] - earlier.get(name, 0)
     answered = sum(done[name] for name in ANSWERED)
