@@ -16,10 +16,10 @@ from embedsvc.inference.heads import HEADS
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.cl100k import _table
-from embedsvc.texts.inputs import Input, Reading, Tokenized, tokenize, tokenize_chunks
+from embedsvc.texts.inputs import Input, InputOptions, Tokenized, tokenize, tokenize_chunks
 from embedsvc.texts.item import Item, TokenIds
 from embedsvc.texts.requests import Chunking
-from embedsvc.texts.steps import finish
+from embedsvc.texts.steps import run_to_end
 from embedsvc.texts.tokenizer import Tokenizer
 from embedsvc.texts.truncation import Rule, average
 from tests.support.app import serve
@@ -37,17 +37,17 @@ def letters(count: int) -> str:
 
 
 def read(
-    tokenizer: Tokenizer, inputs: list[Input], *, truncate: Truncate = "error", **reading: object
+    tokenizer: Tokenizer, inputs: list[Input], *, truncate: Truncate = "error", **options: object
 ) -> Tokenized:
-    return finish(tokenize(tokenizer, inputs, Reading(rule=Rule(truncate), **reading)))
+    return run_to_end(tokenize(tokenizer, inputs, InputOptions(rule=Rule(truncate), **options)))
 
 
 def ids_of(found: Tokenized) -> list[TokenIds]:
     return [item.ids for item in found.items]
 
 
-def ids(tokenizer: Tokenizer, value: Input, **reading: object) -> list[list[int]]:
-    return [text.tolist() for text in ids_of(read(tokenizer, [value], **reading))]
+def ids(tokenizer: Tokenizer, value: Input, **options: object) -> list[list[int]]:
+    return [text.tolist() for text in ids_of(read(tokenizer, [value], **options))]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_an_average_is_weighted_by_length_and_of_length_1() -> None:
 
 
 def chunks(tokenizer: Tokenizer, text: str, wanted: object, prompt: str = ""):
-    return finish(tokenize_chunks(tokenizer, text, Reading(prompt), wanted))
+    return run_to_end(tokenize_chunks(tokenizer, text, InputOptions(prompt), wanted))
 
 
 def test_a_chunk_takes_the_tokens_that_begin_in_it(tokenizer: Tokenizer) -> None:

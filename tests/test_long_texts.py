@@ -19,11 +19,11 @@ from embedsvc.catalog.cards import Truncate
 from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
 from embedsvc.texts.cl100k import ids_by_bytes
 from embedsvc.texts.explained import explain
-from embedsvc.texts.inputs import Reading, Tokenized, size, tokenize
+from embedsvc.texts.inputs import InputOptions, Tokenized, size, tokenize
 from embedsvc.texts.item import LocatedTokens, TokenIds
 from embedsvc.texts.openai_tokens import count_parts, count_tokens
 from embedsvc.texts.pieces import PIECE, from_end, from_start
-from embedsvc.texts.steps import Result, finish, take_step
+from embedsvc.texts.steps import Result, run_to_end, take_step
 from embedsvc.texts.tokenizer import Tokenizer
 from embedsvc.texts.truncation import OPENAI, Rule, fit
 
@@ -47,7 +47,7 @@ class Counting(Tokenizer):
 
 
 def read(tokenizer: Tokenizer, text: str, rule: Rule = REFUSED, prompt: str = "") -> Tokenized:
-    return finish(tokenize(tokenizer, [text], Reading(prompt, rule)))
+    return run_to_end(tokenize(tokenizer, [text], InputOptions(prompt, rule)))
 
 
 def ids_of(found: Tokenized) -> list[TokenIds]:
@@ -133,16 +133,16 @@ def test_parts_cover_a_text_of_many_pieces(kind: str) -> None:
     found = read(tokenizer, text, Rule("chunk"), prompt="query: ")
     (whole,) = tokenizer.encode(["query: " + text])
     frame = tokenizer.locate("東京", "query: ")
-    head, tail = frame.head, frame.tail
-    room = 256 - head - tail
-    joined = list(ids_of(found)[0][head : 256 - tail])
+    prefix, suffix = frame.prefix, frame.suffix
+    room = 256 - prefix - suffix
+    joined = list(ids_of(found)[0][prefix : 256 - suffix])
     for ids in ids_of(found)[1:]:
-        assert ids[:head].tolist() == frame.ids[:head].tolist()
-        joined += ids[head + room // 8 : len(ids) - tail].tolist()
+        assert ids[:prefix].tolist() == frame.ids[:prefix].tolist()
+        joined += ids[prefix + room // 8 : len(ids) - suffix].tolist()
     if kind == "gemma":  # it has tokens that begin with white space and those that end with it
         assert abs(len(joined) - len(whole)) < 30
     else:
-        assert joined == whole[head : len(whole) - tail].tolist()
+        assert joined == whole[prefix : len(whole) - suffix].tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -195,7 +195,7 @@ def test_pieces_make_up_the_text(text: str, size: int) -> None:
     ],
 )
 def test_tokens_are_counted_as_openai_does(text: str, tokens: int) -> None:
-    assert finish(count_tokens(text, 1 << 60)) == tokens
+    assert run_to_end(count_tokens(text, 1 << 60)) == tokens
 
 
 def test_counting_stops_where_there_are_more() -> None:
@@ -231,7 +231,7 @@ def test_what_openai_takes_is_taken_whatever_the_model_makes_of_it(
 ) -> None:
     tokenizer = Counting("bert", 256)
     longest = text(8191)
-    assert finish(count_tokens(longest, 1 << 60)) <= 8191
+    assert run_to_end(count_tokens(longest, 1 << 60)) <= 8191
     found = read(tokenizer, longest, OPENAI)
     assert found.parts[0] > 10
     assert found.cut == 0
@@ -243,12 +243,12 @@ def test_what_openai_takes_is_taken_whatever_the_model_makes_of_it(
 def test_ids_are_counted_as_they_are(ids: int) -> None:
     tokenizer = Counting("bert", 256)
     value = [ids_by_bytes()[b"=" * 64]] * ids  # some sixty tokens each, in the model's own
-    work = tokenize(tokenizer, [value], Reading(rule=OPENAI))
+    work = tokenize(tokenizer, [value], InputOptions(rule=OPENAI))
     if ids == 8191:
-        assert finish(work).parts[0] > 2000
+        assert run_to_end(work).parts[0] > 2000
     else:
         with pytest.raises(BadRequest, match="is 8191 tokens, however you requested 8192 tokens"):
-            finish(work)
+            run_to_end(work)
 
 
 def test_a_model_that_takes_more_takes_it() -> None:
@@ -265,14 +265,14 @@ def test_a_request_with_too_many_tokens_is_not_read_to_its_end() -> None:
     tokenizer = Counting("bert", 4096)
     texts = ["a " * 4000] * 2048
     with pytest.raises(TooManyTokens, match=r"Requested more than 3[0-9]{5} tokens, max 300000"):
-        finish(tokenize(tokenizer, texts, Reading(rule=Rule(request_tokens=300_000))))
+        run_to_end(tokenize(tokenizer, texts, InputOptions(rule=Rule(request_tokens=300_000))))
     assert sum(tokenizer.given) < 100 * len(texts[0])
 
 
 def test_steps_are_short() -> None:
     tokenizer = Counting("bert", 512)
     texts = ["a " * 100] * 2048
-    work = tokenize(tokenizer, texts, Reading())
+    work = tokenize(tokenizer, texts, InputOptions())
     longest = steps = 0
     result: Result[Tokenized] | None = None
     while result is None:
@@ -286,7 +286,7 @@ def test_steps_are_short() -> None:
 
 
 def test_a_prompt_counts_for_every_input() -> None:
-    assert size(["a", "b"], Reading("x" * 1000)) == 2002
+    assert size(["a", "b"], InputOptions("x" * 1000)) == 2002
 
 
 def test_tokens_are_told_in_steps_and_not_beyond_the_limit() -> None:
@@ -301,10 +301,10 @@ def test_tokens_are_told_in_steps_and_not_beyond_the_limit() -> None:
     assert (tokens[-2].text, tokens[-2].start, tokens[-2].stop) == ("a", 149_998, 149_999)
     tokenizer.given.clear()
     with pytest.raises(TooManyTokens, match="Requested more than 1"):
-        finish(explain(tokenizer, ["the a " * 170_000], special=True, most=10_000))
+        run_to_end(explain(tokenizer, ["the a " * 170_000], special=True, most=10_000))
     assert sum(tokenizer.given) <= 5 * PIECE
     with pytest.raises(BadRequest, match=r"Invalid 'inputs\[1\]': .* 1048576 characters"):
-        finish(explain(tokenizer, ["a", " " * 2 * MB], special=True, most=10_000))
+        run_to_end(explain(tokenizer, ["a", " " * 2 * MB], special=True, most=10_000))
 
 
 def test_the_librarys_lists_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +325,7 @@ def test_the_librarys_lists_are_made_once(monkeypatch: pytest.MonkeyPatch) -> No
 
     (encoding,) = tokenizer.explain(["a " * 100], special=True)
     monkeypatch.setattr(tokenizer, "explain", lambda *_, **__: [Watched(encoding)])
-    (tokens,) = finish(explain(tokenizer, ["a " * 100], special=True, most=1000))
+    (tokens,) = run_to_end(explain(tokenizer, ["a " * 100], special=True, most=1000))
     assert len(tokens) == 102
     assert all(asked.count(name) <= 1 for name in set(asked) - {"token_to_chars"})
 
@@ -360,13 +360,15 @@ def test_many_texts_of_next_to_no_tokens_are_not_read_to_the_end(
     tokenizer = Counting("bert", 256)
     texts = ["a" * 100_000] * 2048
     with pytest.raises(BadRequest, match="may have 500000 characters together"):
-        finish(tokenize(tokenizer, texts, Reading(rule=Rule(request_tokens=10_000))))
+        run_to_end(tokenize(tokenizer, texts, InputOptions(rule=Rule(request_tokens=10_000))))
     assert sum(tokenizer.given) <= 1_200_000  # each is looked at, and then tokenised as a whole
 
 
 def test_the_beginning_of_many_long_texts_costs_little() -> None:
     tokenizer = Counting("bert", 256)
     texts = [PROSE * 500] * 100
-    found = finish(tokenize(tokenizer, texts, Reading(rule=Rule("end", request_tokens=300_000))))
+    found = run_to_end(
+        tokenize(tokenizer, texts, InputOptions(rule=Rule("end", request_tokens=300_000)))
+    )
     assert len(ids_of(found)) == 100
     assert sum(tokenizer.given) <= 100 * 2 * 4096

@@ -17,8 +17,8 @@ from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.plan import make_plan
 from embedsvc.texts import tokenizer as texts
-from embedsvc.texts.inputs import Reading, tokenize
-from embedsvc.texts.steps import finish
+from embedsvc.texts.inputs import InputOptions, tokenize
+from embedsvc.texts.steps import run_to_end
 from embedsvc.texts.tokenizer import open_tokenizer
 from tests.support.checkpoints import WORDS, write_bert, write_json, write_modules
 from tests.support.tiny import CASES
@@ -159,11 +159,11 @@ def test_every_architecture_knows_its_rows(tmp_path: Path, name: str) -> None:
 def test_ids_of_a_client_are_held_against_the_table(tmp_path: Path) -> None:
     write_bert(tmp_path)
     tokenizer = read(tmp_path)
-    reading = Reading(token_ids="model")
-    assert len(finish(tokenize(tokenizer, [[EXTRA - 1]], reading)).items) == 1
+    options = InputOptions(token_ids="model")
+    assert len(run_to_end(tokenize(tokenizer, [[EXTRA - 1]], options)).items) == 1
     for wrong in (EXTRA, -1, 2**31, 2**63 - 1):
         with pytest.raises(BadRequest, match=f"{wrong} is not a token id of this model"):
-            finish(tokenize(tokenizer, [[wrong]], reading))
+            run_to_end(tokenize(tokenizer, [[wrong]], options))
 
 
 def test_static_embeddings_go_by_tokenizer_json_alone(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.tokenizer_files import read_tokenizer
 from embedsvc.errors import BadRequest, CheckpointError
-from embedsvc.texts.inputs import PLAIN, tokenize
-from embedsvc.texts.steps import finish
+from embedsvc.texts.inputs import DEFAULT_OPTIONS, tokenize
+from embedsvc.texts.steps import run_to_end
 from embedsvc.texts.tokenizer import Tokenizer
 from tests.support.checkpoints import CONFIG, write_json
 
@@ -63,7 +63,7 @@ def test_without_special_tokens_a_text_may_have_no_token_and_is_refused() -> Non
     (ids,) = tokenizer.encode(["hello"])
     assert ids.tolist() == with_special.encode(["hello"])[0][1:-1].tolist()
     with pytest.raises(BadRequest, match=r"Invalid 'input\[1\]': the model has no token for it"):
-        finish(tokenize(tokenizer, ["hello", " "], PLAIN))
+        run_to_end(tokenize(tokenizer, ["hello", " "], DEFAULT_OPTIONS))
 
 
 def test_without_tokenizer_json_the_command_that_helps_is_named(

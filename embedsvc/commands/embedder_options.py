@@ -18,7 +18,7 @@ from embedsvc.errors import CardsError
 from embedsvc.settings import BackendChoice, read_settings
 from embedsvc.system.loop import new_event_loop
 from embedsvc.system.text_files import printable
-from embedsvc.texts.prompts import SAME
+from embedsvc.texts.prompts import SYNONYMS
 
 CALLS, MOST_CALLS = 4, 1024
 SEVERAL = ("files", "texts")
@@ -55,7 +55,9 @@ def add_vectors(parser: argparse.ArgumentParser) -> Group:
     """The options that say what is asked of the model; the group, for more of them."""
     group = parser.add_argument_group("the vectors")
     group.add_argument(
-        "--input-type", metavar="TYPE", help=f"{', '.join(SAME)}: the model's prompt; default: none"
+        "--input-type",
+        metavar="TYPE",
+        help=f"{', '.join(SYNONYMS)}: the model's prompt; default: none",
     )
     group.add_argument("--prompt", help="a text to put before each, instead; default: none")
     group.add_argument(
@@ -91,7 +93,7 @@ def open_source(
     """What embeds, `model` where the command line names none. Raises `SetupError`."""
     model = given.model or model
     kind = (model or "").rpartition(":")[2]
-    if kind in SAME:
+    if kind in SYNONYMS:
         raise CardsError(f"`{model}`: say the prompt by --input-type {kind}")
     if given.url is not None:
         if not 1 <= given.parallel <= MOST_CALLS:

@@ -18,7 +18,7 @@ from embedsvc.bulk.search import Hit, search
 from embedsvc.commands.embedder_options import add_source, check_arguments, open_source, run_loop
 from embedsvc.errors import BulkError, CardsError, RequestError
 from embedsvc.telemetry.logs import within_line
-from embedsvc.texts.prompts import SAME
+from embedsvc.texts.prompts import SYNONYMS
 
 EXAMPLES = """\
   embedsvc search reviews.parquet "arrived broken"
@@ -74,7 +74,7 @@ def _how(about: About, given: argparse.Namespace) -> How:
             "say the --prompt of queries, which may be the same, or empty"
         )
     kind = about.how.input_type
-    if kind is not None and "document" in SAME.get(kind, ()):
+    if kind is not None and "document" in SYNONYMS.get(kind, ()):
         kind = "query"
     return msgspec.structs.replace(about.how.of_one_vector(), input_type=kind)
 

@@ -10,7 +10,7 @@ from embedsvc.bounds import CHUNKS
 from embedsvc.catalog.cards import Card
 from embedsvc.serving.engine import Embedded, Engine
 from embedsvc.serving.matryoshka import check_dimensions, shorten
-from embedsvc.texts.inputs import Reading
+from embedsvc.texts.inputs import InputOptions
 from embedsvc.texts.prompts import choose
 from embedsvc.texts.requests import EmbeddingRequest
 from embedsvc.texts.truncation import Rule
@@ -34,7 +34,7 @@ async def embed_request(
     if request.dimensions is not None:
         field = request.fields.dimensions
         check_dimensions(request.dimensions, engine.dimensions, card.dimensions, field)
-    reading = Reading(
+    options = InputOptions(
         choose(engine.checkpoint.prompts, request, prompt, engine.checkpoint.default_prompt),
         _rule_for_long_texts(engine, card, request),
         card.token_ids,
@@ -42,10 +42,10 @@ async def embed_request(
     )
     caching = {"read_cache": read_cache, "write_cache": write_cache}
     if request.chunks is None:
-        embedded = await engine.embed(request.inputs, reading, **caching)
+        embedded = await engine.embed(request.inputs, options, **caching)
     else:
         embedded = await engine.embed_chunks(
-            request.inputs, reading, request.chunks, most_rows=most_rows, **caching
+            request.inputs, options, request.chunks, most_rows=most_rows, **caching
         )
     if request.dimensions is not None:
         vectors = shorten(embedded.vectors, request.dimensions, layer_norm=card.layer_norm)

@@ -26,9 +26,9 @@ from embedsvc.telemetry.histogram import Histogram
 from embedsvc.telemetry.record import current
 from embedsvc.texts.explained import Token, explain
 from embedsvc.texts.inputs import (
-    PLAIN,
+    DEFAULT_OPTIONS,
     Input,
-    Reading,
+    InputOptions,
     Tokenized,
     size,
     tokenize,
@@ -37,7 +37,7 @@ from embedsvc.texts.inputs import (
 from embedsvc.texts.item import Item
 from embedsvc.texts.late_chunking import Chunk, Tally
 from embedsvc.texts.requests import Chunking, Offsets
-from embedsvc.texts.steps import finish
+from embedsvc.texts.steps import run_to_end
 from embedsvc.texts.threads import Tokenizing
 from embedsvc.texts.tokenizer import Tokenizer
 from embedsvc.texts.truncation import average, more_than
@@ -147,7 +147,7 @@ class Engine:
     async def embed(
         self,
         inputs: Sequence[Input],
-        reading: Reading = PLAIN,
+        options: InputOptions = DEFAULT_OPTIONS,
         *,
         read_cache: bool = True,
         write_cache: bool = True,
@@ -155,7 +155,7 @@ class Engine:
         """Vectors of the inputs, one or more. Raises `RequestError`."""
         self.check_head("vector")
         began = time.perf_counter()
-        tokenized = await self._tokenize(inputs, reading)
+        tokenized = await self._tokenize(inputs, options)
         self._time_tokenizing(began)
         lengths = list(map(len, tokenized.items))
         vectors = await self.run("vector", tokenized.items, read=read_cache, write=write_cache)
@@ -163,7 +163,7 @@ class Engine:
         if split:
             normalize = self.checkpoint.normalize
             vectors = average(vectors, lengths, tokenized.parts, normalize=normalize)
-            if reading.rule.longest is not None and not self.split:
+            if options.rule.longest is not None and not self.split:
                 self._warn_of_split()
         self.truncated += tokenized.cut
         self.split += split
@@ -172,7 +172,7 @@ class Engine:
     async def embed_chunks(
         self,
         inputs: Sequence[Input],
-        reading: Reading,
+        options: InputOptions,
         chunking: Chunking | Sequence[Sequence[Offsets]],
         *,
         most_rows: int = CHUNKS,
@@ -198,9 +198,9 @@ class Engine:
         for index, value in enumerate(inputs):
             each = chunking if isinstance(chunking, Chunking) else chunking[index]
             work = tokenize_chunks(
-                self.tokenizer, value, reading, each, index=index, of=len(inputs)
+                self.tokenizer, value, options, each, index=index, of=len(inputs)
             )
-            item, its_chunks = await self._tokenizing.run(work, size([value], reading))
+            item, its_chunks = await self._tokenizing.run(work, size([value], options))
             tally.add(item)
             items.append(item)
             chunks.append(its_chunks)
@@ -268,16 +268,16 @@ class Engine:
         running = await device.run(lambda: encoder.begin(items, head), seconds)
         return await device.wait(lambda: encoder.collect(running), seconds)
 
-    async def _tokenize(self, inputs: Sequence[Input], reading: Reading) -> Tokenized:
+    async def _tokenize(self, inputs: Sequence[Input], options: InputOptions) -> Tokenized:
         """The inputs in tokens: by a thread, or here if that is sooner than to ask a thread."""
-        work = tokenize(self.tokenizer, inputs, reading)
-        characters = size(inputs, reading)
+        work = tokenize(self.tokenizer, inputs, options)
+        characters = size(inputs, options)
         # Token ids are decoded with a table that is read when it is first needed: on a thread.
         texts = len(inputs) < FEW and isinstance(inputs[0], str)
         if texts and characters <= SHORT and self._quick:
             began = time.perf_counter()
             try:
-                return finish(work)
+                return run_to_end(work)
             finally:
                 self._quick = time.perf_counter() - began < SLOW_SECONDS
         # Each input has at least one token: a full queue refuses now, not after the work.

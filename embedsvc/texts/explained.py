@@ -1,4 +1,4 @@
-"""The tokens of texts as a person reads them: which part of the text each of them stands for."""
+"""The tokens of texts for people to read: which part of the text each of them stands for."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,18 @@ from tokenizers import Encoding
 
 from embedsvc.bounds import TEXT_CHARACTERS
 from embedsvc.errors import TooManyTokens
-from embedsvc.texts.long_text import LongText, Seen, too_many_characters
+from embedsvc.texts.long_text import NamedText, Scan, too_many_characters
 from embedsvc.texts.pieces import PIECE, from_start
 from embedsvc.texts.steps import Steps
 from embedsvc.texts.tokenizer import Tokenizer
 from embedsvc.texts.truncation import more_than
 
 STEP = 4096
-"""Tokens told in one step."""
+"""How many tokens are made in one step."""
 
 
 class Token(msgspec.Struct):
-    """A token, and where in the text it begins and ends, in characters; None if it is special."""
+    """A token. `start` and `stop` are characters of the text, and None if the token is special."""
 
     id: int
     text: str
@@ -32,19 +32,19 @@ def explain(
 ) -> Steps[list[list[Token]]]:
     """The tokens of each text.
 
-    Raises `TooManyTokens` where there are more than `most` together, `BadRequest` that names a text
-    with too many characters.
+    Raises `TooManyTokens` if there are more than `most` in all texts, `BadRequest` that names a
+    text with too many characters.
     """
     yield from _count(tokenizer, texts, most)
     explained: list[list[Token]] = []
-    tokens = told = 0
+    tokens = in_step = 0
     for text in texts:
-        if told > STEP:
+        if in_step > STEP:
             yield
-            told = 0
+            in_step = 0
         (encoding,) = tokenizer.explain([text], special=special)
         tokens += len(encoding)
-        told += len(encoding)
+        in_step += len(encoding)
         if tokens > most:
             raise TooManyTokens(tokens if text is texts[-1] else more_than(tokens), most)
         explained.append((yield from _tokens(tokenizer, text, encoding)))
@@ -52,17 +52,17 @@ def explain(
 
 
 def _count(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> Steps[None]:
-    """See that there are not too many, before anything is made of them."""
+    """Raise `TooManyTokens` if long texts have too many, before they are tokenised whole."""
     tokens = 0
     for index, text in enumerate(texts):
         name = "inputs" if len(texts) == 1 else f"inputs[{index}]"
         if len(text) > TEXT_CHARACTERS:
             raise too_many_characters(name, text, TEXT_CHARACTERS)
         if len(text) <= PIECE:
-            continue  # it is soon told what these are, and how many
-        seen = Seen(tokenizer, LongText(name, text, ""), from_start(text))
-        yield from seen.more(most - tokens)
-        tokens += seen.tokens
+            continue  # `explain` soon counts these
+        scan = Scan(tokenizer, NamedText(name, text, ""), from_start(text))
+        yield from scan.beyond(most - tokens)
+        tokens += scan.tokens
         if tokens > most:
             raise TooManyTokens(more_than(tokens), most)
         yield
@@ -70,7 +70,7 @@ def _count(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> Steps[None]
 
 def _tokens(tokenizer: Tokenizer, text: str, encoding: Encoding) -> Steps[list[Token]]:
     tokens: list[Token] = []
-    # Lists of ids are soon made; the library's list of offsets, of so many pairs, is not.
+    # The library makes lists of ids quickly, but one of offsets slowly: each token's are asked for.
     for i, (token, added) in enumerate(
         zip(encoding.ids, encoding.special_tokens_mask, strict=True)
     ):

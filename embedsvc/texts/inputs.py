@@ -1,4 +1,5 @@
-"""From the inputs of a request to texts in tokens: decoded, prompted, tokenised, made to fit."""
+"""From the inputs of a request to items: decoded, prompted, tokenised, and made to fit the
+model."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from embedsvc.bounds import REQUEST_CHARACTERS, TEXT_CHARACTERS, TOKEN_CHARACTER
 from embedsvc.catalog.cards import TokenIdsMeaning
 from embedsvc.errors import BadRequest, NoTokens, TooManyTokens
 from embedsvc.texts.cl100k import decode
-from embedsvc.texts.item import Item, LocatedTokens
-from embedsvc.texts.late_chunking import Chunk, span
-from embedsvc.texts.long_text import LongText, read_parts, read_whole
+from embedsvc.texts.item import Item, LocatedTokens, TokenIds
+from embedsvc.texts.late_chunking import Chunk, find_spans
+from embedsvc.texts.long_text import NamedText, tokenize_to_fit, tokenize_whole
 from embedsvc.texts.pieces import PIECE
 from embedsvc.texts.requests import Chunking, Offsets
 from embedsvc.texts.steps import Steps
@@ -23,42 +24,48 @@ from embedsvc.wording.plain import shown
 Input = str | list[int]
 """A text, or the ids of its tokens."""
 GROUP = 64
-"""Texts tokenised in one step, at most."""
+"""The most texts that are tokenised in one step."""
 ID_CHARACTERS = 4
-"""Of a token of OpenAI's, on the average."""
+"""How many characters one of OpenAI's tokens has, on the average."""
 
 
-class Reading(msgspec.Struct, frozen=True):
-    """How inputs are to be read."""
+class InputOptions(msgspec.Struct, frozen=True):
+    """How the inputs of a request are to be tokenised."""
 
     prompt: str = ""
     rule: Rule = Rule()
     token_ids: TokenIdsMeaning = "cl100k_base"
     field: str = "input"
-    """What errors call them."""
+    """What errors call the inputs."""
 
 
-PLAIN = Reading()
+DEFAULT_OPTIONS = InputOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """Inputs in tokens. An input that was split has several items, all others have one."""
+    """The inputs of a request as items."""
 
     items: list[Item]
     parts: list[int]
-    """How many of the items are each input's."""
+    """How many of the items are each input's: one, or several if it was split."""
     cut: int = 0
-    """Inputs of which something was left out."""
+    """How many inputs were cut."""
 
 
-def size(inputs: Sequence[Input], reading: Reading) -> int:
-    """Characters there are to tokenise, about."""
-    return sum(_size(value, reading) for value in inputs)
+def size(inputs: Sequence[Input], options: InputOptions) -> int:
+    """About how many characters there are to tokenise.
+
+    >>> size(["hello", "you"], InputOptions(prompt="query: "))
+    22
+    """
+    return sum(_size(value, options) for value in inputs)
 
 
-def tokenize(tokenizer: Tokenizer, inputs: Sequence[Input], reading: Reading) -> Steps[Tokenized]:
-    """The inputs of a request, one or more.
+def tokenize(
+    tokenizer: Tokenizer, inputs: Sequence[Input], options: InputOptions
+) -> Steps[Tokenized]:
+    """Tokenise the inputs of a request, one or more.
 
     Raises `BadRequest` that names an input with wrong ids, too many tokens, or none;
     `TooManyTokens` as soon as there are more than a request may have.
@@ -66,23 +73,23 @@ def tokenize(tokenizer: Tokenizer, inputs: Sequence[Input], reading: Reading) ->
     items: list[Item] = []
     parts: list[int] = []
     cut = tokens = characters = 0
-    most = max(REQUEST_CHARACTERS, TOKEN_CHARACTERS * reading.rule.request_tokens)
-    for group in _groups(inputs, reading):
+    most = max(REQUEST_CHARACTERS, TOKEN_CHARACTERS * options.rule.request_tokens)
+    for group in _groups(inputs, options):
         if group.start:
             yield
-        for fitted in (yield from _read(tokenizer, inputs, reading, group)):
+        for fitted in (yield from _tokenize_group(tokenizer, inputs, options, group)):
             items += map(Item, fitted.parts)
             parts.append(len(fitted.parts))
             cut += fitted.cut
             tokens += sum(map(len, fitted.parts))
-            characters += fitted.characters + len(reading.prompt)
-        if tokens > reading.rule.request_tokens:
-            known = group.stop == len(inputs)
-            said = tokens if known else more_than(tokens)
-            raise TooManyTokens(said, reading.rule.request_tokens)
+            characters += fitted.characters + len(options.prompt)
+        if tokens > options.rule.request_tokens:
+            all_counted = group.stop == len(inputs)
+            counted = tokens if all_counted else more_than(tokens)
+            raise TooManyTokens(counted, options.rule.request_tokens)
         if characters > most:
             raise BadRequest(
-                f"Invalid '{reading.field}': texts of so few tokens may have {most} characters "
+                f"Invalid '{options.field}': texts of so few tokens may have {most} characters "
                 "together, and these have more."
             )
     return Tokenized(items, parts, cut)
@@ -91,26 +98,29 @@ def tokenize(tokenizer: Tokenizer, inputs: Sequence[Input], reading: Reading) ->
 def tokenize_chunks(
     tokenizer: Tokenizer,
     value: Input,
-    reading: Reading,
-    wanted: Chunking | Sequence[Offsets],
+    options: InputOptions,
+    chunks: Chunking | Sequence[Offsets],
     *,
     index: int = 0,
     of: int = 1,
 ) -> Steps[tuple[Item, list[Chunk]]]:
-    """One input, for late chunking; it has to fit, because the model is to see all of it."""
-    name = _name(reading, index, of)
-    if not isinstance(value, str) and reading.token_ids == "model":
+    """Tokenise one input for late chunking. It has to fit, since the model is to see all of it.
+
+    Raises `BadRequest` that names the input, the one at `index` `of` so many, or a chunk.
+    """
+    name = _name(options, index, of)
+    if not isinstance(value, str) and options.token_ids == "model":
         raise BadRequest(f"Invalid '{name}': chunks are of texts, not of the model's token ids.")
-    long = _text(reading, name, value)
-    tokens = yield from read_whole(tokenizer, long, "send it in several texts")
-    return span(name, long.text, tokens, wanted)
+    text = _text(options, name, value)
+    tokens = yield from tokenize_whole(tokenizer, text, "send it in several texts")
+    return find_spans(name, text.text, tokens, chunks)
 
 
-def _groups(inputs: Sequence[Input], reading: Reading) -> Iterator[range]:
-    """The inputs in groups of which each can be read in a step or two."""
+def _groups(inputs: Sequence[Input], options: InputOptions) -> Iterator[range]:
+    """The places of the inputs in groups, each of which can be tokenised in a step or two."""
     start = characters = 0
     for index, value in enumerate(inputs):
-        own = _size(value, reading)
+        own = _size(value, options)
         if index > start and (index - start == GROUP or characters + own > PIECE):
             yield range(start, index)
             start, characters = index, 0
@@ -118,42 +128,44 @@ def _groups(inputs: Sequence[Input], reading: Reading) -> Iterator[range]:
     yield range(start, len(inputs))
 
 
-def _read(
-    tokenizer: Tokenizer, inputs: Sequence[Input], reading: Reading, group: range
+def _tokenize_group(
+    tokenizer: Tokenizer, inputs: Sequence[Input], options: InputOptions, group: range
 ) -> Steps[list[Fitted]]:
-    """Inputs in tokens, those that are short all at once."""
-    of, limit = len(inputs), tokenizer.max_tokens
-    if not isinstance(inputs[0], str) and reading.token_ids == "model":
-        return [_model_ids(tokenizer, reading, _name(reading, i, of), inputs[i]) for i in group]
-    longs = [_text(reading, _name(reading, i, of), inputs[i]) for i in group]
-    short = [long.prompt + long.text for long in longs if _is_short(long)]
-    encoded = iter(tokenizer.encode(short) if short else ())
-    read: list[Fitted] = []
-    for long in longs:
-        fitted = None
-        if _is_short(long):
-            fitted = Fitted([next(encoded)], characters=len(long.text))
-        if fitted is None or len(fitted.parts[0]) > limit:
-            fitted = yield from read_parts(tokenizer, long, reading.rule)
+    """The inputs of a group, each in parts that fit."""
+    named = [(_name(options, index, len(inputs)), inputs[index]) for index in group]
+    if not isinstance(inputs[0], str) and options.token_ids == "model":
+        return [_model_ids(tokenizer, options, name, value) for name, value in named]
+    texts = [_text(options, name, value) for name, value in named]
+    results: list[Fitted] = []
+    for text, ids in zip(texts, _tokenize_short(tokenizer, texts), strict=True):
+        if ids is None or len(ids) > tokenizer.max_tokens:
+            fitted = yield from tokenize_to_fit(tokenizer, text, options.rule)
+        else:
+            fitted = Fitted([ids], characters=len(text.text))
         if not len(fitted.parts[0]):
-            raise NoTokens(f"Invalid '{long.name}': the model has no token for it.")
-        read.append(fitted)
-    return read
+            raise NoTokens(f"Invalid '{text.name}': the model has no token for it.")
+        results.append(fitted)
+    return results
 
 
-def _is_short(long: LongText) -> bool:
-    return len(long.text) <= PIECE
+def _tokenize_short(tokenizer: Tokenizer, texts: Sequence[NamedText]) -> list[TokenIds | None]:
+    """The tokens of those texts that are no longer than a piece, all found by one call; else
+    None."""
+    short = [text.prompt + text.text for text in texts if len(text.text) <= PIECE]
+    encoded = iter(tokenizer.encode(short) if short else ())
+    return [next(encoded) if len(text.text) <= PIECE else None for text in texts]
 
 
-def _size(value: Input, reading: Reading) -> int:
+def _size(value: Input, options: InputOptions) -> int:
     characters = len(value) if isinstance(value, str) else ID_CHARACTERS * len(value)
-    return characters + len(reading.prompt)
+    return characters + len(options.prompt)
 
 
-def _text(reading: Reading, name: str, value: Input) -> LongText:
+def _text(options: InputOptions, name: str, value: Input) -> NamedText:
+    """The text of an input; one of OpenAI's ids is decoded. Raises `BadRequest`."""
     if isinstance(value, str):
-        return LongText(name, value, reading.prompt)
-    if reading.token_ids == "reject":
+        return NamedText(name, value, options.prompt)
+    if options.token_ids == "reject":
         raise BadRequest(f"Invalid '{name}': this model takes text, not token ids.")
     if len(value) > TEXT_CHARACTERS:
         raise BadRequest(
@@ -161,18 +173,18 @@ def _text(reading: Reading, name: str, value: Input) -> LongText:
             f"{len(value)}."
         )
     try:
-        return LongText(name, decode(value), reading.prompt, len(value))
+        return NamedText(name, decode(value), options.prompt, len(value))
     except KeyError as error:
         raise BadRequest(
             f"Invalid '{name}': {shown(str(error))} is not a token id of cl100k_base."
         ) from None
 
 
-def _model_ids(tokenizer: Tokenizer, reading: Reading, name: str, value: Input) -> Fitted:
-    """The model's own ids, taken as they are, special tokens or none."""
-    if reading.prompt:
+def _model_ids(tokenizer: Tokenizer, options: InputOptions, name: str, value: Input) -> Fitted:
+    """An input of the model's own ids, which are taken as they are: no special token is added."""
+    if options.prompt:
         raise BadRequest(f"Invalid '{name}': a prompt does not go with the model's token ids.")
-    rule, limit, count = reading.rule, tokenizer.max_tokens, len(value)
+    rule, limit, count = options.rule, tokenizer.max_tokens, len(value)
     most = limit if rule.truncate == "error" else max(limit, rule.longest or rule.request_tokens)
     cut = count > limit and rule.truncate in ("end", "start")
     if cut:
@@ -188,8 +200,9 @@ def _model_ids(tokenizer: Tokenizer, reading: Reading, name: str, value: Input) 
     ids = np.array(value, dtype=np.int32)
     if len(ids) <= limit:
         return Fitted([ids], cut=cut)
-    return fit(name, LocatedTokens(ids, [], 0, 0), limit, rule)
+    return fit(name, LocatedTokens(ids, [], prefix=0, suffix=0), limit, rule)
 
 
-def _name(reading: Reading, index: int, of: int) -> str:
-    return reading.field if of == 1 else f"{reading.field}[{index}]"
+def _name(options: InputOptions, index: int, of: int) -> str:
+    """What errors call an input: `input` if it is the only one, else `input[3]`."""
+    return options.field if of == 1 else f"{options.field}[{index}]"

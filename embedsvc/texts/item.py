@@ -1,4 +1,4 @@
-"""What is computed: the tokens of a text or of a pair, and where in the text they come from."""
+"""What a model computes one result for: the tokens of a text or of a pair of texts."""
 
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,34 +13,41 @@ TokenIds = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class LocatedTokens:
-    """All tokens of a text, of which the first `head` and the last `tail` are not the text's own.
+    """All tokens of a text, with their places in it.
 
-    The head is the model's special tokens and the prompt, the tail special tokens.
+    The first `prefix` tokens (special ones, and the prompt) and the last `suffix` (special ones)
+    are not of the text itself.
+
+    >>> ids = np.array([101, 7592, 2088, 102], np.int32)  # [CLS] hello world [SEP]
+    >>> LocatedTokens(ids, [(0, 0), (0, 5), (6, 11), (0, 0)], prefix=1, suffix=1).content
+    2
     """
 
     ids: TokenIds  # (L,)
     offsets: list[tuple[int, int]]
-    """Where each token begins and ends in the text: characters, less the prompt."""
-    head: int
-    tail: int
+    """The first character of each token, and the one after its last. The text itself begins at 0,
+    the prompt before that."""
+    prefix: int
+    suffix: int
 
     @property
     def content(self) -> int:
-        """How many tokens are the text's own."""
-        return len(self.ids) - self.head - self.tail
+        """How many tokens are of the text itself."""
+        return len(self.ids) - self.prefix - self.suffix
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """What has one place in the waiting line: a text, a pair of texts, or a text with spans."""
+    """What has one place in the queue: a text, a pair of texts, or a text with spans."""
 
     ids: TokenIds  # (L,)
     types: TokenIds | None = None  # (L,): 1 for tokens of a pair's second text; None: all are 0
     spans: tuple[tuple[int, int], ...] = ()
-    """Parts of the text that have results of their own: first token, and the one after the last."""
+    """The parts of the text that have results of their own: first token, and the one after the
+    last."""
 
     def __len__(self) -> int:
-        """Its tokens."""
+        """How many tokens it has."""
         return len(self.ids)
 
     def key(self, head: str) -> bytes:
@@ -56,7 +63,8 @@ class Item:
         person = b"" if head == "vector" else head.encode()
         if self.types is None and not self.spans:
             return blake2b(ids, digest_size=16, person=person).digest()
-        # Apart from plain texts by `person`, and each part from the next by how long it is.
+        # `person` tells these from plain texts; lengths come first, to tell each part from the
+        # next.
         typed = self.types is not None
         shape = [typed, len(self.ids), *chain.from_iterable(self.spans)]
         digest = blake2b(np.array(shape, "<i4").tobytes(), digest_size=16, person=person + b"+")

@@ -1,8 +1,9 @@
-"""Long texts, tokenised a piece at a time and no further than is needed to know what to do.
+"""Tokenises long texts a piece at a time, and no further than is needed to know what to do.
 
-What a client sends may have 64 MB and a model take 256 tokens, so that nothing here grows with the
-text but with what is wanted of it. A text that fits is tokenised whole all the same, because its
-tokens are to be exactly those that the model's library gives; so is the end of a text that is cut.
+A client may send 64 MB to a model that takes 256 tokens, so the work here grows with what is wanted
+of a text and not with its length. A text that fits is all the same tokenised whole in the end, so
+that its tokens are exactly those that the model's library gives; so is what is kept of a text that
+is cut.
 """
 
 from collections.abc import Iterator
@@ -21,155 +22,161 @@ from embedsvc.texts.tokenizer import Tokenizer
 from embedsvc.texts.truncation import Fitted, Rule, fit, more_than, too_long
 
 FRAGMENT = 256
-"""Tokens that a cut through a word may add: a long word is one unknown token to some tokenisers,
-and its fragments are not."""
+"""How many tokens a cut through a word may add: some tokenisers have one unknown token for a long
+word, and several tokens for its fragments."""
 LEAST = 2048
-"""Characters of a piece."""
+"""The fewest characters of a piece."""
 SEAM = 8
-"""Tokens that a cut before white space may add, more than enough."""
+"""How many tokens a cut before white space may add; it is more than enough."""
 
 
-class LongText(NamedTuple):
-    """An input that may be too long."""
+class NamedText(NamedTuple):
+    """The text of an input, which may be too long."""
 
     name: str
-    """What the request calls it."""
+    """What errors call it."""
     text: str
     prompt: str
     openai_tokens: int | None = None
-    """How many OpenAI counts, where that is known."""
+    """How many tokens OpenAI counts in it, where that is known."""
 
 
-def read_whole(tokenizer: Tokenizer, long: LongText, remedy: str) -> Steps[LocatedTokens]:
+def tokenize_whole(tokenizer: Tokenizer, text: NamedText, remedy: str) -> Steps[LocatedTokens]:
     """The tokens of a text that has to fit. Raises `BadRequest` if it does not."""
     limit = tokenizer.max_tokens
-    seen = Seen(tokenizer, long, from_start(long.text, _piece(limit)))
-    yield from seen.more(limit)
-    if not seen.all:
-        raise too_long(long.name, more_than(seen.tokens), limit, remedy)
-    tokens = tokenizer.locate(long.text, long.prompt)
+    scan = Scan(tokenizer, text, from_start(text.text, _piece(limit)))
+    yield from scan.beyond(limit)
+    if not scan.complete:
+        raise too_long(text.name, more_than(scan.tokens), limit, remedy)
+    tokens = tokenizer.locate(text.text, text.prompt)
     if len(tokens.ids) > limit:
-        raise too_long(long.name, len(tokens.ids), limit, remedy)
+        raise too_long(text.name, len(tokens.ids), limit, remedy)
     return tokens
 
 
-def read_parts(tokenizer: Tokenizer, long: LongText, rule: Rule) -> Steps[Fitted]:
-    """A text in parts that fit; it may be one part, and all of the text.
+def tokenize_to_fit(tokenizer: Tokenizer, text: NamedText, rule: Rule) -> Steps[Fitted]:
+    """A text in parts that fit the model; that may be one part with all of the text.
 
-    Raises `BadRequest` where it is refused, `TooManyTokens` if its parts have too many together.
+    Raises `BadRequest` if the text is refused, `TooManyTokens` if all parts have more tokens than a
+    request may.
     """
-    limit = tokenizer.max_tokens
+    limit, whole = tokenizer.max_tokens, len(text.text)
     if rule.truncate == "error":
-        tokens = yield from read_whole(tokenizer, long, rule.remedy)
-        return Fitted([tokens.ids], characters=len(long.text))
-    if rule.truncate == "chunk":
-        pieces = from_start(long.text)
+        tokens = yield from tokenize_whole(tokenizer, text, rule.remedy)
+        return Fitted([tokens.ids], characters=whole)
+    split = rule.truncate == "chunk"
+    if split:
+        pieces = from_start(text.text)
     else:
-        pieces = {"end": from_start, "start": from_end}[rule.truncate](long.text, _piece(limit))
-    seen = Seen(tokenizer, long, pieces, refuse=rule.truncate == "chunk")
-    yield from seen.more(limit)
-    if seen.all:
-        tokens = tokenizer.locate(long.text, long.prompt)
+        pieces = {"end": from_start, "start": from_end}[rule.truncate](text.text, _piece(limit))
+    scan = Scan(tokenizer, text, pieces, refuse=split)
+    yield from scan.beyond(limit)
+    if scan.complete:  # it may still fit: cuts between pieces add tokens
+        tokens = tokenizer.locate(text.text, text.prompt)
         if len(tokens.ids) <= limit:
-            return Fitted([tokens.ids], characters=len(long.text))
+            return Fitted([tokens.ids], characters=whole)
         yield
-        if rule.truncate == "chunk":
-            yield from _check_longest(long, len(tokens.ids), rule, limit)
-    elif rule.truncate == "chunk":
-        tokens = yield from _read_all(seen, long, rule, limit)
-    elif seen.characters <= max(TOKEN_CHARACTERS * limit, PIECE):
-        tokens = tokenizer.locate(seen.text, long.prompt)
+        if split:
+            yield from _check_longest(text, len(tokens.ids), rule, limit)
+    elif split:
+        tokens = yield from _tokenize_pieces(scan, text, rule, limit)
+    elif scan.characters <= max(TOKEN_CHARACTERS * limit, PIECE):
+        tokens = tokenizer.locate(scan.text, text.prompt)
     else:
-        tokens = seen.joined()
-    return replace(fit(long.name, tokens, limit, rule), characters=seen.characters)
+        tokens = scan.joined()
+    return replace(fit(text.name, tokens, limit, rule), characters=scan.characters)
 
 
 def _piece(limit: int) -> int:
-    """Characters of a piece of a text that is looked at only until it has so many tokens."""
+    """The characters of a piece of a text that is read only until it has so many tokens."""
     return min(max(TOKEN_CHARACTERS * limit, LEAST), PIECE)
 
 
-def _read_all(seen: "Seen", long: LongText, rule: Rule, limit: int) -> Steps[LocatedTokens]:
-    """All tokens of a text that does not fit by far, from those of its pieces."""
+def _tokenize_pieces(scan: "Scan", text: NamedText, rule: Rule, limit: int) -> Steps[LocatedTokens]:
+    """All tokens of a text that is far too long and is to be split, from those of its pieces."""
     if rule.longest is not None:
-        yield from seen.more(max(rule.longest, limit))
-        yield from _check_longest(long, seen.tokens, rule, limit)
-    yield from seen.more(rule.request_tokens)
-    if not seen.all:
-        raise TooManyTokens(more_than(seen.tokens), rule.request_tokens)
-    return seen.joined()
+        yield from scan.beyond(max(rule.longest, limit))
+        yield from _check_longest(text, scan.tokens, rule, limit)
+    yield from scan.beyond(rule.request_tokens)
+    if not scan.complete:
+        raise TooManyTokens(more_than(scan.tokens), rule.request_tokens)
+    return scan.joined()
 
 
-def _check_longest(long: LongText, tokens: int, rule: Rule, limit: int) -> Steps[None]:
-    """Refuse a text that is too long by the model's count, which is `tokens` or more, and by
-    OpenAI's."""
+def _check_longest(text: NamedText, tokens: int, rule: Rule, limit: int) -> Steps[None]:
+    """Raise `BadRequest` if a text is longer than `rule.longest`, both by the model's count, which
+    is `tokens` or more, and by OpenAI's."""
     longest = rule.longest
     if longest is None or tokens <= max(longest, limit):
         return
-    count = long.openai_tokens
+    count = text.openai_tokens
     if count is None:
-        count = yield from count_tokens(long.text, longest)
+        count = yield from count_tokens(text.text, longest)
     if count > longest:
-        if limit > longest:  # what the model takes is told in the model's own tokens
+        if limit > longest:  # the model takes more than OpenAI's: its own count is named
             count, longest = tokens, limit
-        exact = long.openai_tokens == count
-        raise too_long(long.name, count if exact else more_than(count - 1), longest, rule.remedy)
+        exact = text.openai_tokens == count
+        raise too_long(text.name, count if exact else more_than(count - 1), longest, rule.remedy)
 
 
-class Seen:
-    """As much of a text as was tokenised, from its beginning or from its end."""
+class Scan:
+    """A text that is tokenised piece by piece from its beginning or from its end, and as far as is
+    asked for."""
 
     def __init__(
-        self, tokenizer: Tokenizer, long: LongText, pieces: Iterator[Piece], *, refuse: bool = True
+        self, tokenizer: Tokenizer, text: NamedText, pieces: Iterator[Piece], *, refuse: bool = True
     ) -> None:
-        """`refuse` a text that has too many characters for its tokens, rather than stop there."""
+        """`refuse`: a text with too many characters for its tokens is an error. Otherwise the scan
+        stops there."""
         self.tokens = 0
-        """How many it has at least, without special tokens and prompt."""
+        """How many tokens the text has at least, without special tokens and prompt."""
         self._tokenizer = tokenizer
-        self._long = long
-        self._left = pieces
+        self._text = text
+        self._pieces = pieces
         self._refuse = refuse
-        self._found: list[tuple[Piece, TokenIds]] = []
-        # What is one piece anyway is not looked at before it is tokenised whole.
-        self.characters = len(long.text) if len(long.text) <= PIECE else 0
+        self._scanned: list[tuple[Piece, TokenIds]] = []
+        self.characters = len(text.text) if len(text.text) <= PIECE else 0
+        """How many characters were scanned. A text of one piece counts as scanned from the start,
+        since it is soon tokenised whole."""
 
     @property
-    def all(self) -> bool:
-        """Whether that is the whole text."""
-        return self.characters == len(self._long.text)
+    def complete(self) -> bool:
+        """Whether all of the text was scanned."""
+        return self.characters == len(self._text.text)
 
     @property
     def text(self) -> str:
-        """What was seen of a text of several pieces."""
-        ends = [end for piece, _ in self._found for end in (piece.start, piece.stop)]
-        return self._long.text[min(ends) : max(ends)]
+        """The part that was scanned, of a text of several pieces."""
+        ends = [end for piece, _ in self._scanned for end in (piece.start, piece.stop)]
+        return self._text.text[min(ends) : max(ends)]
 
-    def more(self, tokens: int) -> Steps[None]:
-        """Go on until there are more than so many tokens, or it is the whole text."""
+    def beyond(self, tokens: int) -> Steps[None]:
+        """Scan until there are more than so many tokens, or the text is complete."""
         most = max(TEXT_CHARACTERS, TOKEN_CHARACTERS * tokens)
-        while not self.all and self.tokens <= tokens:
+        while not self.complete and self.tokens <= tokens:
             if self.characters >= most:
                 if self._refuse:
-                    raise too_many_characters(self._long.name, self._long.text, most)
+                    raise too_many_characters(self._text.name, self._text.text, most)
                 return
-            if self._found:
+            if self._scanned:
                 yield
-            piece = next(self._left)
+            piece = next(self._pieces)
             (ids,) = self._tokenizer.encode(
-                [self._long.text[piece.start : piece.stop]], special=False
+                [self._text.text[piece.start : piece.stop]], special=False
             )
-            self._found.append((piece, ids))
+            self._scanned.append((piece, ids))
             self.characters += piece.stop - piece.start
             self.tokens += len(ids) - (SEAM if piece.clean else FRAGMENT)
 
     def joined(self) -> LocatedTokens:
-        """The tokens of prompt and text, from those of the pieces."""
-        self._found.sort(key=lambda found: found[0].start)
-        first, _ = self._found[0]
-        frame = self._tokenizer.locate(self._long.text[first.start : first.stop], self._long.prompt)
-        head, tail = frame.ids[: frame.head], frame.ids[len(frame.ids) - frame.tail :]
-        ids = np.concatenate([head, *(ids for _, ids in self._found), tail])
-        return LocatedTokens(ids, [], frame.head, frame.tail)
+        """The tokens of the prompt and of what was scanned, put together from those of the
+        pieces."""
+        self._scanned.sort(key=lambda scanned: scanned[0].start)
+        first, _ = self._scanned[0]
+        frame = self._tokenizer.locate(self._text.text[first.start : first.stop], self._text.prompt)
+        prefix, suffix = frame.ids[: frame.prefix], frame.ids[len(frame.ids) - frame.suffix :]
+        ids = np.concatenate([prefix, *(ids for _, ids in self._scanned), suffix])
+        return LocatedTokens(ids, [], frame.prefix, frame.suffix)
 
 
 def too_many_characters(name: str, text: str, most: int) -> BadRequest:

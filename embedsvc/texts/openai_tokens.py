@@ -1,7 +1,7 @@
-"""How many tokens OpenAI counts in a text: its limits are in those, whatever model answers here.
+"""Counts the tokens that OpenAI counts in a text: its limits are in those, whatever model is here.
 
-Byte pair encoding with cl100k_base, whose ids say which pair is joined first (Sennrich et al.,
-2016, arXiv:1508.07909). It is done in Python, since few texts come near the limit.
+This is byte pair encoding (Sennrich et al., 2016, arXiv:1508.07909) with cl100k_base, whose ids say
+which pair is joined first. It is done in Python, since few texts come near the limit.
 """
 
 from functools import cache
@@ -17,13 +17,13 @@ WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""What a text is taken apart into; no token reaches from one of them into the next."""
+"""The words that a text is split into first; no token reaches from one into the next."""
 
 
 def count_tokens(text: str, most: int) -> Steps[int]:
-    """Tokens of a text, or some number above `most` where there are more than that."""
+    """The number of tokens of a text, or some number above `most` if it has more than that."""
     tokens = 0
-    known: dict[str, int] = {}  # long words that take a while are often long runs of one thing
+    known: dict[str, int] = {}  # words that take a while are often the same long run again
     for piece in from_start(text):
         if piece.start:
             yield
@@ -37,13 +37,17 @@ def count_tokens(text: str, most: int) -> Steps[int]:
 
 
 def count_parts(word: bytes) -> int:
-    """Tokens that a word is joined into: n log n for a word of n bytes."""
+    """The number of tokens of a word; the time grows with n log n for a word of n bytes.
+
+    >>> count_parts(b"hello"), count_parts(b"embedsvc")
+    (1, 2)
+    """
     ids = ids_by_bytes()
     if word in ids:
         return 1
     size = parts = len(word)
-    ends = list(range(1, size + 1))  # by where a part begins: where it ends; 0 once it was joined
-    before = list(range(-1, size))  # by where a part begins: where the one before it does
+    ends = list(range(1, size + 1))  # where a part ends, by where it begins; 0 if it was joined
+    before = list(range(-1, size))  # where the part before begins, by where a part begins
     pairs = [
         (ids[pair], at, at + 2) for at in range(size - 1) if (pair := word[at : at + 2]) in ids
     ]
@@ -52,7 +56,7 @@ def count_parts(word: bytes) -> int:
         _, first, end = heappop(pairs)
         second = ends[first]
         if not 0 < second < size or ends[second] != end:
-            continue  # one of the two was joined with another meanwhile
+            continue  # one of the two parts was joined with another meanwhile
         ends[first], ends[second] = end, 0
         parts -= 1
         if end < size:

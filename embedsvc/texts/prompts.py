@@ -1,7 +1,7 @@
-"""Which text goes before an input: none, unless the client asks for one.
+"""Chooses the prompt, the text that goes before each input of a request.
 
-Models trained with prompts tell queries from documents by them. Checkpoints name theirs in
-different ways, so the usual names of either kind stand for each other.
+Models that were trained with prompts tell queries from documents by them. Checkpoints have
+different names for theirs, so the usual names of a kind stand for each other.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,27 @@ KINDS = (
     ("classification",),
     ("clustering",),
 )
-"""Names that may always be asked for: a model without such a prompt adds nothing."""
-SAME = {name: names for names in KINDS for name in names}
+"""Kinds of prompts, and their usual names. These may be asked for of every model: one without such
+a prompt adds nothing."""
+SYNONYMS = {name: names for names in KINDS for name in names}
 
 
 def split_name(
     name: str, cards: Cards, prompts_of: Callable[[Card], Prompts]
 ) -> tuple[Card, str | None] | None:
-    """The card of a model's name, and the prompt in it: "e5:query" is `e5` with its `query`.
+    """The card that a request names, and the prompt in that name: "e5:query" is `e5` with its
+    `query`.
 
-    What is written exactly as in the cards file goes before what is only meant (see `names`).
+    A name that is written exactly as in the cards file goes before one that is spelled in another
+    way (see `catalog.names`). Returns None if there is no such card.
+
+    >>> from pathlib import Path
+    >>> e5 = Card(id="e5", path=Path("/e5"))
+    >>> cards = Cards(Path("models.toml"), {"e5": e5}, {"e5": e5})
+    >>> split_name("e5:query", cards, lambda card: {}) == (e5, "query")
+    True
+    >>> split_name("e5", cards, lambda card: {}) == (e5, None)
+    True
     """
     card = cards.by_name.get(name)
     if card is not None:
@@ -36,15 +47,15 @@ def split_name(
     model, _, prompt = name.rpartition(":")
     card = cards.by_name.get(model)
     if card is None or model in card.prompt_aliases:
-        return _meant(name, cards, prompts_of)
-    known = prompt in SAME or prompt in prompts_of(card)
-    return (card, prompt) if known else _meant(name, cards, prompts_of)
+        return _respelled(name, cards, prompts_of)
+    known = prompt in SYNONYMS or prompt in prompts_of(card)
+    return (card, prompt) if known else _respelled(name, cards, prompts_of)
 
 
-def _meant(
+def _respelled(
     name: str, cards: Cards, prompts_of: Callable[[Card], Prompts]
 ) -> tuple[Card, str | None] | None:
-    """The same for what is written in another way than in the cards file."""
+    """What `split_name` returns of a name that is spelled in another way than in the cards file."""
     found = cards.find(name)
     if found is not None:
         return found
@@ -57,17 +68,21 @@ def _meant(
 
 
 def _prompt(name: str, prompts: Prompts) -> str | None:
-    """The prompt of that name that may be asked for, in whatever case."""
+    """The name of a prompt that may be asked for, as it is written; `name` may be in another
+    case."""
     name = name.strip().lower()
-    return next((known for known in (*prompts, *SAME) if known.lower() == name), None)
+    return next((known for known in (*prompts, *SYNONYMS) if known.lower() == name), None)
 
 
 def choose(
     prompts: Prompts, request: EmbeddingRequest, from_model: str | None, default: str = ""
 ) -> str:
-    """The text that a request wants before its inputs, the model's `default` if it says none.
+    """The prompt that a request asks for; the model's `default` if it asks for none.
 
-    `from_model` is the prompt that the name of its model names. Raises `BadRequest`.
+    `from_model` is the name of a prompt that is part of the model's name. Raises `BadRequest`.
+
+    >>> choose({"query": "query: "}, EmbeddingRequest(model="e5", inputs=["hi"]), "search_query")
+    'query: '
     """
     prompt = _chosen(prompts, request, from_model, default)
     if len(prompt) > PROMPT_CHARACTERS:
@@ -91,10 +106,11 @@ def _chosen(
 
 
 def _named(prompts: Prompts, field: str, name: str) -> str:
-    for known in (name, *SAME.get(name, ())):
+    """The prompt of that name, or of a name that stands for it. Raises `BadRequest`."""
+    for known in (name, *SYNONYMS.get(name, ())):
         if known in prompts:
             return prompts[known]
-    if name in SAME:
+    if name in SYNONYMS:
         return ""
-    names = sorted(SAME.keys() | prompts.keys())
+    names = sorted(SYNONYMS.keys() | prompts.keys())
     raise BadRequest(f"Invalid value for '{field}' = {shown(name)}. Supported values: {names}.")

@@ -1,4 +1,4 @@
-"""What a request asks for, whatever dialect it came in."""
+"""What a request for vectors asks for, in whatever dialect it came."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
@@ -12,7 +12,7 @@ from embedsvc.errors import BadRequest, EmptyInput
 from embedsvc.texts.truncation import Rule
 
 Dtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
-"""Types of a vector's components that may be asked for; see `serving.quantize`."""
+"""The types of a vector's components that a request may ask for; see `serving.quantize`."""
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 
 MAX_INPUTS = 2048
@@ -27,25 +27,26 @@ Choice = Annotated[str, Meta(max_length=CHOICE)]
 Dimensions = Annotated[int, Meta(ge=1, le=DIMENSIONS)]
 Int32 = Annotated[int, Meta(ge=-1 << 31, lt=1 << 31)]
 Offsets = tuple[int, int]
-"""A chunk by its first character and the one after its last, in Unicode code points."""
+"""A chunk: its first character and the one after its last, in Unicode code points."""
 
 
 class Chunking(msgspec.Struct, frozen=True):
-    """Late chunking into chunks of `size` tokens, sharing `overlap` with the one before."""
+    """Late chunking into chunks of `size` tokens, each of which shares `overlap` tokens with the
+    one before."""
 
     size: Annotated[int, Meta(ge=1, lt=1 << 31)]
     overlap: Annotated[int, Meta(ge=0, lt=1 << 31)] = 0
 
 
 class Fields(msgspec.Struct, frozen=True):
-    """What a dialect calls fields that errors name."""
+    """The names that a dialect has for the fields that errors name."""
 
     input: str = "input"
     dimensions: str = "dimensions"
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request for vectors."""
+    """One request for vectors. What is None was not asked for."""
 
     model: str
     inputs: Inputs
@@ -56,16 +57,20 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str | None = None
     truncate: Truncate | None = None
     otherwise: Rule = Rule()
-    """What the servers do with a text that is too long that the request's dialect comes from: what
-    is done here if neither request, card nor setting says."""
+    """What becomes of a text that is too long where neither request, card nor setting says it: what
+    the servers do that the request's dialect comes from."""
     chunks: Chunking | Sequence[Sequence[Offsets]] | None = None
     dtypes: Sequence[Dtype] | Dtype = "float"
-    """Several: each row has its vector in each of them, by name."""
+    """If there are several, each row has its vector in each of these types, by name."""
     fields: Fields = Fields()
 
 
 def read_inputs(value: Any, max_inputs: int = MAX_INPUTS, field: str = "input") -> Inputs:
-    """One input or several: strings, or lists of token ids. Raises `BadRequest`."""
+    """The inputs of a request: one or several, strings or lists of token ids. Raises `BadRequest`.
+
+    >>> read_inputs("hello"), read_inputs([101, 102]), read_inputs(["a", "b"])
+    (['hello'], [[101, 102]], ['a', 'b'])
+    """
     if isinstance(value, str):
         if not value:
             raise EmptyInput(f"Invalid '{field}': input cannot be an empty string.")
@@ -75,32 +80,32 @@ def read_inputs(value: Any, max_inputs: int = MAX_INPUTS, field: str = "input") 
     items: list[object] = value
     kind = type(items[0])
     most = TEXT_CHARACTERS if kind is int else max_inputs
-    if len(value) > most:  # before each of them is looked at
+    if len(value) > most:  # is refused before each of them is looked at
         raise BadRequest(f"Invalid '{field}': array length must be {most} or less.")
     if len(set(map(type, items))) > 1:
         index, other = next(
             (i, type(item)) for i, item in enumerate(items) if type(item) is not kind
         )
-        said = f"expected {KINDS[kind]} as the first is, not {KINDS[other]}"
-        raise BadRequest(f"Invalid '{field}[{index}]': {said}.")
+        expected = f"expected {KINDS[kind]} as the first is, not {KINDS[other]}"
+        raise BadRequest(f"Invalid '{field}[{index}]': {expected}.")
     if kind is int:
         return [value]
     empty: Any = "" if kind is str else []
     if empty in value:
-        said = "string" if kind is str else "array"
+        what = "string" if kind is str else "array"
         where = f"{field}[{value.index(empty)}]"
-        raise EmptyInput(f"Invalid '{where}': input cannot be an empty {said}.")
+        raise EmptyInput(f"Invalid '{where}': input cannot be an empty {what}.")
     return value
 
 
 def each_once(field: str, values: Sequence[Any]) -> None:
-    """Raises `BadRequest` if one of the values is there twice."""
+    """Raise `BadRequest` if one of the values is there twice."""
     if len(set(values)) < len(values):
         raise BadRequest(f"Invalid '{field}': expected each type once.")
 
 
 def read_truncate(value: Truncate | bool | None) -> Truncate | None:
-    """Whether to truncate, as some clients say it, in our words."""
+    """`truncate`, where some clients say true or false for `end` or `error`."""
     if isinstance(value, bool):
         return "end" if value else "error"
     return value

@@ -1,6 +1,6 @@
-"""Work in steps, none of them long: whoever has it done lets others go in between.
+"""Work in short steps, so that other work can run in between.
 
-A function that works in steps is a generator. It yields where it may be left alone for a while, and
+A function that works in steps is a generator. It yields where it may be left for a while, and
 returns its result.
 """
 
@@ -14,13 +14,13 @@ Steps = Generator[None, None, T]
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[T]):
-    """What work in steps came to."""
+    """The result of work in steps, which may be None."""
 
     value: T
 
 
 def take_step(work: Steps[T]) -> Result[T] | None:
-    """Do one more step: the result if it was the last."""
+    """Do one more step. Returns the result if it was the last one, else None."""
     try:
         next(work)
     except StopIteration as ended:
@@ -28,8 +28,8 @@ def take_step(work: Steps[T]) -> Result[T] | None:
     return None
 
 
-def finish(work: Steps[T]) -> T:
-    """Do all steps there are, at once."""
+def run_to_end(work: Steps[T]) -> T:
+    """Do all steps one after the other. Returns the result."""
     while (result := take_step(work)) is None:
         pass
     return result.value

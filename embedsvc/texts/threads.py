@@ -1,4 +1,4 @@
-"""The threads that tokenise, for all models: nobody waits for somebody else's long request."""
+"""The threads that tokenise for all models. No request waits for another's long texts."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -12,16 +12,16 @@ T = TypeVar("T")
 
 
 class Tokenizing:
-    """One thread for short requests and one for long ones, which take turns on it step by step."""
+    """One thread for short requests, and one on which long ones take turns step by step."""
 
     def __init__(self, name: str = "tokenize") -> None:
         self._short = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._long = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-long")
 
     async def run(self, work: Steps[T], characters: int) -> T:
-        """What work in steps comes to, which is to tokenise so many characters.
+        """The result of work in steps that tokenises so many characters.
 
-        Cancelled, it does no further step.
+        If it is cancelled, no further step is done.
         """
         loop = asyncio.get_running_loop()
         threads = self._short if characters <= PIECE else self._long
@@ -31,6 +31,6 @@ class Tokenizing:
         return result.value
 
     def close(self) -> None:
-        """Start nothing more; return when what runs has ended."""
+        """Start nothing more, and return when what runs has ended."""
         for threads in (self._short, self._long):
             threads.shutdown(cancel_futures=True)

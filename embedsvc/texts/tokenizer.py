@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 
 
 class Tokenizer:
-    """The checkpoint's own tokeniser, with nothing cut and nothing padded. Use it on any thread.
+    """The checkpoint's own tokeniser. It cuts no text and pads none, and may be used on any thread.
 
-    The library lets other threads run while it tokenises a batch, of one text too, but not while it
-    tokenises a single text, nor while it makes lists of what it found. So it is given batches, and
-    no text of more than some hundred thousand tokens; see `long_text`.
+    The library lets other threads run while it tokenises a batch, even one of a single text, but
+    not while it tokenises a text by itself, nor while it makes lists of what it found. So it is
+    given batches, and no text of more than some hundred thousand tokens; see `long_text`.
 
-    All its methods raise `EmbeddingFailed` where the library gives up on a text, as it does when a
+    All methods raise `EmbeddingFailed` where the library gives up on a text, as it does when a
     pattern in the model's files would take for ever.
     """
 
@@ -36,7 +36,8 @@ class Tokenizer:
         rows: int | None = None,
         plain: Sequence[str] = (),
     ) -> None:
-        """Of a model with vectors for so many tokens (`rows`), if that is known."""
+        """`rows` is how many tokens have word embeddings, if that is known; for `plain` see
+        `read_tokenizer`."""
         self._model = model
         self._tokenizer = read_tokenizer(
             model, folder, alone=not special_tokens, rows=rows, plain=plain
@@ -45,21 +46,22 @@ class Tokenizer:
         self.max_tokens = max_tokens
         vocabulary = self._tokenizer.get_vocab_size()
         self.vocabulary = vocabulary if rows is None else min(vocabulary, rows)
+        """Ids of tokens are below this."""
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[TokenIds]:
-        """Ids of each text, (L,) each, however long; with the special tokens if `special`."""
+        """The ids of each text, (L,), however long; `special` tokens are added or not."""
         encodings = self._encode(texts, special=special, offsets=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Item]:
-        """Each pair as one item, with the special tokens between and around its texts."""
+        """Each pair of texts as one item, with special tokens between and around them."""
         return [
             Item(np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32))
             for encoding in self._encode(pairs, special=True, offsets=False)
         ]
 
     def locate(self, text: str, prompt: str = "") -> LocatedTokens:
-        """The tokens of prompt and text; one that reaches from the one into the other is text."""
+        """The tokens of prompt and text. A token that reaches into the text counts to the text."""
         (encoding,) = self._encode([prompt + text], special=True, offsets=True)
         special, offsets = encoding.special_tokens_mask, encoding.offsets
         count, head, tail = len(special), 0, 0
@@ -77,14 +79,14 @@ class Tokenizer:
         )
 
     def explain(self, texts: Sequence[str], *, special: bool) -> list[Encoding]:
-        """Tokens, ids and offsets of each text, as the library gives them.
+        """The library's own results for each text: tokens, ids, offsets.
 
-        Each of their properties makes a new list of the whole, so ask for it once.
+        Each property of them makes a new list whenever it is read.
         """
         return self._encode(texts, special=special, offsets=True)
 
     def name_of(self, token: int) -> str:
-        """The token with that id, as the vocabulary has it."""
+        """The token with that id, as the vocabulary spells it; empty if there is none."""
         return self._tokenizer.id_to_token(token) or ""
 
     def _encode(
@@ -94,8 +96,8 @@ class Tokenizer:
         try:
             return encode(list(texts), add_special_tokens=special and self._special_tokens)
         except BaseException as error:
-            # What the library, which is Rust, raises where it has an error of its own or a pattern
-            # takes too long is no `Exception`, and would pass all who see to those.
+            # The library is written in Rust. A panic there, as where a pattern takes too long,
+            # comes as no `Exception`, and so would pass everybody who handles those.
             if type(error).__name__ != "PanicException":
                 raise
             log.exception("the tokeniser of model %s failed", self._model)
@@ -103,9 +105,9 @@ class Tokenizer:
 
 
 def open_tokenizer(checkpoint: Checkpoint, rows: int | None) -> Tokenizer:
-    """The tokeniser of a checkpoint that has vectors for so many tokens, if that is known.
+    """The tokeniser of a checkpoint; `rows` is how many tokens have word embeddings, if known.
 
-    Raises `CheckpointError` that names the file, also where a token has no vector.
+    Raises `CheckpointError` that names the file, also if a token has no embedding.
     """
     return Tokenizer(
         checkpoint.card.id,

@@ -1,7 +1,7 @@
-"""What becomes of a text with more tokens than its model takes.
+"""Cuts or splits a text with more tokens than its model takes.
 
-It is refused, or cut at its end or start, or split into parts whose vectors are averaged. Special
-tokens and the prompt stay, in every part.
+Such a text is refused, or cut at its end or start, or split into parts whose vectors are averaged.
+Every part keeps the special tokens and the prompt.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from embedsvc.errors import BadRequest, TooManyTokens
 from embedsvc.texts.item import LocatedTokens, TokenIds
 
 OVERLAP = 8
-"""Parts share one token in so many with the part before."""
+"""Of so many tokens of a part, one is also in the part before."""
 OPENAI_TOKENS = 8191
 """The longest text that OpenAI's models take."""
 
@@ -30,40 +30,47 @@ class Rule(msgspec.Struct, frozen=True):
 
     truncate: Truncate = "error"
     longest: int | None = None
-    """With `chunk`, the tokens of the longest text that is split, by the model's count or OpenAI's;
-    None: as many as there may be in a request."""
+    """With `chunk`, the tokens of the longest text that is split, by the model's count or by
+    OpenAI's. None: there is no limit but that of a request."""
     remedy: str = ANY_REMEDY
     """What to do about a text that is refused, in the fields of the request's dialect."""
     request_tokens: int = 1 << 60
-    """Tokens of all parts of all inputs."""
+    """The most tokens that all parts of all inputs may have together."""
 
 
 OPENAI = Rule("chunk", OPENAI_TOKENS)
-"""OpenAI's models take long texts. A model that cannot is shown all of them, in parts."""
+"""OpenAI's models take long texts. A model that does not is given all of such a text, in parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A text in parts that fit, most often one."""
+    """A text in parts that fit the model; most texts are one part."""
 
     parts: list[TokenIds]
     cut: bool = False
     """Whether something was left out."""
     characters: int = 0
-    """Of the text, those that had to be looked at."""
+    """How many characters of the text had to be looked at."""
 
 
 def fit(name: str, tokens: LocatedTokens, max_tokens: int, rule: Rule) -> Fitted:
-    """A text that is too long in parts of `max_tokens` or fewer: one part, except with `chunk`.
+    """Bring a text that is too long into parts of `max_tokens` or fewer.
 
-    Raises `BadRequest`, in which `name` says which input it is about.
+    It becomes one part, or several by the rule `chunk`. Raises `BadRequest` that calls the text by
+    its `name`, `TooManyTokens` if all parts have more than a request may.
+
+    >>> text = LocatedTokens(np.arange(12, dtype=np.int32), [], prefix=1, suffix=1)
+    >>> [part.tolist() for part in fit("input", text, 6, Rule("end")).parts]
+    [[0, 1, 2, 3, 4, 11]]
+    >>> [part.tolist() for part in fit("input", text, 6, Rule("chunk")).parts]
+    [[0, 1, 2, 3, 4, 11], [0, 5, 6, 7, 8, 11], [0, 9, 10, 11]]
     """
-    room = max_tokens - tokens.head - tokens.tail
+    room = max_tokens - tokens.prefix - tokens.suffix
     if rule.truncate == "error" or room < 1:
         raise too_long(name, len(tokens.ids), max_tokens, rule.remedy)
-    end = len(tokens.ids) - tokens.tail
-    first, last = tokens.ids[: tokens.head], tokens.ids[end:]
-    content = tokens.ids[tokens.head : end]
+    end = len(tokens.ids) - tokens.suffix
+    prefix, suffix = tokens.ids[: tokens.prefix], tokens.ids[end:]
+    content = tokens.ids[tokens.prefix : end]
     if rule.truncate == "end":
         parts = [content[:room]]
     elif rule.truncate == "start":
@@ -71,33 +78,40 @@ def fit(name: str, tokens: LocatedTokens, max_tokens: int, rule: Rule) -> Fitted
     else:
         step = room - room // OVERLAP
         starts = range(0, max(len(content) - room, 0) + step, step)
-        frames = len(starts) * (len(first) + len(last))
+        frames = len(starts) * (len(prefix) + len(suffix))
         all_parts = len(content) + (len(starts) - 1) * (room - step) + frames
         if all_parts > rule.request_tokens:
             raise TooManyTokens(all_parts, rule.request_tokens)
         parts = [content[start : start + room] for start in starts]
-    whole = [np.concatenate([first, part, last]) for part in parts]
+    whole = [np.concatenate([prefix, part, suffix]) for part in parts]
     return Fitted(whole, cut=rule.truncate != "chunk")
 
 
 def average(
     vectors: NDArray[np.float32], lengths: Sequence[int], parts: Sequence[int], *, normalize: bool
 ) -> NDArray[np.float32]:
-    """One vector for each text from those of its parts (n, D), weighted by their lengths."""
+    """One vector for each text: the mean of its parts' vectors (n, D), weighted by their lengths.
+
+    `parts` is how many of the vectors are each text's.
+
+    >>> vectors = np.array([[1, 0], [0, 1], [0, 1]], np.float32)
+    >>> average(vectors, lengths=[30, 10, 20], parts=[2, 1], normalize=False).tolist()
+    [[0.75, 0.25], [0.0, 1.0]]
+    """
     weights = np.asarray(lengths, np.float32)[:, None]
     starts = np.cumsum([0, *parts[:-1]])
     means: NDArray[np.float32] = np.add.reduceat(vectors * weights, starts, axis=0)
     means /= np.add.reduceat(weights, starts, axis=0)
     if normalize:
-        # A part that is a whole text is of unit length already.
         means /= np.linalg.norm(means, axis=1, keepdims=True)
+    # The vector of a text of one part stays what it is, to the last bit.
     whole = np.asarray(parts) == 1
-    means[whole] = vectors[starts[whole]]  # to the last bit
+    means[whole] = vectors[starts[whole]]
     return means
 
 
 def too_long(name: str, tokens: int | str, max_tokens: int, remedy: str) -> BadRequest:
-    """The refusal, in the words that clients look for, and what to do instead."""
+    """The refusal of a text, in the words that clients of OpenAI look for, and what to do."""
     which = "input" if name.endswith("]") else "context"
     return BadRequest(
         f"Invalid '{name}': maximum {which} length is {max_tokens} tokens. This model's maximum "
@@ -107,5 +121,5 @@ def too_long(name: str, tokens: int | str, max_tokens: int, remedy: str) -> BadR
 
 
 def more_than(tokens: int) -> str:
-    """A number of tokens that was not counted to its end."""
+    """A number of tokens that were not counted to their end, in words."""
     return f"more than {tokens}"
