@@ -135,7 +135,7 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
         if value is None:
             value, source = environ.get(variable(field.name)), variable(field.name)
             if not value and field.name not in KEYS:
-                continue  # set to nothing is not set
+                continue  # an empty variable counts as not set
         if value is None:
             continue
         try:
@@ -146,20 +146,28 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Setti
 
 
 def option(name: str) -> str:
-    """The option of the command line that sets it."""
+    """The option of the command line that sets a setting.
+
+    >>> option("max_memory")
+    '--max-memory'
+    """
     return f"--{name.replace('_', '-')}"
 
 
 def variable(name: str) -> str:
-    """The environment variable that sets it."""
+    """The environment variable that sets a setting.
+
+    >>> variable("max_memory")
+    'EMBEDSVC_MAX_MEMORY'
+    """
     return f"EMBEDSVC_{name.upper()}"
 
 
 def _read(name: str, kind: Any, text: str) -> Any:
-    """A setting's value, from a text. Raises `ValueError` that says what it must be."""
+    """The value of a setting from a text. Raises `ValueError` that says what it must be."""
     if name == "keep_alive":
         return read_keep_alive(text)
-    if type(None) in get_args(kind):  # which it is where it is not given
+    if type(None) in get_args(kind):  # None stands for the default, which no text means
         kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         if text not in get_args(kind):

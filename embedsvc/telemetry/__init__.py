@@ -1,1 +1,1 @@
-"""What is told of requests: the log, traces, and what metrics are made of."""
+"""What is recorded of requests: the log, traces, and the histograms of metrics."""

@@ -1,7 +1,7 @@
-"""Counts of values by their size, cheap enough to keep of every request.
+"""Histograms that are cheap enough to take a value of every request.
 
-Not prometheus-client's own, which takes a lock and walks its buckets for each value: these are
-counted on the event loop alone, and read when somebody asks.
+prometheus-client's own take a lock and walk through their buckets for each value. These are filled
+on the event loop alone, and read when somebody asks.
 """
 
 from bisect import bisect_left
@@ -16,14 +16,15 @@ SIZES = tuple(float(1 << power) for power in range(15))
 
 
 class Histogram:
-    """How many values were at most each bound, and their sum."""
+    """Counts values by the bucket that they fall in, and adds them up."""
 
     __slots__ = ("bounds", "counts", "sum")
 
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """Values above the bound before and at most this one; the last, above all."""
+        """For each bound, the number of values that are at most it and above the bound before. The
+        last number is of those above all bounds."""
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
@@ -36,24 +37,28 @@ class Histogram:
 
     @property
     def mean(self) -> float:
-        """0 without values."""
+        """The mean of all values, 0 without values."""
         count = self.count
         return self.sum / count if count else 0.0
 
     def quantile(self, share: float) -> float:
-        """The value that this share of all are at most, to within a bucket; 0 without values.
-
-        What is above all bounds counts as the last of them.
-        """
+        """See the function `quantile`."""
         return quantile(self.bounds, self.counts, share)
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float:
-    """`Histogram.quantile` of counts, which may be the difference of two readings."""
-    wanted = share * sum(counts)
+    """The value that this share of all values does not exceed, exact to a bucket. 0 without values.
+
+    `counts` are as in `Histogram`, or the difference of two readings of one. Values above all
+    bounds count as the largest bound.
+
+    >>> quantile([1.0, 2.0, 4.0], [0, 10, 10, 0], 0.75)
+    3.0
+    """
+    target = share * sum(counts)
     below, low = 0, 0.0
     for count, high in zip(counts, bounds, strict=False):
-        if count and below + count >= wanted:
-            return low + (high - low) * (wanted - below) / count
+        if count and below + count >= target:
+            return low + (high - low) * (target - below) / count
         below, low = below + count, high
     return low if any(counts) else 0.0

@@ -10,10 +10,10 @@ from embedsvc.errors import CardsError
 
 
 class LogFile(io.TextIOBase):
-    """Appends to the file of that name, whichever it is by now."""
+    """Appends to the file that has this name now, which may not be the one of a moment ago."""
 
     _descriptor = -1
-    """Of a file that could not be opened, which its finaliser closes all the same."""
+    """This value stays where the file cannot be opened, since the finaliser closes it even then."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -23,7 +23,7 @@ class LogFile(io.TextIOBase):
     def write(self, text: str) -> int:
         data = text.encode("utf-8", errors="backslashreplace")
         with self._lock:
-            if not self._there():
+            if not self._is_in_place():
                 before, self._descriptor = self._descriptor, self._open()
                 os.close(before)
             while data:
@@ -41,7 +41,8 @@ class LogFile(io.TextIOBase):
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def _there(self) -> bool:
+    def _is_in_place(self) -> bool:
+        """Whether the open file is the one that has the name."""
         try:
             return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
         except FileNotFoundError:
@@ -49,7 +50,7 @@ class LogFile(io.TextIOBase):
 
 
 def log_to(path: Path) -> None:
-    """Have all that is printed and logged from now on go to a file.
+    """Send all that is printed and logged from now on to a file.
 
     Raises `CardsError` if it cannot be written.
     """

@@ -1,7 +1,7 @@
-"""What is told of one request when it is over: in the log, in the metrics, in traces.
+"""The record of one request, which goes to the log, the metrics and traces when it is over.
 
-Whoever has a part in answering it adds what he knows to `current`'s record, if there is one: what
-is computed for nobody's request, as at load, has none.
+Every module that helps to answer a request adds what it knows to the record in `current`. What is
+computed for no request, as when a model is loaded, has no record.
 """
 
 from collections.abc import Callable
@@ -11,44 +11,48 @@ from embedsvc.errors import RequestError
 
 
 class Record:
-    """One request. Times are seconds."""
+    """One request. Durations are in seconds."""
 
-    # Defaults are the class's: a record is made for every request, and few of them fill it all.
+    # The defaults belong to the class: every request makes a record, and few of them fill it all.
     route = ""
-    """The path as routes are written, "" where nothing answers."""
+    """The path as its route writes it: `/v1/models/{id}`. "" where no route answers."""
     status = 0
-    """Of the answer; 0: none was sent."""
+    """The status of the answer; 0 if none was sent."""
     refusal = ""
-    """What sort of error the answer is, if it is one."""
+    """The kind of error that the answer is, if it is one; see `RequestError.reason`."""
     traceparent: bytes | None = None
-    """The caller's span, if he traces."""
+    """The header of that name, by which a caller traces the request."""
     gave_way: RequestError | None = None
-    """The refusal, where it was ended to make room for others."""
+    """The error, where the request was ended to make room for others."""
     hang_up: Callable[[], None] | None = None
-    """Ends its connection at once, where that can be done."""
+    """Ends the request's connection at once, where that can be done."""
     model = ""
+    """The id of the model's card."""
     texts = 0
+    """How many inputs the request has."""
     tokens = 0
+    """How many tokens they have together."""
     tokenize = 0.0
+    """How long it took to tokenise them."""
     tokenized = 0.0
-    """When that was done, by `time.perf_counter`."""
+    """When they were tokenised, by `time.perf_counter`."""
     queue = 0.0
-    """From when its texts were to be computed until the first of them was; 0 where it found them
-    computed, or being computed for others."""
+    """From submission until the first text went to the device; 0 if all were cached or shared."""
     queued = 0.0
-    """When they were, by `time.perf_counter`."""
+    """When they were submitted, by `time.perf_counter`."""
     forward = 0.0
-    """From the end of `queue` until the last of them had been."""
+    """From the end of `queue` until the last text was computed."""
     total = 0.0
+    """From the request's arrival to the end of its answer."""
 
     def __init__(self, began: float, identity: bytes, method: str, path: str) -> None:
         self.began = began
-        """When it came in, by `time.perf_counter`."""
+        """When the request arrived, by `time.perf_counter`."""
         self.id = identity
         self.method = method
         self.path = path
-        """As the client chose it: not for labels."""
+        """The path as the client wrote it, which is not for labels: there is no end of them."""
 
 
 current: ContextVar[Record | None] = ContextVar("current", default=None)
-"""The request that this task, and tasks it started, work for."""
+"""The record of the request that the running task works for, and the tasks that it starts."""

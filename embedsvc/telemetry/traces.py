@@ -1,8 +1,8 @@
-"""Traces for OpenTelemetry, if an operator names a collector: a request, and where its time went.
+"""Traces for OpenTelemetry, where an operator names a collector: where the time of requests went.
 
-Spans are made when a request is over, from what was measured anyway, and sent by a thread of their
-own, as OTLP's JSON over HTTP. A trace costs its request next to nothing, and a collector that is
-down costs traces.
+Spans are made when a request is over, from what was measured anyway. A thread of their own sends
+them as OTLP's JSON over HTTP. A trace costs its request next to nothing, and a collector that is
+down costs only traces.
 """
 
 import asyncio
@@ -23,21 +23,25 @@ from embedsvc.errors import CardsError
 from embedsvc.telemetry.record import Record
 
 GATHER_SECONDS = 1.0
-"""For so long, requests are gathered into one message."""
+"""How long requests are gathered into one message."""
 MOST_WAITING = 10_000
-"""Requests; of those that come while so many wait there is no trace."""
+"""Requests whose traces may wait to be sent. Of requests beyond that there is no trace."""
 SEND_SECONDS = 5.0
+"""How long a collector may take."""
 PARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 """The `traceparent` header: https://www.w3.org/TR/trace-context/."""
-INTERNAL, SERVER, ERROR = 1, 2, 2  # kinds of span; status
+INTERNAL, SERVER = 1, 2
+"""OTLP's numbers of kinds of spans."""
+ERROR = 2
+"""OTLP's number of the status of a span that failed."""
 log = logging.getLogger(__name__)
 
 
 class Traces:
-    """Sends to one collector; `lost` counts the requests whose traces did not get there."""
+    """Sends traces to one collector. `lost` counts the requests whose traces did not arrive."""
 
     def __init__(self, endpoint: str, version: str) -> None:
-        """Raises `CardsError` if the endpoint is no URL of HTTP."""
+        """Raises `CardsError` if the endpoint is not a URL of HTTP."""
         self.lost = 0
         self._url = traces_url(endpoint)
         self._version = version
@@ -49,13 +53,13 @@ class Traces:
         self._thread.start()
 
     def tell(self, request: Record) -> None:
-        """Trace a request that is over. On the event loop."""
+        """Trace a request that is over. To be called on the event loop."""
         if not self._requests:
             asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
         self._requests.append(request)
 
     def close(self) -> None:
-        """Send what waits, if that is soon done."""
+        """Send what waits, and return after a second at most."""
         self._flush()
         self._queue.put(None)
         self._thread.join(1)
@@ -76,7 +80,7 @@ class Traces:
             try:
                 self._send(requests)
                 works = True
-            except OSError as error:  # urllib's own errors too
+            except OSError as error:  # urllib's own errors are OSErrors too
                 if works:
                     log.warning("traces cannot be sent to %s: %s", self._url, error)
                 works = False
@@ -87,22 +91,26 @@ class Traces:
 
     def _send(self, requests: list[Record]) -> None:
         clock = time.time() - time.perf_counter()
-        found = [span for request in requests for span in spans(request, clock)]
+        all_spans = [span for request in requests for span in spans(request, clock)]
         scope = {"name": "embedsvc", "version": self._version}
         resource = {"attributes": attributes({"service.name": "embedsvc"})}
         message = {
             "resourceSpans": [
-                {"resource": resource, "scopeSpans": [{"scope": scope, "spans": found}]}
+                {"resource": resource, "scopeSpans": [{"scope": scope, "spans": all_spans}]}
             ]
         }
-        wanted = urllib.request.Request(  # noqa: S310 - HTTP only: see traces_url
+        request = urllib.request.Request(  # noqa: S310 - HTTP only: see traces_url
             self._url, orjson.dumps(message), {"content-type": "application/json"}
         )
-        urllib.request.urlopen(wanted, timeout=SEND_SECONDS).close()  # noqa: S310
+        urllib.request.urlopen(request, timeout=SEND_SECONDS).close()  # noqa: S310
 
 
 def traces_url(endpoint: str) -> str:
-    """Where a collector takes traces. Raises `CardsError`."""
+    """The URL at which a collector takes traces. Raises `CardsError` if it is not one of HTTP.
+
+    >>> traces_url("http://localhost:4318")
+    'http://localhost:4318/v1/traces'
+    """
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise CardsError(f"otlp_endpoint: {endpoint} is no http:// or https:// URL")
@@ -112,9 +120,9 @@ def traces_url(endpoint: str) -> str:
 def spans(
     request: Record, clock: float, random: Callable[[int], bytes] = os.urandom
 ) -> list[dict[str, Any]]:
-    """A request and its parts in OTLP; none if whoever asked traces, but not this.
+    """OTLP's spans of one request: the whole and its stages. None if the caller's is not sampled.
 
-    `clock` is the time of day when `time.perf_counter` was 0.
+    `clock` is the time since 1970 at which `time.perf_counter` was 0.
     """
     parent = PARENT.fullmatch(request.traceparent or b"")
     if parent is not None and not int(parent[3], 16) & 1:
@@ -133,22 +141,22 @@ def spans(
             "endTimeUnixNano": str(start + int(seconds * 1e9)),
         }
 
-    # A path that a client made up is none of the names by which spans are grouped.
+    # Collectors group spans by name, so a path that a client made up is not part of one.
     name = f"{request.method} {request.route}".rstrip()
     root = span(name, request.began, request.total, whole) | {"kind": SERVER}
-    told = {
+    values = {
         "http.request.method": request.method,
         "http.response.status_code": request.status,
         "embedsvc.request_id": request.id.decode("latin-1"),
     }
     if request.route:
-        told["http.route"] = request.route
+        values["http.route"] = request.route
     if request.model:
-        told |= {"embedsvc.model": request.model, "embedsvc.texts": request.texts}
-        told["embedsvc.tokens"] = request.tokens
+        values |= {"embedsvc.model": request.model, "embedsvc.texts": request.texts}
+        values["embedsvc.tokens"] = request.tokens
     if request.refusal:
-        told["error.type"] = request.refusal
-    root["attributes"] = attributes(told)
+        values["error.type"] = request.refusal
+    root["attributes"] = attributes(values)
     if request.status >= 500:
         root["status"] = {"code": ERROR}
     if parent is not None:
@@ -166,7 +174,11 @@ def spans(
 
 
 def attributes(values: dict[str, str | int]) -> list[dict[str, Any]]:
-    """Attributes in OTLP, whose 64-bit integers are text in JSON."""
+    """Attributes as OTLP writes them in JSON, where 64-bit integers are strings.
+
+    >>> attributes({"model": "a", "texts": 2})[1]
+    {'key': 'texts', 'value': {'intValue': '2'}}
+    """
     return [
         {
             "key": key,
