@@ -52,8 +52,6 @@ FEW = 64
 """Up to this many texts too, and so many results are unpacked in no time."""
 SLOW_SECONDS = 0.05
 """A tokeniser that takes this long over short texts is not used on the event loop again."""
-_RESULTS = {"scores": "scores", "spans": "vectors of chunks", "vector": "vectors"}
-"""What heads give, in the words of an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +247,8 @@ class Engine:
         """Raise `BadRequest` if the model does not have that head."""
         if head not in self.heads:
             raise BadRequest(
-                f"Model `{self.checkpoint.card.id}` gives {_RESULTS[self.heads[0]]}, "
-                f"not {_RESULTS[head]}."
+                f"Model `{self.checkpoint.card.id}` gives {HEADS[self.heads[0]].GIVES}, "
+                f"not {HEADS[head].GIVES}."
             )
 
     def _run_batch(self, items: list[Item], head: str) -> Awaitable[list[bytes]]:

@@ -8,12 +8,7 @@ from typing import TypeVar
 from embedsvc.bounds import MODEL_NAME
 from embedsvc.catalog.cards import Card, Cards, Prompts
 from embedsvc.catalog.names import check_name
-from embedsvc.errors import (
-    InstanceNotFound,
-    Loading,
-    SetupError,
-    Unavailable,
-)
+from embedsvc.errors import InstanceNotFound, Loading, SetupError, Unavailable
 from embedsvc.inference.device import Device, open_device
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.failures import Failures
@@ -109,49 +104,16 @@ class Registry:
         self._failures.forget(card.id)
         return self._start(card, keep_alive=keep_alive, pin=pin)
 
-    def retry_failed(self) -> None:
-        """Let models that did not load be tried again by the next request."""
-        self._failures.forget()
-
-    def _start_unless_it_just_failed(self, card: Card) -> Instance:
-        """What a request starts: a model that failed to load is left alone for a while."""
-        failed = self._instances.get(card.id)
-        if failed is not None and failed.state == "failed" and self._failures.wait(card.id):
-            raise self._unavailable(failed.card, str(failed.error))
-        return self._start(card)
-
-    def _start(
-        self, card: Card, *, keep_alive: float | None = None, pin: bool | None = None
-    ) -> Instance:
-        if self._closed:
-            raise Unavailable("The server is shutting down.")
-        instance = self._instances.get(card.id)
-        if instance is not None and instance.closing and not instance.over:
-            self._unloading.add(instance)
-        if instance is None or instance.closing or instance.over:
-            instance = self._instances[card.id] = Instance(
-                card,
-                self._loader,
-                keep_alive=self._keep_alive(card) if keep_alive is None else keep_alive,
-                pinned=card.pin if pin is None else pin,
-                find_room=self._room.find,
-                state_changed=self._state_changed,
-            )
-            self._appeared.set()
-            self._appeared = asyncio.Event()
-        else:
-            if pin is not None:
-                instance.set_pinned(pin)
-            if keep_alive is not None:
-                instance.set_keep_alive(keep_alive)
-        return instance
-
     def forget(self, card: Card) -> None:
         """Forget a card that is not in the file, whose model is not loaded."""
         self.cards = self.cards.without(card.id)
         self._instances.pop(card.id, None)
         self._descriptions.pop(card.id, None)
         self._failures.forget(card.id)
+
+    def retry_failed(self) -> None:
+        """Let models that did not load be tried again by the next request."""
+        self._failures.forget()
 
     async def look_up(self, on_disk: Callable[[], T]) -> T:
         """The result of a function that reads the disk, which may be slow, on a thread."""
@@ -230,6 +192,39 @@ class Registry:
         self._tidying.cancel()
         await asyncio.gather(*(instance.abandon() for instance in self.instances()))
         self._loader.close()
+
+    def _start_unless_it_just_failed(self, card: Card) -> Instance:
+        """What a request starts: a model that failed to load is left alone for a while."""
+        failed = self._instances.get(card.id)
+        if failed is not None and failed.state == "failed" and self._failures.wait(card.id):
+            raise self._unavailable(failed.card, str(failed.error))
+        return self._start(card)
+
+    def _start(
+        self, card: Card, *, keep_alive: float | None = None, pin: bool | None = None
+    ) -> Instance:
+        if self._closed:
+            raise Unavailable("The server is shutting down.")
+        instance = self._instances.get(card.id)
+        if instance is not None and instance.closing and not instance.over:
+            self._unloading.add(instance)
+        if instance is None or instance.closing or instance.over:
+            instance = self._instances[card.id] = Instance(
+                card,
+                self._loader,
+                keep_alive=self._keep_alive(card) if keep_alive is None else keep_alive,
+                pinned=card.pin if pin is None else pin,
+                find_room=self._room.find,
+                state_changed=self._state_changed,
+            )
+            self._appeared.set()
+            self._appeared = asyncio.Event()
+        else:
+            if pin is not None:
+                instance.set_pinned(pin)
+            if keep_alive is not None:
+                instance.set_keep_alive(keep_alive)
+        return instance
 
     async def _wait_for(self, instance: Instance) -> Engine:
         try:

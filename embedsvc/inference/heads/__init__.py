@@ -1,7 +1,7 @@
 """The heads: what follows a backbone, from its hidden states to results. A file here, a line each.
 
-A result is bytes from the moment it is computed until a route asks for it: the waiting line and the
-caches carry what they do not understand.
+A result is bytes from the moment it is computed until a route asks for it: the queue and the caches
+carry what they do not understand.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,11 @@ class Head(Protocol):
     @property
     def PER(self) -> Literal["text", "token"]:  # noqa: N802 - a constant of the module
         """What a row of `forward` stands for."""
+        ...
+
+    @property
+    def GIVES(self) -> str:  # noqa: N802 - a constant of the module
+        """What its results are, in the words of an error."""
         ...
 
     def prepare(self, ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Any:

@@ -19,6 +19,7 @@ from embedsvc.inference.ops.base import Array, Batch, Linear, Ops
 from embedsvc.texts.item import Item
 
 PER: Literal["text"] = "text"
+GIVES = "scores"
 CLASSES = ("BertForSequenceClassification",)
 """Classes of transformers whose tensors are called as here."""
 Floats = NDArray[np.float32]

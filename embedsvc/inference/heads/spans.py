@@ -16,6 +16,7 @@ from embedsvc.inference.ops.base import Array, Batch, Ops
 from embedsvc.texts.item import Item
 
 PER: Literal["token"] = "token"
+GIVES = "vectors of chunks"
 Floats = NDArray[np.float32]
 
 prepare = vector.prepare

@@ -21,6 +21,7 @@ from embedsvc.inference.ops.base import Array, Batch, Ops
 from embedsvc.texts.item import Item
 
 PER: Literal["text"] = "text"
+GIVES = "vectors"
 Floats = NDArray[np.float32]
 
 
