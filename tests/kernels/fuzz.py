@@ -23,7 +23,9 @@ from embedsvc.inference.ops.native.library import Kernels
 from embedsvc.inference.ops.numpy import NumpyOps, PackedLayout
 
 ROWS = 40
-"""Of each table, and tokens of the longest text."""
+"""Rows of each table, and tokens of the longest text."""
+TYPES = 3
+"""Rows of the table of types."""
 HOSTILE = [0, 1, 2, 3, 5, 7, 8, 16, 64, 1000, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1]
 HOSTILE += [-number for number in HOSTILE] + [-(2**63)]
 TRUSTED = {"weight", "bias", "down", "weight_size", "bias_size", "down_size", "scale", "epsilon"}
@@ -53,6 +55,7 @@ def random_pass(random: Random) -> Make:
     """A pass of some random steps, its weights chosen now so that all backends have the same."""
     width = random.upto(70)
     words, places = random.floats(ROWS, width), random.floats(ROWS, width)
+    types = random.floats(TYPES, width) if random.upto(2) == 1 else None
     makers = [random.one(STEPS)(random, width) for _ in range(random.upto(6))]
     pools = [random.one(POOLINGS) for _ in range(int(random.integers(3)))]
     last = random.floats(random.upto(60), width * max(1, len(pools)))
@@ -65,6 +68,8 @@ def random_pass(random: Random) -> Make:
             hidden = ops.add(
                 ops.embedding(words, batch.ids), ops.embedding(places, batch.positions)
             )
+            if types is not None:
+                hidden = ops.add(hidden, ops.embedding(types, batch.types))
             for step in steps:
                 hidden = step(ops, hidden, batch)
             if pools:
@@ -88,7 +93,7 @@ def rms_norm(random: Random, width: int) -> Any:
 
 
 def activation(random: Random, width: int) -> Any:
-    name = random.one(["gelu", "gelu_tanh", "silu"])
+    name = random.one(["gelu", "gelu_tanh", "silu", "tanh"])
     return lambda ops: lambda ops, x, batch: getattr(ops, name)(x)
 
 
@@ -164,7 +169,7 @@ def random_batch(random: Random) -> Batch:
     if random.upto(4) == 1:
         lengths = [random.upto(ROWS)]
     texts = [random.integers(0, ROWS, n).astype(np.int32) for n in sorted(lengths)]
-    return NumpyOps(1).batch(texts)
+    return NumpyOps(1).batch(texts, [random.integers(0, TYPES, len(text), "i4") for text in texts])
 
 
 def tampered_tape(random: Random, traced: Encoded) -> Encoded:
@@ -189,18 +194,28 @@ def tampered_tape(random: Random, traced: Encoded) -> Encoded:
     return replace(traced, tape=tape, buffers=buffers, result=result)
 
 
+def hostile_index(random: Random) -> int:
+    """An int32, often one that no table has a row for."""
+    return (random.one([*HOSTILE, TYPES, ROWS]) + 2**31) % 2**32 - 2**31
+
+
 def tampered_batch(random: Random, batch: Batch) -> Batch:
     bounds = batch.layout.bounds.copy()
     ids, positions = batch.ids.copy(), batch.positions.copy()
-    match random.upto(3):
+    types = None if batch.types is None else batch.types.copy()
+    match random.upto(5):
         case 1:
             bounds[int(random.integers(len(bounds)))] = random.one(HOSTILE)
         case 2:
-            ids[int(random.integers(len(ids)))] = random.one(HOSTILE) % 2**32 - 2**31
+            ids[int(random.integers(len(ids)))] = hostile_index(random)
+        case 3 if types is not None:
+            types[int(random.integers(len(ids)))] = hostile_index(random)
+        case 4:
+            types = None
         case _:
             at = int(random.integers(len(ids)))
-            positions[at] = random.one(HOSTILE) % 2**32 - 2**31
-    return Batch(ids, positions, PackedLayout(bounds, batch.layout.runs))
+            positions[at] = hostile_index(random)
+    return Batch(ids, positions, PackedLayout(bounds, batch.layout.runs), types)
 
 
 class Fuzz:

@@ -1,3 +1,4 @@
+/* AVX2 with fused multiply-add: 16 registers of 8 floats. */
 #if defined(__x86_64__)
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

@@ -1,3 +1,4 @@
+/* AVX-512: 32 registers of 16 floats. */
 #if defined(__x86_64__)
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,fma"))), apply_to = function)

@@ -1,4 +1,5 @@
-/* What every processor of the kind has: SSE2 on x86, NEON on Arm, whose 32 registers hold more. */
+/* The instruction set that every processor of its kind has: SSE2 on x86; NEON on Arm, which has 32
+   registers, so that its tiles may be larger. */
 #define LANES 4
 #if defined(__aarch64__)
 #define TALL 8

@@ -1,4 +1,4 @@
-/* What a program and a batch must be, so that no kernel reads or writes beside what it was given. */
+/* Checks programs and batches, so that no kernel reads or writes beside the memory it was given. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 
 /* Small enough that no product of these, counted in floats or bytes, exceeds 63 bits. */
 #define MOST_ROWS (1L << 31)
-#define MOST_COLUMNS (1L << 24) /* of a row, and of all buffers' rows together 16 times that */
+#define MOST_COLUMNS (1L << 24) /* of a row; a row of each buffer may have 16 times as many together */
 #define MOST_BUFFERS (1L << 16)
 #define MOST_INSTRUCTIONS (1L << 20)
 
@@ -17,8 +17,9 @@ int refuse(Refusal *why, enum Reason reason, int64_t at, int64_t value, int64_t 
     return 0;
 }
 
-/* --- the tape, once --------------------------------------------------------------------------- */
+/* --- a program, when it is made ---------------------------------------------------------------- */
 
+/* Returns the text of the condition, as the rule that is broken, unless it holds. */
 #define REQUIRE(condition)                                                                         \
     do {                                                                                           \
         if (!(condition)) return #condition;                                                       \
@@ -26,7 +27,7 @@ int refuse(Refusal *why, enum Reason reason, int64_t at, int64_t value, int64_t 
 
 typedef struct {
     const Program *program;
-    char *written; /* for each buffer, whether there is something in it yet */
+    char *written; /* for each buffer, whether an earlier instruction has written to it */
 } Check;
 
 static int between(int64_t value, int64_t least, int64_t most) { return least <= value && value <= most; }
@@ -35,19 +36,19 @@ static int64_t kind_of(const Check *check, Operand operand) {
     return check->program->buffers[operand.buffer].kind;
 }
 
-/* Whether so many columns of an operand are there. */
+/* Whether an operand has so many columns. */
 static int fits(const Check *check, Operand operand, int64_t columns) {
     if (!between(operand.buffer, 0, check->program->count - 1)) return 0;
     int64_t width = check->program->buffers[operand.buffer].width;
     return between(columns, 1, width) && between(operand.column, 0, width - columns);
 }
 
-/* The same of one that is read, so something must have been written there. */
+/* Whether that many columns can be read: they must also have been written before. */
 static int reads(const Check *check, Operand operand, int64_t columns) {
     return fits(check, operand, columns) && check->written[operand.buffer];
 }
 
-/* Also of an operand that the operation has no use for, since it is worked out all the same. */
+/* Whether an operand's address can be computed, which is done even if the operation does not use it. */
 static int there(const Check *check, Operand operand) {
     if (operand.buffer < 0) return 1;
     return operand.buffer < check->program->count &&
@@ -56,18 +57,20 @@ static int there(const Check *check, Operand operand) {
 
 static int apart(Operand x, Operand y) { return x.buffer != y.buffer; }
 
-/* Whether two operands' rows are counted alike: by tokens, or by texts. */
+/* Whether two operands have rows for the same things: both for tokens, or both for texts. */
 static int alike(const Check *check, Operand x, Operand y) {
     return (kind_of(check, x) == TEXTS) == (kind_of(check, y) == TEXTS);
 }
 
+/* Columns rounded up to whole panels. */
 static int64_t panels(const Check *check, int64_t columns) {
     int64_t panel = check->program->kernels->panel;
     return (columns + panel - 1) / panel * panel;
 }
 
 static int table_fits(const Instruction *in, int64_t width) {
-    return between(in->source, IDS, SOURCES - 1) && in->weight && between(in->rows, 1, MOST_ROWS) && in->weight_size >= in->rows * width;
+    return between(in->source, IDS, SOURCES - 1) && between(in->rows, 1, MOST_ROWS) && in->weight &&
+           in->weight_size >= in->rows * width;
 }
 
 static const char *check_table(const Check *check, const Instruction *in) {
@@ -202,6 +205,7 @@ static const char *check_instruction(Check *check, const Instruction *in) {
 
 static void lower(int64_t *limit, int64_t to) { *limit = !*limit || to < *limit ? to : *limit; }
 
+/* Takes the limits that an instruction sets for every batch. */
 static void limit(Limits *limits, const Instruction *in) {
     if (looks_up(in)) lower(&limits->rows[in->source], in->rows);
     if (in->operation == ATTENTION && in->bias) lower(&limits->longest, in->reach);
@@ -233,12 +237,12 @@ int check_program(Program *program, Refusal *why) {
     return 0;
 }
 
-/* --- a batch, each time ----------------------------------------------------------------------- */
+/* --- a batch, each time a program runs --------------------------------------------------------- */
 
-/* Holds indices against the rows there are; a negative one counts as very large. */
+/* Checks that a table of so many rows has one for each index. A negative index counts as very large. */
 static int check_indices(
     const int32_t *indices, int64_t count, int64_t rows, enum Reason reason, Refusal *why) {
-    if (!rows) return 1; /* nothing is looked up by them */
+    if (!rows) return 1; /* no table is looked up by them */
     if (!indices) return refuse(why, BAD_BATCH, 0, 0, rows);
     uint32_t most = 0;
     for (int64_t i = 0; i < count; i++) most = (uint32_t)indices[i] > most ? (uint32_t)indices[i] : most;

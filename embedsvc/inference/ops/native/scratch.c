@@ -1,5 +1,5 @@
-/* Each thread has a pad. Its lock is held while the thread computes, so whoever counts or frees looks
-   only at pads that are not in use. */
+/* Each thread has a pad. The thread holds its pad's lock while it computes, so that counting and freeing
+   touch only pads that are not in use. */
 
 #include "scratch.h"
 
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #define LINE 64
-#define KEPT_BYTES (32L << 20) /* of a kind; what is beyond goes back when a pass ends */
+#define KEPT_BYTES (32L << 20) /* of each kind; memory of more bytes is freed when a pass ends */
 
 typedef struct Pad {
     pthread_mutex_t lock;
@@ -24,12 +24,12 @@ static Pad *pads;
 static pthread_mutex_t pads_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t ending;
-static int can_end; /* whether there is such a key */
+static int can_end; /* whether the key exists that has `forget` called when a thread ends */
 
 #if defined(EMBEDSVC_TEST)
 #include <stdatomic.h>
 #include "tape.h"
-/* For tests: allocations that succeed before all fail; -1: all succeed. */
+/* For tests: how many allocations succeed before all fail; -1: all succeed. */
 static atomic_long allowed = -1;
 API void embedsvc_allow(int64_t allocations) { atomic_store(&allowed, allocations); }
 static int refused(void) {
@@ -44,6 +44,7 @@ static int refused(void) { return 0; }
 
 void *allocate(size_t bytes) { return refused() ? NULL : malloc(bytes ? bytes : 1); }
 
+/* Frees what a pad has of each kind, where that is more than so many bytes. */
 static void empty(Pad *pad, int64_t above) {
     for (int kind = 0; kind < SCRATCHES; kind++) {
         if (pad->kept[kind].bytes <= above) continue;
@@ -53,7 +54,7 @@ static void empty(Pad *pad, int64_t above) {
     }
 }
 
-/* When a thread ends. */
+/* Frees a pad when its thread ends. */
 static void forget(void *argument) {
     Pad *pad = argument;
     pthread_mutex_lock(&pads_lock);
@@ -68,8 +69,8 @@ static void forget(void *argument) {
     free(pad);
 }
 
-/* A child that was forked has the pads, and none of the threads whose they are: what those kept is
-   lost to it, and theirs may be locked for ever. */
+/* A forked child has all pads, but only the thread that forked. The pads of other threads may stay locked
+   for ever, so the child forgets them; their memory is lost to it. */
 static void before_fork(void) { pthread_mutex_lock(&pads_lock); }
 static void after_fork(void) { pthread_mutex_unlock(&pads_lock); }
 static void in_child(void) {

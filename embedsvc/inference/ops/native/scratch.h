@@ -1,4 +1,4 @@
-/* Memory that a thread keeps from one pass to the next, since getting it anew takes a tenth of one. */
+/* Memory that a thread keeps from one pass to the next: to ask for it anew takes a tenth of a pass. */
 #ifndef SCRATCH_H
 #define SCRATCH_H
 
@@ -7,21 +7,21 @@
 
 enum Scratch { BUFFERS, ATTENTION_SCRATCH, EXPERTS_SCRATCH, SCRATCHES };
 
-/* The calling thread's scratch is its own until `scratch_drop`; 0 if there is no memory. Held twice
-   is held once: the inner drop does nothing. */
+/* Gives the calling thread its scratch until it calls `scratch_drop`; returns 0 if there is no memory.
+   Calls may be nested: the outermost drop is the one that counts. */
 int scratch_hold(void);
 void scratch_drop(void);
 
-/* Of the thread that holds it: so many floats or more, aligned to 64 bytes; NULL if there is no
-   memory. There is one of each kind, which may be wanted at once. */
+/* Room for so many floats or more, aligned to 64 bytes, for the thread that holds its scratch; NULL if
+   there is no memory. Each kind is memory of its own, and valid until more of that kind is asked for. */
 float *scratch(enum Scratch kind, int64_t floats);
 
-/* Bytes that threads keep which run nothing now. */
+/* Bytes in the scratch of threads that do not hold it now. */
 int64_t scratch_kept(void);
-/* Frees that. */
+/* Frees those bytes. */
 void scratch_release(void);
 
-/* Memory for anything else; NULL if there is none. */
+/* Memory for anything else, to be freed with `free`; NULL if there is none. */
 void *allocate(size_t bytes);
 
 #endif
