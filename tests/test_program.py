@@ -12,7 +12,7 @@ from embedsvc.inference.ops.base import Attention, Batch, columns
 from embedsvc.inference.ops.native import NativeOps, library
 from embedsvc.inference.ops.native.encoding import Encoded
 from embedsvc.inference.ops.native.program import Program
-from embedsvc.inference.ops.numpy import PackedLayout
+from embedsvc.inference.ops.numpy.layout import PackedLayout
 from tests.support.passes import EXPERTS, ROWS, WIDTH, batch, everything
 
 DECLARED = library.load().declared

@@ -20,7 +20,8 @@ from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_ta
 from embedsvc.inference.ops.native import NativeOps, library
 from embedsvc.inference.ops.native.encoding import Encoded
 from embedsvc.inference.ops.native.library import Kernels
-from embedsvc.inference.ops.numpy import NumpyOps, PackedLayout
+from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.inference.ops.numpy.layout import PackedLayout
 
 ROWS = 40
 """Rows of each table, and tokens of the longest text."""

@@ -1,30 +1,31 @@
-"""The operations every backend offers, and the batch they work on.
+"""The operations that every backend offers, and the batch that they work on.
 
-Tokens are rows. A batch of B texts has N rows: ids (N,), positions (N,), hidden (N, D). How texts
-lie in those rows is the backend's own affair (packed end to end on NumPy, padded to one length on
-MLX) and is known only to `attention` and `pool`, through the batch's layout.
+Tokens are rows. A batch of B texts has N rows: ids (N,), positions (N,), hidden (N, D). Each
+backend lays texts out in those rows in its own way: NumPy and the kernels end to end, MLX padded to
+one length. Only `attention`, `pool` and `split` know how, through the batch's layout.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.catalog.cards import Dtype, Pooling
+from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.quantized import Quantized
-from embedsvc.inference.ops.memory import MemoryUse
+from embedsvc.inference.ops.hardware import Hardware
 from embedsvc.texts.item import TokenIds
 
 T = TypeVar("T")
+Floats = NDArray[np.float32]
 Array = Any  # numpy.ndarray or mlx.core.array, never mixed
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A linear layer as its backend likes it; made by `Ops.linear_layer`, used by `Ops.linear`."""
+    """A linear layer in its backend's own form: `Ops.linear_layer` makes it for `Ops.linear`."""
 
     weight: Array
     bias: Array | None
@@ -40,7 +41,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """The layers of E experts as their backend likes them; made by `Ops.experts_layer`."""
+    """The layers of E experts in their backend's own form, made by `Ops.experts_layer`."""
 
     up: Array
     down: Array
@@ -48,31 +49,31 @@ class Experts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attention:
-    """What one kind of attention layer does, made once at load.
+    """What one kind of attention layer does.
 
-    Query i sees key j of its own text where `causal` and `window` both allow it.
+    Query i sees key j of its own text where both `causal` and `window` allow it.
     """
 
     heads: int
     kv_heads: int
-    """Heads of keys and values; each serves heads / kv_heads neighbouring heads of queries."""
+    """Heads of keys and values; heads / kv_heads neighbouring heads of queries share one."""
     scale: float = 1.0
     causal: bool = False
-    """Whether j <= i is asked for."""
+    """If so, query i sees key j only where j <= i."""
     window: int | None = None
-    """If given, |i - j| <= window is asked for."""
+    """If given, query i sees key j only where |i - j| <= window."""
     bias: Array | None = None
-    """(heads, 2 R - 1): [:, j - i + R - 1] is added to scores; no text is longer than R."""
+    """(heads, 2 R - 1): [:, j - i + R - 1] is added to the scores. No text may be longer than R."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a pass is prepared for."""
+    """The inputs that a pass is prepared for."""
 
     longest: int
     """Tokens of the longest text, or pair of texts."""
     pairs: bool = False
-    """Whether it is told apart to which text of a pair a token belongs."""
+    """Whether tokens have types: 0 in the first text of a pair, 1 in the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,65 +83,20 @@ class Batch:
     ids: Array  # (N,)
     positions: Array  # (N,), from 0 within each text; 0 where a backend pads
     layout: Any  # the backend's own
-    types: Array | None = None  # (N,): 1 in the second text of a pair; None where nobody asks
+    types: Array | None = None  # (N,): 1 in the second text of a pair; None if no pass needs them
 
 
-class Ops(Protocol):
-    """What a backend can do.
+class Ops(Hardware, Protocol):
+    """The operations of a backend.
 
-    An operation of the forward pass may overwrite its first argument: use its result. `embedding`,
-    `linear` and `experts` do not.
+    An operation of the forward pass may overwrite its first argument, so use its result.
+    `embedding`, `linear`, `experts` and `pool` do not.
     """
-
-    @property
-    def name(self) -> Literal["mlx", "native", "numpy"]: ...
-
-    @property
-    def device(self) -> str:
-        """The hardware, for people."""
-        ...
-
-    @property
-    def dtype(self) -> Dtype:
-        """What weights and activations are held in."""
-        ...
-
-    @property
-    def slots(self) -> int:
-        """How many batches are worth running at once."""
-        ...
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """Tokens of one batch, padding included, that memory is sure to hold."""
-        ...
-
-    @property
-    def memory(self) -> int:
-        """Bytes of memory that the device has."""
-        ...
-
-    def memory_use(self) -> MemoryUse:
-        """Memory in use on the device now; may be called on any thread."""
-        ...
-
-    @property
-    def grid(self) -> Callable[[int, int], tuple[int, int]] | None:
-        """How many texts, of what length, are computed for so many, the longest of that length.
-
-        None where nothing is padded.
-        """
-        ...
-
-    @property
-    def pipelined(self) -> bool:
-        """Whether `begin` returns before the work is done, and `to_numpy` may wait elsewhere."""
-        ...
 
     # --- loading -------------------------------------------------------------------------------
 
     def array(self, value: NDArray[Any] | Quantized) -> Array:
-        """The array on the device, in the backend's dtype; a quantised one is a table."""
+        """The array on the device, in the backend's dtype. A quantised one must be a table."""
         ...
 
     def float32(self, value: NDArray[Any]) -> Array:
@@ -163,52 +119,51 @@ class Ops(Protocol):
         ...
 
     def release(self) -> None:
-        """Return memory that was freed, and kept for more of the same."""
+        """Give back memory that was freed and is kept for reuse."""
         ...
 
     def compiled(self, function: Callable[["Ops", Batch], Array]) -> Callable[[Batch], Array]:
-        """The pass, `function(ops, batch)`, in the fastest form the backend has.
+        """The pass `function(ops, batch)` in the fastest form that the backend has.
 
-        It raises `EmbeddingFailed` for a batch with an id or a position that a table of the pass
-        has no row for, and reads none of it.
+        The pass raises `EmbeddingFailed` for a batch with an id, a position or a type that a table
+        has no row for, and then reads no table.
         """
         ...
 
     def begin(self, value: Array) -> Array:
-        """Have the hardware begin to compute the array, as float32."""
+        """Have the hardware begin to compute the array, in float32."""
         ...
 
     # --- batches -------------------------------------------------------------------------------
 
     def batch(self, texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> Batch:
-        """Lay out texts, each of one token or more; equal lengths next to each other run best.
+        """The batch of texts, each of one token or more.
 
-        `types` has the type of each token, for passes that look them up.
-
-        Raises `ValueError` for anything else.
+        Equal lengths next to each other run fastest. `types` has the type of each token, for passes
+        that look types up. Raises `ValueError` unless ids and types are int32, as many of each.
         """
         ...
 
     def split(self, rows: NDArray[np.float32], layout: Any) -> list[NDArray[np.float32]]:
-        """A row for each token (N, D), on the host, as the rows of each text: (L, D) each."""
+        """The rows of tokens (N, D), on the host, by text: (L, D) each, without padding."""
         ...
 
     def to_numpy(self, value: Array) -> NDArray[np.float32]:
-        """The array on the host, computed; of a begun one in float32, from any thread."""
+        """The array on the host, computed; any thread may wait for one that `begin` gave."""
         ...
 
     # --- the forward pass ----------------------------------------------------------------------
 
     def rows(self, function: Callable[..., T], *inputs: Array) -> T:
-        """`function(*inputs)` for a function that treats every row by itself.
+        """`function(*inputs)`, for a function that treats every row by itself.
 
-        It returns an array or a tuple of arrays. The backend may call it on some rows at a time,
-        (n, ...) of each input.
+        `function` returns an array or a tuple of arrays. The backend may call it several times,
+        with some rows of each input (n, ...).
         """
         ...
 
     def copy(self, x: Array) -> Array:
-        """x, for an operation that may overwrite it, where x itself is needed later."""
+        """A copy for an operation that may overwrite it, where x itself is needed later."""
         ...
 
     def embedding(self, table: Array, indices: Array) -> Array:
@@ -216,7 +171,7 @@ class Ops(Protocol):
         ...
 
     def looked_up(self, rows: int, indices: Array) -> None:
-        """Tell of a table of so many rows that the pass looks up at `indices` by other means."""
+        """Say that the pass looks up a table of so many rows at `indices` without `embedding`."""
         ...
 
     def add(self, x: Array, y: Array) -> Array:
@@ -232,10 +187,10 @@ class Ops(Protocol):
         ...
 
     def experts(self, x: Array, scores: Array, chosen: int, layer: Experts) -> Array:
-        """x (N, D) through the `chosen` experts of each row's highest scores (N, E): (N, D).
+        """x (N, D) through the experts that each row's scores (N, E) choose: (N, D).
 
-        An expert is down(gelu(up(x))); they are summed, weighted by the softmax of all scores.
-        Raises `ValueError` if there are not so many.
+        Those are the `chosen` ones with the highest scores. Each gives down(gelu(up(x))); the sum
+        is weighted by the softmax of all scores. Raises `ValueError` if there are too few experts.
         """
         ...
 
@@ -244,15 +199,15 @@ class Ops(Protocol):
         ...
 
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
-        """Each slice of a row as wide as `weight`, over its root mean square, times `weight`."""
+        """RMS norm of each slice of a row that is as wide as `weight`."""
         ...
 
     def gelu(self, x: Array) -> Array:
-        """The exact GELU, x * Phi(x), to float32's precision (the tanh formula: 5e-4)."""
+        """The exact GELU, x * Phi(x), to float32's precision."""
         ...
 
     def gelu_tanh(self, x: Array) -> Array:
-        """GELU by the tanh formula, for models that were trained with it."""
+        """GELU by its tanh formula, up to 5e-4 away; for models that were trained with it."""
         ...
 
     def silu(self, x: Array) -> Array:
@@ -266,16 +221,16 @@ class Ops(Protocol):
     def rope(self, x: Array, table: Array, positions: Array) -> Array:
         """Rotary position embedding of heads side by side, x (N, heads * size).
 
-        `table` is `rope_table`'s, (R, size), as `Ops.float32` holds it; `positions` (N,) are rows
-        of it. Element e of a head's first half turns with element e of its second half.
+        `table` (R, size) is `rope_table`'s, through `Ops.float32`; `positions` (N,) are its rows.
+        Element e of a head's first half rotates with element e of its second half.
         """
         ...
 
     def attention(self, q: Array, k: Array, v: Array, spec: Attention, layout: Any) -> Array:
         """Softmax attention within each text.
 
-        q (N, heads * size), k and v (N, kv_heads * size), heads side by side; they may be columns
-        of one product. Returns (N, heads * size).
+        q (N, heads * size), k and v (N, kv_heads * size), heads side by side; they may be
+        columns of one array. Returns (N, heads * size).
         """
         ...
 
@@ -289,23 +244,28 @@ class Ops(Protocol):
 
 
 def check_chosen(chosen: int, scores: int, layer: Experts) -> None:
-    """Raises `ValueError` unless so many experts of the layer can be chosen by so many scores."""
+    """Raises `ValueError` unless a row of so many scores can choose that many experts."""
     experts = len(layer.up)
     if not 1 <= chosen <= experts == scores:
         raise ValueError(f"{chosen} of {experts} experts cannot be chosen by {scores} scores")
 
 
 def columns(x: Array, *widths: int) -> tuple[Array, ...]:
-    """x (N, sum of widths) cut into neighbouring columns, (N, width) each."""
+    """x (N, sum of widths) cut into neighbouring columns, (N, width) each.
+
+    >>> first, second = columns(np.array([[1, 2, 3]]), 1, 2)
+    >>> second.tolist()
+    [[2, 3]]
+    """
     cuts = [0, *accumulate(widths)]
     return tuple(x[:, start:stop] for start, stop in pairwise(cuts))
 
 
 def rope_table(size: int, base: float, length: int, *, slower: float = 1.0) -> NDArray[np.float32]:
-    """Cosines, then sines, of how far positions 0..length-1 turn a head's parts: (length, size).
+    """Cosines, then sines, of the angles that positions 0..length-1 rotate by: (length, size).
 
-    Position p turns part e by p / (base^(2 e / size) * slower), rounded to float32 after each step
-    as other implementations do it: at position 8000 an angle's last digit matters.
+    Position p rotates element e by p / (base^(2 e / size) * slower). Each step is rounded to
+    float32, as other implementations do it: at position 8000 the last digit of an angle matters.
     """
     exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
     powers = (base ** exponents.astype(np.float64)).astype(np.float32)

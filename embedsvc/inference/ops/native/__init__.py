@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.checkpoints.quantized import Quantized
-from embedsvc.inference.ops.base import Batch, Experts, Linear, Ops
+from embedsvc.inference.ops.base import Batch, Experts, Floats, Linear, Ops
 from embedsvc.inference.ops.memory import MemoryUse, tune_allocator
 from embedsvc.inference.ops.native import formats, library
 from embedsvc.inference.ops.native.encoding import Encoded, encode
 from embedsvc.inference.ops.native.library import Kernels
 from embedsvc.inference.ops.native.program import Program
 from embedsvc.inference.ops.native.tape import NotOnTape, Tape, Value, trace
-from embedsvc.inference.ops.numpy import Floats, NumpyOps
+from embedsvc.inference.ops.numpy import NumpyOps
 
 WEIGHT_BYTES = 512 << 10
 """A weight of so many bytes lies in memory of its own, which goes back when it is freed."""

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.checkpoints.quantized import Quantized, expand
+from embedsvc.inference.ops.base import Floats
 from embedsvc.inference.ops.native.library import Kernels
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

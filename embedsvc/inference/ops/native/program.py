@@ -8,11 +8,10 @@ import numpy as np
 
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.ops import held
-from embedsvc.inference.ops.base import Batch
+from embedsvc.inference.ops.base import Batch, Floats
 from embedsvc.inference.ops.native.declarations import Refusal
 from embedsvc.inference.ops.native.encoding import Encoded
 from embedsvc.inference.ops.native.library import Kernels, Library
-from embedsvc.inference.ops.numpy import Floats
 
 
 class Program:

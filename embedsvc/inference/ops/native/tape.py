@@ -16,14 +16,13 @@ from embedsvc.inference.ops.base import (
     Attention,
     Batch,
     Experts,
+    Floats,
     Linear,
     Norm,
     check_chosen,
     columns,
 )
 from embedsvc.inference.ops.native.formats import PRODUCTS, PackedWeight
-
-Floats = NDArray[np.float32]
 
 MAX_WINDOW = 1 << 31
 """A window that hides nothing: no text has so many tokens."""

@@ -1,14 +1,13 @@
 """The operations on NumPy, for machines without a GPU or a C compiler.
 
-Texts lie packed, end to end, so nothing is padded. Row-wise work is done a few rows at a time so
-that what one step leaves in the cache is there for the next.
+Texts lie end to end, so nothing is padded. What treats each row by itself is done some rows at a
+time, so that one step finds in the cache what the step before it wrote.
 """
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -21,39 +20,31 @@ from embedsvc.inference.ops.base import (
     Attention,
     Batch,
     Experts,
+    Floats,
     Linear,
     Norm,
     Ops,
     T,
     check_chosen,
 )
-from embedsvc.inference.ops.held import Held, Span, check_texts
+from embedsvc.inference.ops.held import Held, check_texts
 from embedsvc.inference.ops.memory import (
     MemoryUse,
     process_memory,
     return_freed_memory,
     tune_allocator,
 )
+from embedsvc.inference.ops.numpy import activations
 from embedsvc.inference.ops.numpy.attention import attend, pieces_of
+from embedsvc.inference.ops.numpy.layout import PackedLayout, lay_out, span_of
 from embedsvc.inference.ops.numpy.pooling import pool
 from embedsvc.system import machine
 from embedsvc.texts.item import TokenIds
 
-Floats = NDArray[np.float32]
-
 ROWS = 256
-"""Rows worked on at a time: fewer make products slow, more do not stay in the cache."""
-FEW_ROWS = 32
-"""Rows at a time where many passes go over them, each as wide as 1536 floats."""
+"""Rows that `rows` takes at a time: fewer make products slow, more do not stay in the cache."""
 KEPT_BYTES = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class PackedLayout:
-    """Where each text lies in the rows."""
-
-    bounds: NDArray[np.intp]  # (B + 1,): text b is rows bounds[b]:bounds[b + 1]
-    runs: tuple[tuple[int, int, int], ...]  # (first row, texts, length) of neighbours of one length
+"""Freed memory that glibc may keep for the next batch."""
 
 
 class NumpyOps:
@@ -90,9 +81,9 @@ class NumpyOps:
         return Experts(self.array(up.swapaxes(1, 2)), self.array(down.swapaxes(1, 2)))
 
     def _set_allocator(self) -> None:
-        """Have glibc keep what a batch frees for the next one, up to KEPT_BYTES.
+        """Have glibc keep what a batch frees for the next one.
 
-        By default it gives large blocks back at once, and a pass spends a tenth of its time on
+        By default it gives large blocks back at once, and a pass then spends a tenth of its time
         getting them anew, page by page.
         """
         tune_allocator(trim_threshold=KEPT_BYTES, mmap_threshold=KEPT_BYTES // 2)
@@ -107,7 +98,7 @@ class NumpyOps:
         return_freed_memory()
 
     def compiled(self, function: Callable[[Ops, Batch], Floats]) -> Callable[[Batch], Floats]:
-        return Held(self, function, partial(function, self), _span)
+        return Held(self, function, partial(function, self), span_of)
 
     def begin(self, value: Floats) -> Floats:
         return value
@@ -116,25 +107,7 @@ class NumpyOps:
 
     def batch(self, texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> Batch:
         check_texts(texts, types)
-        joined = None if types is None else np.concatenate(types)
-        lengths = [len(text) for text in texts]
-        if len(texts) == 1:  # most often, when nothing else is going on: without delay
-            (ids,), (length,) = texts, lengths
-            layout = PackedLayout(np.array([0, length]), ((0, 1, length),))
-            positions = np.arange(length, dtype=np.int32)
-            if not ids.flags.carray:  # contiguous and aligned, as the kernels read it
-                ids = ids.copy()
-            return Batch(ids, positions, layout, joined)
-        bounds = np.concatenate([[0], np.cumsum(lengths)])
-        runs: list[tuple[int, int, int]] = []
-        row = 0
-        for length, same in groupby(lengths):
-            count = sum(1 for _ in same)
-            runs.append((row, count, length))
-            row += count * length
-        positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
-        layout = PackedLayout(bounds, tuple(runs))
-        return Batch(np.concatenate(texts), positions, layout, joined)
+        return lay_out(texts, types)
 
     def split(self, rows: Floats, layout: PackedLayout) -> list[Floats]:
         return np.split(rows, layout.bounds[1:-1])
@@ -211,22 +184,13 @@ class NumpyOps:
         return x
 
     def gelu(self, x: Floats) -> Floats:
-        return _gate(x, _GELU)
+        return activations.gelu(x)
 
     def gelu_tanh(self, x: Floats) -> Floats:
-        return _gate(x, _GELU_TANH)
+        return activations.gelu_tanh(x)
 
     def silu(self, x: Floats) -> Floats:
-        scratch = np.empty((min(len(x), FEW_ROWS), *x.shape[1:]), dtype=np.float32)
-        for start in range(0, len(x), FEW_ROWS):
-            part = x[start : start + FEW_ROWS]
-            divisor = scratch[: len(part)]
-            np.negative(part, out=divisor)
-            with np.errstate(over="ignore"):  # of a very negative x: infinity, and x / that is 0
-                np.exp(divisor, out=divisor)
-            divisor += np.float32(1)
-            part /= divisor
-        return x
+        return activations.silu(x)
 
     def tanh(self, x: Floats) -> Floats:
         return np.tanh(x, out=x)
@@ -258,15 +222,12 @@ class NumpyOps:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def _span(batch: Batch) -> Span:
-    longest = max(length for _, _, length in batch.layout.runs)
-    types = (0, 0) if batch.types is None else (int(batch.types.min()), int(batch.types.max()))
-    return Span(int(batch.ids.min()), int(batch.ids.max()), longest, types)
-
-
 def _one_thread_a_product() -> str:
-    """Sets OpenBLAS so, since batches take a core each; says what kind of processor it takes this
-    one for. Where NumPy is built on another library (Accelerate) there is nothing to set."""
+    """Have OpenBLAS compute each product on one thread, since each batch has a core of its own.
+
+    Returns the kind of processor that OpenBLAS takes this one for, as the end of a sentence. Where
+    NumPy is built on another library (Accelerate) there is nothing to set.
+    """
     controller: Any = threadpoolctl.ThreadpoolController()
     libraries: list[Any] = controller.select(internal_api="openblas").lib_controllers
     for library in libraries:
@@ -282,43 +243,3 @@ def _over_root_mean_square(x: Floats, eps: float) -> Floats:
     np.sqrt(scale, out=scale)
     np.reciprocal(scale, out=scale)
     return scale[..., None]
-
-
-def _gate(x: Floats, coefficients: tuple[np.float32, ...]) -> Floats:
-    """x * (1 + tanh(x P(x^2))) / 2, where P has these coefficients, highest power first.
-
-    NumPy's tanh is vectorised where erf is not.
-    """
-    scratch = np.empty((2, min(len(x), FEW_ROWS), *x.shape[1:]), dtype=np.float32)
-    for start in range(0, len(x), FEW_ROWS):
-        part = x[start : start + FEW_ROWS]
-        square, slope = scratch[:, : len(part)]
-        with np.errstate(over="ignore"):  # of a huge |x|: infinity, whose tanh is right
-            np.multiply(part, part, out=square)
-            np.multiply(square, coefficients[0], out=slope)
-            for coefficient in coefficients[1:-1]:
-                slope += coefficient
-                slope *= square
-            slope += coefficients[-1]
-            slope *= part
-        np.tanh(slope, out=slope)
-        slope += np.float32(1)
-        slope *= np.float32(0.5)
-        part *= slope
-    return x
-
-
-# P fitted to atanh(erf(x / sqrt 2)) / x: x * Phi(x) to within 7e-8 everywhere.
-_GELU = tuple(
-    np.float32(c)
-    for c in (
-        1.8139253429337756e-09,
-        -1.3378311245083756e-07,
-        3.974069347832e-06,
-        -5.5273376281994154e-05,
-        -3.3026736849883246e-05,
-        0.03633414916652728,
-        0.7978842683911042,
-    )
-)
-_GELU_TANH = (np.float32(0.7978845608 * 0.044715), np.float32(0.7978845608))

@@ -11,9 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from embedsvc.inference.ops.base import Attention
-
-Floats = NDArray[np.float32]
+from embedsvc.inference.ops.base import Attention, Floats
 
 SCORES = 1 << 16
 """Scores worked on at a time."""

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Pooling
+from embedsvc.inference.ops.base import Floats
 
-Floats = NDArray[np.float32]
 Bounds = NDArray[np.integer[Any]]
 """(B + 1,): text b is rows bounds[b]:bounds[b + 1]."""
 
