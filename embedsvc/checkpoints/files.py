@@ -126,7 +126,7 @@ class Files:
 
     def _check_regular(self, name: str, mode: int) -> None:
         if not stat.S_ISREG(mode):
-            found = next((said for is_it, said in OTHERS if is_it(mode)), "no file")
+            found = next((kind for is_it, kind in OTHERS if is_it(mode)), "no file")
             raise self.error(name, f"is {found}, and must be a file")
 
     def _load(self, name: str, kind: Any) -> Any:
@@ -138,5 +138,5 @@ class Files:
         except RecursionError:
             raise self.error(name, "is nested too deeply") from None
         except (msgspec.MsgspecError, UnicodeError) as error:
-            said = kind_of(content[:100]) or plain_types(str(error))
-            raise self.error(name, said) from None
+            problem = kind_of(content[:100]) or plain_types(str(error))
+            raise self.error(name, problem) from None

@@ -52,7 +52,7 @@ def kind_of(beginning: bytes) -> str | None:
     if not beginning:
         return "is empty: download it again (embedsvc pull does it)"
     plain = beginning.lstrip().lower()
-    return next((said for start, said in BEGINNINGS.items() if plain.startswith(start)), None)
+    return next((problem for start, problem in BEGINNINGS.items() if plain.startswith(start)), None)
 
 
 def found_instead(folder: Path) -> str:
@@ -62,8 +62,8 @@ def found_instead(folder: Path) -> str:
         names = sorted(file.name for file in folder.iterdir())
     except OSError:
         return ""
-    for pattern, said in CONTENTS.items():
+    for pattern, problem in CONTENTS.items():
         for name in names:
             if fnmatch(name, pattern):
-                return f"; {said.format(name=name)}"
+                return f"; {problem.format(name=name)}"
     return ""

@@ -213,8 +213,8 @@ def _entries(model: str, file: Path) -> list[Entry]:
         beginning = stream.read(100)
         length = int.from_bytes(beginning[:8], "little")
         if not 2 <= length <= TENSOR_HEADER:
-            said = f"is no safetensors file, or has a header of {length} bytes"
-            raise files.error(file.name, kind_of(beginning) or said)
+            problem = f"is no safetensors file, or has a header of {length} bytes"
+            raise files.error(file.name, kind_of(beginning) or problem)
         stream.seek(8)
         content = stream.read(length)
     try:

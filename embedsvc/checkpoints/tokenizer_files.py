@@ -132,15 +132,15 @@ def _check_rows(
     number, token = without[0]
     name = added.get(token, "vocab.txt" if made and files.has("vocab.txt") else FILE)
     more = f" ({len(without)} such)" if len(without) > 1 else ""
-    said = (
+    problem = (
         f"token `{token}` has id {number}, and the model has vectors for {rows} tokens, "
         f"0 to {rows - 1}{more}: tokeniser and weights do not belong together"
     )
     extra = {each.content for each in tokenizer.get_added_tokens_decoder().values()}
     if len(without) <= FEW and all(each in extra for _, each in without):
         names = ", ".join(f'"{each}"' for _, each in without)
-        said += f"; to read it as ordinary text, give the card `plain_tokens = [{names}]`"
-    raise files.error(name, said)
+        problem += f"; to read it as ordinary text, give the card `plain_tokens = [{names}]`"
+    raise files.error(name, problem)
 
 
 def _switch(tokenizer: Tokenizer, config: dict[str, Any]) -> None:

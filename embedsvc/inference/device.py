@@ -1,4 +1,4 @@
-"""Where encoders run: one MLX thread, or a worker for each core."""
+"""The threads that encoders run on: the one of MLX, or one for each core of a CPU."""
 
 import asyncio
 import ctypes
@@ -40,7 +40,8 @@ class Device:
     def __init__(
         self, make_ops: Callable[[Dtype | None], Ops], workers: int, *, one_thread: bool = False
     ) -> None:
-        """`one_thread`: all that touches the device has to run on its thread, loading included."""
+        """`one_thread`: everything that touches the device, loading included, has to run on its
+        thread."""
         self.make_ops = make_ops
         """Makes operations in a dtype (None: the backend's own); must be called on the device."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="device")
@@ -106,15 +107,15 @@ class Device:
         return work
 
     def close(self) -> None:
-        """Let what runs finish, start nothing more."""
+        """Start nothing more, and return when what runs has ended."""
         self._loading.shutdown(cancel_futures=True)
         self._threads.shutdown(cancel_futures=True)
         self._waiting.shutdown()
 
 
 def open_device(backend: BackendChoice, cores: int | None = None) -> Device:
-    """The device of a backend; `auto` is MLX where it has a GPU, else the kernels in C if they were
-    built, else NumPy. `cores` is how many of a CPU's to use, None for all.
+    """The device of a backend. `auto` is MLX where it has a GPU, else the kernels in C if they were
+    built, else NumPy. `cores` is how many cores of a CPU to use; None: all.
 
     Raises `CardsError` if a backend is asked for that is not there, or MLX is there for a GPU and
     cannot be loaded.
@@ -135,7 +136,7 @@ def open_device(backend: BackendChoice, cores: int | None = None) -> Device:
 
 
 def _native_ops(backend: BackendChoice, cores: int | None) -> NumpyOps | None:
-    """The kernels in C, if they are wanted and there."""
+    """The operations by the kernels in C, if the choice allows them and they were built."""
     if backend == "numpy":
         return None
     from embedsvc.inference.ops.native import NativeOps, library
@@ -161,7 +162,7 @@ def _gpu_likely() -> bool:
 
 
 def has_driver() -> bool:
-    """Whether there is a Mac's GPU or NVIDIA's driver."""
+    """Whether this is a Mac, which has a GPU, or has NVIDIA's driver."""
     return sys.platform == "darwin" or _loads("libcuda.so.1")
 
 

@@ -1,4 +1,4 @@
-"""How a checkpoint is computed: all that is known of it before its weights are read."""
+"""How a checkpoint is going to be computed: what is known before its weights are read."""
 
 import math
 from dataclasses import dataclass
@@ -27,18 +27,19 @@ from embedsvc.wording.msgspec_errors import plain_types
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checkpoint whose files agree with each other, as far as they can be known unread."""
+    """A checkpoint, and how it is computed. Its files agree, as far as can be known without reading
+    the weights."""
 
     checkpoint: Checkpoint
     architecture: Architecture
     config: Any
-    """What the architecture reads of config.json."""
+    """The `Config` of the architecture."""
     heads: tuple[str, ...]
-    """Their names, the checkpoint's own first."""
+    """The names of its heads, the checkpoint's own first."""
     rows: int | None
-    """Tokens that there are vectors for; None where only mlx-embeddings knows."""
+    """How many tokens have word embeddings; None where only mlx-embeddings knows."""
     size: int
-    """Bytes of memory that the weights take, and what is made beside them."""
+    """Bytes of memory that the weights take, and the tables that are made beside them."""
     stored: int
     """Bytes of all tensors in the files."""
 
@@ -49,9 +50,10 @@ class Plan:
 
 
 def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
-    """How a checkpoint is computed in that dtype, quantised weights `packed` or not.
+    """How a checkpoint is computed in that dtype.
 
-    Raises `CheckpointError` if it cannot be, or its files do not agree.
+    `packed`: the backend keeps quantised weights as they are stored. Raises `CheckpointError` if
+    the checkpoint cannot be computed, or its files do not agree.
     """
     architecture, config = find_pass(checkpoint, dtype)
     tensors = checkpoint.tensors()
@@ -71,9 +73,9 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
 
 
 def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
-    """The architecture that computes a checkpoint in that dtype, and its config.
+    """The architecture that computes a checkpoint in that dtype, and its `Config`.
 
-    Raises `CheckpointError` if there is none, or the checkpoint is not as it takes them.
+    Raises `CheckpointError` if there is none, or it does not support what the checkpoint asks for.
     """
     model, kind = checkpoint.card.id, checkpoint.model_type
     architecture: Architecture | None = find_architecture(kind, checkpoint.config)
@@ -101,6 +103,7 @@ def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
 
 
 def _weights(checkpoint: Checkpoint, entries: list[Entry], dtype: Dtype, *, packed: bool) -> int:
+    """Bytes of memory that the weights take."""
     item = 4 if dtype == "float32" else 2
     size = 0
     for entry in entries:
@@ -115,13 +118,14 @@ def _weights(checkpoint: Checkpoint, entries: list[Entry], dtype: Dtype, *, pack
 
 
 def _bits(checkpoint: Checkpoint) -> int:
-    """Of a quantised weight; where that is not said, as few as there may be."""
+    """The bits of a quantised weight; where config.json does not say it, the fewest there may
+    be."""
     bits = (as_object(checkpoint.config.get("quantization")) or {}).get("bits")
     return bits if bits in BITS else min(BITS)
 
 
 def _steps(checkpoint: Checkpoint) -> int:
-    """Bytes of the modules after pooling, which are kept in float32."""
+    """Bytes of the weights of the modules after pooling, which are held in float32."""
     size = 0
     for step in checkpoint.steps:
         if isinstance(step, Dense | LayerNorm):

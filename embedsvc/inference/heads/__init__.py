@@ -1,7 +1,7 @@
-"""The heads: what follows a backbone, from its hidden states to results. A file here, a line each.
+"""The heads: what follows a backbone, from its hidden states to results.
 
-A result is bytes from the moment it is computed until a route asks for it: the queue and the caches
-carry what they do not understand.
+To add one, write its file and its line here. A result is bytes from when it is computed until a
+route asks for it, so that queues and caches carry it without knowing what it is.
 """
 
 from collections.abc import Sequence
@@ -23,47 +23,51 @@ class Head(Protocol):
 
     @property
     def PER(self) -> Literal["text", "token"]:  # noqa: N802 - a constant of the module
-        """What a row of `forward` stands for."""
+        """What each row that `forward` returns is for."""
         ...
 
     @property
     def GIVES(self) -> str:  # noqa: N802 - a constant of the module
-        """What its results are, in the words of an error."""
+        """What its results are, for errors: `vectors`, `scores`."""
         ...
 
     def prepare(self, ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Any:
-        """Its weights, on the device or on the host; it takes its tensors from the backbone's.
+        """Its weights, on the device or on the host, from tensors of the checkpoint.
 
         Raises `CheckpointError` that names the tensor which is missing or wrong.
         """
         ...
 
     def forward(self, ops: Ops, weights: Any, hidden: Array, batch: Batch) -> Array:
-        """Rows (B, n) or (N, n) from hidden states (N, D); traced, so it asks for no value."""
+        """Rows (B, n) or (N, n) from hidden states (N, D).
+
+        The function is traced, so it must not depend on the values of arrays.
+        """
         ...
 
     def pack(
         self, weights: Any, rows: Sequence[NDArray[np.float32]], items: Sequence[Item]
     ) -> list[bytes]:
-        """The result of each item, from its row (n,) or from those of its tokens (L, n).
+        """The result of each item, from its row (n,) or from the rows of its tokens (L, n).
 
-        It runs on the host, on any thread. Raises `EmbeddingFailed` where a row is not finite.
+        It runs on the host, on any thread. Raises `EmbeddingFailed` if a row is not finite.
         """
         ...
 
     def unpack(self, results: Sequence[bytes], items: Sequence[Item]) -> Any:
-        """The results of items as who asks for this head wants them."""
+        """The results of items in the form that callers of this head use."""
         ...
 
 
 HEADS: dict[str, Head] = {"scores": scores, "spans": spans, "vector": vector}
-"""By the name that caches know them by."""
+"""By the names that keys of caches have."""
 
 
 def heads_of(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The heads of a checkpoint, its own before those that are made of it.
+    """The names of the heads of a checkpoint: its own, then those that need no weights of their
+    own.
 
-    Raises `CheckpointError` if it has one that there is no file for.
+    Raises `CheckpointError` if it has a head that is not supported.
     """
     if checkpoint.pooling:
         return ("vector", "spans") if checkpoint.pooling == ("mean",) else ("vector",)

@@ -1,8 +1,8 @@
 """The head of a classifier: scores for a text, or for a pair of texts, as rerankers give them.
 
-BERT's: the first token's hidden state goes through a layer with tanh, the pooler of the paper
-(Devlin et al., 2018, arXiv:1810.04805), and a last layer with an output for each label. Scores are
-those outputs as they are, without a sigmoid or a softmax.
+It is BERT's: the hidden state of the first token goes through a layer with tanh, the pooler of the
+paper (Devlin et al., 2018, arXiv:1810.04805), and a last layer with an output for each label.
+Scores are these outputs as they are, without a sigmoid or a softmax.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from embedsvc.texts.item import Item
 PER: Literal["text"] = "text"
 GIVES = "scores"
 CLASSES = ("BertForSequenceClassification",)
-"""Classes of transformers whose tensors are called as here."""
+"""Classes of transformers whose tensors have the names that are used here."""
 Floats = NDArray[np.float32]
 
 

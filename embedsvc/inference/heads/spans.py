@@ -1,7 +1,8 @@
-"""The head of late chunking: a vector for each span of a text, made in sight of the whole text.
+"""The head of late chunking: a vector for each span of a text, made in sight of the whole text
+(Günther et al., 2024, arXiv:2409.04701).
 
-The means of the spans' hidden states go through whatever follows the pooling of the model's own
-vectors (Günther et al., 2024, arXiv:2409.04701); see `texts.late_chunking` for what the spans are.
+The hidden states of each span are averaged, and then go through whatever follows the pooling of the
+model's own vectors. `texts.late_chunking` finds the spans.
 """
 
 from collections.abc import Sequence
@@ -28,9 +29,9 @@ def forward(ops: Ops, weights: vector.Weights, hidden: Array, batch: Batch) -> A
 
 
 def pack(weights: vector.Weights, rows: Sequence[Floats], items: Sequence[Item]) -> list[bytes]:
-    """The vectors of the spans of each item (k, D), float32.
+    """The vectors (k, D), float32, of the k spans of each item.
 
-    Raises `EmbeddingFailed`, also for spans that are no part of their text.
+    Raises `EmbeddingFailed`, also for a span that is no part of its text.
     """
     means = [_means(hidden, item) for hidden, item in zip(rows, items, strict=True)]
     vectors = vector.after_pooling(weights, np.concatenate(means))
@@ -39,13 +40,18 @@ def pack(weights: vector.Weights, rows: Sequence[Floats], items: Sequence[Item])
 
 
 def unpack(results: Sequence[bytes], items: Sequence[Item]) -> Floats:
-    """The vectors of all spans (sum of k, D), those of the first item first."""
+    """The vectors (sum of k, D) of all spans, those of the first item first."""
     count = sum(len(item.spans) for item in items)
     return np.frombuffer(b"".join(results), "<f4").reshape(count, -1)
 
 
 def _means(hidden: Floats, item: Item) -> Floats:
-    """Means of the spans of one text's hidden states (L, D): (k, D)."""
+    """The means (k, D) of a text's hidden states (L, D) over its spans.
+
+    >>> item = Item(np.array([101, 5, 6, 102], np.int32), spans=((0, 2), (2, 4)))
+    >>> _means(np.array([[0], [2], [4], [8]], np.float32), item).tolist()
+    [[1.0], [6.0]]
+    """
     begins, ends = np.array(item.spans, dtype=np.int64).reshape(-1, 2).T
     if not ((begins >= 0) & (begins < ends) & (ends <= len(item))).all() or not len(begins):
         raise EmbeddingFailed(f"A span is no part of the {len(item)} tokens of its text.")

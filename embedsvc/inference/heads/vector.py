@@ -1,6 +1,6 @@
 """The head of an embedding model: one vector for each text.
 
-Hidden states are pooled on the device; the modules that sentence-transformers has after pooling,
+Hidden states are pooled on the device. The modules that sentence-transformers has after pooling,
 and the normalisation, follow on the host in float32.
 """
 
@@ -27,17 +27,17 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What follows the hidden states."""
+    """What follows the hidden states, in this order."""
 
     poolings: tuple[Pooling, ...]
-    """Set side by side if there are several."""
+    """Their results are put side by side if there are several."""
     steps: tuple[Callable[[Floats], Floats], ...]
     """The modules after the pooling, as functions of vectors (B, D)."""
     normalize: bool
 
 
 def prepare(ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Weights:
-    """Its modules, whose weights are in folders of their own."""
+    """The modules after pooling, whose weights are in folders of their own."""
     steps = tuple(_load(checkpoint.card.id, step) for step in checkpoint.steps)
     return Weights(checkpoint.pooling, steps, checkpoint.normalize)
 
@@ -54,25 +54,29 @@ def pack(weights: Weights, rows: Sequence[Floats], items: Sequence[Item]) -> lis
 
 
 def unpack(results: Sequence[bytes], items: Sequence[Item]) -> Floats:
-    """Vectors (n, D); the array is the caller's own."""
+    """Vectors (n, D), in an array that the caller may change."""
     rows = bytearray().join(results)  # many times faster than np.stack
     return np.frombuffer(rows, "<f4").reshape(len(results), -1)
 
 
 def after_pooling(weights: Weights, pooled: Floats) -> Floats:
-    """Pooled rows (n, D) after the modules that follow: finite, not zero, of length 1 if asked.
+    """Vectors from pooled rows (n, D): through the modules that follow, and normalised if asked
+    for.
 
-    Raises `EmbeddingFailed` if a row cannot be that.
+    Raises `EmbeddingFailed` if one is not finite, or is zero.
     """
     for step in weights.steps:
         pooled = step(pooled)
-    return finite(pooled, normalize=weights.normalize)
+    return check_finite(pooled, normalize=weights.normalize)
 
 
-def finite(vectors: Floats, *, normalize: bool) -> Floats:
-    """The vectors, of unit length if `normalize`.
+def check_finite(vectors: Floats, *, normalize: bool) -> Floats:
+    """The vectors, scaled to unit length if `normalize`.
 
     Raises `EmbeddingFailed` if one is not finite, or is zero.
+
+    >>> check_finite(np.array([[0, 2]], np.float32), normalize=True).tolist()
+    [[0.0, 1.0]]
     """
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(length).all() or not length.all():
@@ -81,13 +85,14 @@ def finite(vectors: Floats, *, normalize: bool) -> Floats:
 
 
 def _load(model: str, step: Step) -> Callable[[Floats], Floats]:
+    """A module after pooling, as a function of vectors (n, D)."""
     if isinstance(step, Dense):
         return _dense(model, step)
     if isinstance(step, LayerNorm):
         return _layer_norm(model, step)
     if isinstance(step, Truncate):
         return lambda vectors: vectors[:, : step.size]
-    return lambda vectors: finite(vectors, normalize=True)
+    return lambda vectors: check_finite(vectors, normalize=True)
 
 
 def _dense(model: str, dense: Dense) -> Callable[[Floats], Floats]:
@@ -149,4 +154,4 @@ ACTIVATIONS: dict[Activation, Callable[[Floats], Floats]] = {
     "SiLU": lambda x: x * _sigmoid(x),
     "GELU": _gelu,
 }
-"""torch.nn's, by the names of its classes."""
+"""Activations, by the names of torch.nn's classes."""

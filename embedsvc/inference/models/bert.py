@@ -12,11 +12,11 @@ from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import Array, Attention, Batch, Inputs, Linear, Norm, Ops, columns
 
 UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
-"""Tensors that checkpoints carry and the hidden states do not need."""
+"""Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
 
 
 class Config(Sizes, frozen=True, kw_only=True):
-    """What the pass reads of config.json."""
+    """The fields of config.json that the pass depends on."""
 
     type_vocab_size: Size
     layer_norm_eps: Eps
@@ -46,7 +46,7 @@ class Weights:
     layers: tuple[Layer, ...]
     width: int
     eps: float
-    types: Array | None = None  # (types, D); None where they are all 0, and in the positions
+    types: Array | None = None  # (types, D); None: type 0 was added to the positions
 
 
 def prepare(
@@ -54,7 +54,8 @@ def prepare(
 ) -> Weights:
     """Weights on the device, from tensors under transformers' names.
 
-    The tables of RoBERTa begin with positions that no token has; `first_position` skips them.
+    RoBERTa's table of positions begins with rows that no token has; `first_position` skips them.
+    Without pairs all tokens are of type 0, whose embedding is added to that of the position.
     """
     read = WeightReader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size

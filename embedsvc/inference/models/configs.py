@@ -1,7 +1,7 @@
 """What the configs of several architectures have in common.
 
-A config.json is somebody else's, so each number has bounds, and numbers that only make sense
-together are held against each other; what is not bounded here must fit the weights' shapes.
+Strangers write config.json, so each number has bounds, and numbers that only make sense together
+are checked against each other. What is not bounded here has to fit the shapes of the weights.
 """
 
 from typing import Annotated, Literal
@@ -12,20 +12,20 @@ from msgspec import Meta
 from embedsvc.bounds import LAYERS
 
 Size = Annotated[int, Meta(ge=1, le=1 << 20)]
-"""Of a row, or of a part of one."""
+"""The width of a row, or of a part of one."""
 Rows = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-"""Of a table that is looked up by numbers of 32 bits."""
+"""Rows of a table whose rows are looked up by numbers of 32 bits."""
 Layers = Annotated[int, Meta(ge=1, le=LAYERS)]
 Eps = Annotated[float, Meta(gt=0, lt=1)]
-"""What keeps a norm from dividing by zero."""
+"""The small number that keeps a norm from dividing by zero."""
 Base = Annotated[float, Meta(ge=1, le=1e12)]
-"""Of rotary positions."""
+"""The base of rotary positions, `theta`."""
 Factor = Annotated[float, Meta(ge=1e-6, le=1e6)]
-"""What something is multiplied by."""
+"""A number that others are multiplied by."""
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """What nearly all spell alike."""
+    """The fields that nearly all architectures spell alike."""
 
     vocab_size: Rows
     hidden_size: Size
@@ -36,12 +36,12 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text there are positions for."""
+        """The most tokens of a text that there are positions for."""
         return self.max_position_embeddings
 
     @property
     def rows(self) -> int:
-        """Rows of the table of words."""
+        """Rows of the table of word embeddings."""
         return self.vocab_size
 
     def table_numbers(self, longest: int) -> int:
@@ -74,18 +74,18 @@ class RopeByLayer(msgspec.Struct, frozen=True):
         return self.full_attention if kind == "full_attention" else self.sliding_attention
 
 
-def refuse_unless(config: msgspec.Struct, **wanted: object) -> None:
-    """Raise `ValueError` that names a field of `config` if it differs from what is `wanted`."""
-    for name, value in wanted.items():
+def refuse_unless(config: msgspec.Struct, **supported: object) -> None:
+    """Raise `ValueError` that names a field of `config` if its value is not the `supported` one."""
+    for name, value in supported.items():
         found = getattr(config, name)
         if found != value:
             raise ValueError(f"`{name}` of {found} is not supported (only {value})")
 
 
 def refuse_remainder(config: msgspec.Struct, name: str, divisor: str) -> int:
-    """How often a field goes into another.
+    """A field of `config` divided by another.
 
-    Raises `ValueError` that names both unless nothing is left over.
+    Raises `ValueError` that names both if there is a remainder.
     """
     whole, part = getattr(config, name), getattr(config, divisor)
     if whole % part:
@@ -94,7 +94,7 @@ def refuse_remainder(config: msgspec.Struct, name: str, divisor: str) -> int:
 
 
 def refuse_odd_heads(size: int) -> None:
-    """Raise `ValueError` unless heads have two halves, as rotary positions need them."""
+    """Raise `ValueError` unless heads have two equal halves, which rotary positions need."""
     if size % 2:
         raise ValueError(f"heads of {size} cannot be turned by halves: their size must be even")
 
@@ -112,7 +112,7 @@ def refuse_other_ropes(rope: RopeParameters | RopeByLayer | None, *known: RopeTy
 
 
 def refuse_wrong_kinds(kinds: tuple[str, ...] | None, layers: int) -> None:
-    """Raise `ValueError` unless `layer_types`, where they are given, are one for each layer."""
+    """Raise `ValueError` if `layer_types` are given, but not one for each layer."""
     if kinds is not None and len(kinds) != layers:
         raise ValueError(
             f"`layer_types` are {len(kinds)}, not one for each of `num_hidden_layers`, {layers}"

@@ -37,7 +37,7 @@ from embedsvc.inference.ops.base import (
 )
 
 UNUSED = ("lm_head.",)
-"""Tensors that checkpoints carry and the hidden states do not need."""
+"""Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
 
 
 class Config(Sizes, frozen=True, kw_only=True):

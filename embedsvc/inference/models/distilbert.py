@@ -11,13 +11,13 @@ from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import Attention, Inputs, Ops
 
 UNUSED = ("vocab_",)
-"""Tensors that checkpoints carry and the hidden states do not need."""
+"""Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
 EPS = 1e-12
-"""Of layer norms; no config says it."""
+"""The epsilon of layer norms, which no config.json states."""
 
 
 class Config(msgspec.Struct, frozen=True):
-    """What the pass reads of config.json."""
+    """The fields of config.json that the pass depends on."""
 
     vocab_size: Rows
     dim: Size
@@ -32,12 +32,12 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def rows(self) -> int:
-        """Rows of the table of words."""
+        """Rows of the table of word embeddings."""
         return self.vocab_size
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text there are positions for."""
+        """The most tokens of a text that there are positions for."""
         return self.max_position_embeddings
 
 

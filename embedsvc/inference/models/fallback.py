@@ -1,7 +1,7 @@
 """Architectures that have no file here, computed by mlx-embeddings where it is installed.
 
-From it come the hidden states only: what it pools, and how it finds files, is left aside. It takes
-seconds to import, so nothing is imported before a model needs it.
+Only the hidden states are taken from it; pooling and finding files are done here. It takes seconds
+to import, so it is not imported before a model needs it.
 """
 
 import importlib.util
@@ -15,19 +15,19 @@ from embedsvc.inference.ops.base import Array, Batch, Inputs, Ops
 
 Config = dict[str, Any]
 UNUSED = ("",)
-"""All tensors: mlx-embeddings reads the files itself."""
+"""Matches all tensors, since mlx-embeddings reads the files itself."""
 
 INSTALL = "pip install 'embedsvc[mlx-embeddings]'"
 
 
 def check(model_type: str) -> None:
-    """Raises `CheckpointError` unless mlx-embeddings is installed and has that architecture."""
-    said = f"model_type `{model_type}` is not supported"
+    """Raise `CheckpointError` unless mlx-embeddings is installed and has that architecture."""
+    problem = f"model_type `{model_type}` is not supported"
     name = model_type.replace("-", "_")
     if not installed():
-        raise CheckpointError(f"{said}; mlx-embeddings may have it: {INSTALL}")
+        raise CheckpointError(f"{problem}; mlx-embeddings may have it: {INSTALL}")
     if not name.isidentifier() or not importlib.util.find_spec(f"mlx_embeddings.models.{name}"):
-        raise CheckpointError(f"{said}, nor does mlx-embeddings have it")
+        raise CheckpointError(f"{problem}, nor does mlx-embeddings have it")
 
 
 def installed() -> bool:

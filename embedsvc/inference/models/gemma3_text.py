@@ -24,7 +24,7 @@ UNUSED = decoder.UNUSED
 
 
 class Config(decoder.Config, frozen=True, kw_only=True):
-    """What the pass reads of config.json."""
+    """The fields of config.json that the pass depends on."""
 
     query_pre_attn_scalar: Factor
     sliding_window: Rows
@@ -48,13 +48,14 @@ class Config(decoder.Config, frozen=True, kw_only=True):
         )
 
     def theta(self, kind: LayerType) -> float:
-        """The base of the rotary positions of such a layer."""
+        """The base of the rotary positions of a kind of layer."""
         if self.rope_parameters is not None:
             return self.rope_parameters.of(kind).rope_theta
         return self.rope_theta if kind == "full_attention" else self.rope_local_base_freq
 
     def window(self, kind: LayerType) -> int | None:
-        """How far such a layer sees: half the window each way, or all of it back."""
+        """How many tokens away a kind of layer sees: half of the window in each direction, or,
+        where attention is causal, all of it back. None: all tokens."""
         if kind == "full_attention":
             return None
         half = self.sliding_window // 2

@@ -36,7 +36,7 @@ from embedsvc.inference.ops.base import (
 )
 
 UNUSED = ("pooler.", "classifier.", "lm_head.")
-"""Tensors that checkpoints carry and the hidden states do not need."""
+"""Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
 
 
 class RopeScaling(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class RopeScaling(msgspec.Struct, frozen=True):
 
 
 class Config(Sizes, frozen=True, kw_only=True):
-    """What the pass reads of config.json."""
+    """The fields of config.json that the pass depends on."""
 
     type_vocab_size: Annotated[int, Meta(ge=0)]
     layer_norm_eps: Eps
@@ -68,11 +68,11 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     @property
     def head_size(self) -> int:
-        """Of each head."""
+        """The width of each attention head."""
         return refuse_remainder(self, "hidden_size", "num_attention_heads")
 
     def table_numbers(self, longest: int) -> int:
-        """Numbers of the rotary positions of so many tokens."""
+        """Numbers in the table of rotary positions."""
         return longest * self.head_size
 
 
@@ -124,6 +124,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
 
 
 def _rope(config: Config, longest: int) -> Array:
+    """The table of rotary positions, scaled as config.json says, in its older or newer way."""
     size = config.head_size
     new, scaling = config.rope_parameters, config.rope_scaling
     if new is not None:

@@ -1,8 +1,8 @@
 """Jina BERT v2: ALiBi and GEGLU in BERT (Günther et al., 2023, arXiv:2310.19923).
 
-jina-embeddings-v2 are this architecture; their config.json says `bert`. That for code has more
-norms, of queries and keys and of a layer's input added once more (as in NormFormer), and says so
-by its tensors alone.
+jina-embeddings-v2 are this architecture; their config.json says `bert`. The one for code has more
+norms, of queries and keys, and of a layer's input that is added once more (as in NormFormer). Only
+its tensors show that.
 """
 
 import math
@@ -19,11 +19,11 @@ from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import Array, Attention, Batch, Inputs, Linear, Norm, Ops, columns
 
 UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
-"""Tensors that checkpoints carry and the hidden states do not need."""
+"""Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
 
 
 class Config(Sizes, frozen=True, kw_only=True):
-    """What the pass reads of config.json."""
+    """The fields of config.json that the pass depends on."""
 
     type_vocab_size: Annotated[int, Meta(ge=0)]
     layer_norm_eps: Eps
@@ -35,13 +35,13 @@ class Config(Sizes, frozen=True, kw_only=True):
         refuse_remainder(self, "hidden_size", "num_attention_heads")
 
     def table_numbers(self, longest: int) -> int:
-        """Numbers of the biases, for every distance in texts of so many tokens."""
+        """Numbers in the table of biases: one for every distance in a text, for each head."""
         return self.num_attention_heads * (2 * longest - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """The norms of the model for code."""
+    """The norms that only the model for code has."""
 
     q: Norm
     k: Norm
@@ -75,7 +75,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
     heads = config.num_attention_heads
 
     def gate_up(name: str) -> Linear:
-        # The model for code has the gate behind what it gates.
+        # The model for code has the gate behind the part that it gates.
         stored = tensors.take(f"{name}.up_gated_layer.weight", 2 * inner, width)
         return ops.linear_layer(np.roll(stored, inner, axis=0), None)
 
@@ -119,10 +119,16 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
 
 
 def slopes(heads: int) -> NDArray[np.float64]:
-    """How much each head minds distance (Press et al., 2021, arXiv:2108.12409).
+    """How much each head subtracts from a score for each token of distance (Press et al., 2021,
+    arXiv:2108.12409).
 
-    Powers of two from 2^-8/n to 2^-8 for n heads, a power of two; the heads beyond one take every
-    other slope of twice as many.
+    For n heads, a power of two, they are the powers of two from 2^(-8/n) to 2^-8. Of other numbers
+    of heads, those beyond a power of two get every other slope of twice as many heads.
+
+    >>> slopes(4).tolist()
+    [0.25, 0.0625, 0.015625, 0.00390625]
+    >>> slopes(6).tolist()
+    [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]
     """
     n = 2 ** math.floor(math.log2(heads))
     powers = [-8 * i / n for i in range(1, n + 1)]

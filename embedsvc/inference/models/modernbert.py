@@ -36,11 +36,11 @@ from embedsvc.inference.ops.base import (
 )
 
 UNUSED = ("head.", "decoder.", "classifier.")
-"""Tensors that checkpoints carry and the hidden states do not need."""
+"""Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
 
 
 class Config(Sizes, frozen=True, kw_only=True):
-    """What the pass reads of config.json."""
+    """The fields of config.json that the pass depends on."""
 
     norm_eps: Eps
     local_attention: Rows
@@ -61,22 +61,22 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     @property
     def head_size(self) -> int:
-        """Of each head."""
+        """The width of each attention head."""
         return refuse_remainder(self, "hidden_size", "num_attention_heads")
 
     def table_numbers(self, longest: int) -> int:
-        """Numbers of the rotary positions of so many tokens, for each kind of layer."""
+        """Numbers in the tables of rotary positions, one table for each kind of layer."""
         return longest * self.head_size * len(set(self.kinds()))
 
     def kinds(self) -> tuple[LayerType, ...]:
-        """What each layer attends to."""
+        """The kind of attention of each layer."""
         return self.layer_types or tuple(
             "sliding_attention" if i % self.global_attn_every_n_layers else "full_attention"
             for i in range(self.num_hidden_layers)
         )
 
     def theta(self, kind: LayerType) -> float:
-        """The base of the rotary positions of such a layer."""
+        """The base of the rotary positions of a kind of layer."""
         if self.rope_parameters is not None:
             return self.rope_parameters.of(kind).rope_theta
         if kind == "sliding_attention" and self.local_rope_theta is not None:
@@ -88,7 +88,7 @@ class Config(Sizes, frozen=True, kw_only=True):
 class Layer:
     rope: Array  # (longest, head size)
     attention: Attention
-    attention_norm: Norm | None  # none in the first layer
+    attention_norm: Norm | None  # the first layer has none
     qkv: Linear  # D -> 3 D
     attention_out: Linear  # D -> D
     mlp_norm: Norm

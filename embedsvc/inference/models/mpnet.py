@@ -1,4 +1,4 @@
-"""MPNet: BERT with a learned bias for how far tokens lie apart.
+"""MPNet: BERT with a learned bias for how far apart tokens are.
 
 Song et al., 2020, arXiv:2004.09297. all-mpnet-base-v2 and multi-qa-mpnet are this architecture.
 """
@@ -16,15 +16,15 @@ from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import Attention, Inputs, Ops
 
 FIRST_POSITION = 2
-"""Position tables begin with two rows that no token has, whatever the padding token is."""
+"""The table of positions begins with two rows that no token has, whatever the padding token is."""
 FARTHEST = 128
-"""From this distance on all share one bias."""
+"""From this distance on, all distances share one bias."""
 
 UNUSED = bert.UNUSED
 
 
 class Config(Sizes, frozen=True, kw_only=True):
-    """What the pass reads of config.json."""
+    """The fields of config.json that the pass depends on."""
 
     layer_norm_eps: Eps
     hidden_act: Literal["gelu"]
@@ -38,11 +38,11 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text there are positions for."""
+        """The most tokens of a text that there are positions for."""
         return self.max_position_embeddings - FIRST_POSITION
 
     def table_numbers(self, longest: int) -> int:
-        """Numbers of the biases, for every distance in texts of so many tokens."""
+        """Numbers in the table of biases: one for every distance in a text, for each head."""
         return self.num_attention_heads * (2 * longest - 1)
 
 
@@ -80,10 +80,13 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> bert.
 
 
 def bucket(distance: NDArray[np.integer], buckets: int) -> NDArray[np.integer]:
-    """The bias that belongs to keys `distance` ahead of their query.
+    """The number of the bias for keys that stand `distance` tokens after their query in the text.
 
-    Half of the buckets are for each direction; of those, half for one distance each, and the rest
-    for ranges that grow up to FARTHEST.
+    Half of the buckets are for each direction. Of these, half are for one distance each, and the
+    others for ranges of distances that grow up to FARTHEST.
+
+    >>> bucket(np.array([-200, -8, -1, 0, 1, 8, 200]), 32).tolist()
+    [15, 8, 1, 0, 17, 24, 31]
     """
     side = buckets // 2
     exact = side // 2

@@ -38,13 +38,13 @@ from embedsvc.inference.ops.base import (
 )
 
 UNUSED = ("pooler.", "cls.")
-"""Tensors that checkpoints carry and the hidden states do not need."""
+"""Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
 COUNT = Annotated[int, Meta(ge=0, le=LAYERS)]
 POSITIONS = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
 class Config(Sizes, frozen=True, kw_only=True):
-    """What the pass reads of config.json."""
+    """The fields of config.json that the pass depends on."""
 
     layer_norm_eps: Eps
     type_vocab_size: POSITIONS
@@ -56,7 +56,7 @@ class Config(Sizes, frozen=True, kw_only=True):
     rope_theta: Base
     rope_parameters: RopeParameters | None = None
     hidden_act: str = "silu"
-    activation_function: Literal["swiglu", "gelu"] | None = None  # goes before `hidden_act`
+    activation_function: Literal["swiglu", "gelu"] | None = None  # counts before `hidden_act`
     qkv_proj_bias: bool = False
     mlp_fc1_bias: bool = False
     mlp_fc2_bias: bool = False
@@ -110,25 +110,26 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     @property
     def head_size(self) -> int:
-        """Of each head."""
+        """The width of each attention head."""
         return refuse_remainder(self, "hidden_size", "num_attention_heads")
 
     @property
     def rows(self) -> int:
-        """Rows of the table of words, which is filled up to a multiple of some number."""
+        """Rows of the table of word embeddings, which is padded to a multiple of some number."""
         multiple = self.pad_vocab_size_multiple
         return -(-self.vocab_size // multiple) * multiple
 
     def table_numbers(self, longest: int) -> int:
-        """Numbers of the rotary positions of so many tokens."""
+        """Numbers in the table of rotary positions."""
         return longest * self.head_size
 
     @property
     def longest(self) -> int:
         """Tokens of the longest text there are positions for.
 
-        A scaling factor is for longer texts than the model was trained with. What the authors' code
-        makes of those depends on the texts before and beside them, so they are not taken here.
+        With a scaling factor the model takes longer texts than it was trained with. What the
+        authors' code makes of those depends on the texts before and beside them, so they are
+        refused here.
         """
         if self.rotary_scaling_factor is not None:
             return self.max_trained_positions
@@ -153,7 +154,7 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """The `Plain` of some experts of each row, and one bias for all."""
+    """For each row the sum of some experts, each a `Plain` without biases, and one bias."""
 
     router: Linear  # D -> experts
     experts: Experts

@@ -20,7 +20,7 @@ UNUSED = decoder.UNUSED
 
 
 class Config(decoder.Config, frozen=True, kw_only=True):
-    """What the pass reads of config.json."""
+    """The fields of config.json that the pass depends on."""
 
     hidden_act: Literal["silu"]
     rope_theta: Base

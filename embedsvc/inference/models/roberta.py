@@ -1,4 +1,4 @@
-"""RoBERTa, XLM-RoBERTa, CamemBERT: BERT whose positions begin behind the padding token's id.
+"""RoBERTa, XLM-RoBERTa, CamemBERT: BERT whose positions are counted from the padding token's id on.
 
 Liu et al., 2019, arXiv:1907.11692. multilingual-e5, BGE-M3 and Arctic-L v2.0 are this architecture.
 """
@@ -15,7 +15,7 @@ UNUSED = bert.UNUSED
 
 
 class Config(bert.Config, frozen=True, kw_only=True):
-    """What the pass reads of config.json."""
+    """The fields of config.json that the pass depends on."""
 
     pad_token_id: Annotated[int, Meta(ge=0)]
 
@@ -29,7 +29,7 @@ class Config(bert.Config, frozen=True, kw_only=True):
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text there are positions for."""
+        """The most tokens of a text that there are positions for."""
         return self.max_position_embeddings - self.pad_token_id - 1
 
 

@@ -1,4 +1,4 @@
-"""Static embeddings: a vector for each token, looked up, for the mean to be taken.
+"""Static embeddings: a vector for each token is looked up, and their mean is the text's vector.
 
 sentence-transformers' StaticEmbedding (static-retrieval-mrl-en-v1) and model2vec (potion) are this.
 """
@@ -17,7 +17,7 @@ UNUSED = ()
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Nothing: the table says it all."""
+    """No field: the shapes of the tensors say it all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Weights:
 def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
     """The table on the device, from a tensor under either library's name.
 
-    In model2vec's, tokens may share a row (`mapping`) and weigh more or less (`weights`).
+    In model2vec's files, tokens may share a row (`mapping`) and have a weight (`weights`).
     """
     words = tensors.take(_name(tensors), *_table(tensors))
     if "mapping" in tensors:
@@ -39,7 +39,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
 
 
 def rows(tensors: Tensors) -> int:
-    """Tokens that there are vectors for. Raises `CheckpointError`."""
+    """How many tokens there are vectors for. Raises `CheckpointError`."""
     shape = tensors.shape("mapping") if "mapping" in tensors else _table(tensors)
     if not shape:
         raise tensors.error("tensor `mapping` must be a row of whole numbers")
@@ -51,6 +51,7 @@ def _name(tensors: Tensors) -> str:
 
 
 def _table(tensors: Tensors) -> tuple[int, int]:
+    """The shape of the table."""
     name = _name(tensors)
     match tensors.shape(name):
         case (int(count), int(width)) if count and width:
@@ -60,7 +61,7 @@ def _table(tensors: Tensors) -> tuple[int, int]:
 
 
 def _mapping(tensors: Tensors, count: int) -> NDArray[np.integer[Any]]:
-    """The row of each token, of so many."""
+    """The row of each token, in a table of `count` rows."""
     mapping = tensors.take_stored("mapping")
     if mapping.ndim != 1 or not np.issubdtype(mapping.dtype, np.integer):
         raise tensors.error("tensor `mapping` must be a row of whole numbers")

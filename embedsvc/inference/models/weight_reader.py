@@ -1,4 +1,4 @@
-"""Layers on the device from a checkpoint's tensors, as architectures ask for them."""
+"""Puts the layers that architectures ask for on the device, from a checkpoint's tensors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,19 +12,23 @@ from embedsvc.inference.ops.base import Array, Linear, Norm, Ops
 
 @dataclass(frozen=True, slots=True)
 class WeightReader:
-    """Takes tensors by name, shape known, and hands them to the backend."""
+    """Takes tensors by their names and shapes and hands them to the backend.
+
+    All methods raise `CheckpointError` that names a tensor which is missing or has another shape.
+    """
 
     ops: Ops
     tensors: Tensors
 
     def array(self, name: str, *shape: int) -> Array:
-        """A tensor as it is; of two dimensions, a table, which may be quantised."""
+        """A tensor as it is. One of two dimensions is a table and may be quantised."""
         if len(shape) == 2:
             return self.ops.array(self.tensors.take_weight(name, *shape))
         return self.ops.array(self.tensors.take(name, *shape))
 
     def words(self, vocabulary: int, types: int, width: int) -> Array:
-        """A table of words; to each is added what type 0 adds, for that all tokens are of."""
+        """The word embeddings. If there are `types` of tokens, the embedding of type 0 is added to
+        each row, since without pairs every token has that type."""
         words = self.tensors.take("embeddings.word_embeddings.weight", vocabulary, width)
         if types:
             name = "embeddings.token_type_embeddings.weight"
@@ -32,16 +36,19 @@ class WeightReader:
         return self.ops.array(words)
 
     def norm(self, name: str, width: int, *, bias: bool = True) -> Norm:
-        """A layer norm."""
+        """A layer norm, with or without a bias."""
         shift = self.array(f"{name}.bias", width) if bias else None
         return Norm(self.array(f"{name}.weight", width), shift)
 
     def linear(self, name: str, inputs: int, outputs: int, *, bias: bool = True) -> Linear:
-        """A linear layer."""
+        """A linear layer, with or without a bias."""
         return self.joined({name: outputs}, inputs, bias=bias)
 
     def joined(self, outputs: Mapping[str, int], inputs: int, *, bias: bool = True) -> Linear:
-        """Linear layers of the same inputs as one, whose outputs lie side by side in that order."""
+        """Linear layers that have the same inputs, as one layer with their outputs side by side.
+
+        `outputs` has the names of the layers, in that order, and the width of each.
+        """
         take = self.tensors.take_weight
         weight = join([take(f"{name}.weight", n, inputs) for name, n in outputs.items()])
         if not bias:
