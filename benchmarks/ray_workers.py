@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedsvc.bench.texts import SHAPES, make_text
-from embedsvc.ray_cluster import connect
-from embedsvc.ray_data import Pool, Stage, embed_parquet
+from embedsvc.ray_data import Pool, Stage, connect, embed_parquet
 from embedsvc.ray_serve import Scale, application
 from embedsvc.settings import Settings
 from embedsvc.system import machine

@@ -1,6 +1,7 @@
-"""A stage for Ray Data that embeds a column of a dataset, and corpora of Parquet put through it."""
+"""A stage for Ray Data that embeds a column of a dataset, and whole corpora of Parquet."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -13,27 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.bulk.arrow import arrow
-from embedsvc.bulk.batches import Block
+from embedsvc.bulk.batches import Batch
 from embedsvc.bulk.dtypes import Stored, store
 from embedsvc.bulk.embedder import probe
 from embedsvc.bulk.local import Local, open_local
-from embedsvc.bulk.manifest import How
+from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.bulk.outputs.files import beside, replacing
 from embedsvc.bulk.pipeline import Embedding, Pipeline
-from embedsvc.bulk.rows import Bad, Columns, Item, to_json
+from embedsvc.bulk.rows import BadRow, Columns, InputRow, to_json
 from embedsvc.commands.model_options import find_card
 from embedsvc.errors import BulkError
-from embedsvc.ray_cluster import connect
 from embedsvc.settings import Settings
 from embedsvc.system.loop import new_event_loop
 
 ROWS = 1024
-"""Of a batch: what an actor that dies has done for nothing."""
+"""How many rows a batch has. When an actor dies, it has computed at most these in vain."""
 BLOCK_BYTES = 16 << 20
-"""Of a file of the output: what an interrupted run has done for nothing, for each actor."""
-PART = 64
-"""Texts of one call."""
+"""The size of a file of the output. An interrupted run loses at most one of them for each actor."""
+TEXTS_PER_CALL = 64
 ADDED = ("embedding", "error")
+"""The columns that the stage adds."""
+LOCAL_CLUSTER = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on any system: listen on loopback
+}
+"""Environment variables that Ray reads when it is imported, for a cluster that is for this machine
+alone and reports to nobody."""
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,14 +47,14 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
     column: str = "text"
     model: str | None = None
-    """Id or alias of a card, or a folder; left out, the first card."""
-    how: How = How()
+    """Id or alias of a card, or a folder. None: the first card."""
+    how: EmbedOptions = EmbedOptions()
     dtype: Stored = "float32"
     settings: Settings = Settings()
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """The actors of a stage, and what each has for itself."""
+    """How many actors a stage has, and what each of them has for itself."""
 
     least: int = 1
     most: int = 1
@@ -57,7 +63,10 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Embed:
-    """For `map_batches`: adds `embedding`, or null and the reason in `error`, to Arrow tables."""
+    """A class for `map_batches` that adds two columns to an Arrow table.
+
+    A row has its vector in `embedding`, or it has null there and the reason in `error`.
+    """
 
     def __init__(self, stage: Stage) -> None:
         """Load the model. Raises `SetupError`."""
@@ -87,27 +96,31 @@ class Embed:
         embedder = await self._open_until_exit.enter_async_context(open_local(card, settings))
         return embedder, await probe(embedder, self._stage.how)
 
-    async def _embed(self, items: Sequence[Item]) -> list[Embedding | Bad]:
+    async def _embed(self, items: Sequence[InputRow]) -> list[Embedding | BadRow]:
         pipeline = Pipeline(self._embedder, self._stage.how)
-        blocks = [Block(list(items[first : first + PART])) for first in range(0, len(items), PART)]
-        finished = await asyncio.gather(*map(pipeline.finish, blocks))
+        starts = range(0, len(items), TEXTS_PER_CALL)
+        batches = [Batch(list(items[start : start + TEXTS_PER_CALL])) for start in starts]
+        finished = await asyncio.gather(*map(pipeline.embed_batch, batches))
         return [result for one in finished for result in one.results]
 
-    def _with_results(self, table: Any, results: Sequence[Embedding | Bad]) -> Any:
+    def _with_results(self, table: Any, results: Sequence[Embedding | BadRow]) -> Any:
         pa = arrow()
-        bad = [isinstance(result, Bad) for result in results]
-        nothing = np.zeros_like(self._sample)[None]
-        rows = [nothing if isinstance(one, Bad) else one.vectors for one in results]
+        bad = [isinstance(result, BadRow) for result in results]
+        no_vector = np.zeros_like(self._sample)[None]
+        rows = [no_vector if isinstance(one, BadRow) else one.vectors for one in results]
         vectors = store(np.concatenate(rows), self._stage.dtype)
         flat = pa.array(vectors.ravel())
         lists = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1], mask=pa.array(bad))
-        reasons = [one.reason if isinstance(one, Bad) else None for one in results]
+        reasons = [one.reason if isinstance(one, BadRow) else None for one in results]
         table = table.append_column("embedding", lists)
         return table.append_column("error", pa.array(reasons, pa.string()))
 
 
 def embed(dataset: Any, stage: Stage, pool: Pool) -> Any:
-    """The dataset with `embedding` and `error`. Actors that die are replaced, their rows redone."""
+    """The dataset with the columns `embedding` and `error`.
+
+    Actors that die are replaced, and their rows are computed again.
+    """
     data = import_module("ray.data")
     cores = stage.settings.cores or max(1, int(pool.num_cpus))
     settings = msgspec.structs.replace(stage.settings, cores=cores)
@@ -123,10 +136,10 @@ def embed(dataset: Any, stage: Stage, pool: Pool) -> Any:
 
 
 def embed_parquet(source: str, output: Path, id_column: str, stage: Stage, pool: Pool) -> None:
-    """Embed Parquet files into a folder of them; a run that was interrupted goes on.
+    """Embed Parquet files into a folder of Parquet files. A run that was interrupted goes on.
 
-    `source` is a file or a folder, `id_column` has a value for each row that no other row has. Both
-    folders are to be seen from all machines. Raises `BulkError` if something else is in the way.
+    `source` is a file or a folder. `id_column` has a value in each row that no other row has. All
+    machines must see both folders. Raises `BulkError` if something else is in the way.
     """
     connect()
     data, checkpoint = import_module("ray.data"), import_module("ray.data.checkpoint")
@@ -145,8 +158,23 @@ def embed_parquet(source: str, output: Path, id_column: str, stage: Stage, pool:
     shutil.rmtree(partial)
 
 
+def connect(cpus: int | None = None) -> Any:
+    """The module `ray`, connected to the cluster that RAY_ADDRESS names, or to one that it starts.
+
+    A cluster that it starts is for this machine alone, reports its use to nobody, and has so many
+    CPUs to give (None: all). For that, Ray must not have been imported before.
+    """
+    joins = bool(os.environ.get("RAY_ADDRESS"))
+    if not joins:
+        os.environ.update(LOCAL_CLUSTER)
+    ray = import_module("ray")
+    if not ray.is_initialized():
+        ray.init(**{} if joins else {"num_cpus": cpus, "include_dashboard": False})
+    return ray
+
+
 def _begin(output: Path, partial: Path, job: bytes) -> None:
-    """Write down what is being done, if it is not written there from before."""
+    """Write what the run does into `partial`, or check that an earlier run did the same."""
     file = partial / "job.json"
     if file.exists():
         if file.read_bytes() != job:

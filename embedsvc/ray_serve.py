@@ -1,4 +1,4 @@
-"""The server's own app in replicas on several machines or devices, kept by Ray Serve.
+"""The server's own app in replicas on several machines or devices, which Ray Serve runs.
 
 serve run embedsvc.ray_serve:build num_gpus=1 max_replicas=8 models=/shared/models.toml
 """
@@ -18,18 +18,19 @@ from embedsvc.web.app import create_app
 from embedsvc.wording.msgspec_errors import plain_types
 
 ONGOING = 256
-"""Requests that a replica is given at a time: batches are made of those that wait."""
+"""How many requests a replica gets at a time. Forward passes are made of those that wait."""
 HEALTH_SECONDS = 5.0
-"""Between looks at a replica's health, and twice that for its answer."""
+"""How often Ray Serve asks for a replica's health. It waits twice as long for the answer."""
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
-    """How many replicas there are, and what each has for itself."""
+    """How many replicas there are, and what each of them has for itself."""
 
     min_replicas: int = 1
     max_replicas: int = 1
     target_ongoing_requests: float = 32.0
-    """Of a replica; beyond it there is another, while there are fewer than `max_replicas`."""
+    """How many requests a replica is to have. With more, Ray Serve starts another replica, up to
+    `max_replicas`."""
     num_cpus: float = 1.0
     num_gpus: float = 0.0
 
@@ -44,14 +45,14 @@ class Replica:
         return self._app
 
     async def check_health(self) -> None:
-        """Ask `/ready`. Serve does this now and then, and replaces a replica where it raises."""
+        """Ask `/ready`. Ray Serve calls this regularly, and replaces the replica if it raises."""
         transport = httpx2.ASGITransport(self._app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             (await client.get("/ready")).raise_for_status()
 
 
 def application(settings: Settings, scale: Scale) -> Any:
-    """What `ray.serve.run` runs. A replica that is stopped first answers what it has."""
+    """What `ray.serve.run` runs. A replica that is stopped first answers the requests it has."""
     serve = import_module("ray.serve")
     cores = settings.cores or max(1, int(scale.num_cpus))
     deployment = serve.deployment(
@@ -72,8 +73,9 @@ def application(settings: Settings, scale: Scale) -> Any:
 
 
 def build(arguments: Mapping[str, Any]) -> Any:
-    """The application, from what `serve run` or a config file of Serve's gives: names and values of
-    `Scale` and of the server's settings. Raises `CardsError`.
+    """The application, from names and values of `Scale` and of the server's settings.
+
+    `serve run` and Ray Serve's config files call this. Raises `CardsError`.
     """
     known = {field.name for field in msgspec.structs.fields(Scale)}
     named = {field.name for field in msgspec.structs.fields(Settings)}

@@ -23,12 +23,11 @@ import pytest
 from numpy.typing import NDArray
 
 from embedsvc.bulk.local import open_local
-from embedsvc.bulk.manifest import How
+from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.catalog.cards import Card
 from embedsvc.cli import main
 from embedsvc.errors import BulkError, CardsError
-from embedsvc.ray_cluster import connect
-from embedsvc.ray_data import Pool, Stage, embed_parquet
+from embedsvc.ray_data import Pool, Stage, connect, embed_parquet
 from embedsvc.ray_serve import Scale, application, build
 from embedsvc.settings import Settings
 from tests.support.checkpoints import write_bert
@@ -76,7 +75,7 @@ def expected(folder: Path, settings: Settings) -> NDArray[np.float32]:
     async def embed() -> NDArray[np.float32]:
         card = Card(id="tiny", path=folder / "tiny")
         async with open_local(card, settings) as embedder:
-            return (await embedder.embed(TEXTS, How())).vectors
+            return (await embedder.embed(TEXTS, EmbedOptions())).vectors
 
     return asyncio.run(embed())
 
@@ -182,9 +181,8 @@ CORPUS = """
 import sys
 from pathlib import Path
 from embedsvc import ray_data
-from embedsvc.ray_cluster import connect
 from embedsvc.settings import Settings
-connect(2)
+ray_data.connect(2)
 ray_data.ROWS, ray_data.BLOCK_BYTES = 50, 10_000
 settings = Settings(models=Path(sys.argv[1]) / "models.toml", backend="numpy")
 stage = ray_data.Stage(settings=settings)

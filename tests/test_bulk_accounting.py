@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from embedsvc.bulk.inputs import table
 from embedsvc.bulk.inputs.packed import PACKED
 from embedsvc.bulk.inputs.table import Lines, Record, csv_rows, tsv_rows
-from embedsvc.bulk.job import Plan, Run
+from embedsvc.bulk.job import Job, Run
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import Columns
 from embedsvc.errors import BulkError
@@ -43,11 +43,11 @@ def embed(name: str, content: bytes, column: str = "text") -> tuple[list[int], l
     with TemporaryDirectory() as folder:
         source, output = Path(folder) / name, Path(folder) / "out.jsonl"
         source.write_bytes(content)
-        plan = Plan(inputs=(str(source),), output=output, columns=Columns(column))
+        plan = Job(inputs=(str(source),), output=output, columns=Columns(column))
         try:
             with Run(plan, Progress(io.StringIO())) as run:
                 summary = asyncio.run(run.embed(FakeEmbedder()))
-                run.finish(summary.about)
+                run.write_output(summary.manifest)
         except BulkError:
             assert {file for file in Path(folder).iterdir() if "partial" not in file.name} == {
                 source
@@ -214,10 +214,10 @@ def test_every_file_of_a_folder_is_a_row_or_set_aside(files: dict[int, bytes | N
                 (notes / f"{number}").symlink_to(notes / f"{number}")  # a link to itself
             else:
                 (notes / f"{number}").write_bytes(content)
-        plan = Plan(inputs=(str(notes),), output=notes / "out.jsonl")
+        plan = Job(inputs=(str(notes),), output=notes / "out.jsonl")
         with Run(plan, Progress(io.StringIO())) as run:
             summary = asyncio.run(run.embed(FakeEmbedder()))
-            run.finish(summary.about)
+            run.write_output(summary.manifest)
         rejects = notes / "out.jsonl.rejects.jsonl"
         bad = read_jsonl(rejects) if rejects.exists() else []
         found = [row["id"] for row in read_jsonl(notes / "out.jsonl")] + [b["file"] for b in bad]
@@ -268,10 +268,10 @@ def test_what_was_set_aside_can_be_mended_and_embedded(tmp_path: Path) -> None:
     columns = Columns("body", "key", ("n",))
 
     def go(source: Path, output: Path) -> list[dict[str, Any]]:
-        plan = Plan(inputs=(str(source),), output=output, columns=columns)
+        plan = Job(inputs=(str(source),), output=output, columns=columns)
         with Run(plan, Progress(io.StringIO())) as run:
             summary = asyncio.run(run.embed(FakeEmbedder()))
-            run.finish(summary.about)
+            run.write_output(summary.manifest)
         rejects = output.with_name(f"{output.name}.rejects.jsonl")
         return read_jsonl(rejects) if rejects.exists() else []
 

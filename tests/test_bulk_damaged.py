@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def look(path: Path) -> int:
     """Search an output; how many rows are found."""
     index = OUTPUTS[path.suffix].open(path)
-    vector = np.ones(index.about.dimensions, np.float32)
+    vector = np.ones(index.manifest.dimensions, np.float32)
     return len(search(index, vector, 5))
 
 
@@ -309,7 +309,7 @@ def test_a_terminal_without_all_characters_has_escapes(folder: Path, fake: FakeS
 FILLING = """
 import asyncio, io, resource, signal, sys
 from pathlib import Path
-from embedsvc.bulk.job import Plan, Run
+from embedsvc.bulk.job import Job, Run
 from embedsvc.bulk.progress import Progress
 from embedsvc.errors import BulkError
 from tests.support.bulk import FakeEmbedder
@@ -319,9 +319,9 @@ output = Path(sys.argv[1])
 for most in (10, 400, 3000, 9000, 20_000, 40_000, 1 << 30):
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
     try:
-        with Run(Plan(inputs=("in.jsonl",), output=output), Progress(io.StringIO())) as run:
+        with Run(Job(inputs=("in.jsonl",), output=output), Progress(io.StringIO())) as run:
             summary = asyncio.run(run.embed(FakeEmbedder()))
-            run.finish(summary.about)
+            run.write_output(summary.manifest)
     except BulkError as error:
         assert not output.exists()
         print(str(error).partition(": ")[2])

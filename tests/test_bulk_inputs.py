@@ -15,13 +15,13 @@ import pytest
 
 from embedsvc.bulk.inputs import READERS, lines
 from embedsvc.bulk.inputs.source import find_sources
-from embedsvc.bulk.rows import Bad, Columns, Item, Row, plain
+from embedsvc.bulk.rows import BadRow, Columns, InputRow, Row, plain
 from embedsvc.errors import BulkError
 from embedsvc.system import text_files
 
 
 @pytest.fixture
-def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Item]]:
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[InputRow]]:
     """Writes a file and reads it back as rows."""
     monkeypatch.chdir(tmp_path)
 
@@ -31,7 +31,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
         *columns: object,
         header: bool = True,
         **options: str,
-    ) -> list[Item]:
+    ) -> list[InputRow]:
         if content is not None:
             data = content.encode() if isinstance(content, str) else content
             (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
@@ -42,33 +42,33 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     return read
 
 
-def good(items: list[Item]) -> list[tuple[int, object, str]]:
+def good(items: list[InputRow]) -> list[tuple[int, object, str]]:
     return [(row.line, row.id, row.text) for row in items if isinstance(row, Row)]
 
 
-def bad(items: list[Item]) -> list[tuple[int, str]]:
-    return [(row.line, row.reason) for row in items if isinstance(row, Bad)]
+def bad(items: list[InputRow]) -> list[tuple[int, str]]:
+    return [(row.line, row.reason) for row in items if isinstance(row, BadRow)]
 
 
 JSONL = '{"text": "one", "n": 1}\n\n{"text": "two ü"}\n'
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.jsonl.gz"])
-def test_json_lines(read: Callable[..., list[Item]], name: str) -> None:
+def test_json_lines(read: Callable[..., list[InputRow]], name: str) -> None:
     items = read(name, JSONL, "text", None, ("n",))
     assert good(items) == [(1, 1, "one"), (3, 3, "two ü")]
     assert [row.kept for row in items if isinstance(row, Row)] == [{"n": 1}, {"n": None}]
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_text(
-    read: Callable[..., list[Item]],
+    read: Callable[..., list[InputRow]],
 ) -> None:
     assert good(read("a.jsonl", '\ufeff{"text": "one"}\r\n')) == [(1, 1, "one")]
     assert good(read("a.csv", "\ufefftext\r\none\r\n")) == [(2, 2, "one")]
     assert good(read("a.txt", "\ufeffone\r\ntwo")) == [(1, 1, "one"), (2, 2, "two")]
 
 
-def test_inputs_are_read_however_an_editor_saved_them(read: Callable[..., list[Item]]) -> None:
+def test_inputs_are_read_however_an_editor_saved_them(read: Callable[..., list[InputRow]]) -> None:
     for name, content in (
         ("a.jsonl", '{"text": "ü"}\n{"text": "two"}\n'),
         ("a.csv", "text\nü\ntwo\n"),
@@ -89,13 +89,13 @@ def test_inputs_are_read_however_an_editor_saved_them(read: Callable[..., list[I
 
 
 def test_ids_come_from_their_column_and_large_ones_stay_whole(
-    read: Callable[..., list[Item]],
+    read: Callable[..., list[InputRow]],
 ) -> None:
     items = read("a.jsonl", '{"text": "one", "key": 123456789012345678901}\n', "text", "key")
     assert good(items) == [(1, 123456789012345678901, "one")]
 
 
-def test_bad_json_lines_say_what_is_wrong(read: Callable[..., list[Item]]) -> None:
+def test_bad_json_lines_say_what_is_wrong(read: Callable[..., list[InputRow]]) -> None:
     lines = [
         b'{"text": "fine"}',
         b"not json",
@@ -124,13 +124,13 @@ def test_bad_json_lines_say_what_is_wrong(read: Callable[..., list[Item]]) -> No
     assert reasons[9] == "not UTF-8"
     assert reasons[10].startswith("not JSON: ")
     assert reasons[11].startswith("not JSON: ")
-    kept = {item.line: item.row for item in items if isinstance(item, Bad)}
+    kept = {item.line: item.row for item in items if isinstance(item, BadRow)}
     assert kept[2] == b'"not json"'
     assert kept[4] == b'{"body":"x"}'
 
 
 def test_a_column_that_no_row_has_is_an_error_that_names_those_there_are(
-    read: Callable[..., list[Item]], tmp_path: Path
+    read: Callable[..., list[InputRow]], tmp_path: Path
 ) -> None:
     for name, content in (
         ("a.jsonl", '{"title": "x", "body": "y"}\n' * 3),
@@ -149,14 +149,14 @@ def test_a_column_that_no_row_has_is_an_error_that_names_those_there_are(
 
 
 def test_rows_without_the_column_are_bad_where_others_have_it(
-    read: Callable[..., list[Item]],
+    read: Callable[..., list[InputRow]],
 ) -> None:
     items = read("a.jsonl", '{"x": 1}\n' * 50 + '{"text": "one"}\n' + '{"x": 1}\n' * 200)
     assert good(items) == [(51, 51, "one")]
     assert [line for line, _ in bad(items)] == [*range(1, 51), *range(52, 252)]
 
 
-def test_csv(read: Callable[..., list[Item]]) -> None:
+def test_csv(read: Callable[..., list[InputRow]]) -> None:
     content = 'id,text,more\n7,"one, ""quoted""\nover two lines",x\n\n8,two,y\n'
     items = read("a.csv", content, "text", "id", ("more",))
     assert good(items) == [(2, "7", 'one, "quoted"\nover two lines'), (5, "8", "two")]
@@ -165,7 +165,7 @@ def test_csv(read: Callable[..., list[Item]]) -> None:
     assert good(read("b.csv", "text;n\none, two;1\n", delimiter=";")) == [(2, 2, "one, two")]
 
 
-def test_a_line_of_tsv_is_a_row_whatever_quotes_it_has(read: Callable[..., list[Item]]) -> None:
+def test_a_line_of_tsv_is_a_row_whatever_quotes_it_has(read: Callable[..., list[InputRow]]) -> None:
     content = 'text\tn\n"She left\t1\nmiddle\t2\nthe end"\t3\na\\tb\\nc\\rd\\\\n\\x\t4\n'
     assert good(read("a.tsv", content)) == [
         (2, 2, '"She left'),
@@ -178,7 +178,7 @@ def test_a_line_of_tsv_is_a_row_whatever_quotes_it_has(read: Callable[..., list[
 
 
 def test_what_sets_the_cells_of_a_table_apart_is_found_or_said(
-    read: Callable[..., list[Item]],
+    read: Callable[..., list[InputRow]],
 ) -> None:
     for delimiter in ",;|\t":
         content = f'text{delimiter}n\n"one{delimiter} two"{delimiter}1\n'
@@ -193,7 +193,7 @@ def test_what_sets_the_cells_of_a_table_apart_is_found_or_said(
         read("a.csv", "a;b\n1;2\n")
 
 
-def test_a_table_without_names_has_numbers_for_them(read: Callable[..., list[Item]]) -> None:
+def test_a_table_without_names_has_numbers_for_them(read: Callable[..., list[InputRow]]) -> None:
     content = "7;one\n8;two\n9\n"
     items = read("a.csv", content, "2", "1", header=False)
     assert good(items) == [(1, "7", "one"), (2, "8", "two")]
@@ -204,7 +204,7 @@ def test_a_table_without_names_has_numbers_for_them(read: Callable[..., list[Ite
 
 
 def test_two_columns_of_one_name_are_refused_where_they_are_wanted(
-    read: Callable[..., list[Item]], tmp_path: Path
+    read: Callable[..., list[InputRow]], tmp_path: Path
 ) -> None:
     for name, content in (("a.csv", "text,text,n\na,b,1\n"), ("a.tsv", "text\tn\ttext\na\t1\tb\n")):
         with pytest.raises(BulkError, match=f"{name}: two columns are called `text`"):
@@ -225,7 +225,7 @@ def test_two_columns_of_one_name_are_refused_where_they_are_wanted(
     ],
 )
 def test_compressed_inputs_are_unpacked(
-    read: Callable[..., list[Item]], tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]
+    read: Callable[..., list[InputRow]], tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]
 ) -> None:
     for name, content in ((f"a.csv{ending}", "text\none\n"), (f"A.JSONL{ending.upper()}", JSONL)):
         (tmp_path / name).write_bytes(pack(content.encode()))
@@ -248,7 +248,7 @@ def test_compressed_inputs_are_unpacked(
 
 
 def test_without_what_unpacks_zstd_the_error_says_how_to_get_it(
-    read: Callable[..., list[Item]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    read: Callable[..., list[InputRow]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.txt.zst").write_bytes(pa.compress(b"one", "zstd", asbytes=True))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -258,13 +258,15 @@ def test_without_what_unpacks_zstd_the_error_says_how_to_get_it(
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.csv.ZIP", "a.tar.gz", "a.tgz", "a.jsonl.lz4", "a.7z"])
-def test_archives_are_refused_by_name(read: Callable[..., list[Item]], name: str) -> None:
+def test_archives_are_refused_by_name(read: Callable[..., list[InputRow]], name: str) -> None:
     for options in ({}, {"format": "lines"}):
         with pytest.raises(BulkError, match=f"{name}: unpack it first"):
             read(name, b"x", **options)
 
 
-def test_names_in_upper_case_do_not_matter(read: Callable[..., list[Item]], tmp_path: Path) -> None:
+def test_names_in_upper_case_do_not_matter(
+    read: Callable[..., list[InputRow]], tmp_path: Path
+) -> None:
     assert good(read("A.CSV", "text\none\n")) == [(2, 2, "one")]
     assert good(read("A.JSONL", JSONL))[0] == (1, 1, "one")
     pq.write_table(pa.table({"text": ["one"]}), tmp_path / "A.PARQUET")
@@ -272,7 +274,7 @@ def test_names_in_upper_case_do_not_matter(read: Callable[..., list[Item]], tmp_
 
 
 def test_a_column_to_keep_that_no_row_has_is_refused(
-    read: Callable[..., list[Item]], monkeypatch: pytest.MonkeyPatch
+    read: Callable[..., list[InputRow]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = '{"text": "one", "n": 1}\n' * 5000
     with pytest.raises(BulkError, match=r"a\.jsonl: no column `stars`; there are: text, n"):
@@ -282,7 +284,7 @@ def test_a_column_to_keep_that_no_row_has_is_refused(
     assert [row.kept["stars"] for row in items if isinstance(row, Row)] == [None] * 9 + [3]
 
 
-def test_objects_in_objects_have_a_bound(read: Callable[..., list[Item]]) -> None:
+def test_objects_in_objects_have_a_bound(read: Callable[..., list[InputRow]]) -> None:
     deep = '{"text": "one", "n": ' + "[" * 300 + "]" * 300 + "}\n"
     wide = '{"text": "two", "n": [' + "[], " * 300 + "[]]}\n"
     items = read("a.jsonl", deep + wide, "text", None, ("n",))
@@ -291,7 +293,7 @@ def test_objects_in_objects_have_a_bound(read: Callable[..., list[Item]]) -> Non
 
 
 def test_a_folder_that_changes_or_may_not_be_read(
-    read: Callable[..., list[Item]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    read: Callable[..., list[InputRow]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("notes/a.txt", "notes/b/c.txt", "notes/d.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -313,13 +315,13 @@ def test_a_folder_that_changes_or_may_not_be_read(
         "notes/caf\\xe9.txt",
         "notes/d.txt",
     ]
-    assert [(row.file, row.reason) for row in items if isinstance(row, Bad)] == [
+    assert [(row.file, row.reason) for row in items if isinstance(row, BadRow)] == [
         ("notes/b", "cannot be read: Permission denied"),
         ("notes/link", "cannot be read: Too many levels of symbolic links"),
     ]
 
 
-def test_bad_rows_of_csv(read: Callable[..., list[Item]]) -> None:
+def test_bad_rows_of_csv(read: Callable[..., list[InputRow]]) -> None:
     content = b'id,text\n1\n2,\n3,\xff\n4,fine\n5,a,b\n6,fine\n7,"no end\n8,x\n'
     items = read("a.csv", content, "text", "id")
     assert good(items) == [(5, "4", "fine"), (7, "6", "fine"), (9, "8", "x")]
@@ -332,14 +334,14 @@ def test_bad_rows_of_csv(read: Callable[..., list[Item]]) -> None:
     ]
 
 
-def test_lines(read: Callable[..., list[Item]]) -> None:
+def test_lines(read: Callable[..., list[InputRow]]) -> None:
     items = read("a.txt", b"one\n\n  \n two \nthr\xffee\nfour")
     assert good(items) == [(1, 1, "one"), (4, 4, " two "), (6, 6, "four")]
     assert bad(items) == [(5, "not UTF-8")]
 
 
 def test_a_line_that_is_too_long_is_bad_and_not_read_into_memory(
-    read: Callable[..., list[Item]], monkeypatch: pytest.MonkeyPatch
+    read: Callable[..., list[InputRow]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "MAX_LINE_BYTES", 20)
     monkeypatch.setattr("embedsvc.bulk.inputs.delimited.MAX_LINE_BYTES", 20)
@@ -355,7 +357,7 @@ def test_a_line_that_is_too_long_is_bad_and_not_read_into_memory(
 
 
 def test_a_folder_is_a_row_for_each_file_in_order(
-    read: Callable[..., list[Item]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    read: Callable[..., list[InputRow]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("embedsvc.bulk.inputs.folder.MAX_LINE_BYTES", 20)
     for name, content in {
@@ -377,7 +379,7 @@ def test_a_folder_is_a_row_for_each_file_in_order(
         ("notes/a/z.txt", "zed"),
         ("notes/b.md", "bee"),
     ]
-    assert [(row.file, row.reason) for row in items if isinstance(row, Bad)] == [
+    assert [(row.file, row.reason) for row in items if isinstance(row, BadRow)] == [
         ("notes/c/image.png", "not text"),
         ("notes/c/latin.txt", "not UTF-8"),
         ("notes/c/nothing.txt", "is empty"),
@@ -386,7 +388,7 @@ def test_a_folder_is_a_row_for_each_file_in_order(
 
 
 def test_parquet_keeps_the_types_of_what_is_carried_along(
-    read: Callable[..., list[Item]], tmp_path: Path
+    read: Callable[..., list[InputRow]], tmp_path: Path
 ) -> None:
     table = pa.table(
         {
@@ -408,7 +410,7 @@ def test_parquet_keeps_the_types_of_what_is_carried_along(
     assert plain(first.kept["kind"]) == "a"
 
 
-def test_what_is_no_text_in_parquet(read: Callable[..., list[Item]], tmp_path: Path) -> None:
+def test_what_is_no_text_in_parquet(read: Callable[..., list[InputRow]], tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "a.parquet")
     assert bad(read("a.parquet", None)) == [
         (1, "`text` is a number, not text"),
@@ -417,7 +419,7 @@ def test_what_is_no_text_in_parquet(read: Callable[..., list[Item]], tmp_path: P
 
 
 def test_inputs_that_cannot_be_read(
-    read: Callable[..., list[Item]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    read: Callable[..., list[InputRow]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BulkError, match=r"none\.jsonl: No such file"):
         read("none.jsonl", None)

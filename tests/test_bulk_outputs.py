@@ -27,7 +27,7 @@ def test_what_was_written_is_read_again(tmp_path: Path, ending: str, dtype: Stor
     path = tmp_path / f"out{ending}"
     about = write(path, dtype=dtype)
     index = OUTPUTS[ending].open(path)
-    assert index.about == about
+    assert index.manifest == about
     stored = np.concatenate(list(index.blocks()))
     np.testing.assert_array_equal(stored, store(VECTORS, dtype))
     found = [json.loads(json.dumps(row, default=lambda v: v.as_py())) for row in index.rows([7, 3])]

@@ -12,7 +12,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from embedsvc.bulk.manifest import How
+from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.bulk.remote import Remote, open_remote
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
 from embedsvc.texts.requests import Chunking
@@ -25,11 +25,11 @@ def server() -> Iterator[FakeServer]:
         yield server
 
 
-PLAIN = How()
+PLAIN = EmbedOptions()
 
 
 def embed(
-    server: FakeServer, *texts: str, patience: float = 600.0, how: How = PLAIN
+    server: FakeServer, *texts: str, patience: float = 600.0, how: EmbedOptions = PLAIN
 ) -> tuple[Any, list[float]]:
     """What is embedded, and the pauses that were made, in no time."""
     pauses: list[float] = []
@@ -53,7 +53,7 @@ def test_vectors_come_as_they_are(server: FakeServer) -> None:
 
 def test_only_what_was_asked_for_is_sent(server: FakeServer) -> None:
     embed(server, "a")
-    embed(server, "a", how=How("query", "p: ", "end", 8))
+    embed(server, "a", how=EmbedOptions("query", "p: ", "end", 8))
     plain = {"model": "m", "input": ["a"], "encoding_format": "base64"}
     assert server.requests == [
         plain,
@@ -214,7 +214,7 @@ def test_a_server_that_changes_its_model_is_found_out(
         async with httpx2.AsyncClient(base_url=server.url) as client:
             remote = Remote(client, "m", 2)
             for _ in range(3):
-                await remote.embed(["a"], How())
+                await remote.embed(["a"], EmbedOptions())
 
     with pytest.raises(BulkError, match=f"the server's model has changed: {said}"):
         asyncio.run(main())
@@ -249,7 +249,7 @@ def chunk_rows(*chunks: tuple[int, int, int]) -> bytes:
 def test_chunks_that_are_not_of_the_texts_end_it(
     server: FakeServer, chunks: list[tuple[int, int, int]]
 ) -> None:
-    how = How(chunking=Chunking(4))
+    how = EmbedOptions(chunking=Chunking(4))
     server.script.append((200, {}, chunk_rows((0, 0, 2), (0, 2, 3), (1, 0, 3))))
     assert [len(found) for found in embed(server, "one", "two", how=how)[0].chunks] == [2, 1]
     server.script.append((200, {}, chunk_rows(*chunks)))
@@ -265,14 +265,14 @@ def test_rows_are_put_in_their_order_and_floats_are_read(server: FakeServer) -> 
 
 def test_a_server_without_late_chunking_is_found_out(server: FakeServer) -> None:
     with pytest.raises(BulkError, match="the server does not do late chunking"):
-        embed(server, "a", how=How(chunking=Chunking(4)))
+        embed(server, "a", how=EmbedOptions(chunking=Chunking(4)))
 
 
 def test_opening_a_server(server: FakeServer) -> None:
     async def main(url: str, model: str | None = None) -> str:
         async with open_remote(url, "secret", model, 2) as remote:
             before = remote.model
-            await remote.embed(["a"], How())
+            await remote.embed(["a"], EmbedOptions())
             return f"{before} {remote.model}"
 
     assert asyncio.run(main(server.url)) == "fake fake"

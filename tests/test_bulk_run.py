@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedsvc.bulk import outputs
-from embedsvc.bulk.job import Plan, Run
-from embedsvc.bulk.journal import HEAD, MAGIC
-from embedsvc.bulk.manifest import How
+from embedsvc.bulk.job import Job, Run
+from embedsvc.bulk.journal import FRAME, MAGIC
+from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.bulk.outputs.files import beside
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import Columns
@@ -44,7 +44,7 @@ def test_rows_come_out_in_order_with_their_vectors(source: Path, tmp_path: Path)
         np.testing.assert_array_equal(np.float32(row["embedding"]), vector_of(row["text"]))
     assert fake.texts == [f"text {i}" for i in range(500)]
     assert summary.totals.tokens == 1500
-    assert summary.about.rows == 500
+    assert summary.manifest.rows == 500
     assert not beside(tmp_path / "out.jsonl", "partial").exists()
     assert not beside(tmp_path / "out.jsonl", "rejects.jsonl").exists()
 
@@ -87,7 +87,7 @@ def test_a_text_on_which_the_embedder_failed_once_is_not_set_aside(tmp_path: Pat
     class Recovers(FakeEmbedder):
         failures = 0
 
-        async def embed(self, texts: Sequence[str], how: How) -> Embedded:
+        async def embed(self, texts: Sequence[str], how: EmbedOptions) -> Embedded:
             if "text 4" in texts and self.failures:
                 self.failures -= 1
                 raise EmbeddingFailed("a replica was lost")
@@ -107,7 +107,7 @@ def test_an_embedder_that_fails_on_everything_is_no_fault_of_the_rows(
     source: Path, tmp_path: Path
 ) -> None:
     class Breaking(FakeEmbedder):
-        async def embed(self, texts: Sequence[str], how: How) -> Embedded:
+        async def embed(self, texts: Sequence[str], how: EmbedOptions) -> Embedded:
             self.broken = len(self.texts) > 100
             return await super().embed(texts, how)
 
@@ -173,7 +173,7 @@ def test_what_is_told_on_resume_counts_all_rows(source: Path, tmp_path: Path) ->
     with pytest.raises(BulkError, match="out of order"):
         go(FakeEmbedder(breaks_after=200), output, source)
     told = Told(io.StringIO())
-    with Run(Plan(inputs=(str(source),), output=output), told) as run:
+    with Run(Job(inputs=(str(source),), output=output), told) as run:
         summary = asyncio.run(run.embed(FakeEmbedder()))
     assert {before for _, before in told.rows} == {summary.before.items}
     assert told.rows[-1][0] == 500
@@ -233,9 +233,12 @@ def test_rows_that_were_not_read_yet_may_change(source: Path, tmp_path: Path) ->
         ({"columns": Columns("key")}, "--column was text, is key"),
         ({"columns": Columns("text", "key")}, "--id-column was not given, is key"),
         ({"columns": Columns("text", None, ("key",))}, "--keep was not given, is key"),
-        ({"how": How(prompt="p: ")}, "gives other vectors now, --prompt was not given, is p: "),
-        ({"how": How(truncate="end")}, "--truncate was not given, is end"),
-        ({"how": How(chunking=Chunking(8))}, "--chunking was not given, is "),
+        (
+            {"options": EmbedOptions(prompt="p: ")},
+            "gives other vectors now, --prompt was not given, is p: ",
+        ),
+        ({"options": EmbedOptions(truncate="end")}, "--truncate was not given, is end"),
+        ({"options": EmbedOptions(chunking=Chunking(8))}, "--chunking was not given, is "),
         ({"dtype": "float16"}, "--dtype was float32, is float16"),
         ({"format": "jsonl"}, "--format was not given, is jsonl"),
     ],
@@ -276,7 +279,7 @@ def test_a_model_that_became_another_without_a_word_leaves_no_row(
     source: Path, tmp_path: Path
 ) -> None:
     class Changing(FakeEmbedder):
-        async def embed(self, texts: Sequence[str], how: How) -> Embedded:
+        async def embed(self, texts: Sequence[str], how: EmbedOptions) -> Embedded:
             if len(self.texts) > 300:
                 self.seed = "x"
             return await super().embed(texts, how)
@@ -300,13 +303,13 @@ def test_what_a_killed_process_left_of_a_record_is_cut_off(source: Path, tmp_pat
     with pytest.raises(BulkError, match="out of order"):
         go(FakeEmbedder(breaks_after=400), output, source)
     left = partial.read_bytes()
-    job = len(MAGIC) + HEAD.size + HEAD.unpack_from(left, len(MAGIC))[0]
-    size = HEAD.unpack_from(left, job)[0]
-    cuts = [0, 5, len(MAGIC), len(MAGIC) + 4, job - 1, job, job + 3, job + HEAD.size + 9]
-    for cut in [*cuts, job + HEAD.size + size, len(left) - 1, len(left)]:
+    job = len(MAGIC) + FRAME.size + FRAME.unpack_from(left, len(MAGIC))[0]
+    size = FRAME.unpack_from(left, job)[0]
+    cuts = [0, 5, len(MAGIC), len(MAGIC) + 4, job - 1, job, job + 3, job + FRAME.size + 9]
+    for cut in [*cuts, job + FRAME.size + size, len(left) - 1, len(left)]:
         partial.write_bytes(left[:cut])
         summary = go(FakeEmbedder(), output, source, overwrite=True)
-        assert (summary.before.items > 0) == (cut >= job + HEAD.size + size)
+        assert (summary.before.items > 0) == (cut >= job + FRAME.size + size)
         assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     flipped = bytearray(left)
     flipped[-5] ^= 1
@@ -317,7 +320,7 @@ def test_what_a_killed_process_left_of_a_record_is_cut_off(source: Path, tmp_pat
 
 def test_what_is_no_partial_output_is_left_alone(source: Path, tmp_path: Path) -> None:
     partial = tmp_path / "out.jsonl.partial"
-    for content in (b"somebody's notes, longer than the magic", MAGIC + HEAD.pack(3, 0) + b"abcd"):
+    for content in (b"somebody's notes, longer than the magic", MAGIC + FRAME.pack(3, 0) + b"abcd"):
         partial.write_bytes(content)
         with pytest.raises(BulkError, match=r"out\.jsonl\.partial is damaged, or not of this"):
             go(FakeEmbedder(), tmp_path / "out.jsonl", source)
@@ -325,7 +328,7 @@ def test_what_is_no_partial_output_is_left_alone(source: Path, tmp_path: Path) -
 
 
 def test_two_runs_do_not_write_one_output(source: Path, tmp_path: Path) -> None:
-    plan = Plan(inputs=(str(source),), output=tmp_path / "out.jsonl")
+    plan = Job(inputs=(str(source),), output=tmp_path / "out.jsonl")
     with (
         Run(plan, Progress(io.StringIO())),
         pytest.raises(BulkError, match="another process is writing it"),
@@ -347,14 +350,16 @@ def test_an_output_that_is_there_is_not_replaced_unasked(source: Path, tmp_path:
 
 def test_late_chunks_have_a_row_each(source: Path, tmp_path: Path) -> None:
     source.write_text(rows_of(3))
-    summary = go(FakeEmbedder(), tmp_path / "out.jsonl", source, how=How(chunking=Chunking(4)))
+    summary = go(
+        FakeEmbedder(), tmp_path / "out.jsonl", source, options=EmbedOptions(chunking=Chunking(4))
+    )
     rows = read_jsonl(tmp_path / "out.jsonl")
     assert [(r["id"], r["chunk"], r["start"], r["end"], r["text"]) for r in rows[:3]] == [
         (1, 0, 0, 2, "te"),
         (1, 1, 2, 6, "xt 0"),
         (2, 0, 0, 2, "te"),
     ]
-    assert (summary.after.items, summary.about.rows) == (3, 6)
+    assert (summary.after.items, summary.manifest.rows) == (3, 6)
 
 
 def test_an_input_that_breaks_off_keeps_the_rows_before(tmp_path: Path) -> None:
@@ -375,7 +380,7 @@ def test_an_input_without_rows_gives_an_output_without_any(tmp_path: Path) -> No
     (tmp_path / "in.txt").write_text("\n\n")
     for name in outputs.OUTPUTS:
         summary = go(FakeEmbedder(), tmp_path / f"out{name}", tmp_path / "in.txt")
-        assert summary.about.rows == 0
+        assert summary.manifest.rows == 0
         assert (tmp_path / f"out{name}").exists()
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 0
     assert np.load(tmp_path / "out.npy").shape == (0, 8)

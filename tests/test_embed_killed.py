@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from embedsvc.bulk.journal import Partial, Record
+from embedsvc.bulk.journal import Journal, Record
 from tests.support.fake_server import FakeServer, vector_of
 
 ROWS = 3000
@@ -67,7 +67,7 @@ def read_lines(name: str) -> list[Any]:
 
 def read_state(partial: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     """What a killed process left."""
-    left = Partial(partial)
+    left = Journal(partial)
     with monkeypatch.context() as patched:
         patched.setattr("embedsvc.bulk.journal._differences", lambda *_: [])
         left.begin(None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a server answers to a request for vectors, held against what it was asked for."""
+"""A server's answer to a request for vectors, checked against the request."""
 
 import binascii
 from collections.abc import Sequence
@@ -29,18 +29,18 @@ class _Sent(msgspec.Struct):
 
 
 class Answer(NamedTuple):
-    """An answer that is whole."""
+    """A complete answer."""
 
     vectors: NDArray[np.float32]  # (n, D), in the order of the texts
     chunks: list[list[Chunk]] | None
-    """Of each text, where it was asked for chunks; `vectors` has a row for each."""
+    """The chunks of each text, if chunks were asked for; `vectors` has a row for each of them."""
     tokens: int
     model: str
-    """As the answer names it; empty if it does not."""
+    """The model's name in the answer; empty if it has none."""
 
 
 def read_answer(content: bytes, texts: Sequence[str], *, chunked: bool) -> Answer:
-    """The answer for these texts. Raises `ValueError` that says what is wrong with it."""
+    """The answer for these texts. Raises `ValueError`, which says what is wrong with it."""
     try:
         sent = msgspec.json.decode(content, type=_Sent)
     except RecursionError as error:
@@ -56,7 +56,7 @@ def read_answer(content: bytes, texts: Sequence[str], *, chunked: bool) -> Answe
 
 
 def _matrix(rows: Sequence[_Row]) -> NDArray[np.float32]:
-    """The vectors (n, D) of an answer. Raises `ValueError`."""
+    """The vectors (n, D) of an answer. Raises `ValueError` if they are no directions."""
     vectors = np.stack([_vector(row.embedding) for row in rows])
     if not vectors.shape[1]:
         raise ValueError("a vector has no dimensions")
@@ -70,12 +70,12 @@ def _matrix(rows: Sequence[_Row]) -> NDArray[np.float32]:
 def _vector(sent: str | list[float]) -> NDArray[np.float32]:
     if isinstance(sent, str):
         return np.frombuffer(binascii.a2b_base64(sent), "<f4")
-    with np.errstate(over="ignore"):  # infinity is refused
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
         return np.array(sent, np.float32)
 
 
 def _chunks(rows: Sequence[_Row], texts: Sequence[str]) -> list[list[Chunk]]:
-    """The chunks of each text, of rows that are in the order of the texts. Raises `ValueError`."""
+    """The chunks of each text. The rows are in the order of the texts. Raises `ValueError`."""
     chunks: list[list[Chunk]] = [[] for _ in texts]
     last = 0
     for row in rows:

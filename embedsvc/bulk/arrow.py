@@ -1,4 +1,4 @@
-"""pyarrow, which reads and writes Parquet, where it is installed."""
+"""pyarrow, which reads and writes Parquet. It is installed only with the extra `parquet`."""
 
 import base64
 import importlib
@@ -12,11 +12,11 @@ from embedsvc.errors import BulkError
 from embedsvc.system.text_files import printable
 
 BUFFER_BYTES = 1 << 20
-"""Read at a time, of each column."""
+"""How many bytes of each column are read at a time."""
 
 
 def arrow(module: str = "") -> Any:
-    """pyarrow, or a module of it. Raises `BulkError` that says how to install it."""
+    """pyarrow, or a module of it. Raises `BulkError`, which says how to install it."""
     try:
         return importlib.import_module(f"pyarrow{module}")
     except ModuleNotFoundError:
@@ -27,7 +27,7 @@ def arrow(module: str = "") -> Any:
 def open_parquet(path: Path) -> Generator[Any]:
     """A `ParquetFile` that reads its row groups piece by piece.
 
-    Raises `BulkError`, also for what goes wrong while it is read.
+    Raises `BulkError`, also while the file is read.
     """
     parquet = arrow(".parquet")
     try:
@@ -41,10 +41,10 @@ def open_parquet(path: Path) -> Generator[Any]:
 
 
 def read_batches(file: Any, rows: int, columns: Sequence[str]) -> Generator[Any]:
-    """All rows of a `ParquetFile`, at most so many at a time.
+    """All rows of a `ParquetFile`, at most `rows` at a time.
 
-    Raises `ArrowInvalid` after the last one if they are not as many as the file says: of one that
-    is damaged, Arrow may leave out rows and say nothing.
+    Raises `ArrowInvalid` after the last one if there were fewer rows than the file says: Arrow may
+    leave out rows of a damaged file without an error.
     """
     count = 0
     for batch in file.iter_batches(batch_size=rows, columns=columns):
@@ -54,24 +54,24 @@ def read_batches(file: Any, rows: int, columns: Sequence[str]) -> Generator[Any]
 
 
 def check_count(found: int, said: int) -> None:
-    """Raises `ArrowInvalid` if a file has not as many rows as it says."""
+    """Raises `ArrowInvalid` if a file does not have as many rows as it says."""
     if found != said:
         raise arrow().ArrowInvalid(f"damaged: {found} rows can be read of the {said} that it says")
 
 
 def in_short(error: Exception) -> str:
-    """The first line of what Arrow says, which may be many."""
+    """The first line of an error of Arrow's, which may have many."""
     said = getattr(error, "strerror", None) or str(error)
     return said.partition("\n")[0][:300]
 
 
 def json_form(scalar: Any) -> Any:
-    """An Arrow scalar as JSON has it, whatever its type.
+    """The value of an Arrow scalar of any type, for JSON.
 
-    Binary as base64; dates, times, timestamps and durations in ISO 8601, or as Arrow writes them
-    where they have nanoseconds or lie beyond Python's years; decimals and UUIDs as text; a map, and
-    a struct with two fields of one name, as a list of pairs; other extension types as what they are
-    stored in.
+    Binary values become base64. Dates, times, timestamps and durations become ISO 8601, or what
+    Arrow writes for them if they have nanoseconds or lie beyond Python's years. Decimals and UUIDs
+    become text. A map, and a struct that has two fields of one name, become a list of pairs. Other
+    extension types become what they are stored as.
     """
     pa, types = arrow(), arrow(".types")
     kind = scalar.type
@@ -101,7 +101,7 @@ def json_form(scalar: Any) -> Any:
 
 
 def _bytes_form(scalar: Any) -> str:
-    """Of a string, which may be none in truth, or of bytes."""
+    """A string or bytes. A string may have bytes that are not UTF-8; they are escaped."""
     content: bytes = scalar.as_buffer().to_pybytes()
     if "string" in str(scalar.type):
         return content.decode(errors="backslashreplace")
@@ -109,7 +109,7 @@ def _bytes_form(scalar: Any) -> str:
 
 
 def _microseconds(scalar: Any) -> Any:
-    """The same to the microsecond, where that is exact: Python has no nanoseconds."""
+    """A time in microseconds if that is exact, as Python has no nanoseconds."""
     pa, types = arrow(), arrow(".types")
     kind = scalar.type
     if scalar.value % 1000:
@@ -120,15 +120,15 @@ def _microseconds(scalar: Any) -> Any:
 
 
 def _time_form(scalar: Any) -> Any:
-    """Of numbers and of what has a place in time."""
+    """A number, or a date or time."""
     pa = arrow()
     try:
         return scalar.as_py()
-    except (ValueError, OverflowError):  # among them Arrow's: nanoseconds, far years, unknown zones
+    except (ValueError, OverflowError):  # nanoseconds, far years, unknown time zones
         pass
     try:
         text: str = scalar.cast("string").as_py()
     except (ValueError, NotImplementedError):
         naive = pa.scalar(scalar.value, pa.timestamp(scalar.type.unit))
         text = f"{naive.cast('string').as_py()}Z"
-    return str(scalar.value) if "<" in text else text  # Arrow has its limits too
+    return str(scalar.value) if "<" in text else text  # Arrow cannot write it either

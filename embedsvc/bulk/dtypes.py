@@ -1,4 +1,4 @@
-"""The types vectors are stored in, and how they are compared."""
+"""The types in which vectors are stored."""
 
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,11 @@ STORED: tuple[Stored, ...] = get_args(Stored)
 
 
 def store(vectors: NDArray[np.float32], dtype: Stored) -> NDArray[Any]:
-    """Vectors (n, D) in that type; see `quantize` for those of fewer bits."""
+    """Vectors (n, D) in that type. For int8, uint8 and bits, see `quantize`.
+
+    >>> store(np.array([[0.5, -1.0]], np.float32), "int8").tolist()
+    [[64, -127]]
+    """
     if dtype == "float32":
         return vectors.astype("<f4", copy=False)
     if dtype == "float16":
@@ -21,7 +25,13 @@ def store(vectors: NDArray[np.float32], dtype: Stored) -> NDArray[Any]:
 
 
 def load(stored: NDArray[Any], dtype: Stored, dimensions: int) -> NDArray[np.float32]:
-    """Vectors (n, D) with the directions of those that were stored."""
+    """Vectors (n, D) with the directions of those that were stored; their lengths may differ.
+
+    >>> load(np.array([[64, -127]], np.int8), "int8", 2).tolist()
+    [[64.0, -127.0]]
+    >>> load(np.array([[0b10100000]], np.uint8), "ubinary", 3).tolist()
+    [[1.0, -1.0, 1.0]]
+    """
     if dtype == "uint8":
         return stored.astype(np.float32) - np.float32(128)
     if dtype in ("binary", "ubinary"):

@@ -7,27 +7,27 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from embedsvc.bulk.batches import Blocks, check_beginnings
+from embedsvc.bulk.batches import BatchReader, check_first_rows
 from embedsvc.bulk.dtypes import Stored, store
 from embedsvc.bulk.embedder import Embedder, probe
 from embedsvc.bulk.inputs.source import Format, Identity, Source, find_sources
-from embedsvc.bulk.journal import Job, Partial, Record
-from embedsvc.bulk.manifest import About, How, fingerprint_of
+from embedsvc.bulk.journal import Header, Journal, Record
+from embedsvc.bulk.manifest import EmbedOptions, Manifest, fingerprint_of
 from embedsvc.bulk.outputs import output_for
 from embedsvc.bulk.outputs.files import beside, check_own_files, own_files, remove, replacing
-from embedsvc.bulk.pipeline import Embedding, Finished, Pipeline, Totals
+from embedsvc.bulk.pipeline import EmbeddedBatch, Embedding, Pipeline, Totals
 from embedsvc.bulk.progress import Progress
-from embedsvc.bulk.rows import Bad, Columns
+from embedsvc.bulk.rows import BadRow, Columns
 from embedsvc.errors import BulkError
 from embedsvc.system.text_files import printable
 from embedsvc.telemetry.logs import within_line
 
-SHOWN = 10
-"""Bad rows that are shown as they are met; the file of them has all."""
+MAX_SHOWN = 10
+"""How many bad rows are shown as they are met. The file of rejects has all of them."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be done."""
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What `embedsvc embed` is to do: inputs, output, and options."""
 
     inputs: tuple[str, ...]
     output: Path
@@ -36,7 +36,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     quote: str | None = None
     header: bool = True
     columns: Columns = Columns()
-    how: How = How()
+    options: EmbedOptions = EmbedOptions()
     dtype: Stored = "float32"
     strict: bool = False
     """Whether the first bad row ends the run."""
@@ -44,139 +44,145 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(NamedTuple):
-    """What was done, by this run and those it went on from."""
+    """What was done, by this run and by those that it resumed."""
 
-    about: About
+    manifest: Manifest
     before: Record
-    """State when this run began."""
+    """The counts when this run began."""
     after: Record
+    """The counts at its end."""
     totals: Totals
-    """Of this run."""
+    """Sums over this run alone."""
 
 
 class Run:
-    """A run that goes on where the last one ended. To be used in `with`."""
+    """A run of a job, which goes on where the last one ended. To be used in `with`."""
 
-    def __init__(self, plan: Plan, progress: Progress) -> None:
-        """Raises `BulkError` if there is something in the way, before a model is loaded."""
-        self._plan = plan
+    def __init__(self, job: Job, progress: Progress) -> None:
+        """Look at the inputs and open the journal, before a model is loaded. Raises `BulkError`."""
+        self._job = job
         self._progress = progress
         self._sources = find_sources(
-            plan.inputs, plan.format, plan.delimiter, plan.quote, header=plan.header
+            job.inputs, job.format, job.delimiter, job.quote, header=job.header
         )
-        self._output = output_for(plan.output)
-        check_own_files(plan.output)
-        _keep_apart(self._sources, plan.output)
-        partial = beside(plan.output, "partial")
-        if plan.output.exists() and not plan.overwrite and not partial.exists():
-            raise BulkError(f"{plan.output} is there already: say --overwrite to replace it")
-        self._partial = Partial(partial)
+        self._output = output_for(job.output)
+        check_own_files(job.output)
+        _keep_apart(self._sources, job.output)
+        partial = beside(job.output, "partial")
+        if job.output.exists() and not job.overwrite and not partial.exists():
+            raise BulkError(f"{job.output} is there already: say --overwrite to replace it")
+        self._journal = Journal(partial)
         try:
-            check_beginnings(self._sources, plan.columns)
+            check_first_rows(self._sources, job.columns)
         except BulkError:
-            self._partial.close(keep=True)
+            self._journal.close(keep=True)
             raise
 
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._partial.close(keep=kind is not None)
+        self._journal.close(keep=kind is not None)
 
     async def embed(self, embedder: Embedder) -> Summary:
         """Embed what is still to be embedded. Raises `BulkError`."""
-        plan, partial, progress = self._plan, self._partial, self._progress
-        sample = await probe(embedder, plan.how)
-        about = About(embedder.model, fingerprint_of(sample), len(sample), plan.dtype, plan.how)
-        partial.begin(
-            Job(
-                inputs=tuple(map(printable, plan.inputs)),
-                format=plan.format,
-                delimiter=plan.delimiter,
-                quote=plan.quote,
-                header=plan.header,
-                columns=plan.columns,
-                about=about,
+        job, journal, progress = self._job, self._journal, self._progress
+        sample = await probe(embedder, job.options)
+        fingerprint = fingerprint_of(sample)
+        manifest = Manifest(embedder.model, fingerprint, len(sample), job.dtype, job.options)
+        journal.begin(
+            Header(
+                inputs=tuple(map(printable, job.inputs)),
+                format=job.format,
+                delimiter=job.delimiter,
+                quote=job.quote,
+                header=job.header,
+                columns=job.columns,
+                manifest=manifest,
                 fingerprint=embedder.fingerprint,
             )
         )
-        before = partial.state
+        before = journal.state
         if before.items:
             progress.say(f"going on after {before.items:,} rows that are done")
-        blocks = Blocks(self._sources, plan.columns)
-        pipeline = Pipeline(embedder, plan.how)
-        reporter = _Reporter(plan.strict, progress, blocks, before)
+        batches = BatchReader(self._sources, job.columns)
+        pipeline = Pipeline(embedder, job.options)
+        reporter = _Reporter(job.strict, progress, batches, before)
 
-        def write(finished: Sequence[Finished]) -> None:
+        def write(finished: Sequence[EmbeddedBatch]) -> None:
             records: list[Record] = []
             for one in finished:
                 reporter.check(one.results)
-                last = records[-1] if records else partial.state
+                last = records[-1] if records else journal.state
                 records.append(self._record(one, last))
-            partial.append(records)
-            reporter.show(partial.state, finished[-1].block.read, pipeline.totals.seconds)
+            journal.append(records)
+            reporter.show(journal.state, finished[-1].batch.bytes_read, pipeline.totals.seconds)
 
         try:
-            await pipeline.run(blocks, before, write)
+            await pipeline.run(batches, before, write)
         finally:
-            blocks.close()
-        if embedder.fingerprint is None and not about.is_by(await probe(embedder, plan.how)):
-            partial.undo()
+            batches.close()
+        if embedder.fingerprint is None and not manifest.is_same_model(
+            await probe(embedder, job.options)
+        ):
+            journal.undo()
             raise BulkError(
-                f"`{about.model}` gives other vectors than when the run began: "
+                f"`{manifest.model}` gives other vectors than when the run began: "
                 "what this run has done is dropped"
             )
-        about = msgspec.structs.replace(about, rows=partial.state.rows)
-        return Summary(about, before, partial.state, pipeline.totals)
+        manifest = msgspec.structs.replace(manifest, rows=journal.state.rows)
+        return Summary(manifest, before, journal.state, pipeline.totals)
 
-    def finish(self, about: About) -> None:
-        """Put together the output, and the file of rejects. Raises `BulkError`."""
-        self._output.finish(self._plan.output, self._data, about)
-        rejects = beside(self._plan.output, "rejects.jsonl")
-        if not self._partial.state.rejected:
+    def write_output(self, manifest: Manifest) -> None:
+        """Write the output and the file of rejects, from the journal. Raises `BulkError`."""
+        self._output.write(self._job.output, self._data, manifest)
+        rejects = beside(self._job.output, "rejects.jsonl")
+        if not self._journal.state.rejected:
             remove(rejects)
             return
         with replacing(rejects) as file:
-            for record in self._partial.records():
+            for record in self._journal.records():
                 for bad in record.bad:
-                    told = bad._asdict() | {"row": msgspec.Raw(bad.row), "id": msgspec.Raw(bad.id)}
-                    file.write(msgspec.json.encode(told) + b"\n")
+                    raw = {"row": msgspec.Raw(bad.row), "id": msgspec.Raw(bad.id)}  # JSON already
+                    file.write(msgspec.json.encode(bad._asdict() | raw) + b"\n")
 
-    def _record(self, finished: Finished, last: Record) -> Record:
+    def _record(self, finished: EmbeddedBatch, last: Record) -> Record:
+        """The record of a batch, after the record before it."""
         results = finished.results
         rows, vectors = _rows(results)
-        bad = tuple(result for result in results if isinstance(result, Bad))
+        bad = tuple(result for result in results if isinstance(result, BadRow))
         return Record(
             items=last.items + len(results),
-            digest=finished.block.digest,
+            digest=finished.batch.digest,
             rows=last.rows + len(rows),
             rejected=last.rejected + len(bad),
             bad=bad,
-            data=self._output.encode(rows, store(vectors, self._plan.dtype)) if rows else b"",
+            data=self._output.encode(rows, store(vectors, self._job.dtype)) if rows else b"",
         )
 
     def _data(self) -> Iterator[bytes]:
+        """The encoded rows of all records. Raises `BulkError` if some are missing."""
         rows = 0
-        for record in self._partial.records():
+        for record in self._journal.records():
             rows = record.rows
             if record.data:
                 yield record.data
-        if rows != self._partial.state.rows:
-            raise BulkError(f"{self._partial.path}: damaged on disk; delete it to begin anew")
+        if rows != self._journal.state.rows:
+            raise BulkError(f"{self._journal.path}: damaged on disk; delete it to begin anew")
 
 
 def _keep_apart(sources: Sequence[Source], output: Path) -> None:
-    """Have folders leave out what the run writes. Raises `BulkError` if that is an input."""
+    """Exclude files that the run writes from folders. Raises `BulkError` if one is an input."""
     own = own_files(output)
     for source in sources:
         for path in own:
             if source.identity == _identity(path):
                 raise BulkError(f"{source.name} is an input, and the run would write it: {path}")
-        source.left_out = lambda: frozenset(found for path in own if (found := _identity(path)))
+        source.excluded = lambda: frozenset(found for path in own if (found := _identity(path)))
 
 
 def _identity(path: Path) -> Identity | None:
-    """Of the file, by whatever name it is reached; none if it is not there."""
+    """The device and the inode of a file; None if it is not there."""
     try:
         status = path.stat()
     except OSError:
@@ -184,8 +190,8 @@ def _identity(path: Path) -> Identity | None:
     return status.st_dev, status.st_ino
 
 
-def _rows(results: Sequence[Embedding | Bad]) -> tuple[list[dict[str, Any]], Any]:
-    """The output's rows, and their vectors (n, D)."""
+def _rows(results: Sequence[Embedding | BadRow]) -> tuple[list[dict[str, Any]], Any]:
+    """The rows of the output, and their vectors (n, D); None in place of (0, D)."""
     rows: list[dict[str, Any]] = []
     done = [result for result in results if isinstance(result, Embedding)]
     for row, _, chunks in done:
@@ -201,31 +207,33 @@ def _rows(results: Sequence[Embedding | Bad]) -> tuple[list[dict[str, Any]], Any
 
 
 class _Reporter:
-    """Tells of bad rows and of progress."""
+    """Reports bad rows and progress."""
 
-    def __init__(self, strict: bool, progress: Progress, blocks: Blocks, before: Record) -> None:
+    def __init__(
+        self, strict: bool, progress: Progress, batches: BatchReader, before: Record
+    ) -> None:
         self._strict = strict
         self._progress = progress
-        self._blocks = blocks
+        self._batches = batches
         self._before = before
         self._bad = 0
 
-    def check(self, results: Sequence[Embedding | Bad]) -> None:
-        """Tell of bad rows. Raises `BulkError` if there are not to be any."""
+    def check(self, results: Sequence[Embedding | BadRow]) -> None:
+        """Report bad rows. Raises `BulkError` for the first one if the job is strict."""
         for result in results:
-            if not isinstance(result, Bad):
+            if not isinstance(result, BadRow):
                 continue
-            said = within_line(f"{result.file}:{result.line}: {result.reason}")
+            message = within_line(f"{result.file}:{result.line}: {result.reason}")
             if self._strict:
-                raise BulkError(said)
+                raise BulkError(message)
             self._bad += 1
-            if self._bad <= SHOWN:
-                self._progress.say(said)
-            elif self._bad == SHOWN + 1:
+            if self._bad <= MAX_SHOWN:
+                self._progress.say(message)
+            elif self._bad == MAX_SHOWN + 1:
                 self._progress.say("and more, which the file of rejects will have")
 
     def show(self, state: Record, read: int, seconds: float) -> None:
-        """Tell how far it is."""
-        total = self._blocks.total
+        """Show how far the run is, after `read` bytes of the inputs."""
+        total = self._batches.total_bytes
         share = min(read / total, 1.0) if total else None
         self._progress.update(state.items, state.rejected, share, seconds, self._before.items)

@@ -1,8 +1,8 @@
-"""What is finished so far, on disk: a file that is only ever appended to.
+"""The journal of a run: a file to which finished rows are appended, so that a run can be resumed.
 
-It begins with the job, and each record after that has some rows of the output, those set aside,
-and how far the input is read. A record has a checksum; what a killed process left of its last one
-is cut off. Records are on the disk when `append` returns.
+It begins with a header, which describes the job. Each record after it has some rows of the output,
+the rows that were set aside, and how far the input was read. Every record has a checksum: one that
+a killed process left unfinished is cut off. When `append` returns, its records are on the disk.
 """
 
 import os
@@ -16,17 +16,17 @@ from typing import TypeVar
 
 import msgspec
 
-from embedsvc.bulk.manifest import About, read_fingerprint
-from embedsvc.bulk.rows import Bad, Columns
+from embedsvc.bulk.manifest import Manifest, read_fingerprint
+from embedsvc.bulk.rows import BadRow, Columns
 from embedsvc.errors import BulkError
 
 MAGIC = b"embedsvc bulk 2\n"
-HEAD = struct.Struct("<QI")  # bytes of a record, and their CRC-32
+FRAME = struct.Struct("<QI")  # before each record: its size in bytes, and their CRC-32
 T = TypeVar("T")
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What is being done; it goes on only as it was begun."""
+class Header(msgspec.Struct, frozen=True, kw_only=True, rename={"manifest": "about"}):
+    """What the run does. It is resumed only by a run that does the same."""
 
     inputs: tuple[str, ...]
     format: str | None
@@ -34,35 +34,36 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     quote: str | None
     header: bool
     columns: Columns
-    about: About
+    manifest: Manifest
     fingerprint: str | None = None
-    """Of a server's model; a server that does not tell it is held to the vector in `about`."""
+    """A digest of the server's model. Where the server does not tell it, the vector in `manifest`
+    has to do."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
-    """Some rows, and the state after them."""
+    """Some finished rows, and the counts after them."""
 
     items: int
-    """Rows of the input so far, bad ones included."""
+    """How many rows of the input are done, bad ones included."""
     digest: bytes
-    """Of those."""
+    """The digest of those rows."""
     rows: int
-    """Vectors so far."""
+    """How many rows the output has, each with a vector."""
     rejected: int
-    """Bad rows so far."""
-    bad: tuple[Bad, ...] = ()
+    """How many rows were set aside."""
+    bad: tuple[BadRow, ...] = ()
     data: bytes = b""
-    """The rows, as the output has them."""
+    """The finished rows, as the format of the output encodes them."""
 
 
-class Partial:
-    """The file, locked while it is open."""
+class Journal:
+    """The file, which is locked while it is open."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create it. Raises `BulkError`, also where another process has it."""
+        """Open or create it. Raises `BulkError`, also if another process has it open."""
         self.path = path
         self.state = Record(0, b"", 0, 0)
-        """After the last record."""
+        """The last record, without its rows."""
         self._begins = 0
         self._resumed = self.state, 0
         with self._failing():
@@ -72,24 +73,24 @@ class Partial:
             self._file.close()
             raise BulkError(f"{path}: another process is writing it")
 
-    def begin(self, job: Job) -> None:
-        """Go on where it ends, or begin. Raises `BulkError` if it is of another job."""
+    def begin(self, header: Header) -> None:
+        """Start the journal, or resume it. Raises `BulkError` if it is of another job."""
         with self._failing():
             if self._is_new():
                 self._file.seek(0)
                 self._file.truncate()
                 self._file.write(MAGIC)
-                self._write([job])
+                self._write([header])
                 self._begins = self._file.tell()
             else:
-                self._go_on(job)
+                self._resume(header)
             self._resumed = self.state, self._file.tell()
 
-    def _go_on(self, job: Job) -> None:
-        found = self._next(Job)
+    def _resume(self, header: Header) -> None:
+        found = self._next(Header)
         if found is None:
             raise self._damaged()
-        differences = ", ".join(_differences(found, job))
+        differences = ", ".join(_differences(found, header))
         if differences:
             raise BulkError(
                 f"{self.path} was begun otherwise: {differences}. "
@@ -101,26 +102,26 @@ class Partial:
         self._file.truncate()
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add records, in the order of the input. Raises `BulkError`, as on a full disk."""
+        """Add records, in the order of the input. Raises `BulkError` if the disk is full."""
         with self._failing():
             self._write(records)
         self.state = _state(records[-1])
 
     def undo(self) -> None:
-        """Drop what was added since `begin`."""
+        """Drop the records that were added since `begin`."""
         self.state, end = self._resumed
         with self._failing():
             self._file.truncate(end)
 
     def records(self) -> Iterator[Record]:
-        """All that are whole; one at a time is in memory."""
+        """All complete records, of which one is in memory at a time."""
         self._file.seek(self._begins)
         while (record := self._next(Record)) is not None:
             yield record
 
     def close(self, *, keep: bool) -> None:
-        """Let go of the file, and delete it unless it is to be kept and has any rows."""
-        with suppress(OSError):  # what could not be written is said already, and is cut off later
+        """Close the file, and delete it unless it is to be kept and has any records."""
+        with suppress(OSError):  # a failed write was reported already, and is cut off later
             if not keep or os.fstat(self._file.fileno()).st_size <= self._begins:
                 self.path.unlink(missing_ok=True)
         with suppress(OSError):
@@ -128,7 +129,7 @@ class Partial:
 
     @contextmanager
     def _failing(self) -> Generator[None]:
-        """Raises `BulkError` in place of `OSError`, as on a full disk."""
+        """Raises `BulkError` in place of `OSError`."""
         try:
             yield
         except OSError as error:
@@ -137,47 +138,47 @@ class Partial:
     def _damaged(self) -> BulkError:
         return BulkError(f"{self.path} is damaged, or not of this version: it is in the way")
 
-    def _write(self, values: Iterable[Job | Record]) -> None:
+    def _write(self, values: Iterable[Header | Record]) -> None:
         for value in values:
             packed = msgspec.msgpack.encode(value)
-            self._file.write(HEAD.pack(len(packed), zlib.crc32(packed)))
+            self._file.write(FRAME.pack(len(packed), zlib.crc32(packed)))
             self._file.write(packed)
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def _is_new(self) -> bool:
-        """Whether it is empty, or the process that began it did not get far."""
+        """Whether the file is empty, or was left before its header was complete."""
         magic = self._file.read(len(MAGIC))
         return len(magic) < len(MAGIC) or (magic == MAGIC and self._next_size() is None)
 
     def _next(self, kind: type[T]) -> T | None:
-        """What is next, if it is whole; if not, the file stays where it is."""
+        """The next record. None if it is not complete; the position in the file then stays."""
         place = self._file.tell()
         size = self._next_size()
         if size is not None:
-            _, checksum = HEAD.unpack(self._file.read(HEAD.size))
+            _, checksum = FRAME.unpack(self._file.read(FRAME.size))
             packed = self._file.read(size)
             if zlib.crc32(packed) == checksum:
                 try:
                     return msgspec.msgpack.decode(packed, type=kind)
-                except msgspec.MsgspecError:  # whole, and not as this version writes it
+                except msgspec.MsgspecError:  # complete, but another version wrote it
                     raise self._damaged() from None
         self._file.seek(place)
         return None
 
     def _next_size(self) -> int | None:
-        """The bytes of the next record, if they are all there."""
+        """The size of the next record in bytes; None if not all of them are there."""
         place = self._file.tell()
-        head = self._file.read(HEAD.size)
+        head = self._file.read(FRAME.size)
         self._file.seek(place)
-        if len(head) < HEAD.size:
+        if len(head) < FRAME.size:
             return None
-        size, _ = HEAD.unpack(head)
-        there = os.fstat(self._file.fileno()).st_size - place - HEAD.size
+        size, _ = FRAME.unpack(head)
+        there = os.fstat(self._file.fileno()).st_size - place - FRAME.size
         return size if size <= there else None
 
     def _lock(self) -> bool:
-        """Whether nobody else has the file, which others may have deleted meanwhile."""
+        """Lock the file. False if another process has it, or has deleted it meanwhile."""
         if sys.platform != "win32":
             import fcntl
 
@@ -191,43 +192,45 @@ class Partial:
 
 
 def _state(record: Record) -> Record:
+    """The record's counts, without its rows."""
     return msgspec.structs.replace(record, bad=(), data=b"")
 
 
-def _differences(was: Job, job: Job) -> Iterator[str]:
-    """In which options two jobs differ."""
-    if was.about.model == job.about.model and not was.about.is_by(
-        read_fingerprint(job.about.fingerprint)
+def _differences(old: Header, new: Header) -> Iterator[str]:
+    """What differs between the run that began the journal and this one, in words."""
+    if old.manifest.model == new.manifest.model and not old.manifest.is_same_model(
+        read_fingerprint(new.manifest.fingerprint)
     ):
-        yield f"`{job.about.model}` gives other vectors now"
-    elif was.fingerprint and job.fingerprint and was.fingerprint != job.fingerprint:
-        yield f"the server's fingerprint was {was.fingerprint}, is {job.fingerprint}"
-    before, now = _options(was), _options(job)
+        yield f"`{new.manifest.model}` gives other vectors now"
+    elif old.fingerprint and new.fingerprint and old.fingerprint != new.fingerprint:
+        yield f"the server's fingerprint was {old.fingerprint}, is {new.fingerprint}"
+    before, now = _command_line(old), _command_line(new)
     for name, value in before.items():
         if value != now[name]:
-            yield f"{name} was {_said(value)}, is {_said(now[name])}"
+            yield f"{name} was {_in_words(value)}, is {_in_words(now[name])}"
 
 
-def _options(job: Job) -> dict[str, object]:
-    about, how, columns = job.about, job.about.how, job.columns
+def _command_line(header: Header) -> dict[str, object]:
+    """The options of `embedsvc embed` that a run was started with."""
+    manifest, options, columns = header.manifest, header.manifest.options, header.columns
     return {
-        "the input": " ".join(job.inputs),
-        "--format": job.format,
-        "--delimiter": job.delimiter,
-        "--quote": job.quote,
-        "--no-header": None if job.header else "given",
+        "the input": " ".join(header.inputs),
+        "--format": header.format,
+        "--delimiter": header.delimiter,
+        "--quote": header.quote,
+        "--no-header": None if header.header else "given",
         "--column": columns.text,
         "--id-column": columns.id,
         "--keep": ",".join(columns.keep),
-        "--model": about.model,
-        "--dtype": about.dtype,
-        "--dimensions": how.dimensions,
-        "--input-type": how.input_type,
-        "--prompt": how.prompt,
-        "--truncate": how.truncate,
-        "--chunking": how.chunking,
+        "--model": manifest.model,
+        "--dtype": manifest.dtype,
+        "--dimensions": options.dimensions,
+        "--input-type": options.input_type,
+        "--prompt": options.prompt,
+        "--truncate": options.truncate,
+        "--chunking": options.chunking,
     }
 
 
-def _said(value: object) -> str:
+def _in_words(value: object) -> str:
     return "not given" if value in (None, "") else str(value)

@@ -1,11 +1,11 @@
-"""A model in this process, embedding as the server would: same engine, same vectors."""
+"""A model in this process. It embeds as the server would: the same engine, the same vectors."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
 
-from embedsvc.bulk.manifest import How
+from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.catalog.cards import Card, Cards
 from embedsvc.catalog.cards_file import find_cards
 from embedsvc.errors import BulkError, Unavailable
@@ -15,36 +15,36 @@ from embedsvc.serving.registry import Registry, open_registry
 from embedsvc.settings import Settings
 
 UNLIMITED = 1 << 60
-"""Tokens: what waits is bounded by whoever calls, not refused."""
+"""Tokens. The callers bound how much waits, so the engine refuses nothing."""
 
 
 class Local:
     """A loaded model; see `Embedder`."""
 
-    fingerprint: str | None = None  # one model that stays
-    calls = 4  # one waits while another is finished, on either core or in either pass
+    fingerprint: str | None = None  # not needed: the model stays the same for the whole run
+    calls = 4  # enough for a pass on each core and a next one that waits
 
     def __init__(self, registry: Registry, model: str) -> None:
         self.model = model
         self._registry = registry
 
-    async def embed(self, texts: Sequence[str], how: How) -> Embedded:
-        wanted = how.request(self.model, list(texts))
+    async def embed(self, texts: Sequence[str], options: EmbedOptions) -> Embedded:
+        request = options.request(self.model, list(texts))
         try:
-            card, prompt = self._registry.card(wanted.model)
-            async with self._registry.use(wanted.model) as engine:
-                return await embed_request(engine, card, prompt, wanted)
+            card, prompt = self._registry.card(request.model)
+            async with self._registry.use(request.model) as engine:
+                return await embed_request(engine, card, prompt, request)
         except Unavailable as error:
             raise BulkError(str(error)) from None
 
 
 @asynccontextmanager
 async def open_local(card: Card, settings: Settings) -> AsyncGenerator[Local, None]:
-    """The card's model, loaded. Raises `SetupError`."""
+    """Load the card's model. Raises `SetupError`."""
     card = msgspec.structs.replace(card, preload=True, pin=True)
     settings = msgspec.structs.replace(
         settings,
-        cache_bytes=0,  # texts that are equal and in flight are still embedded once
+        cache_bytes=0,  # equal texts that are in flight are still embedded only once
         cache_folder=None,
         max_request_tokens=UNLIMITED,
         max_waiting_tokens=UNLIMITED,

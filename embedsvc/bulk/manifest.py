@@ -1,4 +1,4 @@
-"""What an output is: by which model, and what was asked of it beside the texts."""
+"""The manifest of an output: which model made its vectors, with which options."""
 
 import base64
 from typing import Any
@@ -13,11 +13,12 @@ from embedsvc.texts.requests import Chunking, EmbeddingRequest
 
 PROBE = "The quick brown fox jumps over the lazy dog."
 """A text whose vector tells one model from another."""
-SAME = 0.999
-"""Cosine of the vectors of one text by one model: another precision or machine stays above it."""
+SAME_MODEL_COSINE = 0.999
+"""The least cosine of two vectors of `PROBE` that one model made. Other precisions and other
+machines stay above it."""
 
 
-class How(msgspec.Struct, frozen=True, omit_defaults=True):
+class EmbedOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is asked of a model beside the texts."""
 
     input_type: str | None = None
@@ -27,7 +28,7 @@ class How(msgspec.Struct, frozen=True, omit_defaults=True):
     chunking: Chunking | None = None
 
     def request(self, model: str, texts: list[str]) -> EmbeddingRequest:
-        """The request for vectors of the texts."""
+        """The request for the vectors of texts."""
         return EmbeddingRequest(
             model=model,
             inputs=texts,
@@ -38,20 +39,20 @@ class How(msgspec.Struct, frozen=True, omit_defaults=True):
             chunks=self.chunking,
         )
 
-    def of_one_vector(self) -> "How":
-        """The same for texts that are neither long nor cut up."""
+    def for_one_vector(self) -> "EmbedOptions":
+        """The same options for a short text, which is neither cut nor split into chunks."""
         return msgspec.structs.replace(self, truncate=None, chunking=None)
 
 
-class About(msgspec.Struct, frozen=True):
-    """Kept with every output, so that what searches it can embed the query alike."""
+class Manifest(msgspec.Struct, frozen=True, rename={"options": "how"}):
+    """Kept with every output, so that `embedsvc search` can embed queries in the same way."""
 
     model: str
     fingerprint: str
     """The vector of `PROBE`, with the same prompt and dimensions: float32 in base64."""
     dimensions: int
     dtype: Stored
-    how: How = How()
+    options: EmbedOptions = EmbedOptions()
     rows: int = 0
 
     def __post_init__(self) -> None:
@@ -62,26 +63,38 @@ class About(msgspec.Struct, frozen=True):
             raise ValueError("a fingerprint that is none")
 
     @property
-    def like(self) -> NDArray[Any]:
-        """No rows of vectors, in the width and the type in which they are stored."""
+    def no_vectors(self) -> NDArray[Any]:
+        """An array (0, D) with the width and the dtype in which vectors are stored."""
         return store(np.empty((0, self.dimensions), np.float32), self.dtype)
 
-    def is_by(self, probe: NDArray[np.float32]) -> bool:
-        """Whether the model that made `probe`, its vector of `PROBE`, made this too."""
+    def is_same_model(self, probe: NDArray[np.float32]) -> bool:
+        """Whether the model that gave `PROBE` the vector `probe` is the one of this output."""
         own = read_fingerprint(self.fingerprint)
-        return own.shape == probe.shape and cosine(own, probe) >= SAME
+        return own.shape == probe.shape and cosine(own, probe) >= SAME_MODEL_COSINE
 
 
 def fingerprint_of(probe: NDArray[np.float32]) -> str:
-    """The fingerprint for a vector of `PROBE`."""
+    """The fingerprint that holds a vector of `PROBE`.
+
+    >>> fingerprint_of(np.array([0.5, 1.0], np.float32))
+    'AAAAPwAAgD8='
+    """
     return base64.b64encode(probe.astype("<f4").tobytes()).decode()
 
 
 def read_fingerprint(fingerprint: str) -> NDArray[np.float32]:
-    """The vector in it."""
+    """The vector that a fingerprint holds.
+
+    >>> read_fingerprint("AAAAPwAAgD8=").tolist()
+    [0.5, 1.0]
+    """
     return np.frombuffer(base64.b64decode(fingerprint), "<f4")
 
 
 def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Of two vectors (D,)."""
+    """The cosine of two vectors (D,).
+
+    >>> cosine(np.array([1, 0], np.float32), np.array([0, 2], np.float32))
+    0.0
+    """
     return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))

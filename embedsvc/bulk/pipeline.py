@@ -1,4 +1,4 @@
-"""Blocks through an embedder: some calls at a time, results in the order of the input."""
+"""Batches through an embedder: several calls at a time, results in the order of the input."""
 
 import asyncio
 import re
@@ -12,125 +12,128 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.bulk.batches import Block, Blocks
+from embedsvc.bulk.batches import Batch, BatchReader
 from embedsvc.bulk.embedder import Embedder, probe
 from embedsvc.bulk.journal import Record
-from embedsvc.bulk.manifest import How
-from embedsvc.bulk.rows import Bad, Row, set_aside
+from embedsvc.bulk.manifest import EmbedOptions
+from embedsvc.bulk.rows import BadRow, Row, set_aside
 from embedsvc.errors import BulkError, EmbeddingFailed, RequestError
 from embedsvc.texts.late_chunking import Chunk
 
-BLOCK_SECONDS = 0.25
-"""Of work in a block: enough to fill batches, and little to be done again by who is killed."""
-AHEAD = 3
-"""Blocks in memory, for each call that may run at a time."""
-NAMED = re.compile(r"'input\[(\d+)\]'")
-"""How a refusal names the text it is about."""
+BATCH_SECONDS = 0.25
+"""How much work a batch should be: enough to fill forward passes, and little to do again after a
+run was killed."""
+BATCHES_PER_CALL = 3
+"""How many batches are in memory for each call that may run at a time."""
+NAMED_INPUT = re.compile(r"'input\[(\d+)\]'")
+"""How a refusal names the text that it is about."""
 
 
 class Embedding(NamedTuple):
-    """A row with its vector, or those of its chunks."""
+    """A row with its vector, or with the vectors of its chunks."""
 
     row: Row
     vectors: NDArray[np.float32]  # (1, D) or (k, D)
     chunks: list[Chunk] | None
 
 
-class Finished(NamedTuple):
-    """A block, and what became of each of its rows."""
+class EmbeddedBatch(NamedTuple):
+    """A batch, and what became of each of its rows."""
 
-    block: Block
-    results: list[Embedding | Bad]
+    batch: Batch
+    results: list[Embedding | BadRow]
 
 
 @dataclass(slots=True)
 class Totals:
-    """Of everything that was embedded, since the first row was read that was not done before."""
+    """Sums over everything that a run embedded."""
 
     seconds: float = 0.0
+    """Since the first row was read that an earlier run had not done."""
     tokens: int = 0
     truncated: int = 0
     split: int = 0
 
 
 class Pipeline:
-    """One run of one embedder."""
+    """Embeds batches with one embedder."""
 
-    def __init__(self, embedder: Embedder, how: How) -> None:
+    def __init__(self, embedder: Embedder, options: EmbedOptions) -> None:
         self.totals = Totals()
         self._embedder = embedder
-        self._how = how
-        self._gate = asyncio.Semaphore(embedder.calls)
+        self._options = options
+        self._calls = asyncio.Semaphore(embedder.calls)
 
     async def run(
-        self, blocks: Blocks, after: Record, write: Callable[[list[Finished]], None]
+        self, batches: BatchReader, after: Record, write: Callable[[list[EmbeddedBatch]], None]
     ) -> None:
-        """Embed all blocks after a record; reading them and `write` have a thread each.
+        """Embed all batches after a record. Reading and `write` have a thread each.
 
-        Raises `BulkError` if they cannot be read, or the embedder cannot go on. By then `write` has
-        had all blocks before that; those after it have to be embedded again. Raises what `write`
-        raises.
+        Raises `BulkError` if a batch cannot be read, or if the embedder cannot go on. By then,
+        `write` has been called for all batches before that one; later batches have to be embedded
+        again. Raises what `write` raises.
         """
         loop = asyncio.get_running_loop()
         characters = 0
-        pending: deque[asyncio.Task[Finished]] = deque()
-        reading: asyncio.Future[Block | None] | None = None
+        pending: deque[asyncio.Task[EmbeddedBatch]] = deque()
+        reading: asyncio.Future[Batch | None] | None = None
         unread: BulkError | None = None
         ended = False
+        ahead = BATCHES_PER_CALL * self._embedder.calls
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
             try:
-                await loop.run_in_executor(reader, blocks.pass_over, after.digest, after.items)
+                await loop.run_in_executor(reader, batches.skip, after.digest, after.items)
                 began = loop.time()
                 while pending or not ended:
-                    if not ended and not reading and len(pending) < AHEAD * self._embedder.calls:
-                        reading = loop.run_in_executor(reader, next, blocks, None)
+                    if not ended and not reading and len(pending) < ahead:
+                        reading = loop.run_in_executor(reader, next, batches, None)
                     await _first_of(reading, pending[0] if pending else None)
                     if reading and reading.done():
-                        block, unread = _result(reading)
+                        batch, unread = _result(reading)
                         reading = None
-                        if block:
-                            pending.append(loop.create_task(self.finish(block)))
+                        if batch:
+                            pending.append(loop.create_task(self.embed_batch(batch)))
                         else:
                             ended = True
                     if finished := _take_finished(pending):
-                        characters += sum(done.block.characters for done in finished)
+                        characters += sum(done.batch.characters for done in finished)
                         self.totals.seconds = max(loop.time() - began, 1e-3)
                         rate = characters / self.totals.seconds
-                        blocks.characters = round(rate * BLOCK_SECONDS)
+                        batches.characters = round(rate * BATCH_SECONDS)
                         await loop.run_in_executor(writer, write, finished)
             finally:
-                blocks.stop()
+                batches.stop()
                 for task in pending:
                     task.cancel()
                 await asyncio.gather(*pending, return_exceptions=True)
         if unread is not None:
             raise unread
 
-    async def finish(self, block: Block) -> Finished:
-        """What becomes of a block's rows. Raises `BulkError` if the embedder cannot go on."""
-        rows = [item for item in block.items if isinstance(item, Row)]
+    async def embed_batch(self, batch: Batch) -> EmbeddedBatch:
+        """Embed the rows of a batch. Raises `BulkError` if the embedder cannot go on."""
+        rows = [item for item in batch.items if isinstance(item, Row)]
         embedded = iter(await self._embed(rows) if rows else [])
-        return Finished(
-            block, [next(embedded) if isinstance(item, Row) else item for item in block.items]
+        return EmbeddedBatch(
+            batch, [next(embedded) if isinstance(item, Row) else item for item in batch.items]
         )
 
-    async def _embed(self, rows: Sequence[Row], *, last: bool = False) -> list[Embedding | Bad]:
-        """Embed rows, and if they are refused, fewer of them, until those at fault are known.
+    async def _embed(self, rows: Sequence[Row], *, again: bool = False) -> list[Embedding | BadRow]:
+        """Embed rows. If they are refused, embed fewer at a time, until the bad ones are known.
 
-        A single row that the embedder failed on is tried once more: that is the `last` time.
+        A single row that the embedder failed on is tried once more, with `again`.
         """
         try:
-            async with self._gate:
-                done = await self._embedder.embed([row.text for row in rows], self._how)
+            async with self._calls:
+                done = await self._embedder.embed([row.text for row in rows], self._options)
         except RequestError as error:
             if len(rows) > 1:
-                results: list[Embedding | Bad] = []
+                results: list[Embedding | BadRow] = []
                 for part in _parts(rows, str(error)):
                     results += await self._embed(part)
                 return results
-            if isinstance(error, EmbeddingFailed) and not last:
-                await probe(self._embedder, self._how)  # if this fails too, it is not the row
-                return await self._embed(rows, last=True)
+            if isinstance(error, EmbeddingFailed) and not again:
+                await probe(self._embedder, self._options)  # if this fails too, it is not the row
+                return await self._embed(rows, again=True)
             return [set_aside(rows[0], str(error))]
         self.totals.tokens += done.tokens
         self.totals.truncated += done.truncated
@@ -144,8 +147,8 @@ class Pipeline:
         ]
 
 
-def _result(reading: asyncio.Future[Block | None]) -> tuple[Block | None, BulkError | None]:
-    """The block that was read, or why there is none."""
+def _result(reading: asyncio.Future[Batch | None]) -> tuple[Batch | None, BulkError | None]:
+    """The batch that was read, or why there is none."""
     try:
         return reading.result(), None
     except BulkError as error:
@@ -160,19 +163,26 @@ async def _first_of(*tasks: Awaitable[object] | None) -> None:
     )
 
 
-def _take_finished(pending: deque[asyncio.Task[Finished]]) -> list[Finished]:
-    """Take out those at the head that are done. Raises what the first of them raised."""
-    finished: list[Finished] = []
+def _take_finished(pending: deque[asyncio.Task[EmbeddedBatch]]) -> list[EmbeddedBatch]:
+    """Take the finished batches from the head of the queue. Raises what the first one raised."""
+    finished: list[EmbeddedBatch] = []
     while pending and pending[0].done():
         if finished and pending[0].exception():
-            break  # next time, when these are written
+            break  # it is raised at the next call, when these are written
         finished.append(pending.popleft().result())
     return finished
 
 
 def _parts(rows: Sequence[Row], refusal: str) -> list[Sequence[Row]]:
-    """Rows that were refused together, in parts: by the one that is named, or in halves."""
-    named = NAMED.search(refusal)
+    """Split rows that were refused together: around the one that is named, or into halves.
+
+    >>> rows = [Row("in.txt", line, line, "text", {}) for line in range(1, 7)]
+    >>> [len(part) for part in _parts(rows, "Invalid 'input[1]': too long")]
+    [1, 1, 2, 2]
+    >>> [len(part) for part in _parts(rows, "it failed")]
+    [3, 3]
+    """
+    named = NAMED_INPUT.search(refusal)
     first = int(named[1]) if named else 0
     cuts = [0, first, first + 1] if named and first < len(rows) else [0]
     middle = (cuts[-1] + len(rows)) // 2

@@ -1,4 +1,4 @@
-"""How far a run is: on a terminal as a bar, elsewhere as a line now and then."""
+"""How far a run is: a bar on a terminal, elsewhere a line every half minute."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ LINE_SECONDS = 30.0
 
 
 class Progress:
-    """Writes to a stream; called from one thread at a time."""
+    """Writes to a stream. It is called from one thread at a time."""
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -23,12 +23,13 @@ class Progress:
     def update(
         self, rows: int, bad: int, share: float | None, seconds: float, before: int = 0
     ) -> None:
-        """So many rows are done, and that share of the input, where it is known.
+        """Show that so many rows are done, some of them bad, and that share of the input, if known.
 
-        `before` is how many of the rows were done by runs before this one, which took no time.
+        `seconds` is how long the run has taken. `before` is how many of the rows were done by
+        earlier runs.
         """
         if share is not None and self._first is None:
-            self._first = seconds, share  # what was done before this run took no time in it
+            self._first = seconds, share  # the share that earlier runs did is not part of the rate
         now = self._clock()
         if now - self._shown < (BAR_SECONDS if self._terminal else LINE_SECONDS):
             return
@@ -53,14 +54,14 @@ class Progress:
         self._draw(text)
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Write a line that stays above the bar."""
         bar = self._bar
         self._draw("")
         self._stream.write(line + "\n")
         self._draw(bar)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Remove the bar."""
         self._draw("")
 
     def _draw(self, bar: str) -> None:
@@ -71,6 +72,11 @@ class Progress:
 
 
 def _clock_time(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds.
+
+    >>> _clock_time(75), _clock_time(3700)
+    ('1:15', '1:01:40')
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's API, this one or another, and may be busy or away for a while."""
+"""A server that speaks OpenAI's API, this one or another. It may be busy or away for a while."""
 
 import asyncio
 import random
@@ -15,22 +15,22 @@ import msgspec
 
 from embedsvc.bounds import ANSWER_BYTES
 from embedsvc.bulk.answer import read_answer
-from embedsvc.bulk.manifest import How
+from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed, key_refused
 from embedsvc.serving.engine import Embedded
 from embedsvc.system.proxy import is_here
 from embedsvc.wording.msgspec_errors import plain_types
 
 NO_KEY = "Bearer none"
-"""Sent where there is no key, as some servers want one, whichever."""
-AGAIN = (408, 409, 425, 429, 502, 503, 504)
-"""Answers of a server that may do better later."""
-WRONG = (400, 413, 422)
-"""Answers to a request that will not do better later."""
+"""What is sent without a key: some servers want one, and take any."""
+RETRY_STATUSES = (408, 409, 425, 429, 502, 503, 504)
+"""Statuses after which a request is sent again."""
+BAD_REQUEST_STATUSES = (400, 413, 422)
+"""Statuses that say that the request itself is at fault."""
 PATIENCE_SECONDS = 600.0
 """How long one request is tried."""
-MOST_SECONDS = 30.0
-"""Between tries, where the server does not say."""
+MAX_PAUSE_SECONDS = 30.0
+"""The longest pause between tries, where the server does not say when to try again."""
 TIMEOUT = httpx2.Timeout(600.0, connect=10.0, pool=None)
 
 
@@ -56,12 +56,12 @@ class _Reply(NamedTuple):
     content: bytes
 
 
-class Served(NamedTuple):
-    """What all answers of one run have in common."""
+class ServedModel(NamedTuple):
+    """What answers tell of the model. It must be the same for all answers of a run."""
 
     model: str
     fingerprint: str | None
-    """Of the model's files and precision, where the server tells it."""
+    """A digest of the model's files and precision, if the server tells it."""
     dimensions: int
 
 
@@ -81,29 +81,29 @@ class Remote:
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.model = model
-        """As asked for, until an answer tells the name behind an alias."""
+        """The name that was asked for, until an answer tells the one behind an alias."""
         self.calls = calls
         self.fingerprint: str | None = None
-        """As the server tells it, once it has answered."""
+        """What the server tells of it, once it has answered."""
         self._asked = model
-        self._served: Served | None = None
+        self._served: ServedModel | None = None
         self._client = client
         self._url = str(client.base_url).rstrip("/")
         self._patience = patience
         self._sleep = sleep
 
-    async def embed(self, texts: Sequence[str], how: How) -> Embedded:
+    async def embed(self, texts: Sequence[str], options: EmbedOptions) -> Embedded:
         asked = {"model": self._asked, "input": texts, "encoding_format": "base64"}
-        body = msgspec.json.encode(asked | msgspec.to_builtins(how))
-        reply = await self.ask("POST", "/embeddings", body)
+        body = msgspec.json.encode(asked | msgspec.to_builtins(options))
+        reply = await self.request("POST", "/embeddings", body)
         try:
-            answer = read_answer(reply.content, texts, chunked=how.chunking is not None)
+            answer = read_answer(reply.content, texts, chunked=options.chunking is not None)
             truncated = int(reply.headers.get("x-embedsvc-truncated", 0))
             split = int(reply.headers.get("x-embedsvc-split", 0))
         except ValueError as error:
             raise BulkError(f"{self._url}: no embeddings: {plain_types(str(error))}") from None
-        self._hold(
-            Served(
+        self._check_model(
+            ServedModel(
                 reply.headers.get("openai-model") or answer.model,
                 reply.headers.get("x-embedsvc-fingerprint"),
                 answer.vectors.shape[1],
@@ -111,8 +111,8 @@ class Remote:
         )
         return Embedded(answer.vectors, answer.tokens, truncated, split, answer.chunks)
 
-    def _hold(self, served: Served) -> None:
-        """Raises `BulkError` if this answer is of another model than the first was."""
+    def _check_model(self, served: ServedModel) -> None:
+        """Raises `BulkError` if this answer is by another model than the first one."""
         if self._served is None:
             self._served = served
             self.model = served.model or self.model
@@ -120,7 +120,7 @@ class Remote:
         if served != self._served:
             differences = [
                 f"{name} was {before}, is {now}"
-                for name, before, now in zip(Served._fields, self._served, served, strict=True)
+                for name, before, now in zip(ServedModel._fields, self._served, served, strict=True)
                 if before != now
             ]
             raise BulkError(
@@ -128,15 +128,15 @@ class Remote:
             )
 
     async def first_model(self) -> str:
-        """The first that the server lists. Raises `BulkError`."""
-        reply = await self.ask("GET", "/models", b"")
+        """The first model that the server lists. Raises `BulkError`."""
+        reply = await self.request("GET", "/models", b"")
         try:
             return msgspec.json.decode(reply.content, type=_Models).data[0].id
         except (ValueError, RecursionError, IndexError):
             raise BulkError(f"{self._url} lists no models: say --model") from None
 
-    async def ask(self, method: str, path: str, body: bytes) -> _Reply:
-        """A good answer, however often it has to be asked for.
+    async def request(self, method: str, path: str, body: bytes) -> _Reply:
+        """Send a request, again and again if need be, until there is a good answer.
 
         Raises `RequestError` if the request is at fault, `BulkError` if the server is.
         """
@@ -154,7 +154,7 @@ class Remote:
                 if reply.status == HTTPStatus.OK:
                     return reply
                 message = _message(reply)
-                if reply.status in WRONG:
+                if reply.status in BAD_REQUEST_STATUSES:
                     raise BadRequest(message)
                 if reply.status == HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise EmbeddingFailed(message)
@@ -162,18 +162,18 @@ class Remote:
                     sent = self._client.headers.get("authorization") not in (None, NO_KEY)
                     raise BulkError(key_refused(self._url, sent=sent))
                 trouble = f"{reply.status}: {message}"
-                if reply.status not in AGAIN:
+                if reply.status not in RETRY_STATUSES:
                     raise BulkError(f"{self._url}: {trouble}")
                 wait = _retry_after(reply)
             if wait is None:
-                wait = pause * random.uniform(0.5, 1)  # noqa: S311 - not to come all at once
-                pause = min(2 * pause, MOST_SECONDS)
+                wait = pause * random.uniform(0.5, 1)  # noqa: S311 - so that clients do not come all at once
+                pause = min(2 * pause, MAX_PAUSE_SECONDS)
             if time.monotonic() + wait > deadline:
                 raise BulkError(f"{self._url}: {trouble}")
             await self._sleep(wait)
 
     async def _try(self, method: str, path: str, body: bytes) -> _Reply:
-        """One answer, unpacked. Raises `BulkError` if it has too many bytes."""
+        """Send a request once. Raises `BulkError` if the answer has too many bytes."""
         content = bytearray()
         async with self._client.stream(method, path, content=body) as response:
             async for part in response.aiter_bytes():
@@ -188,7 +188,7 @@ class Remote:
 async def open_remote(
     url: str, key: str, model: str | None, calls: int
 ) -> AsyncGenerator[Remote, None]:
-    """A server's model of that name, or the first it lists. Raises `BulkError`."""
+    """A server's model of that name, or the first one that it lists. Raises `BulkError`."""
     if not _is_url(url):
         raise BulkError(f"--url must be like http://127.0.0.1:8000/v1, not {url}")
     base = url.rstrip("/").removesuffix("/embeddings")
@@ -205,11 +205,11 @@ async def open_remote(
 
 
 def _is_url(url: str) -> bool:
-    """Whether it names a server that can be looked up."""
+    """Whether it is the URL of a server whose name can be looked up."""
     try:
         parts = urlsplit(url)
         httpx2.URL(url)
-        (parts.hostname or "").encode("idna")  # what it is looked up by
+        (parts.hostname or "").encode("idna")  # which is how it is looked up
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except (ValueError, httpx2.InvalidURL):
         return False
@@ -223,7 +223,7 @@ def _message(reply: _Reply) -> str:
 
 
 def _retry_after(reply: _Reply) -> float | None:
-    """Seconds; the header has them, or a date."""
+    """The seconds to wait that the `Retry-After` header asks for, as a number or as a date."""
     said = reply.headers.get("retry-after", "")
     try:
         return max(0.0, float(said))

@@ -1,4 +1,4 @@
-"""Rows, on their way from an input to the output, and those that are set aside."""
+"""Rows on their way from an input to the output, and rows that are set aside."""
 
 import base64
 from collections.abc import Collection, Mapping
@@ -10,12 +10,12 @@ import msgspec
 from embedsvc.bulk.arrow import json_form
 
 OWN = ("id", "text", "chunk", "start", "end", "embedding")
-"""Columns of every output, which columns that are carried along cannot be called."""
+"""Columns that an output may have itself. Columns that are carried along have other names."""
 
 LONGEST_TEXT = 16 << 20
-"""Characters of a text; lines and files have no more bytes."""
-COLUMNS_TOLD, LONGEST_NAME, LONGEST_REASON = 50, 100, 2000
-"""Of a reason: columns that are named, and characters of a name and in all."""
+"""The most characters of a text. A line and a file have no more bytes than that."""
+MAX_COLUMNS, MAX_NAME, MAX_REASON = 50, 100, 2000
+"""Bounds of a reason: how many columns it names, the characters of a name, and all characters."""
 
 
 class Row(NamedTuple):
@@ -23,25 +23,25 @@ class Row(NamedTuple):
 
     file: str
     line: int
-    """Its first line, from 1; where there are no lines, its number among the rows."""
+    """The number of its first line, from 1. Where there are no lines, the number of the row."""
     id: Any
     text: str
     kept: dict[str, Any]
 
 
-class Bad(NamedTuple):
+class BadRow(NamedTuple):
     """A row that cannot be embedded."""
 
     file: str
     line: int
     reason: str
     row: bytes
-    """What was read, as JSON."""
+    """What was read, in JSON."""
     id: bytes = b"null"
-    """What its id would be, as JSON."""
+    """The id that it would have, in JSON."""
 
 
-Item = Row | Bad
+InputRow = Row | BadRow
 
 
 class Columns(msgspec.Struct, frozen=True):
@@ -53,60 +53,74 @@ class Columns(msgspec.Struct, frozen=True):
 
     @property
     def names(self) -> list[str]:
-        """All of them, each once."""
+        """The names of all of them, each once."""
         return list(dict.fromkeys([self.text, *([self.id] if self.id else []), *self.keep]))
 
-    def row(self, file: str, line: int, record: Mapping[str, Any], number: int | str) -> Item:
-        """The row in a record; `number` is its id where no column is.
+    def row(self, file: str, line: int, record: Mapping[str, Any], number: int | str) -> InputRow:
+        """The row that a record makes; `number` is its id where no column has the ids.
 
-        A bad one where the text or the id is missing, or the text is none; what is to be carried
-        along and is not there is null.
+        It is a bad row if the column of texts or of ids is missing, or if the text is not one. A
+        column that is to be carried along and is missing is null.
+
+        >>> Columns(id="key").row("in.jsonl", 4, {"key": 17, "text": "a cat"}, 4)
+        Row(file='in.jsonl', line=4, id=17, text='a cat', kept={})
+        >>> Columns().row("in.jsonl", 4, {"text": None}, 4).reason
+        '`text` is null'
         """
         identity = to_json(record.get(self.id, number) if self.id else number)
         for name in (self.text, self.id):
             if name is not None and name not in record:
-                return Bad(file, line, missing_column(name, record), to_json(record), identity)
+                return BadRow(file, line, missing_column(name, record), to_json(record), identity)
         text = record[self.text]
         wrong = _wrong(text)
         if wrong:
-            if isinstance(text, str):  # of what may be of any length
-                record = {**record, self.text: text[:LONGEST_REASON]}
-            return Bad(file, line, f"`{self.text}` {wrong}", to_json(record), identity)
+            if isinstance(text, str):  # it may be of any length
+                record = {**record, self.text: text[:MAX_REASON]}
+            return BadRow(file, line, f"`{self.text}` {wrong}", to_json(record), identity)
         kept = {name: record.get(name) for name in self.keep}
         return Row(file, line, record[self.id] if self.id else number, text, kept)
 
 
-def set_aside(row: Row, reason: str) -> Bad:
-    """The row as one that could not be embedded."""
-    told = to_json({"id": row.id, "text": row.text} | row.kept)
-    return Bad(row.file, row.line, reason[:LONGEST_REASON], told, to_json(row.id))
+def set_aside(row: Row, reason: str) -> BadRow:
+    """The bad row for a row that could not be embedded."""
+    content = to_json({"id": row.id, "text": row.text} | row.kept)
+    return BadRow(row.file, row.line, reason[:MAX_REASON], content, to_json(row.id))
 
 
 def missing_column(name: str, names: Collection[str]) -> str:
-    """The reason of a row or a table that has these columns, and not that one."""
-    there = [_short(name) for name in islice(names, COLUMNS_TOLD)]
+    """The reason why a row or a table is refused that has columns `names`, but not `name`.
+
+    >>> missing_column("body", ["id", "text"])
+    'no column `body`; there are: id, text'
+    """
+    there = [_short(name) for name in islice(names, MAX_COLUMNS)]
     if len(names) > len(there):
         there.append(f"and {len(names) - len(there):,} more")
     return f"no column `{_short(name)}`; there are: {', '.join(there) or 'none'}"
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
 
 
 def to_json(value: object) -> bytes:
-    """JSON, with what it has no type for as text."""
+    """A value in JSON. What JSON has no type for becomes text, bytes become base64.
+
+    >>> to_json({"size": 2**70, "raw": b"ab"})
+    b'{"size":1180591620717411303424,"raw":"YWI="}'
+    """
     return msgspec.json.encode(value, enc_hook=plain)
 
 
 def plain(value: Any) -> Any:
-    """A value of Parquet as JSON has it."""
+    """A value that JSON has no type for, such as one of Parquet's, as one that JSON has."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return json_form(value) if hasattr(value, "as_py") else str(value)
 
 
 def _wrong(text: object) -> str | None:
+    """What is wrong with a text; None where nothing is."""
     match text:
         case None:
             return "is null"

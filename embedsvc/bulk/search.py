@@ -12,17 +12,17 @@ from embedsvc.errors import BulkError
 
 
 class Hit(NamedTuple):
-    """A row, and the cosine of its vector and the query's."""
+    """A row, and the cosine of its vector and the query."""
 
     score: float
     row: dict[str, Any]
 
 
 def search(index: Index, query: NDArray[np.float32], k: int) -> list[Hit]:
-    """The k best rows, the first in the output first where they are equal.
+    """The k best rows. Of rows that are equally good, the one that comes first in the output wins.
 
-    The output is read once from one end to the other, a block at a time. Raises `BulkError` if it
-    is damaged.
+    The output is read once from its beginning to its end, a block at a time. Raises `BulkError` if
+    it is damaged.
     """
     query = query / np.float32(np.linalg.norm(query))
     scores, numbers = np.empty(0, np.float32), np.empty(0, np.int64)
@@ -38,14 +38,15 @@ def search(index: Index, query: NDArray[np.float32], k: int) -> list[Hit]:
         best = np.argsort(-scores, kind="stable")[:k]
         scores, numbers = scores[best], numbers[best]
         first += len(block)
-    if first != index.about.rows:
-        count = index.about.rows
+    if first != index.manifest.rows:
+        count = index.manifest.rows
         raise BulkError(f"{index.path}: is damaged: {first:,} vectors, and there were {count:,}")
     rows = index.rows(numbers.tolist())
     return [Hit(score, row) for score, row in zip(scores.tolist(), rows, strict=True)]
 
 
 def _loaded(index: Index) -> Iterator[NDArray[np.float32]]:
-    about = index.about
+    """The vectors of an output in float32, a block (n, D) at a time."""
+    manifest = index.manifest
     for block in index.blocks():
-        yield load(block, about.dtype, about.dimensions)
+        yield load(block, manifest.dtype, manifest.dimensions)

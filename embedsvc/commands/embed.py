@@ -8,8 +8,8 @@ from typing import get_args
 
 from embedsvc.bulk.dtypes import STORED
 from embedsvc.bulk.inputs.source import FORMATS
-from embedsvc.bulk.job import Plan, Run, Summary
-from embedsvc.bulk.manifest import How
+from embedsvc.bulk.job import Job, Run, Summary
+from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.bulk.outputs.files import beside
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import OWN, Columns
@@ -87,7 +87,7 @@ def run(given: argparse.Namespace) -> int:
         with Run(plan, progress) as run:
             summary = run_loop(embed(run))
             progress.close()
-            run.finish(summary.about)
+            run.write_output(summary.manifest)
     except KeyboardInterrupt:
         progress.close()
         kept = beside(plan.output, "partial")
@@ -100,7 +100,7 @@ def run(given: argparse.Namespace) -> int:
     return 1 if summary.after.rejected else 0
 
 
-def _plan(given: argparse.Namespace) -> Plan:
+def _plan(given: argparse.Namespace) -> Job:
     check_arguments(given)
     keep = tuple(name for name in given.keep.split(",") if name)
     for name in keep:
@@ -113,7 +113,7 @@ def _plan(given: argparse.Namespace) -> Plan:
             raise CardsError(f"{option} must be one character, not {value!r}")
     if delimiter == "" or (delimiter and delimiter == quote):
         raise CardsError("--delimiter must be one character, and another than --quote")
-    return Plan(
+    return Job(
         inputs=tuple(given.files) or ("-",),
         output=given.output,
         format=given.format,
@@ -121,14 +121,16 @@ def _plan(given: argparse.Namespace) -> Plan:
         quote=quote,
         header=not given.no_header,
         columns=Columns(given.column, given.id_column, keep),
-        how=How(given.input_type, given.prompt, given.truncate, given.dimensions, given.chunking),
+        options=EmbedOptions(
+            given.input_type, given.prompt, given.truncate, given.dimensions, given.chunking
+        ),
         dtype=given.dtype,
         strict=given.strict,
         overwrite=given.overwrite,
     )
 
 
-def _told(plan: Plan, summary: Summary) -> str:
+def _told(plan: Job, summary: Summary) -> str:
     about, before, after, totals = summary
     here = after.items - before.items
     dtype = "" if about.dtype == "float32" else f" in {about.dtype}"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.bulk.embedder import Embedder, probe
-from embedsvc.bulk.manifest import About, How
+from embedsvc.bulk.manifest import EmbedOptions, Manifest
 from embedsvc.bulk.outputs import output_for
 from embedsvc.bulk.rows import to_json
 from embedsvc.bulk.search import Hit, search
@@ -48,12 +48,12 @@ def run(given: argparse.Namespace) -> int:
     if not os.path.lexists(given.index):
         raise BulkError(f"{given.index} is not there")
     index = output.open(given.index)
-    how = _how(index.about, given)
+    options = _query_options(index.manifest, given)
 
     async def embed() -> NDArray[np.float32]:
-        async with open_source(given, index.about.model) as embedder:
-            await _check(embedder, given, index.about)
-            return (await embedder.embed([given.query], how)).vectors[0]
+        async with open_source(given, index.manifest.model) as embedder:
+            await _check(embedder, given, index.manifest)
+            return (await embedder.embed([given.query], options)).vectors[0]
 
     try:
         query = run_loop(embed())
@@ -64,31 +64,31 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-def _how(about: About, given: argparse.Namespace) -> How:
-    """How the query is to be embedded: as one, if the rows were embedded as documents."""
+def _query_options(manifest: Manifest, given: argparse.Namespace) -> EmbedOptions:
+    """Options for the query: its type is `query` if the rows were embedded as documents."""
     if given.prompt is not None:
-        return msgspec.structs.replace(about.how.of_one_vector(), prompt=given.prompt)
-    if about.how.prompt is not None:
+        return msgspec.structs.replace(manifest.options.for_one_vector(), prompt=given.prompt)
+    if manifest.options.prompt is not None:
         raise BulkError(
-            f"{given.index} was made with --prompt {about.how.prompt!r}: "
+            f"{given.index} was made with --prompt {manifest.options.prompt!r}: "
             "say the --prompt of queries, which may be the same, or empty"
         )
-    kind = about.how.input_type
+    kind = manifest.options.input_type
     if kind is not None and "document" in SYNONYMS.get(kind, ()):
         kind = "query"
-    return msgspec.structs.replace(about.how.of_one_vector(), input_type=kind)
+    return msgspec.structs.replace(manifest.options.for_one_vector(), input_type=kind)
 
 
-async def _check(embedder: Embedder, given: argparse.Namespace, about: About) -> None:
+async def _check(embedder: Embedder, given: argparse.Namespace, manifest: Manifest) -> None:
     """Raises `BulkError` if the model is not the one that made the index."""
     try:
-        sample = await probe(embedder, about.how)
+        sample = await probe(embedder, manifest.options)
     except BulkError as error:
-        raise BulkError(f"{given.index} was made by `{about.model}`; {error}") from None
-    if not about.is_by(sample):
-        same = embedder.model == about.model
+        raise BulkError(f"{given.index} was made by `{manifest.model}`; {error}") from None
+    if not manifest.is_same_model(sample):
+        same = embedder.model == manifest.model
         this = "another model of that name" if same else f"`{embedder.model}`"
-        raise BulkError(f"{given.index} was made by `{about.model}`, and this is {this}")
+        raise BulkError(f"{given.index} was made by `{manifest.model}`, and this is {this}")
 
 
 def _json(hit: Hit) -> str:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.bulk.manifest import How
+from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.commands.embedder_options import (
     add_source,
     add_vectors,
@@ -50,7 +50,7 @@ def run(given: argparse.Namespace) -> int:
         raise BulkError("similarity needs two texts or more, and none of them empty")
     if len(texts) > MOST:
         raise BulkError(f"similarity compares {MOST:,} texts at most, and these are {len(texts):,}")
-    how = How(given.input_type, given.prompt, dimensions=given.dimensions)
+    how = EmbedOptions(given.input_type, given.prompt, dimensions=given.dimensions)
 
     async def embed() -> tuple[str, NDArray[np.float32]]:
         async with open_source(given) as embedder:

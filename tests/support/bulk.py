@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from embedsvc.bulk.job import Plan, Run, Summary
-from embedsvc.bulk.manifest import PROBE, How
+from embedsvc.bulk.job import Job, Run, Summary
+from embedsvc.bulk.manifest import PROBE, EmbedOptions
 from embedsvc.bulk.progress import Progress
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
 from embedsvc.serving.engine import Embedded
@@ -39,7 +39,7 @@ class FakeEmbedder:
         self.sizes: list[int] = []
         self.broken = False
 
-    async def embed(self, texts: Sequence[str], how: How) -> Embedded:
+    async def embed(self, texts: Sequence[str], options: EmbedOptions) -> Embedded:
         await asyncio.sleep(0)
         for number, text in enumerate(texts):
             which = "input" if len(texts) == 1 else f"input[{number}]"
@@ -55,19 +55,19 @@ class FakeEmbedder:
             self.left -= len(texts)
             if self.left < 0:
                 raise BulkError("out of order")
-        vectors = np.stack([vector_of(self.seed + (how.prompt or "") + text) for text in texts])
-        if how.chunking is None:
+        vectors = np.stack([vector_of(self.seed + (options.prompt or "") + text) for text in texts])
+        if options.chunking is None:
             return Embedded(vectors, 3 * len(texts))
         chunks = [[Chunk(0, 2, 1), Chunk(2, len(text), 1)] for text in texts]
         return Embedded(vectors.repeat(2, axis=0), 3 * len(texts), chunks=chunks)
 
 
-def go(embedder: FakeEmbedder, output: Path, *inputs: Path, **plan: Any) -> Summary:
+def go(embedder: FakeEmbedder, output: Path, *inputs: Path, **options: Any) -> Summary:
     """One run, put together."""
     names = tuple(map(str, inputs))
-    with Run(Plan(inputs=names, output=output, **plan), Progress(io.StringIO())) as run:
+    with Run(Job(inputs=names, output=output, **options), Progress(io.StringIO())) as run:
         summary = asyncio.run(run.embed(embedder))
-        run.finish(summary.about)
+        run.write_output(summary.manifest)
     return summary
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.bulk.dtypes import Stored, store
-from embedsvc.bulk.manifest import About, fingerprint_of
+from embedsvc.bulk.manifest import Manifest, fingerprint_of
 from embedsvc.bulk.outputs import OUTPUTS
 
 VECTORS: NDArray[np.float32] = np.random.default_rng(5).normal(size=(1000, 12)).astype(np.float32)
@@ -20,12 +20,12 @@ def write(
     vectors: NDArray[np.float32] = VECTORS,
     dtype: Stored = "float32",
     block: int = 64,
-) -> About:
+) -> Manifest:
     output = OUTPUTS[path.suffix]
-    about = About("m", fingerprint_of(vectors[0]), vectors.shape[1], dtype, rows=len(rows))
+    about = Manifest("m", fingerprint_of(vectors[0]), vectors.shape[1], dtype, rows=len(rows))
     encoded = [
         output.encode(rows[i : i + block], store(vectors[i : i + block], dtype))
         for i in range(0, len(rows), block)
     ]
-    output.finish(path, lambda: iter(encoded), about)
+    output.write(path, lambda: iter(encoded), about)
     return about

@@ -1,12 +1,12 @@
-"""What rows are read from: a module for each format, with `read(source, columns)`."""
+"""The formats that rows are read from: a module for each, with `read(source, columns)`."""
 
 from collections.abc import Callable, Generator
 
 from embedsvc.bulk.inputs import delimited, folder, jsonl, lines, parquet, rejects
 from embedsvc.bulk.inputs.source import Format, Source
-from embedsvc.bulk.rows import Columns, Item
+from embedsvc.bulk.rows import Columns, InputRow
 
-READERS: dict[Format, Callable[[Source, Columns], Generator[Item]]] = {
+READERS: dict[Format, Callable[[Source, Columns], Generator[InputRow]]] = {
     "jsonl": jsonl.read,
     "csv": delimited.read,
     "tsv": delimited.read,

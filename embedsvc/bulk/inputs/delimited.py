@@ -1,4 +1,4 @@
-"""CSV and TSV, with the columns' names on the first line, or numbers in their place."""
+"""CSV and TSV. The first line has the columns' names; without it they are numbered."""
 
 import re
 from collections.abc import Generator, Iterator
@@ -7,17 +7,17 @@ from itertools import chain
 from embedsvc.bulk.inputs.lines import MAX_LINE_BYTES, TOO_LONG, lines_of
 from embedsvc.bulk.inputs.source import Source
 from embedsvc.bulk.inputs.table import Line, Lines, Record, csv_rows, tsv_rows
-from embedsvc.bulk.rows import Bad, Columns, Item, missing_column, to_json
+from embedsvc.bulk.rows import BadRow, Columns, InputRow, missing_column, to_json
 from embedsvc.errors import BulkError
 
 DELIMITERS = (",", ";", "\t", "|")
-"""Of CSV: the first of them is it under which the wanted columns are there."""
-SAID = re.compile(rb"sep=(.)(?:\r\n|\n|\r)?")
-"""How Excel says a delimiter, on a line of its own before all others."""
+"""Delimiters of CSV that are tried: the first one under which the columns are there is taken."""
+SEP_LINE = re.compile(rb"sep=(.)(?:\r\n|\n|\r)?")
+"""How Excel declares a delimiter, on a line of its own before all others."""
 
 
-def read(source: Source, columns: Columns) -> Generator[Item]:
-    """Rows with the number of their first line. Blank lines are passed over.
+def read(source: Source, columns: Columns) -> Generator[InputRow]:
+    """The rows, each with the number of its first line. Blank lines are skipped.
 
     Raises `BulkError` if the columns are not there.
     """
@@ -25,7 +25,11 @@ def read(source: Source, columns: Columns) -> Generator[Item]:
     first = _first_line(lines)
     if first is None:
         return
-    delimiter = source.table.delimiter or _said(lines, first) or _found(source, columns, first)
+    delimiter = (
+        source.table.delimiter
+        or _declared_delimiter(lines, first)
+        or _likely_delimiter(source, columns, first)
+    )
     rows = _rows(source, lines, delimiter)
     header = next(rows, None)
     if header is None:
@@ -35,20 +39,20 @@ def read(source: Source, columns: Columns) -> Generator[Item]:
     names = _names(source, header)
     _check(source, names, columns)
     for row in rows if source.table.header else chain([header], rows):
-        identity = source.number(row.line)
+        identity = source.row_id(row.line)
         if row.wrong:
-            told = row.text if row.text is not None else row.cells or None
-            yield Bad(source.name, row.line, row.wrong, to_json(told), to_json(identity))
+            shown = row.text if row.text is not None else row.cells or None
+            yield BadRow(source.name, row.line, row.wrong, to_json(shown), to_json(identity))
         elif row.cells and len(row.cells) != len(names):
             reason = f"{len(row.cells)} cells, and the first line has {len(names)}"
-            yield Bad(source.name, row.line, reason, to_json(row.cells), to_json(identity))
+            yield BadRow(source.name, row.line, reason, to_json(row.cells), to_json(identity))
         elif row.cells:
             record = dict(zip(names, row.cells, strict=True))
             yield columns.row(source.name, row.line, record, identity)
 
 
 def _first_line(lines: Lines) -> Line | None:
-    """The first line that is not blank, which is put back."""
+    """The first line that is not blank. It is put back."""
     for line in lines:
         if line[1] is None or not line[1].isspace():
             lines.put_back([line])
@@ -56,17 +60,17 @@ def _first_line(lines: Lines) -> Line | None:
     return None
 
 
-def _said(lines: Lines, first: Line) -> str | None:
-    """The delimiter that a line says which is no row; the line is taken."""
-    said = SAID.fullmatch(first[1] or b"")
-    if said is None:
+def _declared_delimiter(lines: Lines, first: Line) -> str | None:
+    """The delimiter that a line like `sep=;` declares. That line is no row and is consumed."""
+    declared = SEP_LINE.fullmatch(first[1] or b"")
+    if declared is None:
         return None
     next(lines)
-    return said[1].decode("latin-1")
+    return declared[1].decode("latin-1")
 
 
-def _found(source: Source, columns: Columns, first: Line) -> str:
-    """The delimiter that makes the wanted columns of the first line, or the usual one."""
+def _likely_delimiter(source: Source, columns: Columns, first: Line) -> str:
+    """The delimiter under which the first line has the columns, or else the usual one."""
     if source.format == "tsv":
         return "\t"
     for delimiter in DELIMITERS:

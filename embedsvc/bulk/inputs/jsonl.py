@@ -8,44 +8,46 @@ import msgspec
 
 from embedsvc.bulk.inputs.lines import TOO_LONG, lines_of
 from embedsvc.bulk.inputs.source import Source
-from embedsvc.bulk.rows import Bad, Columns, Item, missing_column, to_json
+from embedsvc.bulk.rows import BadRow, Columns, InputRow, missing_column, to_json
 from embedsvc.errors import BulkError
 
-UNSETTLED = 1000
-"""Rows at the beginning that are held back until it is clear whether the columns are there."""
-UNSETTLED_BYTES = 16 << 20
-"""Of their lines."""
+CHECKED_ROWS = 1000
+"""In so many rows at the beginning each column has to be there once."""
+CHECKED_BYTES = 16 << 20
+"""The most bytes that the lines of these rows have."""
 DEEPEST = 200
-"""Lists and objects in each other."""
+"""How deep lists and objects may be nested."""
 
 
-def read(source: Source, columns: Columns) -> Generator[Item]:
-    """Rows of the objects. Blank lines are passed over.
+def read(source: Source, columns: Columns) -> Generator[InputRow]:
+    """A row for each object. Blank lines are skipped.
 
     Raises `BulkError` if a column is in none of the first objects.
     """
 
-    def item(number: int, line: bytes | None) -> tuple[Item, Collection[str]]:
+    def item(number: int, line: bytes | None) -> tuple[InputRow, Collection[str]]:
         record = _object(source, number, line)
-        if isinstance(record, Bad):
+        if isinstance(record, BadRow):
             return record, ()
-        return columns.row(source.name, number, record, source.number(number)), record
+        return columns.row(source.name, number, record, source.row_id(number)), record
 
     lines = ((number, line) for number, line in lines_of(source) if not _blank(line))
-    yield from settled(source, columns, ((line, *item(n, line)) for n, line in lines))
+    yield from with_columns_checked(source, columns, ((line, *item(n, line)) for n, line in lines))
 
 
-Read = tuple[bytes | None, Item, Collection[str]]
-"""A line, the row it is, and the columns it has."""
+ReadRow = tuple[bytes | None, InputRow, Collection[str]]
+"""A line, the row on it, and the names of the columns that it has."""
 
 
-def settled(source: Source, columns: Columns, rows: Iterator[Read]) -> Iterator[Item]:
-    """The rows, once it is clear whether the columns are there.
+def with_columns_checked(
+    source: Source, columns: Columns, rows: Iterator[ReadRow]
+) -> Iterator[InputRow]:
+    """The same rows. The first ones are held back until each column was seen once.
 
-    Raises `BulkError` if one is in none of the first objects.
+    Raises `BulkError` if a column is in none of the first objects.
     """
     lacking = list(columns.names)
-    held: list[Item] = []
+    held: list[InputRow] = []
     size = 0
     there: Collection[str] = ()
     for line, item, names in rows:
@@ -53,7 +55,7 @@ def settled(source: Source, columns: Columns, rows: Iterator[Read]) -> Iterator[
         size += len(line or b"")
         lacking = [name for name in lacking if name not in names]
         there = there or names
-        if not lacking or len(held) >= UNSETTLED or size >= UNSETTLED_BYTES:
+        if not lacking or len(held) >= CHECKED_ROWS or size >= CHECKED_BYTES:
             break
     if lacking and there:
         raise BulkError(f"{source.name}: {missing_column(lacking[0], there)}")
@@ -63,7 +65,7 @@ def settled(source: Source, columns: Columns, rows: Iterator[Read]) -> Iterator[
 
 
 def parsed(line: bytes) -> dict[str, Any]:
-    """The object on a line. Raises `ValueError` that says why there is none."""
+    """The JSON object on a line. Raises `ValueError`, which says why there is none."""
     try:
         record: Any = msgspec.json.decode(line)
     except UnicodeDecodeError:
@@ -81,15 +83,16 @@ def _blank(line: bytes | None) -> bool:
     return line is not None and line.isspace()
 
 
-def _object(source: Source, number: int, line: bytes | None) -> dict[str, Any] | Bad:
-    identity = to_json(source.number(number))
+def _object(source: Source, number: int, line: bytes | None) -> dict[str, Any] | BadRow:
+    identity = to_json(source.row_id(number))
     if line is None:
-        return Bad(source.name, number, TOO_LONG, b"null", identity)
+        return BadRow(source.name, number, TOO_LONG, b"null", identity)
     try:
-        return parsed(line.removeprefix(codecs.BOM_UTF8))  # of files put one after the other
+        # A byte-order mark may begin any line: files may have been put one after the other.
+        return parsed(line.removeprefix(codecs.BOM_UTF8))
     except ValueError as error:
-        told = to_json(line.decode(errors="backslashreplace").rstrip())
-        return Bad(source.name, number, str(error), told, identity)
+        shown = to_json(line.decode(errors="backslashreplace").rstrip())
+        return BadRow(source.name, number, str(error), shown, identity)
 
 
 def _too_deep(record: Any) -> bool:

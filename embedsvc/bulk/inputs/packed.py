@@ -1,4 +1,4 @@
-"""Inputs that are compressed, unpacked while they are read."""
+"""Compressed inputs, which are decompressed while they are read."""
 
 import bz2
 import gzip
@@ -17,11 +17,11 @@ PACKED = {
     ".xz": b"\xfd7zXZ\0",
     ".zst": b"\x28\xb5\x2f\xfd",
 }
-"""How the names and the contents of those begin that are read."""
+"""The compressions that are read: how names end, and how the contents begin."""
 ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz", ".txz", ".lz4", ".lzma", ".br", ".z")
-"""Names of those that are not."""
+"""How the names of files end that are not read."""
 DAMAGED: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError)
-"""What reading raises where an input is cut off or damaged."""
+"""What is raised when a compressed input is read that is cut off or damaged."""
 if sys.version_info >= (3, 14):
     from compression import zstd
 
@@ -29,9 +29,12 @@ if sys.version_info >= (3, 14):
 
 
 def split_packing(name: str) -> tuple[str, str]:
-    """A file's name without the ending of its packing, and that ending, which may be none.
+    """A file's name without the ending of its compression, and that ending.
 
-    Raises `BulkError` if it is packed in another way.
+    Raises `BulkError` if it is packed in a way that is not read.
+
+    >>> split_packing("in.jsonl.gz"), split_packing("in.csv")
+    (('in.jsonl', '.gz'), ('in.csv', ''))
     """
     lower = name.lower()
     for ending in PACKED:
@@ -48,7 +51,10 @@ def split_packing(name: str) -> tuple[str, str]:
 
 
 def unpacked(stream: "io.BufferedReader[Any]", packing: str) -> io.BufferedIOBase:
-    """What is in a stream whose name has that ending, or none. Raises `OSError`, `BulkError`."""
+    """The decompressed stream. `packing` is the ending that its name has, "" for none.
+
+    Raises `OSError`, `BulkError`.
+    """
     head = stream.peek(8)[:8]
     found = next((ending for ending, begin in PACKED.items() if head.startswith(begin)), "")
     if packing and found != packing:

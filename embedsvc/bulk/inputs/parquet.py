@@ -1,23 +1,23 @@
-"""Parquet: rows as they are, values in their types."""
+"""Parquet: rows in their order, with values in Arrow's types."""
 
 from collections.abc import Generator, Iterator
 from typing import Any
 
 from embedsvc.bulk.arrow import arrow, in_short, json_form, open_parquet, read_batches
 from embedsvc.bulk.inputs.source import Source
-from embedsvc.bulk.rows import Columns, Item, missing_column
+from embedsvc.bulk.rows import Columns, InputRow, missing_column
 from embedsvc.errors import BulkError
 
 ROWS = 256
-"""Decoded at a time."""
+"""How many rows are decoded at a time."""
 DEEPEST = 100
-"""Lists and structs in each other."""
+"""How deep lists and structs may be nested."""
 
 
-def read(source: Source, columns: Columns) -> Generator[Item]:
-    """Rows with their number, from 1, for a line. Values that are carried along are pyarrow's.
+def read(source: Source, columns: Columns) -> Generator[InputRow]:
+    """The rows, numbered from 1. Values of columns that are carried along are scalars of pyarrow's.
 
-    Raises `BulkError` if the columns are not there, or the file is broken.
+    Raises `BulkError` if the columns are not there, or if the file is damaged.
     """
     if source.path is None:
         raise BulkError("Parquet cannot be piped in: name the file")
@@ -25,12 +25,12 @@ def read(source: Source, columns: Columns) -> Generator[Item]:
         _check(source, file.schema_arrow, columns)
         total = max(file.metadata.num_rows, 1)
         number = 0
-        source.read = lambda: (source.bytes or 0) * number // total
+        source.bytes_read = lambda: (source.bytes or 0) * number // total
         try:
             for batch in read_batches(file, ROWS, columns.names):
                 for record in _records(batch, columns):
                     number += 1
-                    yield columns.row(source.name, number, record, source.number(number))
+                    yield columns.row(source.name, number, record, source.row_id(number))
         except (OSError, arrow().ArrowException) as error:
             raise BulkError(f"{source.name}: after row {number}: {in_short(error)}") from None
 
@@ -57,12 +57,12 @@ def _records(batch: Any, columns: Columns) -> Iterator[dict[str, Any]]:
 
 
 def _texts(column: Any) -> list[Any]:
-    """Strings as Python's own; of what is no text, what says so in a row's reason."""
+    """Python strings. Other values become what the reason of a bad row is to show."""
     types = arrow(".types")
     if types.is_string(column.type) or types.is_large_string(column.type):
         try:
             return column.to_pylist()
-        except UnicodeDecodeError:  # Parquet's strings may be none
+        except UnicodeDecodeError:  # a string of Parquet's may have any bytes
             pass
     return [_text(value) for value in column]
 

@@ -31,62 +31,62 @@ ENDINGS: dict[str, Format] = {
 }
 BUFFER_BYTES = 1 << 20
 Identity = tuple[int, int]
-"""Of a file, whatever names it has: its device and its number there."""
+"""The device and the inode of a file, which tell it whatever names it has."""
 
 
-class Table(NamedTuple):
-    """How the cells of CSV and TSV are set apart, where it is not as usual."""
+class TableFormat(NamedTuple):
+    """How CSV and TSV are written, where it is not as usual."""
 
     delimiter: str | None = None
-    """Left out, a tab in TSV; in CSV, what makes the wanted columns of the first line."""
+    """None: a tab in TSV; in CSV, the delimiter under which the first line has the columns."""
     quote: str | None = None
-    """Left out, double quotes in CSV and none in TSV; "" for none."""
+    """None: double quotes in CSV, no quotes in TSV. "": no quotes."""
     header: bool = True
-    """Whether the first line has the columns' names; if not, these are their numbers from 1."""
+    """Whether the first line has the columns' names. Otherwise they are numbered from 1."""
 
 
 class Source:
-    """An input, how far it is read, and how it is called in reports."""
+    """An input, how far it was read, and its name in messages."""
 
-    def __init__(self, name: str, format_: Format, *, alone: bool, table: Table) -> None:
-        """`name` is a path, or "-" for what is piped in; `alone`, whether there is no other."""
+    def __init__(self, name: str, format_: Format, *, alone: bool, table: TableFormat) -> None:
+        """`name` is a path, or "-" for standard input; `alone` says that it is the only input."""
         self.name = "stdin" if name == "-" else printable(name)
         self.path = None if name == "-" else Path(name)
         self.format: Format = format_
         self.table = table
         self.alone = alone
         self.bytes: int | None = None
-        """All there is to read, where that is known."""
-        self.read: Callable[[], int] = lambda: 0
-        """Bytes read so far."""
+        """The size of the input; None where it is not known."""
+        self.bytes_read: Callable[[], int] = lambda: 0
+        """How many bytes were read so far."""
         self.identity: Identity | None = None
-        self.left_out: Callable[[], frozenset[Identity]] = frozenset
-        """Files of a folder that are none of its rows."""
+        self.excluded: Callable[[], frozenset[Identity]] = frozenset
+        """Files in a folder that are not to be read."""
         self._wake: int | None = None
 
     @property
-    def again(self) -> bool:
+    def rereadable(self) -> bool:
         """Whether it can be read more than once."""
         return self.bytes is not None
 
-    def number(self, line: int) -> int | str:
-        """The id of a row that has none of its own."""
+    def row_id(self, line: int) -> int | str:
+        """The id of a row without one: its line, and with several inputs the input's name too."""
         return line if self.alone else f"{self.name}:{line}"
 
     @contextmanager
     def open(self) -> Generator[io.BufferedIOBase]:
-        """Its bytes, unpacked. Raises `BulkError`."""
+        """A stream of its bytes, decompressed. Raises `BulkError`."""
         try:
             with self._raw() as raw:
                 packed: io.BufferedReader[Any] = io.BufferedReader(raw, BUFFER_BYTES)
-                self.read = packed.tell
+                self.bytes_read = packed.tell
                 yield unpacked(packed, split_packing(self.name)[1])
         except (*DAMAGED, NotText) as error:
             raise BulkError(f"{self.name}: {getattr(error, 'strerror', None) or error}") from None
-        self.read = lambda: self.bytes or 0
+        self.bytes_read = lambda: self.bytes or 0
 
     def stop(self) -> None:
-        """End a read that waits for a pipe, from another thread."""
+        """End a read that waits for a pipe. To be called from another thread."""
         if self._wake is not None:
             os.write(self._wake, b".")
 
@@ -101,7 +101,7 @@ class Source:
 
 
 class _Pipe(io.RawIOBase):
-    """A pipe, of which a read can be ended: a thread that waits in one would not end."""
+    """A pipe whose reads can be ended: otherwise a thread that waits for one would never end."""
 
     def __init__(self, descriptor: int, asleep: int) -> None:
         self._descriptor = descriptor
@@ -137,11 +137,11 @@ def find_sources(
     *,
     header: bool = True,
 ) -> list[Source]:
-    """The inputs of these names; none is what is piped in. Raises `BulkError`."""
+    """The inputs of these names; without any, standard input. Raises `BulkError`."""
     names = names or ["-"]
     if names.count("-") > 1:
         raise BulkError("what is piped in can be read only once: say - once")
-    table = Table(delimiter, quote, header)
+    table = TableFormat(delimiter, quote, header)
     sources: list[Source] = []
     for name in names:
         source = Source(name, _format(name, format_), alone=len(names) == 1, table=table)

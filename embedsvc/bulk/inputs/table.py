@@ -1,7 +1,7 @@
-"""The grammars of CSV (RFC 4180) and TSV (text/tab-separated-values): lines to rows of cells.
+"""The grammars of CSV (RFC 4180) and TSV (text/tab-separated-values): from lines to rows of cells.
 
-No line is lost: a row has all lines from its first to the one before the next row's. A quote that
-is not closed as it must be costs the line it is on; the lines after it are read as if it were not.
+No line is lost: a row has all lines from its first one to the one before the next row. Where a
+quote is never closed, only the line that it is on is a bad row; the next one begins a row again.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from embedsvc.system.text_files import NUL
 
 MAX_LINES = 1 << 16
-"""Of a row: if a quote is not closed by then, it is taken for one that never is."""
+"""The most lines of a row. A quote that is not closed by then counts as never closed."""
 ESCAPES = {"\\t": "\t", "\\n": "\n", "\\r": "\r", "\\\\": "\\"}
 NOT_CLOSED = "not CSV: a quote that is never closed"
 
@@ -21,21 +21,21 @@ class Record(NamedTuple):
     """A row, good or bad."""
 
     line: int
-    """Its first."""
+    """The number of its first line."""
     cells: list[str]
-    """None of them: a blank line."""
+    """Empty where the line is blank."""
     wrong: str | None = None
-    """What is wrong with it, if anything is."""
+    """What is wrong with it; None where nothing is."""
     text: str | None = None
     """The line as it was read, where it could not be cut into cells."""
 
 
 Line = tuple[int, bytes | None]
-"""Its number, and its bytes with its end; none if it is too long."""
+"""The number of a line, and its bytes with the line end; None where it is too long."""
 
 
 class Lines:
-    """Lines that can be put back, to be read again."""
+    """An iterator of lines, which can be put back to be read again."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
         self._lines = iter(lines)
@@ -48,15 +48,24 @@ class Lines:
         return self._again.popleft() if self._again else next(self._lines)
 
     def put_back(self, lines: Iterable[Line]) -> None:
-        """In their order, before all others."""
+        """Put lines before all that are still to come."""
         self._again.extendleft(reversed(list(lines)))
 
 
 def csv_rows(
     lines: Lines, delimiter: str, quote: str, *, most: int, too_long: str
 ) -> Iterator[Record]:
-    """The rows of CSV; `quote` may be none. A row has at most `most` bytes if it has lines."""
-    hopeless = 0  # the last line up to which a cell that goes on is known not to be closed well
+    """The rows of CSV, which has no quotes if `quote` is "". A row of several lines has at most
+    `most` bytes.
+
+    >>> lines = Lines(enumerate([b'a,"b\\n', b'c"\\n', b'"never\\n', b"d,e\\n"], 1))
+    >>> for row in csv_rows(lines, ",", '"', most=100, too_long=""):
+    ...     print(row.line, row.cells, row.wrong)
+    1 ['a', 'b\\nc'] None
+    3 [] not CSV: a quote that is never closed
+    4 ['d', 'e'] None
+    """
+    hopeless = 0  # up to this line it is known that a quote that is open there is never closed
     for line in lines:
         number, content = line
         if content is None:
@@ -68,7 +77,7 @@ def csv_rows(
         row = _Row(delimiter, quote)
         text, wrong = _text_of(content)
         try:
-            while not row.take(text):
+            while not row.add_line(text):
                 if taken[-1][0] < hopeless:
                     raise _BrokenError(NOT_CLOSED)
                 line = next(lines, None)
@@ -84,14 +93,14 @@ def csv_rows(
         except _BrokenError as error:
             hopeless = max(hopeless, taken[-1][0])
             lines.put_back(taken[1:])
-            told = begins.decode(errors="backslashreplace").rstrip("\r\n")
-            yield Record(number, [], str(error), told)
+            shown = begins.decode(errors="backslashreplace").rstrip("\r\n")
+            yield Record(number, [], str(error), shown)
             continue
         yield Record(number, row.cells if begins.strip(b"\r\n") else [], wrong)
 
 
 def tsv_rows(lines: Lines, delimiter: str, *, too_long: str) -> Iterator[Record]:
-    """The rows of TSV: each line is one; `\\t`, `\\n`, `\\r`, `\\\\` stand for what they say."""
+    """The rows of TSV, one in each line; `\\t`, `\\n`, `\\r` and `\\\\` are escapes in a cell."""
     for number, content in lines:
         if content is None:
             yield Record(number, [], too_long)
@@ -103,7 +112,7 @@ def tsv_rows(lines: Lines, delimiter: str, *, too_long: str) -> Iterator[Record]
 
 
 class _BrokenError(Exception):
-    """What is read is no row; the message says why."""
+    """The lines are not a row. The message says why."""
 
 
 class _Row:
@@ -114,10 +123,10 @@ class _Row:
         self._delimiter = delimiter
         self._quote = quote
         self._open: list[str] | None = None
-        """Pieces of a cell whose quote is not closed yet."""
+        """The pieces of a cell whose quote is still open; None where there is none."""
 
-    def take(self, line: str) -> bool:
-        """Whether the row is whole with this line. Raises `_BrokenError`."""
+    def add_line(self, line: str) -> bool:
+        """Add a line, and return whether the row is complete. Raises `_BrokenError`."""
         at: int | None = 0
         while at is not None:
             if self._open is not None:
@@ -130,7 +139,7 @@ class _Row:
         return self._open is None
 
     def _plain(self, line: str, at: int) -> int | None:
-        """Take a cell without quotes; where the next begins, if there is one."""
+        """Read a cell without quotes, and return where the next one begins, if there is one."""
         end = line.find(self._delimiter, at)
         if end < 0:
             self.cells.append(line[at:].rstrip("\r\n"))
@@ -139,7 +148,7 @@ class _Row:
         return end + 1
 
     def _close(self, pieces: list[str], line: str, at: int) -> int | None:
-        """Take the rest of a cell in quotes; where the next begins, if there is one here."""
+        """Read the rest of a quoted cell, and return where the next one begins in this line."""
         while (end := line.find(self._quote, at)) >= 0:
             pieces.append(line[at:end])
             if not line.startswith(self._quote, end + 1):
@@ -159,7 +168,7 @@ class _Row:
 
 
 def _text_of(content: bytes) -> tuple[str, str | None]:
-    """A line as text, and what is wrong with it."""
+    """A line as text, and what is wrong with it, if anything is."""
     try:
         text = content.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""What rows are written to, and read from again: a module for each format."""
+"""The formats of an output, which is written and read again: a module for each."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from embedsvc.bulk.arrow import arrow
-from embedsvc.bulk.manifest import About
+from embedsvc.bulk.manifest import Manifest
 from embedsvc.bulk.outputs import jsonl, npy, parquet
 from embedsvc.bulk.outputs.index import Index
 from embedsvc.errors import BulkError
@@ -17,22 +17,22 @@ class Output(NamedTuple):
     """One format."""
 
     encode: Callable[[Sequence[dict[str, Any]], NDArray[Any]], bytes]
-    """Some rows with their vectors (n, D), for the partial output."""
-    finish: Callable[[Path, Callable[[], Iterable[bytes]], About], None]
-    """Write the file from all that was encoded, which may be asked for twice."""
+    """Encode some rows with their vectors (n, D), for the journal."""
+    write: Callable[[Path, Callable[[], Iterable[bytes]], Manifest], None]
+    """Write the file from all encoded rows. The function that gives them may be called twice."""
     open: Callable[[Path], Index]
-    """Read the file. Raises `BulkError`."""
+    """Open the file to read it. Raises `BulkError`."""
 
 
 OUTPUTS = {
-    ".parquet": Output(parquet.encode, parquet.finish, parquet.ParquetIndex),
-    ".jsonl": Output(jsonl.encode, jsonl.finish, jsonl.JsonlIndex),
-    ".npy": Output(npy.encode, npy.finish, npy.NpyIndex),
+    ".parquet": Output(parquet.encode, parquet.write, parquet.ParquetIndex),
+    ".jsonl": Output(jsonl.encode, jsonl.write, jsonl.JsonlIndex),
+    ".npy": Output(npy.encode, npy.write, npy.NpyIndex),
 }
 
 
 def output_for(path: Path) -> Output:
-    """The format that a file's name tells. Raises `BulkError`, also if it needs an extra."""
+    """The format of a file of this name. Raises `BulkError`, also if an extra is missing for it."""
     ending = path.suffix.lower()
     if ending not in OUTPUTS:
         raise BulkError(f"{path}: an output's name ends in {', '.join(OUTPUTS)}")

@@ -1,4 +1,4 @@
-"""Files that are there when they are whole, and the small ones beside an output."""
+"""Files that appear only once they are complete, and the small files beside an output."""
 
 import os
 import stat
@@ -10,21 +10,21 @@ from typing import BinaryIO
 
 import msgspec
 
-from embedsvc.bulk.manifest import About
+from embedsvc.bulk.manifest import Manifest
 from embedsvc.errors import BulkError
 from embedsvc.system.text_files import read_text
 
 BESIDE = ("partial", "rejects.jsonl", "rows.jsonl", "about.json")
-"""What a run may write beside its output."""
+"""What the names of files end in that a run may write beside its output."""
 
 
 def own_files(path: Path) -> list[Path]:
-    """All files that a run with that output may write, or replace."""
+    """All files that a run with that output may write or replace."""
     return [path, *(beside(path, what) for what in BESIDE)]
 
 
 def check_own_files(path: Path) -> None:
-    """Raises `BulkError` if one of them could not be written when everything is computed."""
+    """Raises `BulkError` if one of these files could not be written at the end of a run."""
     longest = max((_unfinished(own).name for own in own_files(path)), key=len)
     with suppress(OSError, AttributeError):  # no folder, or Windows
         if len(os.fsencode(longest)) > os.pathconf(path.parent, "PC_NAME_MAX"):
@@ -42,7 +42,7 @@ def check_own_files(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Generator[BinaryIO]:
-    """A file that takes the place of `path` once it is written. Raises `BulkError`."""
+    """A file that replaces `path` once it is completely written. Raises `BulkError`."""
     unfinished = _unfinished(path)
     try:
         with unfinished.open("wb") as file:
@@ -63,7 +63,7 @@ def _unfinished(path: Path) -> Path:
 
 
 def _sync_names(folder: Path) -> None:
-    """Have the folder on the disk too: what the file replaces may be needed no more."""
+    """Write the folder to the disk too: the file's new name is there for good only then."""
     if sys.platform == "win32":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -74,26 +74,30 @@ def _sync_names(folder: Path) -> None:
 
 
 def beside(path: Path, what: str) -> Path:
-    """The file that tells more about an output: out.npy.rows.jsonl beside out.npy."""
+    """A file that belongs to an output and lies beside it.
+
+    >>> beside(Path("out.npy"), "rows.jsonl").name
+    'out.npy.rows.jsonl'
+    """
     return path.with_name(f"{path.name}.{what}")
 
 
-def write_about(path: Path, about: About) -> None:
-    """Write out.npy.about.json."""
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write the manifest beside an output, as `out.npy.about.json`."""
     with replacing(beside(path, "about.json")) as file:
-        file.write(msgspec.json.format(msgspec.json.encode(about), indent=2) + b"\n")
+        file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 
 
-def read_about(path: Path) -> About:
-    """What `write_about` wrote. Raises `BulkError`."""
-    return decode_about(path, read_text(beside(path, "about.json"), BulkError).encode())
+def read_manifest(path: Path) -> Manifest:
+    """Read what `write_manifest` wrote. Raises `BulkError`."""
+    return decode_manifest(path, read_text(beside(path, "about.json"), BulkError).encode())
 
 
-def decode_about(path: Path, written: bytes | None) -> About:
-    """What is written in, or beside, an output. Raises `BulkError`."""
+def decode_manifest(path: Path, written: bytes | None) -> Manifest:
+    """The manifest, from the JSON in an output or beside it. Raises `BulkError`."""
     try:
-        return msgspec.json.decode(written or b"", type=About)
-    except (ValueError, RecursionError):  # among them msgspec's
+        return msgspec.json.decode(written or b"", type=Manifest)
+    except (ValueError, RecursionError):  # errors of msgspec's are among them
         raise BulkError(f"{path}: is no output of embedsvc embed") from None
 
 

@@ -1,4 +1,4 @@
-"""A finished output, read back a piece at a time."""
+"""A finished output, which is read again a piece at a time."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,19 +6,19 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from embedsvc.bulk.manifest import About
+from embedsvc.bulk.manifest import Manifest
 
 
 class Index(Protocol):
-    """Vectors and rows of an output, of which little is in memory at a time."""
+    """Reads the vectors and the rows of an output, with little of them in memory at a time."""
 
     path: Path
-    about: About
+    manifest: Manifest
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """All vectors in order, (n, D) as they are stored. Raises `BulkError` if it is damaged."""
+        """All vectors in order, in blocks (n, D) of the stored type. Raises `BulkError`."""
         ...
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """The rows of these numbers, from 0, without their vectors. Raises `BulkError`."""
+        """The rows with these numbers, from 0, without their vectors. Raises `BulkError`."""
         ...

@@ -10,17 +10,17 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from embedsvc.bulk.manifest import About
-from embedsvc.bulk.outputs.files import read_about, replacing, write_about
+from embedsvc.bulk.manifest import Manifest
+from embedsvc.bulk.outputs.files import read_manifest, replacing, write_manifest
 from embedsvc.bulk.rows import to_json
 from embedsvc.errors import BulkError
 from embedsvc.system.text_files import lines_of
 from embedsvc.wording.msgspec_errors import plain_types
 
 ROWS = 1024
-"""Read back at a time."""
+"""How many rows are read at a time."""
 MAX_LINE_BYTES = 64 << 20
-"""Of what is read back: the longest text, what is kept beside it, and its vector."""
+"""The longest line that is read: a text, the columns that are carried along, and a vector."""
 
 
 class _Vector(msgspec.Struct):
@@ -28,7 +28,7 @@ class _Vector(msgspec.Struct):
 
 
 def encode(rows: Sequence[dict[str, Any]], vectors: NDArray[Any]) -> bytes:
-    """The rows' lines."""
+    """The lines of some rows."""
     return b"".join(
         b'%b,"embedding":%b}\n'
         % (to_json(row)[:-1], orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY))
@@ -36,9 +36,9 @@ def encode(rows: Sequence[dict[str, Any]], vectors: NDArray[Any]) -> bytes:
     )
 
 
-def finish(path: Path, blocks: Callable[[], Iterable[bytes]], about: About) -> None:
-    """Put the lines one after the other."""
-    write_about(path, about)
+def write(path: Path, blocks: Callable[[], Iterable[bytes]], manifest: Manifest) -> None:
+    """Write all lines, one after the other."""
+    write_manifest(path, manifest)
     with replacing(path) as file:
         file.writelines(blocks())
 
@@ -48,13 +48,13 @@ class JsonlIndex:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.about = read_about(path)
+        self.manifest = read_manifest(path)
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         decoder = msgspec.json.Decoder(_Vector)
         vectors: list[NDArray[np.float32]] = []
-        width = self.about.like.shape[1]
-        with reading(self.path) as lines, np.errstate(over="ignore"):  # what is infinite is refused
+        width = self.manifest.no_vectors.shape[1]
+        with reading(self.path) as lines, np.errstate(over="ignore"):  # `search` refuses infinity
             for line in lines:
                 vector = np.array(decoder.decode(line).embedding, np.float32)
                 if vector.shape != (width,):
@@ -72,21 +72,21 @@ class JsonlIndex:
 
 @contextmanager
 def reading(path: Path) -> Generator[Iterator[bytes]]:
-    """A file's lines, of at most `MAX_LINE_BYTES`.
+    """The lines of a file, each of at most `MAX_LINE_BYTES`.
 
-    Raises `BulkError` for what goes wrong, and in place of `ValueError`.
+    Raises `BulkError`, also in place of a `ValueError` in the `with` block.
     """
     try:
         with path.open("rb") as file:
             yield (line or b"" for line in lines_of(file, MAX_LINE_BYTES))
     except OSError as error:
         raise BulkError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # among them msgspec's
+    except (ValueError, RecursionError) as error:  # errors of msgspec's are among them
         raise BulkError(f"{path}: is damaged: {plain_types(str(error))}") from None
 
 
 def pick(path: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """The objects on lines of these numbers, from 0, without their vectors. Raises `BulkError`."""
+    """The objects on the lines with these numbers, from 0, without vectors. Raises `BulkError`."""
     wanted = set(numbers)
     found: dict[int, dict[str, Any]] = {}
     with reading(path) as lines:

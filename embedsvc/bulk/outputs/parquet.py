@@ -1,6 +1,6 @@
-"""Parquet: a column for each of a row's values, and `embedding`, lists of one length.
+"""Parquet: a column for each value of a row, and the column `embedding`, lists of one length.
 
-What made it is in the file's own metadata, under "embedsvc".
+The manifest is in the file's own metadata, under "embedsvc".
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,20 +11,20 @@ import msgspec
 from numpy.typing import NDArray
 
 from embedsvc.bulk.arrow import arrow, check_count, in_short, open_parquet, read_batches
-from embedsvc.bulk.manifest import About
-from embedsvc.bulk.outputs.files import decode_about, replacing
+from embedsvc.bulk.manifest import Manifest
+from embedsvc.bulk.outputs.files import decode_manifest, replacing
 from embedsvc.bulk.rows import to_json
 from embedsvc.errors import BulkError
 
 KEY = b"embedsvc"
 GROUP_BYTES = 32 << 20
-"""Of a row group: what is in memory at a time, when it is written and when it is read."""
+"""The size of a row group, which is in memory as a whole when it is written or read."""
 ROWS = 4096
-"""Vectors read back at a time."""
+"""How many vectors are read at a time."""
 
 
 def encode(rows: Sequence[dict[str, Any]], vectors: NDArray[Any]) -> bytes:
-    """The rows in Arrow's format, in the types that these rows need."""
+    """Some rows in Arrow's stream format, in the types that these rows need."""
     pa = arrow()
     columns = {name: _column([row[name] for row in rows]) for name in rows[0]}
     flat = pa.array(vectors.ravel())
@@ -36,18 +36,18 @@ def encode(rows: Sequence[dict[str, Any]], vectors: NDArray[Any]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def finish(path: Path, blocks: Callable[[], Iterable[bytes]], about: About) -> None:
-    """Put the rows together, in types that fit all of them. Raises `BulkError`."""
+def write(path: Path, blocks: Callable[[], Iterable[bytes]], manifest: Manifest) -> None:
+    """Write all rows, in types that fit all of them. Raises `BulkError`."""
     try:
-        _finish(path, blocks, about)
+        _write(path, blocks, manifest)
     except arrow().ArrowException as error:
         raise BulkError(f"{path}: {in_short(error)}") from None
 
 
-def _finish(path: Path, blocks: Callable[[], Iterable[bytes]], about: About) -> None:
+def _write(path: Path, blocks: Callable[[], Iterable[bytes]], manifest: Manifest) -> None:
     pa, parquet = arrow(), arrow(".parquet")
-    schema = _schema(blocks(), about)
-    others = [name for name in schema.names if name != "embedding"]  # vectors do not get smaller
+    schema = _schema(blocks(), manifest)
+    others = [name for name in schema.names if name != "embedding"]  # vectors do not compress
     compression = dict.fromkeys(others, "zstd") | {"embedding": "none"}
     with (
         replacing(path) as file,
@@ -73,10 +73,10 @@ class ParquetIndex:
         with open_parquet(path) as file:
             written: dict[bytes, bytes] = file.schema_arrow.metadata or {}
             names: list[str] = file.schema_arrow.names
-            self.about = decode_about(path, written.get(KEY))
+            self.manifest = decode_manifest(path, written.get(KEY))
             if len(set(names)) < len(names) or not {"id", "text", "embedding"} <= set(names):
                 raise BulkError(f"{path}: is damaged: its columns are {', '.join(names)}")
-            if file.schema_arrow.field("embedding").type != _vectors_of(self.about):
+            if file.schema_arrow.field("embedding").type != _type_of_vectors(self.manifest):
                 raise BulkError(f"{path}: is damaged: its vectors are of another type")
 
     def blocks(self) -> Iterator[NDArray[Any]]:
@@ -106,14 +106,14 @@ class ParquetIndex:
         return [found[number] for number in numbers]
 
 
-def _vectors_of(about: About) -> Any:
-    """The type of the vectors' column."""
+def _type_of_vectors(manifest: Manifest) -> Any:
+    """The type of the column of vectors."""
     pa = arrow()
-    return pa.list_(pa.from_numpy_dtype(about.like.dtype), about.like.shape[1])
+    return pa.list_(pa.from_numpy_dtype(manifest.no_vectors.dtype), manifest.no_vectors.shape[1])
 
 
 def _column(values: list[Any]) -> Any:
-    """Values in the type they have in common; as text, if they have none."""
+    """A column of values, in the type that they have in common, or as text if they have none."""
     pa = arrow()
     scalars = [value for value in values if isinstance(value, pa.Scalar)]
     if scalars:
@@ -121,7 +121,7 @@ def _column(values: list[Any]) -> Any:
         if all(value is None or isinstance(value, pa.Scalar) for value in values):
             return _of_scalars(values, kind)
         return pa.array([_text(value) for value in values], pa.string())
-    # JSON's objects and lists differ from row to row, so they stay JSON.
+    # Objects and lists of JSON differ from row to row, so they stay JSON.
     values = [_text(value) if type(value) in (dict, list) else value for value in values]
     try:
         return pa.array(values)
@@ -130,19 +130,19 @@ def _column(values: list[Any]) -> Any:
 
 
 def _of_scalars(values: list[Any], kind: Any) -> Any:
-    """Values in that type, also of those types that `pa.array` would not take them in."""
+    """A column of scalars in that type, also where `pa.array` would not accept them."""
     pa = arrow()
     null = pa.nulls(1, kind)
     column = pa.concat_arrays(
         [null if one is None else _in_type(pa.repeat(one, 1), kind) for one in values]
     )
-    if pa.types.is_dictionary(kind):  # not with all that other rows have
+    if pa.types.is_dictionary(kind):  # without the values that only other rows have
         column = column.dictionary_decode().dictionary_encode().cast(kind)
     return column
 
 
 def _in_type(column: Any, kind: Any) -> Any:
-    """The column in a type that `_common` found for it and others."""
+    """The column in a type that `_common` found for its type and others."""
     pa = arrow()
     if column.type == kind:
         return column
@@ -154,26 +154,28 @@ def _in_type(column: Any, kind: Any) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    """As JSON has it; a string without its quotes."""
+    """A value as text: a string as it is, all else in JSON."""
     if value is None or isinstance(value, str):
         return value
-    told = to_json(value)
-    return msgspec.json.decode(told) if told[:1] in (b'"', b"n") else told.decode()
+    encoded = to_json(value)
+    if encoded[:1] in (b'"', b"n"):  # a string, or null
+        return msgspec.json.decode(encoded)
+    return encoded.decode()
 
 
-def _schema(blocks: Iterable[bytes], about: About) -> Any:
+def _schema(blocks: Iterable[bytes], manifest: Manifest) -> Any:
     pa = arrow()
     types: dict[str, set[Any]] = {"id": set(), "text": set()}
     for block in blocks:
         for field in pa.ipc.open_stream(block).schema:
             types.setdefault(field.name, set()).add(field.type)
-    types.setdefault("embedding", {_vectors_of(about)})
+    types.setdefault("embedding", {_type_of_vectors(manifest)})
     fields = [(name, _common(found)) for name, found in types.items()]
-    return pa.schema(fields, {KEY: msgspec.json.encode(about)})
+    return pa.schema(fields, {KEY: msgspec.json.encode(manifest)})
 
 
 def _common(types: set[Any]) -> Any:
-    """The type that values of these types go into, and lose nothing but the last digits."""
+    """A type that holds values of all these types; only the last digits of numbers may be lost."""
     pa = arrow()
     if len(types) > 1:
         types = types - {pa.null()}
