@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from embedsvc.serving.ad_hoc import find_or_make_card
 from embedsvc.texts.pieces import PIECE
 from embedsvc.texts.steps import Steps
 from embedsvc.texts.threads import Tokenizing
@@ -121,7 +122,7 @@ def test_a_model_that_a_client_chose_never_tokenises_on_the_event_loop(
         async with open_registry(tmp_path, allow_ad_hoc=True) as registry:
             await registry.embed("a")
             assert threads == [threading.current_thread().name]
-            chosen = await registry.find_card("./tiny")
+            chosen = await find_or_make_card(registry, "./tiny")
             await registry.embed(chosen.id)
             assert len(threads) == 2
             assert threads[1].startswith("tokenize-ad-hoc")

@@ -307,6 +307,20 @@ def test_an_event_loop_that_does_not_turn_is_told_with_its_stack(
         blocked.result()
 
 
+def test_an_event_loop_that_is_late_again_is_told_again_whatever_else_is_late(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept.watch._device._working[0] = Work(0, 0.0)
+    kept.look(20)
+    for _ in range(2):
+        kept.watch._loop_age = 20.0
+        kept.watch.look(0.0)
+        kept.look(2)
+    assert caplog.text.count("The event loop has been at it") == 2
+    assert caplog.text.count("The device has been at it") == 1
+    del kept.watch._device._working[0]
+
+
 @pytest.mark.parametrize("jump", [3600.0, -3600.0, 1e9])
 def test_a_clock_that_jumps_or_a_machine_that_sleeps_is_nothing_that_hangs(
     kept: Kept, jump: float

@@ -186,8 +186,8 @@ class Watch:
 
     def _event_loop(self, elapsed: float) -> Suspect:
         self._loop_age += elapsed
+        age = self._loop_age  # the beat, which sets it to 0, may run at once
         self._loop.call_soon_threadsafe(self._beat)
-        age = self._loop_age
         return Suspect("loop", _at_it("The event loop", age), age, self._limit(), self._loop_thread)
 
     def _broken_models(self, elapsed: float) -> list[Suspect]:
