@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> int:
-    """The command line; Ctrl-C ends it quietly from the first import on."""
+    """Run the command line. Ctrl-C ends it quietly, even while modules are imported."""
     try:
         from embedsvc import cli
 

@@ -33,7 +33,8 @@ COMMANDS = {
     "verify": "check that a model computes what it should on this machine",
     "completion": "print what a shell needs to complete these commands",
 }
-"""Each is a module of `embedsvc.commands`, imported when it is asked for."""
+"""The commands and what they do. Each is a module of `embedsvc.commands`, imported when it is
+used."""
 EXAMPLES = """\
   embedsvc serve
   embedsvc embed reviews.jsonl --column body --output reviews.npy
@@ -44,20 +45,20 @@ An OpenAI-compatible embedding server for one machine. `embedsvc COMMAND --help`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `embedsvc`; the exit code is one of `exits.EXITS`."""
+    """Run `embedsvc`. Returns an exit code, one of `exits.EXITS`."""
     open_streams()
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever read what it prints has read enough
+    except BrokenPipeError:  # the program that reads the output has read enough
         return EXIT_PIPE
     except SetupError as error:
-        # Of what systemctl and launchctl say, the lines are their own.
+        # The messages of systemctl and launchctl have several lines.
         worded = in_lines if isinstance(error, ServiceError) else in_line
         complain(f"embedsvc: {worded(str(error))}")
         return error.exit_code
-    except OSError as error:  # what it prints to is full, or a file went away
+    except OSError as error:  # the disk is full, or a file is gone
         complain(f"embedsvc: {in_line(str(error))}")
         return EXIT_BAD
     finally:
@@ -68,14 +69,17 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         given = _parser(arguments).parse_args(arguments)
     finally:
-        sys.stdout.flush()  # help that nobody reads is no error
+        sys.stdout.flush()  # so that help that nobody reads is no error
     code: int = _command(given.command).run(given)
     sys.stdout.flush()
     return code
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """With the options of those commands that the arguments may be of; completion is of all."""
+    """The parser. Only commands in the arguments get their options: importing all takes long.
+
+    With `completion`, all get theirs.
+    """
     parser = Parser(prog="embedsvc")
     parser.add_argument("--version", action="version", version=f"embedsvc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

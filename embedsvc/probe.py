@@ -1,6 +1,7 @@
-"""Who answers at an address; `python -m embedsvc.probe` ends with 0 if it is a server, and ready.
+"""Which program answers at an address, and whether it is a server that is ready.
 
-That is a container's health check, so nothing heavy is imported here.
+`python -m embedsvc.probe` ends with 0 if it is. It is the health check of containers, so nothing
+that takes long is imported here.
 """
 
 import http.client
@@ -15,11 +16,11 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000
 
 
 class Found(NamedTuple):
-    """Nobody; embedsvc, ready or not; or something else."""
+    """What was found: nobody, embedsvc (ready or not), or another program."""
 
     who: Literal["nobody", "ready", "not ready", "other"]
     said: str
-    """Why, in words."""
+    """The reason, in words."""
 
 
 class Place(NamedTuple):
@@ -28,7 +29,7 @@ class Place(NamedTuple):
     host: str
     port: int
     uds: str | None = None
-    """The path of a unix socket, in place of host and port."""
+    """The path of a unix socket, which counts instead of host and port."""
     tls: bool = False
 
     def __str__(self) -> str:
@@ -37,7 +38,7 @@ class Place(NamedTuple):
 
 
 class Connection(http.client.HTTPConnection):
-    """To a server of this machine, whichever way it listens and whoever signed its certificate."""
+    """A connection to a server on this machine. Its certificate is not checked."""
 
     def __init__(self, place: Place, seconds: float) -> None:
         host = "localhost" if place.uds else EVERYWHERE.get(place.host, place.host)
@@ -61,7 +62,7 @@ class Connection(http.client.HTTPConnection):
 
 
 def probe(place: Place, seconds: float = 5.0) -> Found:
-    """Who listens there, by what they say to `GET /ready`."""
+    """Find out which program listens there, by its answer to `GET /ready`."""
     connection = Connection(place, seconds)
     try:
         connection.request("GET", "/ready")
@@ -89,7 +90,7 @@ def probe(place: Place, seconds: float = 5.0) -> Found:
 
 
 def main() -> int:
-    """Probe the server that the environment speaks of."""
+    """Probe the server whose address is in the environment."""
     environ = os.environ.get
     found = probe(
         Place(

@@ -1,5 +1,5 @@
-"""Keeping the server running: as a launchd job on a Mac, as a systemd unit on Linux.
+"""The server as the operating system keeps it running: a job of launchd, or a unit of systemd.
 
-A manager (`launchd`, `systemd`) says which files and commands that takes; `machine` writes and runs
-them, or only prints them.
+A manager (`launchd.py`, `systemd.py`) says which files and commands that takes. `actions.py` writes
+and runs them, or only prints them.
 """

@@ -1,4 +1,7 @@
-"""What a manager does to this machine: write files, run commands. Nobody else's file is touched."""
+"""What a manager does to this machine: it writes files and runs commands.
+
+Files that embedsvc has not written are never touched.
+"""
 
 import os
 import shlex
@@ -12,19 +15,20 @@ from typing import NamedTuple
 from embedsvc.errors import ServiceError
 
 MARKER = "Written by `embedsvc service install`"
-"""In every file that `Machine` writes; one without it is not ours."""
+"""A text in every file that `Machine` writes. A file without it is not ours."""
 SECRET = ("KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD")
+"""The last word in the name of a variable whose value must not be printed."""
 
 
 class Answer(NamedTuple):
-    """What a command left: its exit status, and all that it printed."""
+    """How a command ended: its exit status, and all that it printed."""
 
     status: int
     text: str
 
 
 class Machine:
-    """Writes and runs."""
+    """Writes files and runs commands."""
 
     def ask(self, *command: str) -> Answer:
         """Run a command that changes nothing. Raises `ServiceError` if there is no such command."""
@@ -61,7 +65,7 @@ class Machine:
         return True
 
     def make_folder(self, folder: Path, owner: str | None = None) -> None:
-        """A folder, those above it, and if it is new its owner."""
+        """Make a folder, and those above it. A new one gets this owner. Raises `ServiceError`."""
         if folder.is_dir():
             return
         _try(folder, lambda: folder.mkdir(mode=0o755, parents=True))
@@ -69,7 +73,8 @@ class Machine:
             _try(folder, lambda: shutil.chown(folder, owner))
 
     def write(self, path: Path, text: str, mode: int = 0o644, owner: str | None = None) -> None:
-        """Write a file of ours, at once and whole. Raises `ServiceError` if another's is there."""
+        """Write a file of ours, whole or not at all. Raises `ServiceError` if another's is
+        there."""
         _check_ours(path)
         new = path.with_name(f".{path.name}.new")
 
@@ -94,7 +99,7 @@ class Machine:
 
 
 class DryRun(Machine):
-    """Only says what it would do."""
+    """Only tells what it would do, through `say`."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -146,7 +151,11 @@ def _try(path: Path, act: Callable[[], object]) -> None:
 
 
 def secret(name: str) -> bool:
-    """Whether a variable or setting of that name is for nobody's eyes."""
+    """Whether the value of a variable or a setting of that name must not be printed.
+
+    >>> secret("EMBEDSVC_API_KEYS"), secret("EMBEDSVC_PORT")
+    (True, False)
+    """
     return name.upper().rpartition("_")[2] in SECRET
 
 

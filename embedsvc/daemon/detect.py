@@ -1,4 +1,4 @@
-"""The service on this machine: whose it is, which manager keeps it, where its settings are."""
+"""The service on this machine: which manager keeps it, who runs it, where its settings are."""
 
 import os
 import pwd
@@ -14,6 +14,7 @@ from embedsvc.errors import ServiceError
 from embedsvc.system.home import home
 
 HOMES = ("home", "root", "Users", "run/user")
+"""Folders of homes, which a unit of the system hides from its program."""
 
 
 class Manager(Protocol):
@@ -21,7 +22,7 @@ class Manager(Protocol):
 
     name: str
     file: Path
-    """That defines the service."""
+    """The file that defines the service."""
 
     def install(self) -> list[str]: ...
     def uninstall(self) -> None: ...
@@ -33,7 +34,7 @@ class Manager(Protocol):
 
 
 def manager(machine: Machine, job: Job) -> Manager:
-    """The one this machine has. Raises `ServiceError` if it has neither."""
+    """The manager that this machine has. Raises `ServiceError` if it has neither."""
     if sys.platform == "darwin":
         return Launchd(machine, job)
     if sys.platform == "linux":
@@ -42,12 +43,12 @@ def manager(machine: Machine, job: Job) -> Manager:
 
 
 def environment_file(*, system: bool) -> Path:
-    """Where the service's settings are."""
+    """The file with the settings of the service, of the whole machine or of this user."""
     return (Path("/etc") if system else home() / ".config") / NAME / "environment"
 
 
 def system_user(named: str | None) -> str | None:
-    """Who is to run a service of the whole machine; None: a user that systemd makes up.
+    """The user who is to run a service of the whole machine. None: systemd makes one up.
 
     Raises `ServiceError` if there is no such user, or none for launchd.
     """
@@ -79,7 +80,7 @@ def check_program(machine: Machine, job: Job) -> None:
 
 
 def _open_to_all(folder: Path) -> bool:
-    """Whether everybody can read it, and it is not in a home, which the unit hides."""
+    """Whether everybody can read a folder, and it is not in a home, which the unit hides."""
     if any(folder.is_relative_to(f"/{part}") for part in HOMES):
         return False
     return all(place.stat().st_mode & 0o001 for place in (folder, *folder.parents))

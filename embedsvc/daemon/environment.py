@@ -1,4 +1,4 @@
-"""The service's environment file: a NAME=value a line, as systemd reads it too."""
+"""The service's environment file: lines of NAME=value, as systemd reads them, too."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ SPECIAL = re.compile(r'(["\\$`])')
 
 
 def read_environment(file: Path) -> dict[str, str]:
-    """The variables in it. Raises `CardsError` that names file and line."""
+    """The variables in a file. Raises `CardsError` that names the file and the line."""
     found: dict[str, str] = {}
     for number, line in enumerate(read_text(file).split("\n"), 1):
         line = line.strip()
@@ -26,9 +26,12 @@ def read_environment(file: Path) -> dict[str, str]:
 
 
 def updated(text: str, values: Mapping[str, str]) -> str:
-    """The file's text with these values in it; other lines stay as they are.
+    """The text of a file with these values in it. Other lines stay as they are.
 
     Raises `CardsError` for a value that a line cannot hold.
+
+    >>> updated("# mine\\nA=1\\nB=2\\n", {"B": "3 4", "C": "5"})
+    '# mine\\nA=1\\nB="3 4"\\nC=5\\n'
     """
     missing = dict(values)
     lines: list[str] = []
@@ -36,7 +39,7 @@ def updated(text: str, values: Mapping[str, str]) -> str:
         name = line.partition("=")[0].strip()
         if name in values:
             if name not in missing:
-                continue  # a second line for it
+                continue  # a second line for the same variable
             line = f"{name}={_quoted(missing.pop(name))}"
         lines.append(line)
     lines += [f"{name}={_quoted(value)}" for name, value in missing.items()]

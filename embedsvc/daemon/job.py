@@ -1,4 +1,4 @@
-"""What a manager keeps running, and how it fares."""
+"""What a manager keeps running, and what state it is in."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,42 +9,42 @@ NAME = "embedsvc"
 DESCRIPTION = "embedsvc, an OpenAI-compatible embedding server"
 
 HOPELESS = (EXIT_USAGE, EXIT_SETTING, EXIT_MODEL)
-"""Those that starting it again will not cure."""
+"""Exit codes after which starting the server again will not help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The server as a service; paths are absolute."""
+    """The server as a service. Paths are absolute."""
 
     command: tuple[str, ...]
     environment: Path
-    """Its settings and keys, a line each, readable by the user alone."""
+    """The file with its settings and keys, which only the user can read."""
     system: bool
-    """Whether it is of the whole machine rather than of one user."""
+    """Whether it belongs to the whole machine rather than to one user."""
     user: str | None
-    """Who runs it, system-wide; None: its manager makes a user up, or it is not system-wide."""
+    """Who runs a service of the whole machine. None: the manager makes a user up."""
     home: Path
-    """Of whoever installs it."""
+    """The home of the user who installs it."""
     port: int
     stop_seconds: int
-    """How long it may take to finish what is in flight."""
+    """How long it may take to answer what is in flight."""
     writes: tuple[Path, ...] = ()
-    """Folders that its settings have it write to."""
+    """Folders that it writes to because of its settings."""
     root: Path = Path("/")
-    """Of the machine's own folders."""
+    """The folder that holds the machine's own: another one in tests."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How the service fares."""
+    """What state the service is in."""
 
     installed: bool
     running: bool = False
     pid: int | None = None
     last_exit: int | None = None
-    """Exit code of the run before, if there was one that ended by itself."""
+    """The exit code of the last run, if it ended by itself."""
     last_signal: str | None = None
-    """What killed the run before, if something did."""
+    """The signal that killed the last run, if one did."""
     restarts: int = 0
     """How often its manager started it again by itself, as far as that is known."""
 

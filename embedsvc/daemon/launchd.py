@@ -13,9 +13,10 @@ from embedsvc.errors import ServiceError
 LABEL = f"local.{NAME}"
 ROTATION = f"{LABEL}.rotation"
 GONE = (0, 3, 36, 113)
-"""What `bootout` ends with: done; no such job; under way (it returns early); no such job."""
+"""Exit codes of `bootout` when the job is gone or going: done, no such job, under way, no such
+job."""
 BUSY = (5, 36, 37)
-"""What `bootstrap` ends with while the job's last instance is not quite gone."""
+"""Exit codes of `bootstrap` while the last run of the job is not quite gone."""
 BUSY_SECONDS = 30.0
 LOGS_KEPT, LOG_KIB = 7, 10_240
 HINTS = {
@@ -42,7 +43,8 @@ class Launchd:
         self._launchd_log = self._log_folder / "launchd.log"
 
     def install(self) -> list[str]:
-        """Write the job, and what rotates its log, and start it; nothing else is to be known."""
+        """Write the job and what rotates its log, and start it. Returns no notes: none are
+        needed."""
         self._machine.make_folder(self._log_folder, self._job.user)
         self._machine.write(self.file, self._plist())
         # The system's newsyslog reads the rules of a LaunchDaemon. A LaunchAgent's would have to be
@@ -72,8 +74,10 @@ class Launchd:
         self._start()
 
     def stop(self) -> None:
-        """Unload the job, and wait until what was in flight is answered; it is back after a login
-        or a boot."""
+        """Unload the job, and wait until what was in flight is answered.
+
+        It is started again by the next login or boot.
+        """
         self._bootout(LABEL)
 
     def restart(self) -> None:
@@ -97,32 +101,35 @@ class Launchd:
         )
 
     def logs(self, lines: int, *, follow: bool) -> tuple[str, ...]:
-        """The command that prints them: the server's, and what launchd caught before it opened its
-        own."""
+        """The command that prints the logs.
+
+        These are the server's own, and what launchd kept of its output before that was open.
+        """
         files = [str(file) for file in (self._launchd_log, self._log)]
         return ("tail", "-n", str(lines), *(("-F",) if follow else ()), *files)
 
     def _start(self) -> None:
         self._machine.do("launchctl", "enable", self._target)
         self._bootstrap(LABEL, self.file)
-        # Now, even if it ended so often of late that launchd would have it wait.
+        # This starts it at once, even if it ended so often that launchd would let it wait.
         self._machine.do("launchctl", "kickstart", self._target)
 
     def _loaded(self, label: str) -> bool:
         return self._machine.ask("launchctl", "print", f"{self._domain}/{label}").status == 0
 
     def _bootout(self, label: str) -> None:
-        """Unload a job, and wait until it is gone: until then it cannot be loaded again."""
+        """Unload a job, and wait until it is gone. Before that it cannot be loaded again."""
         if not self._loaded(label):
             return
         self._machine.do("launchctl", "bootout", f"{self._domain}/{label}", allowed=GONE)
-        # launchd kills what is there after `stop_seconds`.
+        # After `stop_seconds`, launchd kills what is still there.
         seconds = self._job.stop_seconds + 10
         if not self._machine.until(lambda: not self._loaded(label), seconds):
             raise ServiceError(f"{label} did not end within {seconds} seconds")
 
     def _bootstrap(self, label: str, file: Path) -> None:
-        """Load a job that is not loaded; tried again while launchd is not done with the last."""
+        """Load a job that is not loaded. Tries again while launchd is not done with its last
+        run."""
         if self._loaded(label):
             return
         command = ("launchctl", "bootstrap", self._domain, str(file))
@@ -141,7 +148,7 @@ class Launchd:
 
     def _plist(self) -> str:
         job = self._job
-        files = {"NumberOfFiles": 65536}  # a connection is a descriptor; left alone, 256
+        files = {"NumberOfFiles": 65536}  # one for each connection; the default is 256
         settings: dict[str, Any] = {
             "Label": LABEL,
             "ProgramArguments": [
@@ -151,9 +158,9 @@ class Launchd:
             ],
             "WorkingDirectory": "/",
             "RunAtLoad": True,
-            # After a crash or a failure, not after it was told to end.
+            # It is started again after a crash or a failure, not after it was told to end.
             "KeepAlive": {"SuccessfulExit": False},
-            # launchd knows no exit codes: a wrong setting is tried again, but twice a minute.
+            # launchd does not look at exit codes: it tries a wrong setting again, twice a minute.
             "ThrottleInterval": 30,
             "ExitTimeOut": job.stop_seconds,
             "ProcessType": "Interactive",  # clients wait: no efficiency cores, no slow disk
@@ -179,7 +186,7 @@ class Launchd:
         return _dumps(
             {
                 "Label": ROTATION,
-                # -r: not being root is all right.
+                # -r: newsyslog need not be root.
                 "ProgramArguments": [
                     "/usr/sbin/newsyslog",
                     "-r",
@@ -192,9 +199,12 @@ class Launchd:
         )
 
     def _newsyslog(self) -> str:
-        """Rules for newsyslog. N: nobody is signalled, the server sees that its log has moved.
-        B: no line of newsyslog's own in it. It is not compressed: the server may still be writing
-        a line to the file that was moved."""
+        """Rules for newsyslog. Raises `ServiceError` if it cannot rotate that file.
+
+        N: no process is signalled, because the server sees by itself that its log was moved. B:
+        newsyslog adds no line of its own. The log is not compressed, because the server may still
+        be writing a line to the file that was moved.
+        """
         if " " in str(self._log):
             raise ServiceError(f"newsyslog cannot rotate {self._log}: there is a space in it")
         owner = f"{self._job.user}:" if self._job.user else ""
@@ -211,6 +221,6 @@ def _dumps(settings: dict[str, Any]) -> str:
 
 
 def _field(text: str, name: str) -> str | None:
-    """Of `launchctl print`, whose own fields are indented once."""
+    """A field in the output of `launchctl print`. The job's own are indented by one tab."""
     found = re.search(rf"^\t{name} = ([^\s:(]+)", text, re.MULTILINE)
     return found[1] if found else None

@@ -1,4 +1,4 @@
-"""Telling systemd how the server fares: see sd_notify(3)."""
+"""Messages to systemd about the state of the server; see sd_notify(3)."""
 
 import os
 import socket

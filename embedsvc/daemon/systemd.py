@@ -11,7 +11,8 @@ UNIT = f"{NAME}.service"
 PRIVILEGED_PORTS = 1024
 QUERY = ("LoadState", "ActiveState", "MainPID", "ExecMainCode", "ExecMainStatus", "NRestarts")
 EXITED = "1"
-"""What `ExecMainCode` is where the status is an exit code; else it is a signal's number."""
+"""`ExecMainCode` where the status is an exit code. Elsewhere the status is the number of a
+signal."""
 
 
 class Systemd:
@@ -27,7 +28,7 @@ class Systemd:
         self.file: Path = folder / "systemd" / ("system" if job.system else "user") / UNIT
 
     def install(self) -> list[str]:
-        """Write, enable and start the unit; what whoever installs it should know."""
+        """Write, enable and start the unit. Returns notes for the user who installs it."""
         self._find_manager()
         self._machine.write(self.file, unit(self._job))
         self._do("daemon-reload")
@@ -41,7 +42,7 @@ class Systemd:
     def uninstall(self) -> None:
         """Stop, disable and remove the unit."""
         if not ours(self.file):
-            self._machine.remove(self.file)  # says so if it is somebody else's
+            self._machine.remove(self.file)  # raises if the file is not ours
             return
         self._find_manager()
         self._do("disable", "--now", UNIT)
@@ -73,15 +74,15 @@ class Systemd:
         return State(True, last_signal=_signal(status), restarts=restarts)
 
     def logs(self, lines: int, *, follow: bool) -> tuple[str, ...]:
-        """The command that prints them."""
+        """The command that prints the logs."""
         which = "--unit" if self._job.system else "--user-unit"
         command = ("journalctl", "--no-pager", f"{which}={UNIT}", f"--lines={lines}")
         return (*command, "--follow") if follow else command
 
-    def _start(self, how: str) -> None:
-        """Start it, and wait until its models are loaded or it has given up."""
+    def _start(self, command: str) -> None:
+        """Start or restart it, and wait until its models are loaded or it has given up."""
         try:
-            self._do(how, UNIT)
+            self._do(command, UNIT)
         except ServiceError as error:
             raise ServiceError(
                 f"{error}\nembedsvc: {self.state().in_words()}; `embedsvc service logs` says more"

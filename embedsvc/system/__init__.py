@@ -1,1 +1,1 @@
-"""The machine and the process: cores, memory, files, streams."""
+"""What the machine and the operating system give a process: cores, memory, files, streams."""

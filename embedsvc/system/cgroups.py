@@ -1,8 +1,9 @@
-"""What Linux's control groups leave this process of a machine: processor time and memory.
+"""How much processor time and memory Linux's control groups leave to this process.
 
-Containers, systemd and Kubernetes set limits there. A limit of any group from the process's own up
-to the mount's top holds. Version 2 has one tree, version 1 one for each controller; a machine may
-have both. What cannot be read, or makes no sense, limits nothing.
+Containers, systemd and Kubernetes set limits there. The limits of all groups count, from the
+process's own up to the top of the mount. Version 2 has one tree of groups, version 1 has one for
+each controller, and a machine may have both. What cannot be read, or makes no sense, counts as no
+limit.
 """
 
 import re
@@ -13,28 +14,28 @@ from typing import NamedTuple
 
 ROOT = Path("/")
 UNLIMITED = 1 << 60
-"""Bytes: version 1 writes "no limit" as the largest number of whole pages."""
+"""So many bytes are no limit. Version 1 writes "no limit" as the largest number of whole pages."""
 ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 class Limit(NamedTuple):
-    """The narrowest limit of a kind."""
+    """The lowest limit of one kind."""
 
     value: float
-    """Processors' worth of time, or bytes."""
+    """How many processors, as 1.5, or how many bytes."""
     file: Path
-    """Where it was found."""
+    """The file that says so."""
 
 
 class Limits(NamedTuple):
-    """None where nothing is limited."""
+    """Limits of both kinds, None where there is none."""
 
     cores: Limit | None
     memory: Limit | None
 
 
 def read_limits(root: Path = ROOT) -> Limits:
-    """The limits of this process; `root` is where /proc and /sys are, for tests."""
+    """The limits of this process. `root` is where /proc and /sys are, for tests."""
     return Limits(
         cores=_least(limit for group in _groups(root, "cpu") for limit in _cores(group)),
         memory=_least(limit for group in _groups(root, "memory") for limit in _memory(group)),
@@ -64,7 +65,7 @@ def _memory(group: Path) -> Iterator[Limit]:
             number = _number(word)
             if number is not None and number < UNLIMITED:
                 yield Limit(number, group / name)
-    # Version 1 tells here what groups above a container's allow, which it does not see.
+    # In version 1 this includes the limits of groups above a container, whose files it cannot see.
     words = _words(group / "memory.stat")
     for name, word in pairwise(words):
         number = _number(word)
@@ -73,7 +74,11 @@ def _memory(group: Path) -> Iterator[Limit]:
 
 
 def _number(word: str) -> int | None:
-    """A count of something; "max", -1, 0 and garbage are none."""
+    """A positive number; None for "max", -1, 0 and anything else.
+
+    >>> _number("1024"), _number("max"), _number("0")
+    (1024, None, None)
+    """
     return int(word) if word.isascii() and word.isdigit() and len(word) < 20 and int(word) else None
 
 
@@ -85,20 +90,25 @@ def _words(file: Path) -> list[str]:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders of the group that the process is in, and of those above it, for a controller."""
+    """For one controller, the folders of the process's group and of all groups above it."""
     own = _own_groups(root)
     for mount in _mounts(root):
         path = own.get(controller if mount.version == 1 else "")
         if path is None or (mount.version == 1 and controller not in mount.controllers):
             continue
-        # A mount shows the tree from some group on. A process that is not below it, as far as it
-        # can see (its path then begins with ..), has what its namespace was given: the top.
+        # A mount shows the tree below some group. Where the process is not below that group (its
+        # path then begins with ..), the top of the mount is the group that its namespace was given.
         below = _below(path, mount.group)
         for part in (below, *below.parents):
             yield mount.folder / part
 
 
 def _below(path: str, top: str) -> Path:
+    """The way from a group down to another, empty if the other is not below it.
+
+    >>> _below("/kubepods/pod1/box", "/kubepods").as_posix(), _below("/x", "/y").as_posix()
+    ('pod1/box', '.')
+    """
     parts, above = Path(path).parts[1:], Path(top).parts[1:]
     if ".." in parts or parts[: len(above)] != above:
         return Path()
@@ -106,7 +116,8 @@ def _below(path: str, top: str) -> Path:
 
 
 def _own_groups(root: Path) -> dict[str, str]:
-    """The path of the process's group, by controller of version 1; that of version 2 under ""."""
+    """The path of the process's group for each controller of version 1, and for version 2 under
+    ""."""
     found: dict[str, str] = {}
     for line in _lines(root / "proc/self/cgroup"):
         parts = line.split(":", 2)
@@ -119,13 +130,13 @@ def _own_groups(root: Path) -> dict[str, str]:
 class _Mount(NamedTuple):
     version: int
     group: str
-    """The group that the mount shows as its top."""
+    """The group at the top of the mount."""
     folder: Path
     controllers: frozenset[str]
 
 
 def _mounts(root: Path) -> Iterator[_Mount]:
-    """Where control groups are mounted; see proc(5), of mountinfo."""
+    """The mounts of control groups; see `mountinfo` in proc(5)."""
     for line in _lines(root / "proc/self/mountinfo"):
         before, dash, after = line.partition(" - ")
         fields, kind = before.split(" "), after.split(" ")

@@ -1,4 +1,4 @@
-"""Where a person's own files are, if this process is of anybody who has a home."""
+"""The home of the user who runs this process, if there is one."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from embedsvc.errors import CardsError
 
 
 def home() -> Path:
-    """The home. Raises `CardsError` if HOME is not set and the system knows of none."""
+    """The home. Raises `CardsError` if HOME is not set and the system knows no home either."""
     try:
         return Path.home()
     except RuntimeError:
@@ -14,7 +14,7 @@ def home() -> Path:
 
 
 def expanded(path: Path) -> Path:
-    """The path with the home that `~` or `~user` stands for. Raises `CardsError` without one."""
+    """The path with a home in place of `~` or `~user`. Raises `CardsError` if there is none."""
     try:
         return path.expanduser()
     except RuntimeError:

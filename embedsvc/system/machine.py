@@ -1,4 +1,4 @@
-"""The machine as far as this process may use it: cores and memory."""
+"""How many cores and how much memory of the machine this process may use."""
 
 import os
 from pathlib import Path
@@ -8,19 +8,19 @@ from embedsvc.system.cgroups import ROOT, Limit, read_limits
 
 
 class Share(NamedTuple):
-    """How much of something there is, and what bounds that."""
+    """How much of something the process may use, how much there is, and what limits it."""
 
     usable: int
     machine: int
     limit: Limit | None
-    """Of a control group, where there is one."""
+    """The limit of a control group, where there is one."""
 
 
 def cores(root: Path = ROOT) -> Share:
-    """Cores this process may run on.
+    """The cores that this process may compute on.
 
-    Where a quota allows for a part of one more, that is left to the threads that do not compute:
-    a process that exceeds its quota is stopped, with all threads, for the rest of each period.
+    A quota of 3.5 cores counts as 3. The rest is left to threads that do not compute, because a
+    process that exceeds its quota is stopped, with all its threads, for the rest of each period.
     """
     machine = os.cpu_count() or 1
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
@@ -30,7 +30,7 @@ def cores(root: Path = ROOT) -> Share:
 
 
 def memory(root: Path = ROOT) -> Share:
-    """Bytes of memory this process may use."""
+    """How many bytes of memory this process may use."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = read_limits(root).memory
     return Share(min(machine, int(limit.value)) if limit else machine, machine, limit)

@@ -1,4 +1,4 @@
-"""Standard streams as a command finds them: closed, full, or of an encoding that lacks letters."""
+"""Standard streams, which may be closed, full, or of an encoding that lacks letters."""
 
 import io
 import os
@@ -8,15 +8,15 @@ from typing import Any
 
 
 def open_streams() -> None:
-    """Open those that are closed, on nothing, so that no file or socket gets their numbers.
+    """Open closed streams on the null device, so that no file or socket gets their numbers.
 
-    What the output's encoding lacks is printed escaped.
+    Letters that the output's encoding lacks are printed as escapes.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # a new file gets the lowest free number
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -26,7 +26,7 @@ def open_streams() -> None:
 
 
 def end_output() -> None:
-    """Have Python not try again, when it ends, what could not be printed."""
+    """Flush the output. If that fails, see that Python does not try it again when it ends."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):  # ValueError: somebody closed it
@@ -35,7 +35,7 @@ def end_output() -> None:
 
 
 def complain(text: str) -> None:
-    """Write lines to the standard error, if there is anybody who reads it."""
+    """Write lines to standard error. If nobody can read them, nothing happens."""
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
     except OSError:

@@ -1,7 +1,7 @@
-"""Text files that people write, however their editor saved them: the one place that reads them.
+"""Reading text files that people write, however their editor saved them.
 
-UTF-8 with or without a byte order mark, UTF-16 by its own; lines that end in LF, CRLF or CR. What
-is no text is refused with its line, never guessed at.
+They may be UTF-8, with or without a byte order mark, or UTF-16 with one. Lines may end in LF, CRLF
+or CR. Bytes that are no text are refused, with their line; no encoding is ever guessed.
 """
 
 import codecs
@@ -15,28 +15,28 @@ from embedsvc.errors import CardsError, SetupError
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, with which it begins
+    codecs.BOM_UTF32_LE: "utf-32",  # stands before the mark of UTF-16, with which it begins
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-"""Byte order marks."""
+"""Byte order marks, and the encodings that they stand for."""
 NUL = "a NUL byte: not text, or UTF-16 without a byte order mark"
 CHUNK_BYTES = 1 << 18
-"""Read at a time."""
+"""How many bytes are read at a time."""
 
 
 class NotText(ValueError):
-    """Bytes that are no text; the message says what they are."""
+    """Raised for bytes that are no text. The message says what they are."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(reason)
         self.line = line
-        """From 1."""
+        """The number of the line, from 1."""
 
 
 def read_text(file: Path, failure: type[SetupError] = CardsError) -> str:
-    """What is in a small file, with LF at the end of each line.
+    """The text of a small file, with LF at the end of each line.
 
     Raises `failure` that names the file and the line if it cannot be read, is longer than
     `TEXT_FILE_BYTES`, or is no text.
@@ -55,7 +55,7 @@ def read_text(file: Path, failure: type[SetupError] = CardsError) -> str:
 
 
 def decode(content: bytes) -> str:
-    """The text of a whole file; its line ends stay as they are. Raises `NotText`."""
+    """The text of a whole file. The ends of its lines stay as they are. Raises `NotText`."""
     mark, encoding = _mark_of(content)
     content = content[len(mark) :]
     try:
@@ -70,17 +70,17 @@ def decode(content: bytes) -> str:
 
 
 def printable(path: str | Path) -> str:
-    """A path as text: bytes of it that are no UTF-8 as \\xff."""
+    """A path as text. Bytes that are not UTF-8 become escapes, as \\xff."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def lines_of(stream: BufferedIOBase, limit: int) -> Iterator[bytes | None]:
-    """Each line of a long file with its end, in UTF-8; none in place of one above `limit` bytes.
+    """Each line of a long file, with its end, in UTF-8. A line above `limit` bytes comes as None.
 
-    Whether a line is UTF-8 is not looked at; what is not UTF-16 in UTF-16 comes out as no UTF-8.
-    Raises `NotText` if all of the file is in another encoding.
+    Lines are not checked: bytes that are not UTF-8 stay, and invalid UTF-16 becomes invalid UTF-8.
+    Raises `NotText` if the file as a whole is in another encoding.
     """
-    begun = bytearray()  # of a line that does not end in the chunk it begins in
+    begun = bytearray()  # the beginning of a line that goes on in the next chunk
     size = 0
     for chunk in _between_lines(_as_utf8(stream)):
         for piece in chunk.splitlines(keepends=True):
@@ -100,7 +100,7 @@ def lines_of(stream: BufferedIOBase, limit: int) -> Iterator[bytes | None]:
 
 
 def _mark_of(content: bytes) -> tuple[bytes, str]:
-    """The byte order mark a file begins with, and the encoding it stands for."""
+    """The byte order mark that a file begins with, and the encoding that it stands for."""
     mark = next((mark for mark in MARKS if content.startswith(mark)), b"")
     encoding = MARKS.get(mark, "utf-8")
     if encoding == "utf-32":
@@ -109,7 +109,7 @@ def _mark_of(content: bytes) -> tuple[bytes, str]:
 
 
 def _as_utf8(stream: BufferedIOBase) -> Iterator[bytes]:
-    """All that comes, in UTF-8 and without a byte order mark."""
+    """The bytes of a file, in UTF-8 and without a byte order mark."""
     head = b""
     while any(mark.startswith(head) and mark != head for mark in MARKS):
         more = stream.read1(CHUNK_BYTES)
@@ -132,7 +132,11 @@ def _as_utf8(stream: BufferedIOBase) -> Iterator[bytes]:
 
 
 def _between_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes, so that no chunk ends between CR and LF."""
+    """The same bytes in other chunks, none of which ends between CR and LF.
+
+    >>> list(_between_lines([b"a\\r", b"\\nb"]))
+    [b'a', b'\\r\\nb', b'']
+    """
     held = b""
     for chunk in chunks:
         chunk = held + chunk

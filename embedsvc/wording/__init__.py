@@ -1,1 +1,2 @@
-"""What people write and read: quantities, and strangers' text made fit to be shown."""
+"""What people write and read: quantities, errors in plain words, and others' texts made safe to
+show."""

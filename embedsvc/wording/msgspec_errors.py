@@ -1,4 +1,4 @@
-"""What msgspec says of a value of a wrong type, in words that name no type of Python's."""
+"""What msgspec says about values of a wrong type, without the names of Python's types."""
 
 import re
 
@@ -16,7 +16,7 @@ _TYPES = re.compile(r"`([a-z]+(?: \| [a-z]+)*)`")
 
 
 def plain_types(message: str) -> str:
-    """The message, with types in words.
+    """One of msgspec's messages, with types in plain words. Other messages stay as they are.
 
     >>> plain_types("Expected `int | null`, got `str`")
     'expected a whole number or null, not a string'

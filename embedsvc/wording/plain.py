@@ -1,22 +1,27 @@
-"""Text that a stranger chose, made fit to be read: in the log, on a terminal, in an error."""
+"""Text that somebody else chose, made safe to show: in the log, on a terminal, in an error."""
 
 LONGEST = 200
-"""Characters that are shown of it, where there is no better limit."""
+"""How many characters of such a text are shown, where there is no better limit."""
 LONGEST_LINE, BEGINNING, ENDING = 700, 300, 300
-"""Characters of a line that a person is told, and of one that is cut."""
+"""The longest line that an error has, in characters, and the two parts that are left of a longer
+one."""
 
 
 def within_line(text: str) -> str:
-    """Text without anything that would end the line, move the cursor, or hide what is there."""
+    """Text without characters that would end the line, move the cursor, or hide something.
+
+    >>> within_line("two\\nlines")
+    'two\\\\nlines'
+    """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def in_line(text: str) -> str:
-    """An error as a line: of a very long one its beginning and its end, which says what is wrong.
+    """An error as one line. A very long one keeps its beginning and its end.
 
-    Files, servers and arguments have a say in it.
+    Files, servers and arguments can make an error long, and the end often says what is wrong.
     """
     if len(text) > LONGEST_LINE:
         text = f"{text[:BEGINNING]}…{text[-ENDING:]}"
@@ -24,10 +29,14 @@ def in_line(text: str) -> str:
 
 
 def in_lines(text: str) -> str:
-    """The same of text that has lines of its own."""
+    """The same for an error that has several lines."""
     return "\n".join(map(in_line, text.split("\n")))
 
 
 def shown(text: str, longest: int = LONGEST) -> str:
-    """The same, and no more than so many of its characters."""
+    """Text on one line, with no more than so many of its characters.
+
+    >>> shown("abcdef", 3)
+    'abc…'
+    """
     return within_line(text) if len(text) <= longest else f"{within_line(text[:longest])}…"

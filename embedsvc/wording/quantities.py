@@ -1,7 +1,7 @@
 """Numbers, sizes and times as people write them: `8GB`, `512MiB`, `1.5g`; `10m`, `1h30m`, `2d`.
 
-The one parser of the command line, the environment, cards and requests. What it refuses, it
-refuses with a `ValueError` that says what is wanted.
+The command line, the environment, cards and requests are all read by these functions. They raise
+`ValueError` that says what is expected.
 """
 
 import re
@@ -15,15 +15,15 @@ Seconds = Annotated[float, "seconds"]
 MOST_BYTES = 1 << 62
 MOST_SECONDS = 100 * 365 * 86400.0
 MOST = (1 << 31) - 1
-"""Of whatever is counted."""
+"""The largest count of anything."""
 FOR_EVER = -1.0
-"""A time without end, as `keep_alive` has it."""
+"""A time without end, in `keep_alive`."""
 
 _DECIMAL = {name: 1000**power for power, name in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))}
 _BINARY = {name: 1024**power for power, name in enumerate(("", "kib", "mib", "gib", "tib", "pib"))}
 _LETTERS = {name: 1024**power for power, name in enumerate(("", "k", "m", "g", "t", "p"))}
 SIZES = _DECIMAL | _BINARY | _LETTERS
-"""Bytes of a unit. One letter is a power of 1024, as for docker, systemd and Java."""
+"""How many bytes a unit has. One letter is a power of 1024, as in docker, systemd and Java."""
 TIMES = {
     Decimal("1e-9"): ("ns",),
     Decimal("1e-6"): ("us", "µs", "μs"),
@@ -34,14 +34,14 @@ TIMES = {
     Decimal(86400): ("d", "day", "days"),
     Decimal(7 * 86400): ("w", "week", "weeks"),
 }
-"""Seconds, and the names of the unit that has so many."""
+"""The names of each unit of time, by its length in seconds."""
 _UNITS = {name: seconds for seconds, names in TIMES.items() for name in names}
 _NUMBER = r"(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})"
 _SIZE = re.compile(rf"({_NUMBER}) ?([a-z]*)", re.ASCII)
 _PART = re.compile(rf"({_NUMBER}) ?([a-zµμ]+) ?")
 _TIME = re.compile(rf"([+-]?)({_NUMBER}|(?:{_PART.pattern})+)")
 LONGEST = 60
-"""Characters of anything that is read here."""
+"""How many characters a quantity may have."""
 
 
 def read_bytes(text: str) -> int:
@@ -60,7 +60,7 @@ def read_bytes(text: str) -> int:
 
 
 def write_bytes(size: int) -> str:
-    """A size as `read_bytes` reads it, with the largest unit of which it is a whole number.
+    """A size as `read_bytes` reads it, with the largest unit that leaves a whole number.
 
     >>> write_bytes(67108864), write_bytes(1000), write_bytes(0)
     ('64MiB', '1000', '0')
@@ -93,14 +93,14 @@ def read_seconds(text: str) -> float:
     return -seconds if found[1] == "-" else seconds
 
 
-def read_keep_alive(said: str | float) -> float:
-    """Seconds that an unused model is kept, as a number or a text; any below 0 are for ever.
+def read_keep_alive(value: str | float) -> float:
+    """How long an unused model is kept, in seconds. Any number below 0 is for ever.
 
     >>> read_keep_alive("5m"), read_keep_alive(600), read_keep_alive("-1"), read_keep_alive("-1m")
     (300.0, 600.0, -1.0, -1.0)
     """
-    seconds = read_seconds(said) if isinstance(said, str) else float(said)
-    if not seconds <= MOST_SECONDS:  # nor what is no number
+    seconds = read_seconds(value) if isinstance(value, str) else float(value)
+    if not seconds <= MOST_SECONDS:  # NaN is refused, too
         raise ValueError("must be at most 100 years")
     return seconds if seconds >= 0 else FOR_EVER
 
@@ -120,7 +120,7 @@ def read_count(text: str) -> int:
 
 
 def read_number(text: str) -> float:
-    """A number, with a point if need be.
+    """A number, with or without a decimal point.
 
     >>> read_number("0.5")
     0.5
