@@ -67,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        given = _parser(arguments).parse_args(arguments)
+        args = _parser(arguments).parse_args(arguments)
     finally:
         sys.stdout.flush()  # so that help that nobody reads is no error
-    code: int = _command(given.command).run(given)
+    code: int = _command(args.command).run(args)
     sys.stdout.flush()
     return code
 

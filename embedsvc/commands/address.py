@@ -1,4 +1,4 @@
-"""Which running server a command speaks to, and the key that it sends there."""
+"""Which running server a command asks, and the key that it sends there."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -14,13 +14,13 @@ KEY_HELP = f"if it wants one; default: ${KEY_VARIABLE}, or with --url ${OPENAI_V
 
 
 def add_address(option: Callable[..., Any], path: str = "") -> None:
-    """Add the options to a parser or a group; `path` is what the default URL ends in."""
+    """Add the options to a parser or a group. `path` is the end of the default URL."""
     option("--url", metavar="URL", help=f"of the server; default: {DEFAULT_URL}{path}")
     option("--api-key", metavar="KEY", help=KEY_HELP)
 
 
 def url_of(url: str | None, path: str = "") -> str:
-    """The URL that was given, or the default. Raises `CardsError` if it is none of a server."""
+    """The URL of the option, or the default. Raises `CardsError` if no server can have it."""
     if url is None:
         return f"{DEFAULT_URL}{path}"
     parts = parsed(url)
@@ -30,7 +30,11 @@ def url_of(url: str | None, path: str = "") -> str:
 
 
 def parsed(url: str) -> SplitResult | None:
-    """The parts of a URL that names a host, and a port that may be; None of any other."""
+    """The parts of a URL. None if it names no host, or an impossible port.
+
+    >>> parsed("http://localhost:8000/v1").port, parsed("http://:0")
+    (8000, None)
+    """
     if " " in url or not url.isprintable():
         return None
     try:
@@ -38,19 +42,19 @@ def parsed(url: str) -> SplitResult | None:
         host = (parts.hostname or "").encode("idna")
         (parts.path + parts.query).encode("ascii")
         return parts if host and parts.port != 0 else None
-    except ValueError:  # a name with a part that is empty, a port that is no number
+    except ValueError:  # an empty part in the name, or a port that is no number
         return None
 
 
 def key_of(
-    given: str | None, url: str | None, environ: Mapping[str, str] = os.environ
+    api_key: str | None, url: str | None, environ: Mapping[str, str] = os.environ
 ) -> str | None:
-    """The key to send: as given, or of this server's variable.
+    """The key to send: that of the option, else of embedsvc's variable, else of OpenAI's.
 
-    OpenAI's variable counts only where `url` was given: a key that a shell has for OpenAI does not
-    go to whoever listens at the default address. Raises `CardsError` for what no header can hold.
+    OpenAI's variable counts only with a `url`, so that a shell's key for OpenAI is not sent to
+    whatever listens at the default address. Raises `CardsError` if no header can hold the key.
     """
-    key, source = given, "--api-key"
+    key, source = api_key, "--api-key"
     if not key:
         key, source = environ.get(KEY_VARIABLE), KEY_VARIABLE
     if not key and url is not None:

@@ -1,4 +1,4 @@
-"""What is said of every command's arguments alike: examples first, then a line of usage."""
+"""What the arguments of all commands share: how they are read, refused and described."""
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
@@ -12,41 +12,42 @@ T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses texts that are none, and says what is wrong in a line that a terminal can show."""
+    """Refuses arguments that are not UTF-8. Errors are one line that a terminal can show."""
 
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - it has overloads
         self, args: Any = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        given, rest = super().parse_known_args(args, namespace)
+        parsed, rest = super().parse_known_args(args, namespace)
         for action in actions(self):
-            values = getattr(given, action.dest, None)
+            values = getattr(parsed, action.dest, None)
             for value in cast(list[object], values) if isinstance(values, list) else [values]:
                 if isinstance(value, str) and not is_path(action) and not _is_text(value):
                     name = "/".join(action.option_strings) or action.metavar or action.dest
                     self.error(f"argument {name}: must be UTF-8, not {value!r}")
-        return given, rest
+        return parsed, rest
 
     def error(self, message: str) -> NoReturn:
         super().error(in_line(message))
 
 
 def is_path(action: argparse.Action) -> bool:
-    """Whether it names a file, which may be of any bytes."""
+    """Whether an argument names a file. Such a name may consist of any bytes."""
     return action.type is Path or action.metavar in ("PATH", "FILE", "FILES")
 
 
 def describe(parser: argparse.ArgumentParser, examples: str) -> None:
-    """Give a parser that has all its arguments the help that every command has.
+    """Complete a parser that has all its arguments, so that its help is as that of all commands.
 
-    An option with a default says it at the end, and a number that is none is refused in words.
+    The help begins with the examples, and each option's text ends with its default. A number that
+    is none is refused in plain words.
     """
     for action in actions(parser):
         if action.type in NUMBERS:
             action.type = NUMBERS[action.type]
         if action.option_strings and action.nargs != 0 and action.default is not None:
-            said = action.help or ""
-            if "default: " not in said:
-                action.help = f"{said}; default: {_written(action.default)}".removeprefix("; ")
+            text = action.help or ""
+            if "default: " not in text:
+                action.help = f"{text}; default: {_written(action.default)}".removeprefix("; ")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = f"examples:\n{examples}"
     words = [word for action in actions(parser) if (word := _needed(action))]
@@ -54,12 +55,12 @@ def describe(parser: argparse.ArgumentParser, examples: str) -> None:
 
 
 def whole_number(text: str) -> int:
-    """One for argparse, whose own refusal names a type of Python's."""
+    """A whole number, for argparse, whose own errors name a type of Python's."""
     return _read(read_count, text)
 
 
 def number(text: str) -> float:
-    """The same of any number."""
+    """Any number, for argparse."""
     return _read(read_number, text)
 
 
@@ -67,14 +68,14 @@ NUMBERS: dict[object, Callable[[str], float]] = {int: whole_number, float: numbe
 
 
 def actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Its positional arguments and its options."""
+    """The positional arguments and the options of a parser."""
     return parser._actions  # pyright: ignore[reportPrivateUsage] - argparse has no other way
 
 
 def subcommands(
     parser: argparse.ArgumentParser,
 ) -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
-    """The commands below it: name, parser, help."""
+    """The commands of a parser: name, parser and help of each."""
     for action in actions(parser):
         if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
             parsers = cast(Mapping[str, argparse.ArgumentParser], action.choices)
@@ -85,7 +86,7 @@ def subcommands(
 def _is_text(value: str) -> bool:
     try:
         value.encode()
-    except UnicodeEncodeError:  # bytes that were no UTF-8, as Python stands in for them
+    except UnicodeEncodeError:  # Python's stand-ins for bytes that are not UTF-8
         return False
     return True
 
@@ -102,7 +103,7 @@ def _written(default: object) -> str:
 
 
 def _needed(action: argparse.Action) -> str:
-    """How a line of usage shows it: not at all where it is an option that may be left out."""
+    """How the usage shows an argument. An option that may be left out is not shown."""
     name = action.metavar if isinstance(action.metavar, str) else action.dest
     if action.option_strings:
         return f"{action.option_strings[0]} {name}" if action.required else ""

@@ -1,4 +1,4 @@
-"""`embedsvc bench`: what a server that speaks OpenAI's API does under load, this one or another."""
+"""`embedsvc bench`: how fast a server is that speaks OpenAI's API, this one or another."""
 
 import argparse
 import http.client
@@ -36,11 +36,11 @@ HEADINGS = ("shape", "texts/s", "tokens/s", "p50 ms", "p90 ms", "p99 ms", "error
 FIGURES = ("texts_per_second", "tokens_per_second", "p50_ms", "p90_ms", "p99_ms")
 PATIENCE_SECONDS = 60.0
 LONGEST = 86_400
-"""Seconds of a window."""
+"""The longest window, in seconds."""
 
 
 class Target(NamedTuple):
-    """The server that is measured."""
+    """The server to measure."""
 
     host: str
     port: int
@@ -53,7 +53,7 @@ class Target(NamedTuple):
         return f"http://{self.host}:{self.port}{self.path}"
 
     def head(self) -> str:
-        """All of a request's head but the length of its body."""
+        """The head of a request, without the length of its body."""
         return (
             f"POST {self.path}/embeddings HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
             f"Authorization: Bearer {self.key}\r\nContent-Type: application/json\r\n"
@@ -61,7 +61,7 @@ class Target(NamedTuple):
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     option = parser.add_argument
     add_address(option, "/v1")
     option("--model", metavar="M", help="its name there; default: the first that the server lists")
@@ -78,26 +78,26 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--json", action="store_true", help="a line of JSON for each shape, for programs")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Measure and print; 1 if any answer was an error or wrong. Raises `SetupError`."""
-    if not (0 < given.seconds <= LONGEST and 0 <= given.warm_up <= LONGEST):
+def run(args: argparse.Namespace) -> int:
+    """Measure and print. Returns 1 if any answer was an error or wrong. Raises `SetupError`."""
+    if not (0 < args.seconds <= LONGEST and 0 <= args.warm_up <= LONGEST):
         raise CardsError(f"bench: --seconds and --warm-up are at most {LONGEST}, and not below 0")
     try:
-        shapes = [shape_named(name) for name in given.shapes.split(",") if name]
-        shapes += [shape for name in given.sweeps.split(",") if name for shape in sweep_named(name)]
+        shapes = [shape_named(name) for name in args.shapes.split(",") if name]
+        shapes += [shape for name in args.sweeps.split(",") if name for shape in sweep_named(name)]
     except ValueError as error:
         raise CardsError(f"bench: {error}") from None
-    target = _target(given)
-    dimensions, per_text = _try(target, given.encoding)
-    if not given.json:
+    target = _target(args)
+    dimensions, per_text = _try(target, args.encoding)
+    if not args.json:
         print(f"{target.model} at {target.url}: {dimensions} dimensions")
         print(_line(HEADINGS))
     bad = False
     for shape in shapes:
-        figures = _measure(target, shape, dimensions, given)
+        figures = _measure(target, shape, dimensions, args)
         figures["tokens_per_second"] *= figures.pop("usage_share") or per_text
         bad = bad or bool(figures["errors"] or figures["wrong"])
-        if given.json:
+        if args.json:
             sys.stdout.buffer.write(orjson.dumps(figures, option=orjson.OPT_APPEND_NEWLINE))
             sys.stdout.flush()
         else:
@@ -112,32 +112,32 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _measure(
-    target: Target, shape: Shape, dimensions: int, given: argparse.Namespace
+    target: Target, shape: Shape, dimensions: int, args: argparse.Namespace
 ) -> dict[str, Any]:
-    # Seeded anew each time: a text that the server has in its cache measures the cache.
+    # Each run has other texts. Those that the server has cached would measure its cache.
     seed = f"{random.SystemRandom().random()}"
-    fields = {"model": target.model, "encoding_format": given.encoding}
+    fields = {"model": target.model, "encoding_format": args.encoding}
     figures = measure(
         target.host,
         target.port,
         shape,
         make_requests(shape, seed, target.head(), fields),
-        seconds=given.seconds,
-        warm_up=given.warm_up,
+        seconds=args.seconds,
+        warm_up=args.warm_up,
         patience=PATIENCE_SECONDS,
         dimensions=dimensions,
     )
     return {"model": target.model, "shape": shape.name} | figures
 
 
-def _target(given: argparse.Namespace) -> Target:
-    url = url_of(given.url, "/v1")
+def _target(args: argparse.Namespace) -> Target:
+    url = url_of(args.url, "/v1")
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         raise CardsError(f"bench: --url must be like {DEFAULT_URL}/v1, not {url}")
     path = parts.path.rstrip("/").removesuffix("/embeddings")
-    key = key_of(given.api_key, given.url)
-    target = Target(parts.hostname, parts.port or 80, path, key or "none", given.model or "")
+    key = key_of(args.api_key, args.url)
+    target = Target(parts.hostname, parts.port or 80, path, key or "none", args.model or "")
     if target.model:
         return target
     status, body = _ask(target, "GET", "/models")
@@ -150,7 +150,7 @@ def _target(given: argparse.Namespace) -> Target:
 
 
 def _try(target: Target, encoding: str) -> tuple[int, float]:
-    """Dimensions of a vector, and tokens of a text by the server's count over ours.
+    """The dimensions of a vector, and how many tokens the server counts for each of ours.
 
     Raises `ServerError` if there is no vector.
     """

@@ -1,4 +1,4 @@
-"""Which cards a command goes by, and the option that says so."""
+"""Which cards file a command uses, and the option that says so."""
 
 import argparse
 import os
@@ -12,12 +12,12 @@ from embedsvc.settings import read_settings, variable
 
 
 def add_cards(parser: argparse.ArgumentParser) -> None:
-    """The option."""
+    """Add the option."""
     parser.add_argument("--models", type=Path, help=setting_help("models"), metavar="PATH")
 
 
 def cards_of(file: Path | None, environ: Mapping[str, str] = os.environ) -> Cards:
-    """The cards of the file that the option or the environment names, else those there are.
+    """The cards of the file that the option or the environment names, else of the default one.
 
     Raises `CardsError`.
     """

@@ -1,4 +1,4 @@
-"""What commands on a running server share: how it is asked, and what it answers."""
+"""What commands on a running server share: how they ask it, and how they read its answers."""
 
 import argparse
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Instance(msgspec.Struct):
-    """A model that the server has, or is about to have; see `routes.instances`."""
+    """A model that the server has or is loading; see `web/admin/instances.py`."""
 
     id: str
     model: str
@@ -32,27 +32,27 @@ class Instance(msgspec.Struct):
 
 
 class Instances(msgspec.Struct):
-    """All of them."""
+    """All instances, and the memory that they take and may take."""
 
     data: list[Instance]
     memory_bytes: int
     max_memory_bytes: int
 
 
-class Server:
-    """A running server, asked over HTTP."""
+class RunningServer:
+    """A running server, which is asked over HTTP."""
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         self._key = key
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
-        # A proxy is for other machines: this one's key does not take the way through it.
+        # A proxy is for other machines: the key of a server on this one must not go through it.
         self._trust_env = not is_here(self.url)
 
     def ask(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, kind: type[T]
     ) -> T:
-        """What it answers. Raises `ServerError` with its words, or why it cannot be reached."""
+        """Its answer. Raises `ServerError` with the server's words, or why it cannot be reached."""
         url = f"{self.url}{path}"
         try:
             answer = httpx2.request(
@@ -70,7 +70,7 @@ class Server:
         return self._read(answer.content, kind)
 
     def events(self, path: str, kind: type[T]) -> Iterator[T]:
-        """Server-sent events, as they come. Raises `ServerError`."""
+        """The server-sent events of a path, as they come. Raises `ServerError`."""
         url = f"{self.url}{path}"
         try:
             with httpx2.stream(
@@ -100,10 +100,10 @@ class Server:
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:
-    """The options that say which server."""
+    """Add the options that say which server."""
     add_address(parser.add_argument)
 
 
-def server_of(given: argparse.Namespace) -> Server:
+def server_of(args: argparse.Namespace) -> RunningServer:
     """The server that the options name. Raises `CardsError`."""
-    return Server(url_of(given.url), key_of(given.api_key, given.url))
+    return RunningServer(url_of(args.url), key_of(args.api_key, args.url))

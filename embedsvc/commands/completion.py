@@ -1,4 +1,4 @@
-"""`embedsvc completion SHELL`: what a shell needs to complete commands, options and choices."""
+"""`embedsvc completion SHELL`: the script with which a shell completes commands and options."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -29,15 +29,15 @@ _embedsvc() {
 }
 complete -o default -F _embedsvc embedsvc
 """
-"""Where there are no words, it completes files."""
+"""The script for bash. Where it knows no words, bash completes files."""
 BASH_MODELS = '$("${COMP_WORDS[0]}" models --names 2>/dev/null)'
 FISH_MODELS = "(embedsvc models --names 2>/dev/null)"
-"""Asked for when they are needed, since which cards there are depends on the folder."""
+"""Models are listed when they are needed, because the folder decides which cards there are."""
 ZSH = "autoload -Uz bashcompinit && bashcompinit\n"
 
 
 class Command(NamedTuple):
-    """A command, with the commands that lead to it: ("service", "install")."""
+    """A command, named with the commands that lead to it: ("service", "install")."""
 
     path: tuple[str, ...]
     parser: argparse.ArgumentParser
@@ -45,13 +45,13 @@ class Command(NamedTuple):
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its argument."""
+    """Add the argument."""
     parser.add_argument("shell", choices=SCRIPTS, help=", ".join(SCRIPTS))
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print the script. `program` is the parser of all commands."""
-    print(SCRIPTS[given.shell](list(_commands(given.program))), end="")
+def run(args: argparse.Namespace) -> int:
+    """Print the script. `args.program` is the parser of all commands."""
+    print(SCRIPTS[args.shell](list(_commands(args.program))), end="")
     return 0
 
 
@@ -81,14 +81,14 @@ def _fish(commands: list[Command]) -> str:
             lines.append(_line(path[:-1], f"-f -a {path[-1]} -d {_quoted(text)}"))
         for action in actions(parser):
             choices = FISH_MODELS if _names_model(action) else " ".join(_choices(action))
-            said = f"-d {_quoted(action.help or '')}"
+            described = f"-d {_quoted(action.help or '')}"
             if action.option_strings:
                 names = " ".join(
                     f"-l {option[2:]}" if option.startswith("--") else f"-s {option[1:]}"
                     for option in action.option_strings
                 )
                 takes = "" if action.nargs == 0 else f" -x -a '{choices}'" if choices else " -r"
-                lines.append(_line(path, f"{names}{takes} {said}"))
+                lines.append(_line(path, f"{names}{takes} {described}"))
             elif choices and not list(subcommands(parser)):
                 lines.append(_line(path, f"-f -a '{choices}'"))
     return "\n".join(lines) + "\n"
@@ -106,14 +106,15 @@ def _quoted(text: str) -> str:
 def _commands(
     parser: argparse.ArgumentParser, path: tuple[str, ...] = (), text: str = ""
 ) -> Iterator[Command]:
-    """This command, then those below it."""
+    """This command, then all commands below it."""
     yield Command(path, parser, text)
-    for name, command, said in subcommands(parser):
-        yield from _commands(command, (*path, name), said)
+    for name, command, described in subcommands(parser):
+        yield from _commands(command, (*path, name), described)
 
 
 def _choices(action: argparse.Action) -> list[str]:
-    """What it may be; a setting's option says it apart, as it refuses the rest in its own words."""
+    """The values that an argument may have. For settings, `commands/settings.py` keeps them
+    apart."""
     return [str(choice) for choice in action.choices or vars(action).get("completes", ())]
 
 
@@ -126,4 +127,4 @@ def _zsh(commands: list[Command]) -> str:
 
 
 SCRIPTS: dict[str, Callable[[list[Command]], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}
-"""By shell, what makes its script of all commands."""
+"""By shell, the function that makes its script from all commands."""

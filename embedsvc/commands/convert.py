@@ -1,4 +1,4 @@
-"""`embedsvc convert MODEL OUT`: the model in another precision, and what that costs."""
+"""`embedsvc convert MODEL OUT`: write the model in another precision, and print what that costs."""
 
 import argparse
 from pathlib import Path
@@ -24,7 +24,7 @@ EXAMPLES = """\
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     add_model(parser)
     parser.add_argument("out", type=Path, help="folder to write, which is not there yet")
     parser.add_argument(
@@ -38,28 +38,27 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(given: argparse.Namespace) -> int:
-    """Write the folder and print sizes and cosines. Raises `SetupError`."""
-    card = find_card(given.model, given.models)
+def run(args: argparse.Namespace) -> int:
+    """Write the folder, and print sizes and cosines. Raises `SetupError`."""
+    card = find_card(args.model, args.models)
     original = open_embedder(card)
-    convert(original, given.out, Precision(given.dtype, given.bits, given.group_size))
-    converted = open_checkpoint(Card(id=card.id, path=given.out, dtype=card.dtype))
-    before = on_device(given.backend, card.dtype, lambda ops: _vectors(ops, original))
-    after = on_device(given.backend, card.dtype, lambda ops: _vectors(ops, converted))
+    convert(original, args.out, Precision(args.dtype, args.bits, args.group_size))
+    converted = open_checkpoint(Card(id=card.id, path=args.out, dtype=card.dtype))
+    before = on_device(args.backend, card.dtype, lambda ops: _vectors(ops, original))
+    after = on_device(args.backend, card.dtype, lambda ops: _vectors(ops, converted))
     cosines = np.einsum("nd,nd->n", before, after)
     cosines /= np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
-    print(
-        f"{given.out}: {_megabytes(converted):.1f} MB of weights, were {_megabytes(original):.1f}"
-    )
+    print(f"{args.out}: {_megabytes(converted):.1f} MB of weights, were {_megabytes(original):.1f}")
     print(
         f"cosine to the original, of {len(TEXTS)} texts: "
         f"{cosines.mean():.6f} on average, {cosines.min():.6f} at worst"
     )
-    print(f"a card for it: [models.\"{card.id}\"] with path = '{given.out.resolve()}'")
+    print(f"a card for it: [models.\"{card.id}\"] with path = '{args.out.resolve()}'")
     return 0
 
 
 def _vectors(ops: Ops, checkpoint: Checkpoint) -> NDArray[np.float64]:
+    """The vectors (n, D) of the sample texts."""
     encoder = load_encoder(ops, checkpoint)
     texts = open_tokenizer(checkpoint, encoder.rows).encode(TEXTS)
     return encoder.encode([ids[: checkpoint.max_tokens] for ids in texts]).astype(np.float64)

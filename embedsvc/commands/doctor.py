@@ -1,4 +1,4 @@
-"""`embedsvc doctor`: what is here, what is wrong with it, and what would help."""
+"""`embedsvc doctor`: what is on this machine, what is wrong with it, and what would help."""
 
 import argparse
 import os
@@ -23,14 +23,14 @@ Looks, and changes nothing. The exit code is 1 if something is wrong.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     add_settings(parser.add_argument, ("models", "backend", "host", "port"))
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print what is found, as it is found; 1 if something is wrong."""
+def run(args: argparse.Namespace) -> int:
+    """Print each finding as soon as it is there. Returns 1 if something is wrong."""
     bad = 0
-    for finding in diagnose(given):
+    for finding in diagnose(args):
         print(f"{finding.mark:6} {finding.what}: {finding.seen}", flush=True)
         if finding.hint:
             print(f"{'':6} -> {finding.hint}")
@@ -39,13 +39,13 @@ def run(given: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
-def diagnose(given: argparse.Namespace) -> Iterator[Finding]:
-    """Everything that is looked at."""
+def diagnose(args: argparse.Namespace) -> Iterator[Finding]:
+    """Look at everything, one thing after the other."""
     yield from versions()
     settings = Settings()
     try:
         environ, sources = _environment()
-        settings = read_settings(vars(given), environ)
+        settings = read_settings(vars(args), environ)
         yield ok("settings", f"from {' and '.join(sources)}")
     except CardsError as error:
         yield wrong("settings", error, "what follows is by the defaults")
@@ -60,7 +60,7 @@ def diagnose(given: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _environment() -> tuple[dict[str, str], list[str]]:
-    """This environment, over that of an installed service; and where that is from."""
+    """The variables of an installed service, then of this process, and where they are from."""
     for system in (False, True):
         file = environment_file(system=system)
         if os.access(file, os.R_OK):

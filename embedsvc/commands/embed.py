@@ -1,4 +1,4 @@
-"""`embedsvc embed`: the texts of files as vectors in a file."""
+"""`embedsvc embed`: from the texts of files to a file with their vectors."""
 
 import argparse
 import re
@@ -37,7 +37,7 @@ set aside, in OUTPUT.rejects.jsonl.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     option = parser.add_argument
     option("files", nargs="*", metavar="FILES", help="files and folders; none, or -: what is piped")
     option("--output", type=Path, required=True, help="a name in .parquet, .jsonl or .npy")
@@ -65,7 +65,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def read_chunking(value: str) -> Chunking:
-    """A size and an overlap, as 64:8. Raises `ArgumentTypeError`."""
+    """A size and an overlap in tokens. Raises `ArgumentTypeError`.
+
+    >>> read_chunking("64:8")
+    Chunking(size=64, overlap=8)
+    """
     found = re.fullmatch(r"([0-9]{1,9})(?::([0-9]{1,9}))?", value)
     if found is None or not int(found[2] or 0) < int(found[1]):
         raise argparse.ArgumentTypeError(
@@ -74,13 +78,13 @@ def read_chunking(value: str) -> Chunking:
     return Chunking(int(found[1]), int(found[2] or 0))
 
 
-def run(given: argparse.Namespace) -> int:
-    """Embed and print what was done; 1 if rows were set aside. Raises `SetupError`."""
-    plan = _plan(given)
+def run(args: argparse.Namespace) -> int:
+    """Embed, and print what was done. Returns 1 if rows were set aside. Raises `SetupError`."""
+    plan = _plan(args)
     progress = Progress(sys.stderr)
 
     async def embed(run: Run) -> Summary:
-        async with open_source(given) as embedder:
+        async with open_source(args) as embedder:
             return await run.embed(embedder)
 
     try:
@@ -96,41 +100,41 @@ def run(given: argparse.Namespace) -> int:
         raise
     finally:
         progress.close()
-    print(_told(plan, summary))
+    print(_summarize(plan, summary))
     return 1 if summary.after.rejected else 0
 
 
-def _plan(given: argparse.Namespace) -> Job:
-    check_arguments(given)
-    keep = tuple(name for name in given.keep.split(",") if name)
+def _plan(args: argparse.Namespace) -> Job:
+    check_arguments(args)
+    keep = tuple(name for name in args.keep.split(",") if name)
     for name in keep:
         if name in OWN:
             raise CardsError(f"--keep {name}: the output has a column of that name")
-    delimiter = "\t" if given.delimiter == "\\t" else given.delimiter
-    quote = "" if given.quote == "none" else given.quote
+    delimiter = "\t" if args.delimiter == "\\t" else args.delimiter
+    quote = "" if args.quote == "none" else args.quote
     for option, value in (("--delimiter", delimiter), ("--quote", quote)):
         if value and (len(value) != 1 or value in "\r\n"):
             raise CardsError(f"{option} must be one character, not {value!r}")
     if delimiter == "" or (delimiter and delimiter == quote):
         raise CardsError("--delimiter must be one character, and another than --quote")
     return Job(
-        inputs=tuple(given.files) or ("-",),
-        output=given.output,
-        format=given.format,
+        inputs=tuple(args.files) or ("-",),
+        output=args.output,
+        format=args.format,
         delimiter=delimiter,
         quote=quote,
-        header=not given.no_header,
-        columns=Columns(given.column, given.id_column, keep),
+        header=not args.no_header,
+        columns=Columns(args.column, args.id_column, keep),
         options=EmbedOptions(
-            given.input_type, given.prompt, given.truncate, given.dimensions, given.chunking
+            args.input_type, args.prompt, args.truncate, args.dimensions, args.chunking
         ),
-        dtype=given.dtype,
-        strict=given.strict,
-        overwrite=given.overwrite,
+        dtype=args.dtype,
+        strict=args.strict,
+        overwrite=args.overwrite,
     )
 
 
-def _told(plan: Job, summary: Summary) -> str:
+def _summarize(plan: Job, summary: Summary) -> str:
     about, before, after, totals = summary
     here = after.items - before.items
     dtype = "" if about.dtype == "float32" else f" in {about.dtype}"

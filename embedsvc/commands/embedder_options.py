@@ -1,4 +1,4 @@
-"""What commands that embed texts share: where the vectors come from."""
+"""Options that commands share which embed texts: what computes the vectors, and of what kind."""
 
 import argparse
 import asyncio
@@ -22,15 +22,15 @@ from embedsvc.texts.prompts import SYNONYMS
 
 CALLS, MOST_CALLS = 4, 1024
 SEVERAL = ("files", "texts")
-"""Arguments that may be given more than once."""
+"""Arguments that are lists."""
 LOCAL = ("models", "backend")
-"""Settings of the server that are options here, and may come from the environment."""
+"""Settings of the server that are options here, and may come from the environment, too."""
 Group = argparse._ArgumentGroup  # pyright: ignore[reportPrivateUsage] - it has no other name
 T = TypeVar("T")
 
 
 def add_source(parser: argparse.ArgumentParser, first: str = "the first card") -> None:
-    """The options that say which model (left out, `first`), and where it runs."""
+    """Add the options that say which model and where it runs. `first` is the default, in words."""
     group = parser.add_argument_group("the model")
     option = group.add_argument
     option("--model", metavar="M", help=f"id or alias of a card, or a folder; default: {first}")
@@ -52,7 +52,7 @@ def add_source(parser: argparse.ArgumentParser, first: str = "the first card") -
 
 
 def add_vectors(parser: argparse.ArgumentParser) -> Group:
-    """The options that say what is asked of the model; the group, for more of them."""
+    """Add the options that say which vectors to make. Returns their group, for more options."""
     group = parser.add_argument_group("the vectors")
     group.add_argument(
         "--input-type",
@@ -66,12 +66,12 @@ def add_vectors(parser: argparse.ArgumentParser) -> Group:
     return group
 
 
-def check_arguments(given: argparse.Namespace) -> None:
+def check_arguments(args: argparse.Namespace) -> None:
     """Raises `CardsError` if an argument, other than the name of a file, is no text."""
-    for name, value in vars(given).items():
+    for name, value in vars(args).items():
         several = isinstance(value, list)
         texts = cast("list[Any]", value) if several else [value]
-        if several and name not in SEVERAL:  # what argparse makes of `--option=--`
+        if several and name not in SEVERAL:  # argparse makes a list of `--option=--`
             option = f"--{name.replace('_', '-')}" if len(name) > 1 else f"-{name}"
             raise CardsError(f"{option} cannot be --")
         for text in texts:
@@ -88,21 +88,21 @@ def _is_utf8(text: str) -> bool:
 
 
 def open_source(
-    given: argparse.Namespace, model: str | None = None
+    args: argparse.Namespace, model: str | None = None
 ) -> AbstractAsyncContextManager[Embedder]:
-    """What embeds, `model` where the command line names none. Raises `SetupError`."""
-    model = given.model or model
+    """The embedder that the options name. `model` is the default. Raises `SetupError`."""
+    model = args.model or model
     kind = (model or "").rpartition(":")[2]
     if kind in SYNONYMS:
         raise CardsError(f"`{model}`: say the prompt by --input-type {kind}")
-    if given.url is not None:
-        if not 1 <= given.parallel <= MOST_CALLS:
+    if args.url is not None:
+        if not 1 <= args.parallel <= MOST_CALLS:
             raise CardsError(
-                f"--parallel must be at least 1 and at most {MOST_CALLS}, not {given.parallel}"
+                f"--parallel must be at least 1 and at most {MOST_CALLS}, not {args.parallel}"
             )
-        key = key_of(given.api_key, given.url) or "none"
-        return open_remote(url_of(given.url, "/v1"), key, model, given.parallel)
-    settings = read_settings({name: getattr(given, name) for name in LOCAL}, os.environ)
+        key = key_of(args.api_key, args.url) or "none"
+        return open_remote(url_of(args.url, "/v1"), key, model, args.parallel)
+    settings = read_settings({name: getattr(args, name) for name in LOCAL}, os.environ)
     card, kind = find_card_and_prompt(model, settings.models)
     if kind is not None:
         raise CardsError(f"`{model}`: is `{card.id}`, say the prompt by --input-type {kind}")
@@ -110,6 +110,6 @@ def open_source(
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run to the end, on the event loop that the server has."""
+    """Run a coroutine to its end, on an event loop like the server's."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(main)

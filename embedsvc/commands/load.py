@@ -16,7 +16,7 @@ EXAMPLES = """\
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     parser.add_argument("model", help="id or alias; with the server's --allow-ad-hoc, a repository")
     parser.add_argument(
         "--keep-alive",
@@ -28,14 +28,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_server(parser)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Return when it is ready. Raises `SetupError`."""
+def run(args: argparse.Namespace) -> int:
+    """Have it loaded, and return when it is ready. Raises `SetupError`."""
     try:
-        keep_alive = None if given.keep_alive is None else read_keep_alive(given.keep_alive)
+        keep_alive = None if args.keep_alive is None else read_keep_alive(args.keep_alive)
     except ValueError as error:
-        raise CardsError(f"--keep-alive={given.keep_alive}: {error}") from None
-    server = server_of(given)
-    body = {"model": given.model, "keep_alive": keep_alive, "pin": given.pin}
+        raise CardsError(f"--keep-alive={args.keep_alive}: {error}") from None
+    server = server_of(args)
+    body = {"model": args.model, "keep_alive": keep_alive, "pin": args.pin}
     made = instance = server.ask("POST", "/v1/instances", body, kind=Instance)
     bar, state = Bar(""), ""
     for instance in server.events(f"/v1/instances/{made.id}/events", Instance):

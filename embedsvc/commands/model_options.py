@@ -1,4 +1,4 @@
-"""What commands on one model share: which model it is, and the device to run it on."""
+"""What commands on one model share: which model it is, and the device that it runs on."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """The options that say which model, and where it runs."""
+    """Add the options that say which model, and where it runs."""
     parser.add_argument("model", help="id or alias of a card, or a folder with a checkpoint")
     add_cards(parser)
     parser.add_argument(
@@ -29,7 +29,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def find_card(model: str | None, cards: Path | None) -> Card:
-    """The card that a name means, by default the first, or one for the folder of that name.
+    """The card that a name means, or one for the folder of that name. No name means the first card.
 
     Raises `CardsError`.
     """
@@ -37,7 +37,7 @@ def find_card(model: str | None, cards: Path | None) -> Card:
 
 
 def find_card_and_prompt(model: str | None, cards: Path | None) -> tuple[Card, str | None]:
-    """The same, and the prompt if the name is an alias with one."""
+    """The same card, and the prompt if the name is an alias with one. Raises `CardsError`."""
     known = cards_of(cards)
     if model is None:
         return next(iter(known.by_id.values())), None
@@ -65,7 +65,7 @@ def open_embedder(card: Card) -> Checkpoint:
 
 
 def on_device(backend: BackendChoice, dtype: Dtype | None, function: Callable[[Ops], T]) -> T:
-    """`function(ops)` on the backend's device, with operations in that dtype."""
+    """The result of `function(ops)`, run on the backend's device with operations in that dtype."""
     device = open_device(backend)
 
     async def run() -> T:

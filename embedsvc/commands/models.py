@@ -1,4 +1,4 @@
-"""`embedsvc models`: the cards, and what of each is on this disk."""
+"""`embedsvc models`: the cards, and whether the files of each are on this disk."""
 
 import argparse
 
@@ -17,15 +17,15 @@ EXAMPLES = """\
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     add_cards(parser)
     parser.add_argument("--names", action="store_true", help="their ids alone, for programs")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print a line for each. Raises `CardsError`."""
-    cards = cards_of(given.models).by_id.values()
-    if given.names:
+def run(args: argparse.Namespace) -> int:
+    """Print a line for each card. Raises `CardsError`."""
+    cards = cards_of(args.models).by_id.values()
+    if args.names:
         print("\n".join(card.id for card in cards))
         return 0
     write_table(("model", "on disk", "size", "from"), [(card.id, *_here(card)) for card in cards])
@@ -33,7 +33,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _here(card: Card) -> tuple[str, str, str]:
-    """Whether it is here, how large it is, and where it is or comes from."""
+    """Whether a model is here, how large it is, and where it is or would come from."""
     try:
         folder = find_checkpoint(card, download=False)
     except CheckpointError:

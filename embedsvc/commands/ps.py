@@ -1,4 +1,4 @@
-"""`embedsvc ps`: the models that a running server has loaded."""
+"""`embedsvc ps`: list the models that a running server has loaded."""
 
 import argparse
 
@@ -16,15 +16,15 @@ HEADINGS = ("model", "state", "memory", "requests", "kept", "id")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     add_server(parser)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print a line for each, and why those that failed did. Raises `ServerError`."""
-    told = server_of(given).ask("GET", "/v1/instances", kind=Instances)
-    write_table(HEADINGS, [_row(instance) for instance in told.data])
-    for instance in told.data:
+def run(args: argparse.Namespace) -> int:
+    """Print a line for each model, and why some failed. Raises `ServerError`."""
+    instances = server_of(args).ask("GET", "/v1/instances", kind=Instances)
+    write_table(HEADINGS, [_row(instance) for instance in instances.data])
+    for instance in instances.data:
         if instance.error:
             print(within_line(f"{instance.model} failed: {instance.error}"))
     return 0

@@ -1,4 +1,4 @@
-"""`embedsvc pull MODEL ...`: download models, or what is new of them."""
+"""`embedsvc pull MODEL ...`: download models, or those of their files that are new."""
 
 import argparse
 
@@ -18,17 +18,17 @@ A download that was cut goes on where it was.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     parser.add_argument("model", nargs="+", help="id or alias of a card, or a repository")
     add_cards(parser)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print the folder of each. Raises `SetupError`."""
+def run(args: argparse.Namespace) -> int:
+    """Download, and print the folder of each model. Raises `SetupError`."""
     from embedsvc.checkpoints import hub  # takes long to import
 
-    cards = cards_of(given.models)
-    for model in given.model:
+    cards = cards_of(args.models)
+    for model in args.model:
         found = cards.find(model)
         name = spelled(model)
         card = found[0] if found else (Card(id=name, repo=name) if "/" in name else None)
@@ -42,6 +42,6 @@ def run(given: argparse.Namespace) -> int:
         finally:
             bar.end()
         if found:
-            open_checkpoint(card)  # whether it is what the card says
+            open_checkpoint(card)  # raises if the files are not what the card says
         print(folder)
     return 0

@@ -1,4 +1,4 @@
-"""`embedsvc reload`: have a running server go by what its cards file says now."""
+"""`embedsvc reload`: have a running server read its cards file again."""
 
 import argparse
 
@@ -12,13 +12,13 @@ A file with a mistake changes nothing. SIGHUP does the same.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     add_server(parser)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print what is other than it was. Raises `ServerError`, with the mistake if there is one."""
-    changes = server_of(given).ask("POST", "/v1/reload", kind=dict[str, list[str]])
+def run(args: argparse.Namespace) -> int:
+    """Print what has changed. Raises `ServerError`, which says what is wrong with the file."""
+    changes = server_of(args).ask("POST", "/v1/reload", kind=dict[str, list[str]])
     for kind, names in changes.items():
         if names:
             print(f"{kind}: {', '.join(names)}")

@@ -15,17 +15,17 @@ All revisions go, also where another program downloaded them.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     parser.add_argument("model", nargs="+", help="id or alias of a card, or a repository")
     add_cards(parser)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print what was deleted. Raises `SetupError`."""
+def run(args: argparse.Namespace) -> int:
+    """Delete, and print what was deleted. Raises `SetupError`."""
     from embedsvc.checkpoints import hub_cache  # takes long to import
 
-    cards = cards_of(given.models)
-    for model in given.model:
+    cards = cards_of(args.models)
+    for model in args.model:
         found = cards.find(model)
         repo = found[0].repo if found else spelled(model)
         if repo is None or not hub_cache.is_here(repo):

@@ -1,4 +1,4 @@
-"""`embedsvc search`: the rows of an output that are nearest to a query."""
+"""`embedsvc search`: the rows of an output of `embed` that are nearest to a query."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ EXAMPLES = """\
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     option = parser.add_argument
     option("index", type=Path, metavar="INDEX", help="what embedsvc embed wrote")
     option("query", metavar="QUERY", help="a text")
@@ -39,38 +39,38 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_source(parser, "the one that made INDEX")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print the best rows. Raises `SetupError`."""
-    check_arguments(given)
-    if given.k < 1:
-        raise CardsError(f"-k must be at least 1, not {given.k}")
-    output = output_for(given.index)
-    if not os.path.lexists(given.index):
-        raise BulkError(f"{given.index} is not there")
-    index = output.open(given.index)
-    options = _query_options(index.manifest, given)
+def run(args: argparse.Namespace) -> int:
+    """Embed the query, and print the best rows. Raises `SetupError`."""
+    check_arguments(args)
+    if args.k < 1:
+        raise CardsError(f"-k must be at least 1, not {args.k}")
+    output = output_for(args.index)
+    if not os.path.lexists(args.index):
+        raise BulkError(f"{args.index} is not there")
+    index = output.open(args.index)
+    options = _query_options(index.manifest, args)
 
     async def embed() -> NDArray[np.float32]:
-        async with open_source(given, index.manifest.model) as embedder:
-            await _check(embedder, given, index.manifest)
-            return (await embedder.embed([given.query], options)).vectors[0]
+        async with open_source(args, index.manifest.model) as embedder:
+            await _check(embedder, args, index.manifest)
+            return (await embedder.embed([args.query], options)).vectors[0]
 
     try:
         query = run_loop(embed())
     except RequestError as error:
         raise BulkError(f"the query: {error}") from None
-    for hit in search(index, query, given.k):
-        print(_json(hit) if given.json else _line(hit))
+    for hit in search(index, query, args.k):
+        print(_json(hit) if args.json else _line(hit))
     return 0
 
 
-def _query_options(manifest: Manifest, given: argparse.Namespace) -> EmbedOptions:
+def _query_options(manifest: Manifest, args: argparse.Namespace) -> EmbedOptions:
     """Options for the query: its type is `query` if the rows were embedded as documents."""
-    if given.prompt is not None:
-        return msgspec.structs.replace(manifest.options.for_one_vector(), prompt=given.prompt)
+    if args.prompt is not None:
+        return msgspec.structs.replace(manifest.options.for_one_vector(), prompt=args.prompt)
     if manifest.options.prompt is not None:
         raise BulkError(
-            f"{given.index} was made with --prompt {manifest.options.prompt!r}: "
+            f"{args.index} was made with --prompt {manifest.options.prompt!r}: "
             "say the --prompt of queries, which may be the same, or empty"
         )
     kind = manifest.options.input_type
@@ -79,16 +79,16 @@ def _query_options(manifest: Manifest, given: argparse.Namespace) -> EmbedOption
     return msgspec.structs.replace(manifest.options.for_one_vector(), input_type=kind)
 
 
-async def _check(embedder: Embedder, given: argparse.Namespace, manifest: Manifest) -> None:
+async def _check(embedder: Embedder, args: argparse.Namespace, manifest: Manifest) -> None:
     """Raises `BulkError` if the model is not the one that made the index."""
     try:
         sample = await probe(embedder, manifest.options)
     except BulkError as error:
-        raise BulkError(f"{given.index} was made by `{manifest.model}`; {error}") from None
+        raise BulkError(f"{args.index} was made by `{manifest.model}`; {error}") from None
     if not manifest.is_same_model(sample):
         same = embedder.model == manifest.model
         this = "another model of that name" if same else f"`{embedder.model}`"
-        raise BulkError(f"{given.index} was made by `{manifest.model}`, and this is {this}")
+        raise BulkError(f"{args.index} was made by `{manifest.model}`, and this is {this}")
 
 
 def _json(hit: Hit) -> str:
@@ -96,7 +96,7 @@ def _json(hit: Hit) -> str:
 
 
 def _line(hit: Hit) -> str:
-    identity, text = (_said(hit.row.get(name)) for name in ("id", "text"))
+    identity, text = (_on_one_line(hit.row.get(name)) for name in ("id", "text"))
     line = within_line(f"{hit.score:7.4f}  {identity}  {text}")
     if not sys.stdout.isatty():
         return line
@@ -104,7 +104,7 @@ def _line(hit: Hit) -> str:
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
-def _said(value: object) -> str:
-    """A value on one line, as JSON has it; a string without its quotes."""
-    told = value if isinstance(value, str) else msgspec.json.decode(to_json(value))
-    return " ".join((told if isinstance(told, str) else to_json(told).decode()).split())
+def _on_one_line(value: object) -> str:
+    """A value as JSON on one line, a string without its quotes."""
+    plain = value if isinstance(value, str) else msgspec.json.decode(to_json(value))
+    return " ".join((plain if isinstance(plain, str) else to_json(plain).decode()).split())

@@ -1,4 +1,4 @@
-"""`embedsvc serve`: the server."""
+"""`embedsvc serve`: run the server."""
 
 import argparse
 import asyncio
@@ -24,7 +24,7 @@ in seconds, or have a unit: 8GB, 512MiB, 1.5g; 10m, 1h30m, 2d.
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options: every setting but the keys."""
+    """Add the options: every setting but the keys."""
     add_settings(parser.add_argument)
     parser.add_argument(
         "--environment-file",
@@ -34,11 +34,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(given: argparse.Namespace) -> int:
-    """Serve until it is told to stop. Raises `SetupError`."""
-    if given.environment_file is not None:
-        os.environ.update(read_environment(given.environment_file))
-    settings = read_settings(vars(given), os.environ)
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal stops the server. Raises `SetupError`."""
+    if args.environment_file is not None:
+        os.environ.update(read_environment(args.environment_file))
+    settings = read_settings(vars(args), os.environ)
     if settings.log_file is not None:
         log_to(settings.log_file)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

@@ -1,4 +1,4 @@
-"""`embedsvc service`: a server that launchd or systemd starts, and starts again."""
+"""`embedsvc service`: have launchd or systemd start the server, and start it again if it ends."""
 
 import argparse
 import os
@@ -46,13 +46,13 @@ ACTIONS = {
 }
 USER_HELP = "with --system: who runs it; default: a user made up by systemd, on a Mac who ran sudo"
 STOP_MARGIN = 15
-"""Seconds to end in, beyond those for what is in flight."""
+"""How many seconds the server has to end in, beyond those for what is in flight."""
 READY_SECONDS = 60.0
-"""How long a start is watched; a model may have to be downloaded, which takes longer."""
+"""How long to wait for a start. If a model has to be downloaded, it takes longer than that."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its actions and their options."""
+    """Add the actions and their options."""
     actions = parser.add_subparsers(dest="action", required=True)
     for name, text in ACTIONS.items():
         action = actions.add_parser(name, help=text, allow_abbrev=False)
@@ -74,18 +74,18 @@ def add(parser: argparse.ArgumentParser) -> None:
         describe(action, f"{example}\n\n{text[0].upper()}{text[1:]}.\n")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Do it. Raises `SetupError`."""
-    dry: bool = vars(given).get("dry_run", False)
+def run(args: argparse.Namespace) -> int:
+    """Run the action. Raises `SetupError`."""
+    dry: bool = vars(args).get("dry_run", False)
     machine = DryRun(print) if dry else Machine()
-    if given.action == "install":
-        return _install(given, machine, dry=dry)
-    file = environment_file(system=given.system)
+    if args.action == "install":
+        return _install(args, machine, dry=dry)
+    file = environment_file(system=args.system)
     settings = read_settings({}, read_environment(file)) if _readable(file) else None
-    service = manager(machine, _job(settings or Settings(), file, system=given.system))
-    match given.action:
+    service = manager(machine, _job(settings or Settings(), file, system=args.system))
+    match args.action:
         case "start" | "restart":
-            service.start() if given.action == "start" else service.restart()
+            service.start() if args.action == "start" else service.restart()
             return 0 if dry else _await(service, settings, machine)
         case "stop":
             service.stop()
@@ -94,25 +94,25 @@ def run(given: argparse.Namespace) -> int:
             if file.exists():
                 print(f"kept: {file}")
         case "logs":
-            command = service.logs(given.lines, follow=given.follow)
+            command = service.logs(args.lines, follow=args.follow)
             return EXIT_BAD if subprocess.run(command, check=False).returncode else 0
         case _:
             return _status(service, settings)
     return 0
 
 
-def _install(given: argparse.Namespace, machine: Machine, *, dry: bool) -> int:
-    file = environment_file(system=given.system)
+def _install(args: argparse.Namespace, machine: Machine, *, dry: bool) -> int:
+    file = environment_file(system=args.system)
     text = read_text(file) if _readable(file) else _new_environment()
-    values = (read_environment(file) if _readable(file) else {}) | _given(vars(given))
+    values = (read_environment(file) if _readable(file) else {}) | _chosen(vars(args))
     settings = read_settings({}, values)
-    user = system_user(given.user) if given.system else None
-    job = _job(settings, file, system=given.system, user=user)
+    user = system_user(args.user) if args.system else None
+    job = _job(settings, file, system=args.system, user=user)
     check_program(machine, job)
     service = manager(machine, job)
-    changed = updated(text, _given(vars(given)))
+    changed = updated(text, _chosen(vars(args)))
     if changed != text or not file.exists():
-        # systemd reads it as root; on a Mac the server does, as its user.
+        # systemd reads this file as root. On a Mac the server itself reads it, as its user.
         machine.write(file, changed, 0o600, user if sys.platform == "darwin" else None)
     notes = service.install()
     print(f"settings: {file}\nservice: {service.file}")
@@ -122,7 +122,7 @@ def _install(given: argparse.Namespace, machine: Machine, *, dry: bool) -> int:
 
 
 def _await(service: Manager, settings: Settings | None, machine: Machine) -> int:
-    """Wait until it is ready, or has ended, and print how it fares."""
+    """Wait until the service is ready or has ended, and print its state. Returns an exit code."""
     if settings is not None:
         place = _place(settings)
 
@@ -134,7 +134,7 @@ def _await(service: Manager, settings: Settings | None, machine: Machine) -> int
 
 
 def _status(service: Manager, settings: Settings | None) -> int:
-    """Print how it fares."""
+    """Print the state of the service. Returns an exit code."""
     state = service.state()
     print(f"embedsvc: {state.in_words()}")
     if not state.running:
@@ -165,8 +165,11 @@ def _job(settings: Settings, file: Path, *, system: bool, user: str | None = Non
     )
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, str]:
-    """The settings that were given, as variables; paths absolute, for a service has no folder."""
+def _chosen(options: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of the command line and the environment, as variables.
+
+    Paths become absolute, because a service has no folder of its own.
+    """
     parsed = read_settings(options, os.environ)
     values: dict[str, str] = {}
     for field in msgspec.structs.fields(Settings):
@@ -178,7 +181,7 @@ def _given(options: Mapping[str, Any]) -> dict[str, str]:
             values[name] = str(path.absolute()) if isinstance(path, Path) else text
     here = Path("models.toml")
     if "EMBEDSVC_MODELS" not in values and here.is_file():
-        values["EMBEDSVC_MODELS"] = str(here.absolute())  # what `serve` would take here
+        values["EMBEDSVC_MODELS"] = str(here.absolute())  # `serve` would use it in this folder
     return values
 
 
@@ -191,7 +194,7 @@ def _new_environment() -> str:
 
 
 def _readable(file: Path) -> bool:
-    """Whether there is a file; and one that may be read, or it is said that it may not."""
+    """Whether a file is there and may be read. Raises `CardsError` if its folder may not be."""
     try:
         return file.is_file() and os.access(file, os.R_OK)
     except PermissionError as error:

@@ -54,8 +54,8 @@ def setting_help(name: str) -> str:
     "how much memory the weights of loaded models may take; default: 0.7 of the device's memory"
     """
     field = _field(name)
-    said = field_docs(Settings)[name].replace("`", "").removesuffix(".")
-    described, _, default = said.partition(" Default: ")
+    text_below = field_docs(Settings)[name].replace("`", "").removesuffix(".")
+    described, _, default = text_below.partition(" Default: ")
     text = described.partition(". ")[0].removesuffix(".")
     text = f"{text[0].lower()}{text[1:]}"
     if choices := _choices(field.type):

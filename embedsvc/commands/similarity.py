@@ -1,4 +1,4 @@
-"""`embedsvc similarity`: how alike texts are to a model."""
+"""`embedsvc similarity`: how similar texts are, by the cosines of their vectors."""
 
 import argparse
 from pathlib import Path
@@ -24,15 +24,15 @@ EXAMPLES = """\
   embedsvc similarity --lines titles.txt --json
 """
 TEXTS = 64
-"""Of one request."""
+"""How many texts are embedded at once."""
 MOST = 2048
-"""In all: each is compared with each."""
+"""How many texts may be compared. Each is compared with each."""
 WIDTH = 60
-"""Characters of a text that are shown."""
+"""How many characters of a text are shown."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="two or more")
     parser.add_argument(
         "--lines", type=Path, metavar="FILE", help="a file with one on each line; default: none"
@@ -42,20 +42,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_vectors(parser)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print the matrix of cosines. Raises `SetupError`."""
-    check_arguments(given)
-    texts: list[str] = [*given.texts, *(_lines(given.lines) if given.lines else [])]
+def run(args: argparse.Namespace) -> int:
+    """Embed, and print the matrix of cosines. Raises `SetupError`."""
+    check_arguments(args)
+    texts: list[str] = [*args.texts, *(_lines(args.lines) if args.lines else [])]
     if len(texts) < 2 or not all(texts):
         raise BulkError("similarity needs two texts or more, and none of them empty")
     if len(texts) > MOST:
         raise BulkError(f"similarity compares {MOST:,} texts at most, and these are {len(texts):,}")
-    how = EmbedOptions(given.input_type, given.prompt, dimensions=given.dimensions)
+    options = EmbedOptions(args.input_type, args.prompt, dimensions=args.dimensions)
 
     async def embed() -> tuple[str, NDArray[np.float32]]:
-        async with open_source(given) as embedder:
+        async with open_source(args) as embedder:
             parts = [
-                (await embedder.embed(texts[first : first + TEXTS], how)).vectors
+                (await embedder.embed(texts[first : first + TEXTS], options)).vectors
                 for first in range(0, len(texts), TEXTS)
             ]
             return embedder.model, np.concatenate(parts)
@@ -66,15 +66,15 @@ def run(given: argparse.Namespace) -> int:
         raise BulkError(str(error)) from None
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines = (vectors @ vectors.T).astype(float).round(6)
-    if given.json:
-        told = {"model": model, "texts": texts, "cosines": cosines.tolist()}
-        print(msgspec.json.encode(told).decode())
+    if args.json:
+        answer = {"model": model, "texts": texts, "cosines": cosines.tolist()}
+        print(msgspec.json.encode(answer).decode())
         return 0
     print("".join(f"{number:>7}" for number in range(1, len(texts) + 1)))
     for number, (text, row) in enumerate(zip(texts, cosines, strict=True), 1):
         text = within_line(text)
-        said = text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
-        print("".join(f"{cosine:7.3f}" for cosine in row) + f"  {number} {said}")
+        shown = text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+        print("".join(f"{cosine:7.3f}" for cosine in row) + f"  {number} {shown}")
     return 0
 
 

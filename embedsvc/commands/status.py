@@ -1,4 +1,4 @@
-"""`embedsvc status`: whether a running server is well, and what it has loaded."""
+"""`embedsvc status`: whether a running server is ready, and what it has loaded."""
 
 import argparse
 from typing import Any
@@ -15,22 +15,22 @@ EXAMPLES = """\
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     add_server(parser)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print a few lines; 1 if it is not ready. Raises `ServerError` if there is none."""
-    server = server_of(given)
-    told = server.ask("GET", "/v1/instances", kind=Instances)
+def run(args: argparse.Namespace) -> int:
+    """Print a few lines. Returns 1 if it is not ready. Raises `ServerError` if there is none."""
+    server = server_of(args)
+    instances = server.ask("GET", "/v1/instances", kind=Instances)
     models = server.ask("GET", "/v1/models", kind=ModelList).data
     trouble = ""
     try:
         server.ask("GET", "/ready", kind=dict[str, Any])
     except ServerError as error:
         trouble = str(error)
-    loaded = [each.model for each in told.data if each.state == "ready"]
-    memory, most = in_words(told.memory_bytes), in_words(told.max_memory_bytes)
+    loaded = [each.model for each in instances.data if each.state == "ready"]
+    memory, most = in_words(instances.memory_bytes), in_words(instances.max_memory_bytes)
     print(f"{server.url}: {f'not ready: {trouble}' if trouble else 'ready'}")
     print(f"loaded: {', '.join(loaded) or 'nothing'}; {len(models)} names to ask for")
     print(f"memory: {memory} of {most}")

@@ -12,17 +12,17 @@ EXAMPLES = """\
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     parser.add_argument("model", help="id or alias")
     add_server(parser)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Return when it is told to; requests in flight are still answered. Raises `ServerError`."""
-    server = server_of(given)
-    found = server.ask("GET", f"/v1/instances?model={quote(given.model)}", kind=Instances).data
+def run(args: argparse.Namespace) -> int:
+    """Have it unloaded, once requests in flight are answered. Raises `ServerError`."""
+    server = server_of(args)
+    found = server.ask("GET", f"/v1/instances?model={quote(args.model)}", kind=Instances).data
     if not found:
-        raise ServerError(f"`{given.model}` is not loaded")
+        raise ServerError(f"`{args.model}` is not loaded")
     for instance in found:
         server.ask("DELETE", f"/v1/instances/{instance.id}", kind=Instance)
     print(f"{found[0].model}: unloaded once its requests are answered")

@@ -1,4 +1,4 @@
-"""`embedsvc verify MODEL`: whether it computes what it should, here."""
+"""`embedsvc verify MODEL`: whether a model computes what it should on this machine."""
 
 import argparse
 import sys
@@ -18,13 +18,13 @@ MARKS = {True: "ok", False: "WRONG", None: "-"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
+    """Add the options."""
     add_model(parser)
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print check after check, then the verdict; 1 if one failed. Raises `SetupError`."""
-    card = find_card(given.model, given.models)
+def run(args: argparse.Namespace) -> int:
+    """Print each check, then the verdict. Returns 1 if a check failed. Raises `SetupError`."""
+    card = find_card(args.model, args.models)
     checkpoint = open_embedder(card)
     print(f"{card.id}: {checkpoint.root}")
 
@@ -35,7 +35,7 @@ def run(given: argparse.Namespace) -> int:
             checks.append(check)
         return checks
 
-    checks = on_device(given.backend, card.dtype, check_all)
+    checks = on_device(args.backend, card.dtype, check_all)
     if any(check.passed is False for check in checks):
         print(f"{card.id} is WRONG on this machine", file=sys.stderr)
         return 1
