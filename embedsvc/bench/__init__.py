@@ -1,1 +1,1 @@
-"""A load generator for embedding servers, and a look at what they answer."""
+"""A load generator for embedding servers, which also checks what they answer."""

@@ -1,4 +1,4 @@
-"""Whether answers are embeddings."""
+"""Checks whether answers are embeddings."""
 
 import base64
 from collections import Counter
@@ -10,18 +10,24 @@ import orjson
 from numpy.typing import NDArray
 
 NORM_TOLERANCE = 1e-3
+"""How far the length of a vector may be from 1."""
 
 
 class NotEmbeddings(ValueError):
-    """An answer that is not what was asked for; says why."""
+    """An answer is not what was asked for. The message says why."""
 
 
 def read_vectors(
     body: bytes, count: int, dimensions: int | None = None
 ) -> tuple[NDArray[np.float32], int]:
-    """Vectors (count, D) in the order of the input, and `usage.prompt_tokens`, 0 if not said.
+    """Vectors (count, D) in the order of the inputs, and `usage.prompt_tokens`, or 0 without it.
 
-    Reads floats and base64, whichever came. Raises `NotEmbeddings`.
+    Both floats and base64 are read. Raises `NotEmbeddings`.
+
+    >>> body = b'{"data": [{"index": 0, "embedding": [0.6, 0.8]}], "usage": {"prompt_tokens": 3}}'
+    >>> vectors, tokens = read_vectors(body, count=1)
+    >>> vectors.shape, tokens
+    ((1, 2), 3)
     """
     try:
         answer = orjson.loads(body)
@@ -42,7 +48,7 @@ def read_vectors(
 def check_answers(
     bodies: Sequence[bytes], counts: Sequence[int], dimensions: int | None = None
 ) -> tuple[Counter[str], int]:
-    """What is wrong with answers, by kind, and the tokens the server says it has read."""
+    """How often each thing is wrong in the answers, and how many tokens the server says it read."""
     wrong = Counter[str]()
     total = 0
     for body, count in zip(bodies, counts, strict=True):
@@ -57,7 +63,11 @@ def check_answers(
 
 
 def problems(vectors: NDArray[np.float32]) -> list[str]:
-    """What is wrong with vectors (n, D)."""
+    """What is wrong with vectors (n, D): nothing, or one thing.
+
+    >>> problems(np.array([[0.6, 0.8], [3.0, 4.0]], np.float32))
+    ['not of length 1']
+    """
     norms = np.linalg.norm(vectors, axis=1)
     if not np.isfinite(norms).all():
         return ["not finite"]

@@ -1,7 +1,8 @@
 """The load generator: one process, one thread, raw sockets, so that the servers have the cores.
 
-A closed loop has clients that send their next request when the last is answered; an open loop has
-requests that arrive when they please. Answers are kept as bytes and looked into afterwards.
+In a closed loop, each client sends its next request when the last one is answered. In an open loop,
+requests arrive at random times, whether or not others are answered. Answers are kept as bytes and
+checked afterwards.
 """
 
 import asyncio
@@ -19,35 +20,39 @@ import httptools
 from embedsvc.bench.texts import Request, Shape
 
 MOST_CLIENTS = 512
-"""Connections an open loop may have; what arrives beyond them waits, and the clock runs."""
+"""The most connections of an open loop. Requests beyond them wait, and their time counts."""
 MOST_ERRORS = 200
+"""After so many errors no lost connection is opened again."""
 PAUSE_SECONDS = 0.1
-"""After an error, so that a broken server is not hammered."""
+"""How long a client waits after an error, so that a broken server is not flooded."""
 
 
 @dataclass
 class Measurement:
-    """What came back within the window."""
+    """What came back within the window.
+
+    `sent`, `bodies` and `latencies` have an entry for each answer with status 200.
+    """
 
     seconds: float = 0.0
     sent: list[Request] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
-    """Answers with status 200, in the order of `sent`."""
     latencies: list[float] = field(default_factory=list)
+    """Seconds."""
     errors: Counter[str] = field(default_factory=Counter)
     cpu_share: float = 0.0
-    """Of one core, spent by this process itself."""
+    """The share of one core that this process itself used."""
 
 
 class Load:
-    """One shape's load on one server. `measure` may be called once."""
+    """One shape's load on one server. `measure` may be called only once."""
 
     def __init__(self, host: str, port: int, shape: Shape, requests: Iterator[Request]) -> None:
         self.host, self.port, self.shape, self.requests = host, port, shape, requests
         self.measuring = False
         self.over = False
         self.measurement = Measurement()
-        self.answers = 0  # of any kind, in this phase
+        self.answers = 0  # in this phase, errors included
         self.enough = asyncio.Event()
         self.drained = asyncio.Event()
         self.clients: set[Client] = set()
@@ -56,9 +61,9 @@ class Load:
         self.rng = random.Random(shape.name)
 
     async def measure(self, seconds: float, warm_up: float, patience: float) -> Measurement:
-        """Warm up, measure, then wait for what is in flight.
+        """Warm up, measure, then wait for the requests in flight.
 
-        Each phase goes on, up to `patience` seconds more, until every client has had an answer.
+        A phase is prolonged until every client has had an answer, by `patience` seconds at most.
         """
         ready = round((seconds + warm_up) * 30_000 / self.shape.texts / 16)
         self.requests = itertools.chain(list(itertools.islice(self.requests, ready)), self.requests)
@@ -111,7 +116,7 @@ class Load:
             self.measurement.errors["unanswered"] += left
 
     async def connect(self) -> None:
-        """Open one more connection, which sends as soon as it is there."""
+        """Open one more connection, which sends a request as soon as it is open."""
         try:
             loop = asyncio.get_running_loop()
             await loop.create_connection(lambda: Client(self), self.host, self.port)
@@ -120,13 +125,13 @@ class Load:
             self.reconnect(PAUSE_SECONDS)
 
     def reconnect(self, pause: float) -> None:
-        """Open a connection in place of a lost one."""
+        """Open a connection in place of a lost one, after a pause in seconds."""
         if not self.over and self.measurement.errors.total() < MOST_ERRORS:
             loop = asyncio.get_running_loop()
             loop.call_later(pause, lambda: loop.create_task(self.connect()))
 
     def _arrive(self, due: float) -> None:
-        """One arrival of the open loop; times itself from when it was due."""
+        """A request of the open loop arrives. Its time counts from `due`, when it should have."""
         if self.over:
             return
         loop = asyncio.get_running_loop()
@@ -137,12 +142,12 @@ class Load:
         else:
             self.late.append((late, request))
             if len(self.clients) < MOST_CLIENTS:
-                loop.create_task(self.connect())  # noqa: RUF006 - what it opens is in self.clients
+                loop.create_task(self.connect())  # noqa: RUF006 - self.clients has what it opens
         soon = due + self.rng.expovariate(self.shape.rate or 1.0)
         loop.call_at(soon, self._arrive, soon)
 
     def give_work(self, client: "Client") -> None:
-        """Have a client without a request send the next one, if there is one to send."""
+        """Let an idle client send the next request, if there is one to send."""
         if self.late and not self.over:
             due, request = self.late.popleft()
             client.send(request, due)
@@ -154,7 +159,7 @@ class Load:
             client.send(next(self.requests), time.perf_counter())
 
     def answered(self, request: Request, seconds: float, status: int, body: bytes) -> None:
-        """Count an answer."""
+        """Count an answer, and keep it if it came within the window."""
         if status != 200:
             self.failed(f"{status}: {body[:100].decode(errors='replace')}")
             return
@@ -178,7 +183,7 @@ class Load:
 
 
 class Client(asyncio.Protocol):
-    """One keep-alive connection with at most one request on it."""
+    """A keep-alive connection, with at most one request in flight."""
 
     transport: asyncio.Transport
 
@@ -195,7 +200,7 @@ class Client(asyncio.Protocol):
         self.load.give_work(self)
 
     def send(self, request: Request, began: float) -> None:
-        """Put a request on the wire; its time counts from `began`."""
+        """Send a request. Its time counts from `began`."""
         self.request, self.began = request, began
         self.transport.write(request.data)
 
@@ -206,11 +211,11 @@ class Client(asyncio.Protocol):
             self._lose(f"not HTTP: {error}")
 
     def on_body(self, part: bytes) -> None:
-        """httptools: a piece of the body."""
+        """Called by httptools with a piece of the body."""
         self.body.append(part)
 
     def on_message_complete(self) -> None:
-        """httptools: the answer is whole."""
+        """Called by httptools when the answer is complete."""
         request, self.request = self.request, None
         body, self.body = b"".join(self.body), []
         if request is None:
@@ -236,6 +241,7 @@ class Client(asyncio.Protocol):
         self.load.reconnect(PAUSE_SECONDS if lost is not None else 0.0)
 
     def _lose(self, why: str) -> None:
+        """Give up the connection because of an error."""
         self.request = None
         self.load.failed(why)
         self.transport.abort()

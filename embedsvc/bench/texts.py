@@ -1,4 +1,4 @@
-"""Texts nobody has embedded before, with known token counts, and the shapes they are sent in."""
+"""Texts that are new to every cache and have known token counts, and the shapes of load."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_TOKENS = 256
-"""Of any text, [CLS] and [SEP] included: what the smallest of popular models takes."""
+"""The longest text, with [CLS] and [SEP]: the limit of the smallest of the popular models."""
 
 _ONE = """
     river stone bread window garden winter summer engine paper letter market bridge doctor teacher
@@ -37,14 +37,14 @@ _ONE = """
     works plays helps needs wants likes asks tells shows leaves returns arrives starts ends uses
 """
 ONE_TOKEN = _ONE.split()
-"""Words that are one token of BERT's vocabulary, and of most others."""
+"""Words that are one token in BERT's vocabulary, and in most others."""
 
 _TWO = """
     blueberry saddlebag kettles gooseberry trombones sandpaper greenhouses campfire beekeeper
     toothbrush locksmith turnstile drawbridge windowsill
 """
 TWO_TOKENS = _TWO.split()
-"""Words that are two, and one in twelve of what is sent."""
+"""Words that are two tokens. One in twelve words that are sent is one of these."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Shape:
-    """What is sent, and by how many clients, or at which rate (an open loop)."""
+    """What is sent, and by how many clients (a closed loop) or at which rate (an open loop)."""
 
     name: str
     clients: int = 1
     texts: int = 1
-    """Texts in one request."""
+    """How many texts one request has."""
     words: tuple[int, int] = (12, 12)
-    """Fewest and most words in one text; log-uniform between them."""
+    """The fewest and the most words of a text. Lengths are log-uniform between them."""
     tokens: int | None = None
-    """Tokens in each text, to the token, in place of a number of words."""
+    """Exactly how many tokens each text has, in place of a number of words."""
     rate: float | None = None
-    """Requests a second, arriving as they like (Poisson); None for clients that take turns."""
+    """Requests a second in an open loop, as a Poisson process. None: a closed loop."""
 
 
 SHAPES = {
@@ -88,12 +88,16 @@ SWEEPS: dict[str, list[Shape]] = {
         Shape(f"tokens-{n}", clients=2, texts=32, tokens=n) for n in (8, 16, 32, 64, 128, 256)
     ],
 }
-"""How a server bears more clients, more texts a request, longer texts."""
+"""Series of shapes with more and more clients, texts in a request, or tokens in a text."""
 
 
 def shape_named(name: str) -> Shape:
-    """The shape of that name; `open:80` is 80 single texts a second, `4x256` is 4 clients with 256
-    texts each. Raises `ValueError`.
+    """The shape of that name. Raises `ValueError`.
+
+    >>> shape_named("4x256")  # 4 clients, 256 texts in each request
+    Shape(name='4x256', clients=4, texts=256, words=(12, 12), tokens=None, rate=None)
+    >>> shape_named("open:80").rate  # 80 single texts a second
+    80.0
     """
     if name in SHAPES:
         return SHAPES[name]
@@ -117,7 +121,10 @@ def sweep_named(name: str) -> list[Shape]:
 
 
 def make_requests(shape: Shape, seed: str, head: str, fields: dict[str, Any]) -> Iterator[Request]:
-    """Requests without end, the same whenever the seed is; `head` and `fields` go into each."""
+    """Endless requests, the same ones for the same seed.
+
+    Each has the HTTP head `head` and the JSON fields `fields`.
+    """
     rng = random.Random(seed)
     while True:
         made = [make_text(rng, shape) for _ in range(shape.texts)]
@@ -127,13 +134,17 @@ def make_requests(shape: Shape, seed: str, head: str, fields: dict[str, Any]) ->
 
 
 def http_post(head: str, body: dict[str, Any]) -> bytes:
-    """A whole HTTP/1.1 request; `head` is all but the length."""
+    """An HTTP/1.1 request. `head` has its first line and all headers but the length.
+
+    >>> http_post("POST / HTTP/1.1\\r\\n", {"input": "a"})
+    b'POST / HTTP/1.1\\r\\nContent-Length: 14\\r\\n\\r\\n{"input": "a"}'
+    """
     content = json.dumps(body).encode()
     return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 def make_text(rng: random.Random, shape: Shape) -> tuple[str, int]:
-    """A text and its tokens: [CLS], the words, a full stop, [SEP]."""
+    """A text and how many tokens it has: [CLS], those of the words, a full stop, [SEP]."""
     if shape.tokens is not None:
         return f"{' '.join(rng.choices(ONE_TOKEN, k=shape.tokens - 3))}.", shape.tokens
     low, high = shape.words

@@ -1,4 +1,4 @@
-"""One shape's load on one server for some seconds, in figures."""
+"""The figures of a window: some seconds of one shape's load on one server."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,7 +23,10 @@ def measure(
     patience: float,
     dimensions: int | None = None,
 ) -> dict[str, Any]:
-    """The figures of a window; slow answers get `patience` seconds more. Blocks."""
+    """Load a server and return the figures of the window. This blocks.
+
+    `patience` is how many seconds longer slow answers are waited for.
+    """
 
     async def run() -> Measurement:
         load = Load(host, port, shape, requests)
@@ -34,7 +37,7 @@ def measure(
 
 
 def summarise(measured: Measurement, dimensions: int | None = None) -> dict[str, Any]:
-    """The figures of one window."""
+    """The figures of a window, as `embedsvc bench --json` prints them."""
     counts = [request.texts for request in measured.sent]
     tokens = sum(request.tokens for request in measured.sent)
     wrong, said = check_answers(measured.bodies, counts, dimensions)

@@ -1,1 +1,1 @@
-"""What `embedsvc doctor` finds out: what is here, what is wrong with it, and what would help."""
+"""What `embedsvc doctor` and `embedsvc verify` look at: what is here, and whether it works."""

@@ -1,4 +1,4 @@
-"""What computes: versions, the backend and why it is that one, memory."""
+"""Findings about what computes: versions, the backend, cores, memory."""
 
 import importlib.util
 import os
@@ -21,7 +21,7 @@ COMPILER = "apt-get install gcc libc6-dev, or xcode-select --install; then insta
 
 
 def versions() -> Iterator[Finding]:
-    """Of embedsvc, Python, the machine, and the packages that matter to vectors."""
+    """The versions of embedsvc, Python, the machine, and the packages that vectors depend on."""
     yield ok("embedsvc", f"{__version__}, in {Path(__file__).parent.parent}")
     python = f"{platform.python_version()}, {sys.executable}"
     yield ok(
@@ -31,7 +31,7 @@ def versions() -> Iterator[Finding]:
 
 
 def backend(choice: BackendChoice) -> Iterator[Finding]:
-    """The backend that a server would take, and why."""
+    """The backend that a server would use, and why."""
     try:
         device = open_device(choice)
     except CardsError as error:
@@ -50,7 +50,7 @@ def backend(choice: BackendChoice) -> Iterator[Finding]:
 
 
 def cores() -> Iterator[Finding]:
-    """The machine's, and which of them a processor's mask and a container's quota leave."""
+    """The cores of the machine, and those that the affinity mask and a container's quota leave."""
     share = machine.cores()
     seen = f"{share.usable} of {share.machine}"
     if share.limit:
@@ -59,7 +59,7 @@ def cores() -> Iterator[Finding]:
 
 
 def memory() -> Iterator[Finding]:
-    """The machine's, and a container's share of it."""
+    """The memory of the machine, and a container's share of it."""
     page = os.sysconf("SC_PAGE_SIZE")
     share = machine.memory()
     seen = f"{_gib(share.machine)} GiB"
@@ -71,6 +71,7 @@ def memory() -> Iterator[Finding]:
 
 
 def _why(name: str) -> str:
+    """Why the setting `auto` chooses the backend of that name."""
     if name == "mlx":
         return "MLX finds a GPU"
     if not has_driver():
@@ -93,7 +94,7 @@ def _version(package: str) -> str:
 
 
 def _available() -> int | None:
-    """Bytes, as Linux counts those that it could free."""
+    """How many bytes Linux could give to processes; None on other systems."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -103,4 +104,9 @@ def _available() -> int | None:
 
 
 def _gib(size: int) -> str:
+    """Bytes in GiB.
+
+    >>> _gib(16 << 30)
+    '16.0'
+    """
     return f"{size / 2**30:.1f}"

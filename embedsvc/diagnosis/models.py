@@ -1,4 +1,4 @@
-"""The cards, and the files of each. Nothing is downloaded, and no weights are loaded."""
+"""Findings about models: the cards, and the files of each. Nothing is downloaded or loaded."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +15,12 @@ from embedsvc.errors import CardsError, CheckpointError
 from embedsvc.inference.plan import make_plan
 from embedsvc.texts.tokenizer import open_tokenizer
 
-NAMED = 3
-"""Models that are named of many."""
+MAX_NAMED = 3
+"""How many of the models that are to be downloaded are named."""
 
 
 def models(file: Path | None) -> Iterator[Finding]:
-    """The cards file that a server would take, and each of its cards."""
+    """The cards file that a server would read, and each of its cards."""
     try:
         cards = read_cards(find_cards(file))
     except CardsError as error:
@@ -41,14 +41,14 @@ def models(file: Path | None) -> Iterator[Finding]:
             continue
         yield _checkpoint(card, folder)
     if absent:
-        first, more = absent[:NAMED], len(absent) - NAMED
+        first, more = absent[:MAX_NAMED], len(absent) - MAX_NAMED
         others = f" and {more} more, which `embedsvc models` lists" if more > 0 else ""
         seen = f"{len(absent)}, each when it is first asked for: {', '.join(first)}{others}"
         yield note("to download", seen)
 
 
 def _checkpoint(card: Card, folder: Path) -> Finding:
-    """Whether the files there are all, right, and of a kind that can be computed."""
+    """Whether the files are complete, as they should be, and of a kind that can be computed."""
     here = msgspec.structs.replace(card, path=folder)
     dtype: Dtype = card.dtype or "float32"
     try:

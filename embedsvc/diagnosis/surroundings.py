@@ -1,4 +1,4 @@
-"""What is around the server: its folders, its address, the service that keeps it."""
+"""Findings about what is around the server: its folders, its address, the service that runs it."""
 
 import os
 import shutil
@@ -19,11 +19,11 @@ from embedsvc.web.access import check_address
 from embedsvc.web.connections.listening import addresses, bound
 
 SCARCE = 1 << 30
-"""Bytes of disk below which a download is likely to fail."""
+"""With fewer free bytes on the disk, a download is likely to fail."""
 
 
 def folders(settings: Settings) -> Iterator[Finding]:
-    """Those it writes to: downloads, vectors, the log."""
+    """The folders that the server writes to: downloads, vectors, the log."""
     from huggingface_hub.constants import HF_HUB_CACHE  # takes long to import
 
     yield _folder("downloads", Path(HF_HUB_CACHE))
@@ -34,7 +34,7 @@ def folders(settings: Settings) -> Iterator[Finding]:
 
 
 def address(settings: Settings) -> Iterator[Finding]:
-    """Whether it can be listened on, or who does already."""
+    """Whether the server can listen at its address, or who listens there already."""
     host, port = settings.host, settings.port
     where, tls = f"{host}:{port}", settings.tls_cert is not None
     if settings.uds is not None:
@@ -65,7 +65,7 @@ def address(settings: Settings) -> Iterator[Finding]:
 
 
 def service(*, system: bool) -> Iterator[Finding]:
-    """The service of the user, or of the whole machine: whether it fares well."""
+    """Whether the service of the user, or of the whole machine, is well."""
     what = "system service" if system else "service"
     file = environment_file(system=system)
     job = Job((), file, system, None, home(), port=0, stop_seconds=0)
@@ -92,7 +92,7 @@ def service(*, system: bool) -> Iterator[Finding]:
 
 
 def _socket(path: Path, found: Found) -> Finding:
-    """Whether a unix socket can be listened at, or who does already."""
+    """Whether the server can listen at a Unix socket, or who listens there already."""
     if found.who in ("ready", "not ready"):
         return ok("address", f"embedsvc answers at {path}: {found.said}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -105,7 +105,7 @@ def _socket(path: Path, found: Found) -> Finding:
 
 
 def _folder(what: str, folder: Path) -> Finding:
-    """It, or the folder that it would be made in, can be written to, and has room."""
+    """Whether there is room in a folder, or where it would be made, and it can be written to."""
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -121,5 +121,6 @@ def _folder(what: str, folder: Path) -> Finding:
 
 
 def _listener(port: int) -> str:
+    """How to find out who listens at a port."""
     command = f"ss -ltnp 'sport = :{port}'" if sys.platform == "linux" else f"lsof -i tcp:{port}"
     return f"`{command}` says who; or take another port with --port"

@@ -1,4 +1,4 @@
-"""Whether a model computes what it should, on this machine: `embedsvc verify`."""
+"""Checks of a model: whether it computes what it should, on this machine."""
 
 import importlib.util
 from collections.abc import Iterable, Iterator
@@ -24,24 +24,25 @@ from embedsvc.texts.tokenizer import open_tokenizer
 
 CANONICAL = Path(__file__).parents[1] / "data" / "canonical.json"
 FULL_LENGTH = 512
-"""A text at the model's limit is tried too, or of so many tokens."""
+"""A long text is tried too, of so many tokens, or of as many as the model takes."""
 EXACT, CLOSE = 0.99999, 0.998
-"""Cosines to expect of float32, and of 16 bits."""
+"""The least cosines with the reference: in float32, and in 16 bits."""
 
 Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, and what was found; None: it could not be looked at."""
+    """What was checked, and what was found."""
 
     name: str
     passed: bool | None
+    """None: it could not be checked."""
     found: str
 
 
 class Canonical(msgspec.Struct, frozen=True):
-    """Vectors of `TEXTS` by sentence-transformers, of the weights with this digest."""
+    """Vectors of `TEXTS` that sentence-transformers made with the weights of this digest."""
 
     sha256: str
     by: str
@@ -49,7 +50,7 @@ class Canonical(msgspec.Struct, frozen=True):
 
 
 def verify(ops: Ops, checkpoint: Checkpoint) -> Iterator[Check]:
-    """Check after check, each as soon as it is done.
+    """The checks, each as soon as it is done.
 
     Raises `CheckpointError` if the model does not load.
     """
@@ -80,7 +81,7 @@ def verify(ops: Ops, checkpoint: Checkpoint) -> Iterator[Check]:
 
 
 def _tokens(checkpoint: Checkpoint, rows: int | None) -> list[TokenIds]:
-    """The texts' ids, and a text of full length."""
+    """The token ids of `TEXTS` and of a long text, all cut to the model's limit."""
     full = "word " * FULL_LENGTH
     limits = [checkpoint.max_tokens] * len(TEXTS) + [min(FULL_LENGTH, checkpoint.max_tokens)]
     texts = open_tokenizer(checkpoint, rows).encode([*TEXTS, full])
@@ -101,7 +102,7 @@ def _same_in_batches(encoder: Encoder, ids: list[TokenIds], vectors: Vectors, op
 
 
 def _against_reference(checkpoint: Checkpoint, vectors: Vectors, bound: float) -> Iterator[Check]:
-    """Compare with sentence-transformers, else with its recorded numbers."""
+    """Compare with sentence-transformers if it is installed, else with vectors recorded from it."""
     name = "equals sentence-transformers"
     if not _pools_alike(checkpoint):
         yield Check(name, None, "the files do not say the pooling that the card says")
@@ -132,7 +133,7 @@ def _against_reference(checkpoint: Checkpoint, vectors: Vectors, bound: float) -
 
 
 def _pools_alike(checkpoint: Checkpoint) -> bool:
-    """Whether the files alone say the pooling, which is all that sentence-transformers sees."""
+    """Whether the files say the same pooling as the card: sentence-transformers sees only files."""
     try:
         alone = open_checkpoint(Card(id=checkpoint.card.id, path=checkpoint.root, max_tokens=1))
     except CheckpointError:
