@@ -1,4 +1,4 @@
-"""How far something is that takes long."""
+"""Reports on how far a long task is."""
 
 from typing import Protocol
 

@@ -42,6 +42,10 @@ def quantize(weight: Floats, group_size: int, bits: int) -> Quantized:
     """The matrix (out, in) in so many bits, rounded as `mx.quantize` rounds.
 
     The end of a group's range that is further from zero is kept exactly, and so is zero.
+
+    >>> quantized = quantize(np.array([[0, 1.4, 2, 15] * 8], np.float32), group_size=32, bits=4)
+    >>> quantized.packed.shape, quantized.expanded()[0, :4].tolist()
+    ((1, 4), [0.0, 1.0, 2.0, 15.0])
     """
     outputs, inputs = weight.shape
     groups = weight.reshape(outputs, inputs // group_size, group_size)

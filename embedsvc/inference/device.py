@@ -51,9 +51,9 @@ class Device:
         self._working: dict[int, Work] = {}  # by thread; each changes its own alone
         self.ops = self._threads.submit(make_ops, None).result()
 
-    def dtype(self, wanted: Dtype | None) -> Dtype:
+    def dtype(self, card_dtype: Dtype | None) -> Dtype:
         """The dtype in which a card is computed that asks for this one; a CPU knows but one."""
-        return (wanted if self._one_thread else None) or self.ops.dtype
+        return (card_dtype if self._one_thread else None) or self.ops.dtype
 
     @property
     def working(self) -> list[Work]:

@@ -79,9 +79,9 @@ def _least_seconds(seconds: PassTimer, texts: int, length: int) -> float:
 
     It is run up to five times, fewer if the times so far add up to too much.
     """
-    taken: list[float] = []
+    measured: list[float] = []
     for most in (1.0, 0.5, 0.02, 0.02, 0.02):  # seconds spent so far that allow one more
-        if sum(taken) > most:
+        if sum(measured) > most:
             break
-        taken.append(seconds([length] * texts))
-    return min(taken)
+        measured.append(seconds([length] * texts))
+    return min(measured)

@@ -65,8 +65,8 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
         config=config,
         heads=heads_of(checkpoint),
         rows=table_rows(architecture, config, tensors),
-        size=_weights(checkpoint, entries, dtype, packed=packed)
-        + _steps(checkpoint)
+        size=_weight_bytes(checkpoint, entries, dtype, packed=packed)
+        + _module_bytes(checkpoint)
         + (4 * table_numbers(checkpoint.max_tokens) if table_numbers else 0),
         stored=sum(entry.nbytes for entry in entries),
     )
@@ -102,7 +102,9 @@ def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
     return architecture, config
 
 
-def _weights(checkpoint: Checkpoint, entries: list[Entry], dtype: Dtype, *, packed: bool) -> int:
+def _weight_bytes(
+    checkpoint: Checkpoint, entries: list[Entry], dtype: Dtype, *, packed: bool
+) -> int:
     """Bytes of memory that the weights take."""
     item = 4 if dtype == "float32" else 2
     size = 0
@@ -124,7 +126,7 @@ def _bits(checkpoint: Checkpoint) -> int:
     return bits if bits in BITS else min(BITS)
 
 
-def _steps(checkpoint: Checkpoint) -> int:
+def _module_bytes(checkpoint: Checkpoint) -> int:
     """Bytes of the weights of the modules after pooling, which are held in float32."""
     size = 0
     for step in checkpoint.steps:

@@ -117,7 +117,11 @@ def tokenize_chunks(
 
 
 def _groups(inputs: Sequence[Input], options: InputOptions) -> Iterator[range]:
-    """The places of the inputs in groups, each of which can be tokenised in a step or two."""
+    """The places of the inputs in groups, each of which can be tokenised in a step or two.
+
+    >>> list(_groups(["text"] * 70, DEFAULT_OPTIONS))
+    [range(0, 64), range(64, 70)]
+    """
     start = characters = 0
     for index, value in enumerate(inputs):
         own = _size(value, options)
