@@ -24,7 +24,7 @@ from benchmarks.server import Server, free_port, running
 from embedsvc.catalog.cards import Card
 from embedsvc.catalog.cards_file import read_cards
 from embedsvc.checkpoints.sources import find_checkpoint
-from embedsvc.commands.client import Server as Remote
+from embedsvc.commands.client import Instance, Instances, RunningServer
 
 MODELS, ROOM = 5, 2.5
 """Cards, and how many of them there is memory for."""
@@ -146,19 +146,19 @@ def _vectors(server: Server, model: str) -> np.ndarray:
 
 
 def _rounds(server: Server, rounds: int) -> dict[str, Any]:
-    remote = Remote(_url(server), None)
-    for instance in remote.ask("GET", "/v1/instances")["data"]:
-        _unload(remote, instance["id"])
+    remote = RunningServer(_url(server), None)
+    for instance in _instances(remote):
+        _unload(remote, instance.id)
     samples: list[float] = []
     seconds: list[float] = []
     for _ in range(rounds):
         began = time.perf_counter()
-        made = remote.ask("POST", "/v1/instances", {"model": "m0"})
-        *_, ready = remote.events(f"/v1/instances/{made['id']}/events")
-        assert ready["state"] == "ready", ready
+        made = remote.ask("POST", "/v1/instances", {"model": "m0"}, kind=Instance)
+        *_, ready = remote.events(f"/v1/instances/{made.id}/events", Instance)
+        assert ready.state == "ready", ready
         status, body = server.post({"model": "m0", "input": "hello"})
         assert status == 200, body
-        _unload(remote, made["id"])
+        _unload(remote, made.id)
         seconds.append(time.perf_counter() - began)
         samples.append(_memory(server))
     few = max(1, rounds // 20)
@@ -173,10 +173,14 @@ def _rounds(server: Server, rounds: int) -> dict[str, Any]:
     }
 
 
-def _unload(remote: Remote, identity: str) -> None:
+def _instances(remote: RunningServer) -> list[Instance]:
+    return remote.ask("GET", "/v1/instances", kind=Instances).data
+
+
+def _unload(remote: RunningServer, identity: str) -> None:
     """Unload an instance, and wait until nothing is left of it."""
-    remote.ask("DELETE", f"/v1/instances/{identity}")
-    while any(each["id"] == identity for each in remote.ask("GET", "/v1/instances")["data"]):
+    remote.ask("DELETE", f"/v1/instances/{identity}", kind=Instance)
+    while any(each.id == identity for each in _instances(remote)):
         time.sleep(0.005)
 
 

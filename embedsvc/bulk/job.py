@@ -12,7 +12,7 @@ from embedsvc.bulk.dtypes import Stored, store
 from embedsvc.bulk.embedder import Embedder, probe
 from embedsvc.bulk.inputs.source import Format, Identity, Source, find_sources
 from embedsvc.bulk.journal import Header, Journal, Record
-from embedsvc.bulk.manifest import EmbedOptions, Manifest, fingerprint_of
+from embedsvc.bulk.manifest import EmbedOptions, Manifest, encode_probe
 from embedsvc.bulk.outputs import output_for
 from embedsvc.bulk.outputs.files import beside, check_own_files, own_files, remove, replacing
 from embedsvc.bulk.pipeline import EmbeddedBatch, Embedding, Pipeline, Totals
@@ -88,8 +88,9 @@ class Run:
         """Embed what is still to be embedded. Raises `BulkError`."""
         job, journal, progress = self._job, self._journal, self._progress
         sample = await probe(embedder, job.options)
-        fingerprint = fingerprint_of(sample)
-        manifest = Manifest(embedder.model, fingerprint, len(sample), job.dtype, job.options)
+        manifest = Manifest(
+            embedder.model, encode_probe(sample), len(sample), job.dtype, job.options
+        )
         journal.begin(
             Header(
                 inputs=tuple(map(printable, job.inputs)),

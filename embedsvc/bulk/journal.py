@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from embedsvc.bulk.manifest import Manifest, read_fingerprint
+from embedsvc.bulk.manifest import Manifest, decode_probe
 from embedsvc.bulk.rows import BadRow, Columns
 from embedsvc.errors import BulkError
 
@@ -199,7 +199,7 @@ def _state(record: Record) -> Record:
 def _differences(old: Header, new: Header) -> Iterator[str]:
     """What differs between the run that began the journal and this one, in words."""
     if old.manifest.model == new.manifest.model and not old.manifest.is_same_model(
-        read_fingerprint(new.manifest.fingerprint)
+        decode_probe(new.manifest.probe)
     ):
         yield f"`{new.manifest.model}` gives other vectors now"
     elif old.fingerprint and new.fingerprint and old.fingerprint != new.fingerprint:

@@ -44,11 +44,11 @@ class EmbedOptions(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.structs.replace(self, truncate=None, chunking=None)
 
 
-class Manifest(msgspec.Struct, frozen=True, rename={"options": "how"}):
+class Manifest(msgspec.Struct, frozen=True, rename={"probe": "fingerprint", "options": "how"}):
     """Kept with every output, so that `embedsvc search` can embed queries in the same way."""
 
     model: str
-    fingerprint: str
+    probe: str
     """The vector of `PROBE`, with the same prompt and dimensions: float32 in base64."""
     dimensions: int
     dtype: Stored
@@ -58,9 +58,9 @@ class Manifest(msgspec.Struct, frozen=True, rename={"options": "how"}):
     def __post_init__(self) -> None:
         if self.dimensions < 1 or self.rows < 0:
             raise ValueError("sizes that cannot be")
-        vector = read_fingerprint(self.fingerprint)
+        vector = decode_probe(self.probe)
         if vector.shape != (self.dimensions,) or not np.isfinite(vector).all() or not vector.any():
-            raise ValueError("a fingerprint that is none")
+            raise ValueError("a vector that is none")
 
     @property
     def no_vectors(self) -> NDArray[Any]:
@@ -69,26 +69,26 @@ class Manifest(msgspec.Struct, frozen=True, rename={"options": "how"}):
 
     def is_same_model(self, probe: NDArray[np.float32]) -> bool:
         """Whether the model that gave `PROBE` the vector `probe` is the one of this output."""
-        own = read_fingerprint(self.fingerprint)
+        own = decode_probe(self.probe)
         return own.shape == probe.shape and cosine(own, probe) >= SAME_MODEL_COSINE
 
 
-def fingerprint_of(probe: NDArray[np.float32]) -> str:
-    """The fingerprint that holds a vector of `PROBE`.
+def encode_probe(probe: NDArray[np.float32]) -> str:
+    """A vector of `PROBE` in base64.
 
-    >>> fingerprint_of(np.array([0.5, 1.0], np.float32))
+    >>> encode_probe(np.array([0.5, 1.0], np.float32))
     'AAAAPwAAgD8='
     """
     return base64.b64encode(probe.astype("<f4").tobytes()).decode()
 
 
-def read_fingerprint(fingerprint: str) -> NDArray[np.float32]:
-    """The vector that a fingerprint holds.
+def decode_probe(encoded: str) -> NDArray[np.float32]:
+    """The vector that `encode_probe` encoded.
 
-    >>> read_fingerprint("AAAAPwAAgD8=").tolist()
+    >>> decode_probe("AAAAPwAAgD8=").tolist()
     [0.5, 1.0]
     """
-    return np.frombuffer(base64.b64decode(fingerprint), "<f4")
+    return np.frombuffer(base64.b64decode(encoded), "<f4")
 
 
 def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.bulk.dtypes import Stored, store
-from embedsvc.bulk.manifest import Manifest, fingerprint_of
+from embedsvc.bulk.manifest import Manifest, encode_probe
 from embedsvc.bulk.outputs import OUTPUTS
 
 VECTORS: NDArray[np.float32] = np.random.default_rng(5).normal(size=(1000, 12)).astype(np.float32)
@@ -22,7 +22,7 @@ def write(
     block: int = 64,
 ) -> Manifest:
     output = OUTPUTS[path.suffix]
-    about = Manifest("m", fingerprint_of(vectors[0]), vectors.shape[1], dtype, rows=len(rows))
+    about = Manifest("m", encode_probe(vectors[0]), vectors.shape[1], dtype, rows=len(rows))
     encoded = [
         output.encode(rows[i : i + block], store(vectors[i : i + block], dtype))
         for i in range(0, len(rows), block)
