@@ -19,7 +19,7 @@ class Found(NamedTuple):
     """What was found: nobody, embedsvc (ready or not), or another program."""
 
     who: Literal["nobody", "ready", "not ready", "other"]
-    said: str
+    reason: str
     """The reason, in words."""
 
 
@@ -67,7 +67,7 @@ def probe(place: Place, seconds: float = 5.0) -> Found:
     try:
         connection.request("GET", "/ready")
         answer = connection.getresponse()
-        said: Any = json.loads(answer.read(65536))
+        body: Any = json.loads(answer.read(65536))
     except (ConnectionRefusedError, FileNotFoundError):
         return Found("nobody", "nothing listens there")
     except TimeoutError:
@@ -80,7 +80,7 @@ def probe(place: Place, seconds: float = 5.0) -> Found:
         return Found("other", "it does not answer GET /ready as embedsvc does")
     finally:
         connection.close()
-    match answer.status, said:
+    match answer.status, body:
         case 200, {"status": "ready"}:
             return Found("ready", "ready")
         case 503, {"error": {"message": str(message)}}:
@@ -100,7 +100,7 @@ def main() -> int:
             bool(environ("EMBEDSVC_TLS_CERT")),
         )
     )
-    sys.stdout.write(f"{found.who}: {found.said}\n")
+    sys.stdout.write(f"{found.who}: {found.reason}\n")
     return 0 if found.who == "ready" else 1
 
 

@@ -124,14 +124,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a stopping server waits for requests in flight."""
 
 
-def read_settings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+def read_settings(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Settings from the command line's values (None: not given), else from the environment.
 
     Raises `CardsError` that names the option or variable and what it must be.
     """
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
-        value, source = given.get(field.name), option(field.name)
+        value, source = options.get(field.name), option(field.name)
         if value is None:
             value, source = environ.get(variable(field.name)), variable(field.name)
             if not value and field.name not in KEYS:

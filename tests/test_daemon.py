@@ -12,9 +12,9 @@ from embedsvc import cli
 from embedsvc.commands import service as command
 from embedsvc.commands.arguments import actions, subcommands
 from embedsvc.daemon import detect
-from embedsvc.daemon.actions import MARKER, Answer, DryRun, Machine
-from embedsvc.daemon.job import State
+from embedsvc.daemon.actions import MARKER, Actions, Answer, DryRun
 from embedsvc.daemon.launchd import Launchd
+from embedsvc.daemon.spec import State
 from embedsvc.daemon.systemd import Systemd, unit
 from embedsvc.errors import ServiceError
 from embedsvc.exits import EXIT_HUNG
@@ -343,13 +343,13 @@ def test_a_link_is_not_written_through(home: Path) -> None:
     home.mkdir()
     (home / "link").symlink_to(home / "elsewhere")
     with pytest.raises(ServiceError, match="was not written by embedsvc"):
-        Machine().write(home / "link", MARKER)
+        Actions().write(home / "link", MARKER)
     assert not (home / "elsewhere").exists()
 
 
 def test_a_file_of_keys_is_its_user_s_alone(tmp_path: Path) -> None:
     for _ in range(2):
-        Machine().write(tmp_path / "environment", f"# {MARKER}\n", 0o600)
+        Actions().write(tmp_path / "environment", f"# {MARKER}\n", 0o600)
         assert stat.S_IMODE((tmp_path / "environment").stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["environment"]
 
@@ -357,7 +357,7 @@ def test_a_file_of_keys_is_its_user_s_alone(tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ServiceError, match=str(tmp_path / "file")):
-        Machine().write(tmp_path / "file" / "under", MARKER)
+        Actions().write(tmp_path / "file" / "under", MARKER)
 
 
 # --- the command -----------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def install(*options: str, fake: FakeSystemd, monkeypatch: pytest.MonkeyPatch) -
     def answer(words: Sequence[str]) -> Answer:
         return Answer(0, "") if words[0] == "env" else fake(tuple(words))
 
-    monkeypatch.setattr(command, "Machine", lambda: Recorder(answer))
+    monkeypatch.setattr(command, "Actions", lambda: Recorder(answer))
     monkeypatch.setattr(command, "probe", lambda *_: Found("ready", "ready"))
     return cli.main(["service", "install", *options])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from embedsvc import cli
-from embedsvc.daemon.job import State
+from embedsvc.daemon.spec import State
 from embedsvc.diagnosis import computing, surroundings
 from embedsvc.errors import CardsError
 from embedsvc.inference.ops.native import library
@@ -268,7 +268,7 @@ def test_an_open_address_without_keys_is_wrong(doctor: Doctor) -> None:
 def test_a_service_that_ended_says_why_and_where_to_look(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch, system: bool
 ) -> None:
-    def ended(_machine: object, job: surroundings.Job) -> FakeManager:
+    def ended(_machine: object, job: surroundings.ServiceSpec) -> FakeManager:
         return FakeManager(State(installed=job.system is system, last_exit=4))
 
     monkeypatch.setattr(surroundings, "manager", ended)

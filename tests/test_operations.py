@@ -15,7 +15,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from embedsvc import errors, exits
-from embedsvc.daemon.job import HOPELESS, State
+from embedsvc.daemon.spec import HOPELESS, State
 from embedsvc.errors import EmbedsvcError, RequestError, SetupError
 from embedsvc.exits import EXIT_ADDRESS, EXIT_HUNG, EXIT_USAGE, EXITS
 from embedsvc.settings import Settings

@@ -138,7 +138,7 @@ def _name_key(message: str) -> str:
         return f"unknown key `{shown(key)}`{near(key, others)}"
     typed = re.match(r"(.+) - at `\$\.(.+)`$", message)
     if typed:
-        said, key = typed.groups()
-        said = plain_types(said)
-        return f"key `{key}`: {said[0].lower()}{said[1:]}"
+        reason, key = typed.groups()
+        reason = plain_types(reason)
+        return f"key `{key}`: {reason[0].lower()}{reason[1:]}"
     return message

@@ -23,16 +23,16 @@ def read_document(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        said, line = str(error), str(text.count("\n") + 1)
-        place = PLACE.fullmatch(said)
+        message, line = str(error), str(text.count("\n") + 1)
+        place = PLACE.fullmatch(message)
         if place is not None:
-            said, line = place[1], place[2] or line
-        twice = TWICE.match(said)
+            message, line = place[1], place[2] or line
+        twice = TWICE.match(message)
         if twice is not None:
-            said = f'[models."{shown(twice[2])}"] is there twice'
-        elif said == "Cannot overwrite a value":
-            said = "this key is there twice"
-        raise CardsError(f"{file}, line {line}: {shown(said)}") from None
+            message = f'[models."{shown(twice[2])}"] is there twice'
+        elif message == "Cannot overwrite a value":
+            message = "this key is there twice"
+        raise CardsError(f"{file}, line {line}: {shown(message)}") from None
     except RecursionError:
         raise CardsError(f"{file}: nested too deeply") from None
 

@@ -12,7 +12,7 @@ import msgspec
 
 from embedsvc.commands.arguments import describe
 from embedsvc.commands.settings import add_settings
-from embedsvc.daemon.actions import MARKER, DryRun, Machine
+from embedsvc.daemon.actions import MARKER, Actions, DryRun
 from embedsvc.daemon.detect import (
     Manager,
     check_program,
@@ -21,7 +21,7 @@ from embedsvc.daemon.detect import (
     system_user,
 )
 from embedsvc.daemon.environment import read_environment, updated
-from embedsvc.daemon.job import Job
+from embedsvc.daemon.spec import ServiceSpec
 from embedsvc.errors import CardsError
 from embedsvc.exits import EXIT_BAD
 from embedsvc.probe import Place, probe
@@ -77,16 +77,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the action. Raises `SetupError`."""
     dry: bool = vars(args).get("dry_run", False)
-    machine = DryRun(print) if dry else Machine()
+    actions = DryRun(print) if dry else Actions()
     if args.action == "install":
-        return _install(args, machine, dry=dry)
+        return _install(args, actions, dry=dry)
     file = environment_file(system=args.system)
     settings = read_settings({}, read_environment(file)) if _readable(file) else None
-    service = manager(machine, _job(settings or Settings(), file, system=args.system))
+    service = manager(actions, _spec_of(settings or Settings(), file, system=args.system))
     match args.action:
         case "start" | "restart":
             service.start() if args.action == "start" else service.restart()
-            return 0 if dry else _await(service, settings, machine)
+            return 0 if dry else _await(service, settings, actions)
         case "stop":
             service.stop()
         case "uninstall":
@@ -101,27 +101,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _install(args: argparse.Namespace, machine: Machine, *, dry: bool) -> int:
+def _install(args: argparse.Namespace, actions: Actions, *, dry: bool) -> int:
     file = environment_file(system=args.system)
     text = read_text(file) if _readable(file) else _new_environment()
     values = (read_environment(file) if _readable(file) else {}) | _chosen(vars(args))
     settings = read_settings({}, values)
     user = system_user(args.user) if args.system else None
-    job = _job(settings, file, system=args.system, user=user)
-    check_program(machine, job)
-    service = manager(machine, job)
+    spec = _spec_of(settings, file, system=args.system, user=user)
+    check_program(actions, spec)
+    service = manager(actions, spec)
     changed = updated(text, _chosen(vars(args)))
     if changed != text or not file.exists():
         # systemd reads this file as root. On a Mac the server itself reads it, as its user.
-        machine.write(file, changed, 0o600, user if sys.platform == "darwin" else None)
+        actions.write(file, changed, 0o600, user if sys.platform == "darwin" else None)
     notes = service.install()
     print(f"settings: {file}\nservice: {service.file}")
     for note in notes:
         print(f"note: {note}")
-    return 0 if dry else _await(service, settings, machine)
+    return 0 if dry else _await(service, settings, actions)
 
 
-def _await(service: Manager, settings: Settings | None, machine: Machine) -> int:
+def _await(service: Manager, settings: Settings | None, actions: Actions) -> int:
     """Wait until the service is ready or has ended, and print its state. Returns an exit code."""
     if settings is not None:
         place = _place(settings)
@@ -129,7 +129,7 @@ def _await(service: Manager, settings: Settings | None, machine: Machine) -> int
         def settled() -> bool:
             return probe(place).who == "ready" or not service.state().running
 
-        machine.until(settled, READY_SECONDS)
+        actions.until(settled, READY_SECONDS)
     return _status(service, settings)
 
 
@@ -143,7 +143,7 @@ def _status(service: Manager, settings: Settings | None) -> int:
         return 0
     place = _place(settings)
     found = probe(place)
-    print(f"{place}: {found.said}")
+    print(f"{place}: {found.reason}")
     return 0 if found.who == "ready" else EXIT_BAD
 
 
@@ -152,8 +152,10 @@ def _place(settings: Settings) -> Place:
     return Place(settings.host, settings.port, uds, tls=settings.tls_cert is not None)
 
 
-def _job(settings: Settings, file: Path, *, system: bool, user: str | None = None) -> Job:
-    return Job(
+def _spec_of(
+    settings: Settings, file: Path, *, system: bool, user: str | None = None
+) -> ServiceSpec:
+    return ServiceSpec(
         command=(sys.executable, "-P", "-m", "embedsvc", "serve"),
         environment=file,
         system=system,

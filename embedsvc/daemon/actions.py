@@ -27,7 +27,7 @@ class Answer(NamedTuple):
     text: str
 
 
-class Machine:
+class Actions:
     """Writes files and runs commands."""
 
     def ask(self, *command: str) -> Answer:
@@ -98,7 +98,7 @@ class Machine:
         _try(path, lambda: path.unlink(missing_ok=True))
 
 
-class DryRun(Machine):
+class DryRun(Actions):
     """Only tells what it would do, through `say`."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

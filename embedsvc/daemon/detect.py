@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-from embedsvc.daemon.actions import Machine
-from embedsvc.daemon.job import NAME, Job, State
+from embedsvc.daemon.actions import Actions
 from embedsvc.daemon.launchd import Launchd
+from embedsvc.daemon.spec import NAME, ServiceSpec, State
 from embedsvc.daemon.systemd import Systemd
 from embedsvc.errors import ServiceError
 from embedsvc.system.home import home
@@ -33,12 +33,12 @@ class Manager(Protocol):
     def logs(self, lines: int, *, follow: bool) -> tuple[str, ...]: ...
 
 
-def manager(machine: Machine, job: Job) -> Manager:
+def manager(actions: Actions, spec: ServiceSpec) -> Manager:
     """The manager that this machine has. Raises `ServiceError` if it has neither."""
     if sys.platform == "darwin":
-        return Launchd(machine, job)
+        return Launchd(actions, spec)
     if sys.platform == "linux":
-        return Systemd(machine, job)
+        return Systemd(actions, spec)
     raise ServiceError(f"there is no service manager for {sys.platform} here")
 
 
@@ -64,13 +64,13 @@ def system_user(named: str | None) -> str | None:
     return named
 
 
-def check_program(machine: Machine, job: Job) -> None:
+def check_program(actions: Actions, spec: ServiceSpec) -> None:
     """Raises `ServiceError` unless whoever runs the service can run its program."""
-    python = job.command[0]
-    answer = machine.ask("env", "-i", python, "-P", "-c", "import embedsvc")
+    python = spec.command[0]
+    answer = actions.ask("env", "-i", python, "-P", "-c", "import embedsvc")
     if answer.status:
         raise ServiceError(f"embedsvc is not installed for {python}: {answer.text}")
-    if job.system and job.user is None:
+    if spec.system and spec.user is None:
         for folder in (Path(sys.prefix), Path(sys.base_prefix)):
             if not _open_to_all(folder.resolve()):
                 raise ServiceError(

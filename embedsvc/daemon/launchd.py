@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from embedsvc.daemon.actions import MARKER, Machine, ours
-from embedsvc.daemon.job import NAME, Job, State
+from embedsvc.daemon.actions import MARKER, Actions, ours
+from embedsvc.daemon.spec import NAME, ServiceSpec, State
 from embedsvc.errors import ServiceError
 
 LABEL = f"local.{NAME}"
@@ -30,13 +30,13 @@ class Launchd:
 
     name = "launchd"
 
-    def __init__(self, machine: Machine, job: Job, uid: int | None = None) -> None:
-        self._machine = machine
-        self._job = job
-        self._domain = "system" if job.system else f"gui/{os.getuid() if uid is None else uid}"
+    def __init__(self, actions: Actions, spec: ServiceSpec, uid: int | None = None) -> None:
+        self._actions = actions
+        self._spec = spec
+        self._domain = "system" if spec.system else f"gui/{os.getuid() if uid is None else uid}"
         self._target = f"{self._domain}/{LABEL}"
-        library = (job.root if job.system else job.home) / "Library"
-        self._folder = library / ("LaunchDaemons" if job.system else "LaunchAgents")
+        library = (spec.root if spec.system else spec.home) / "Library"
+        self._folder = library / ("LaunchDaemons" if spec.system else "LaunchAgents")
         self.file: Path = self._folder / f"{LABEL}.plist"
         self._log_folder = library / "Logs" / NAME
         self._log = self._log_folder / f"{NAME}.log"
@@ -45,13 +45,13 @@ class Launchd:
     def install(self) -> list[str]:
         """Write the job and what rotates its log, and start it. Returns no notes: none are
         needed."""
-        self._machine.make_folder(self._log_folder, self._job.user)
-        self._machine.write(self.file, self._plist())
+        self._actions.make_folder(self._log_folder, self._spec.user)
+        self._actions.write(self.file, self._plist())
         # The system's newsyslog reads the rules of a LaunchDaemon. A LaunchAgent's would have to be
         # root's, so it has a second job that runs newsyslog.
-        self._machine.write(self._rotation_rules(), self._newsyslog())
-        if not self._job.system:
-            self._machine.write(self._rotation_file(), self._rotation_plist())
+        self._actions.write(self._rotation_rules(), self._newsyslog())
+        if not self._spec.system:
+            self._actions.write(self._rotation_file(), self._rotation_plist())
             self._bootout(ROTATION)
             self._bootstrap(ROTATION, self._rotation_file())
         self.restart()
@@ -61,12 +61,12 @@ class Launchd:
         """Stop the job and remove its files."""
         if ours(self.file):
             self.stop()
-        if not self._job.system and ours(self._rotation_file()):
+        if not self._spec.system and ours(self._rotation_file()):
             self._bootout(ROTATION)
-        self._machine.remove(self.file)
-        self._machine.remove(self._rotation_rules())
-        if not self._job.system:
-            self._machine.remove(self._rotation_file())
+        self._actions.remove(self.file)
+        self._actions.remove(self._rotation_rules())
+        if not self._spec.system:
+            self._actions.remove(self._rotation_file())
 
     def start(self) -> None:
         if not self.file.exists():
@@ -85,7 +85,7 @@ class Launchd:
         self._start()
 
     def state(self) -> State:
-        shown = self._machine.ask("launchctl", "print", self._target)
+        shown = self._actions.ask("launchctl", "print", self._target)
         if shown.status:
             return State(installed=self.file.exists())
         last = _field(shown.text, "last exit code")
@@ -109,22 +109,22 @@ class Launchd:
         return ("tail", "-n", str(lines), *(("-F",) if follow else ()), *files)
 
     def _start(self) -> None:
-        self._machine.do("launchctl", "enable", self._target)
+        self._actions.do("launchctl", "enable", self._target)
         self._bootstrap(LABEL, self.file)
         # This starts it at once, even if it ended so often that launchd would let it wait.
-        self._machine.do("launchctl", "kickstart", self._target)
+        self._actions.do("launchctl", "kickstart", self._target)
 
     def _loaded(self, label: str) -> bool:
-        return self._machine.ask("launchctl", "print", f"{self._domain}/{label}").status == 0
+        return self._actions.ask("launchctl", "print", f"{self._domain}/{label}").status == 0
 
     def _bootout(self, label: str) -> None:
         """Unload a job, and wait until it is gone. Before that it cannot be loaded again."""
         if not self._loaded(label):
             return
-        self._machine.do("launchctl", "bootout", f"{self._domain}/{label}", allowed=GONE)
+        self._actions.do("launchctl", "bootout", f"{self._domain}/{label}", allowed=GONE)
         # After `stop_seconds`, launchd kills what is still there.
-        seconds = self._job.stop_seconds + 10
-        if not self._machine.until(lambda: not self._loaded(label), seconds):
+        seconds = self._spec.stop_seconds + 10
+        if not self._actions.until(lambda: not self._loaded(label), seconds):
             raise ServiceError(f"{label} did not end within {seconds} seconds")
 
     def _bootstrap(self, label: str, file: Path) -> None:
@@ -133,27 +133,27 @@ class Launchd:
         if self._loaded(label):
             return
         command = ("launchctl", "bootstrap", self._domain, str(file))
-        answer = self._machine.do(*command, allowed=tuple(range(256)))
+        answer = self._actions.do(*command, allowed=tuple(range(256)))
 
         def loaded() -> bool:
             nonlocal answer
             if answer.status in BUSY and not self._loaded(label):
-                answer = self._machine.do(*command, allowed=tuple(range(256)))
+                answer = self._actions.do(*command, allowed=tuple(range(256)))
             return answer.status not in BUSY or self._loaded(label)
 
-        self._machine.until(loaded, BUSY_SECONDS)
+        self._actions.until(loaded, BUSY_SECONDS)
         if answer.status and not self._loaded(label):
             hint = HINTS.get(answer.status, "")
             raise ServiceError(f"launchd refused {file}, with {answer.status}: {answer.text}{hint}")
 
     def _plist(self) -> str:
-        job = self._job
+        spec = self._spec
         files = {"NumberOfFiles": 65536}  # one for each connection; the default is 256
         settings: dict[str, Any] = {
             "Label": LABEL,
             "ProgramArguments": [
-                *job.command,
-                *("--environment-file", str(job.environment)),
+                *spec.command,
+                *("--environment-file", str(spec.environment)),
                 *("--log-file", str(self._log)),
             ],
             "WorkingDirectory": "/",
@@ -162,7 +162,7 @@ class Launchd:
             "KeepAlive": {"SuccessfulExit": False},
             # launchd does not look at exit codes: it tries a wrong setting again, twice a minute.
             "ThrottleInterval": 30,
-            "ExitTimeOut": job.stop_seconds,
+            "ExitTimeOut": spec.stop_seconds,
             "ProcessType": "Interactive",  # clients wait: no efficiency cores, no slow disk
             "SoftResourceLimits": {**files, "Core": 0},
             "HardResourceLimits": {**files, "Core": 0},
@@ -170,17 +170,17 @@ class Launchd:
             "StandardOutPath": str(self._launchd_log),
             "StandardErrorPath": str(self._launchd_log),
         }
-        if job.user is not None:
-            settings["UserName"] = job.user
+        if spec.user is not None:
+            settings["UserName"] = spec.user
         return _dumps(settings)
 
     def _rotation_file(self) -> Path:
         return self._folder / f"{ROTATION}.plist"
 
     def _rotation_rules(self) -> Path:
-        if self._job.system:
-            return self._job.root / "etc" / "newsyslog.d" / f"{NAME}.conf"
-        return self._job.environment.with_name("newsyslog.conf")
+        if self._spec.system:
+            return self._spec.root / "etc" / "newsyslog.d" / f"{NAME}.conf"
+        return self._spec.environment.with_name("newsyslog.conf")
 
     def _rotation_plist(self) -> str:
         return _dumps(
@@ -207,7 +207,7 @@ class Launchd:
         """
         if " " in str(self._log):
             raise ServiceError(f"newsyslog cannot rotate {self._log}: there is a space in it")
-        owner = f"{self._job.user}:" if self._job.user else ""
+        owner = f"{self._spec.user}:" if self._spec.user else ""
         return (
             f"# {MARKER}; what it writes over when it is run again.\n"
             "# file, owner, mode, how many, KiB, when, flags\n"

@@ -3,8 +3,8 @@
 import signal
 from pathlib import Path
 
-from embedsvc.daemon.actions import MARKER, Machine, ours
-from embedsvc.daemon.job import DESCRIPTION, HOPELESS, NAME, Job, State
+from embedsvc.daemon.actions import MARKER, Actions, ours
+from embedsvc.daemon.spec import DESCRIPTION, HOPELESS, NAME, ServiceSpec, State
 from embedsvc.errors import ServiceError
 
 UNIT = f"{NAME}.service"
@@ -20,33 +20,33 @@ class Systemd:
 
     name = "systemd"
 
-    def __init__(self, machine: Machine, job: Job) -> None:
-        self._machine = machine
-        self._job = job
-        self._systemctl = ("systemctl",) if job.system else ("systemctl", "--user")
-        folder = job.root / "etc" if job.system else job.home / ".config"
-        self.file: Path = folder / "systemd" / ("system" if job.system else "user") / UNIT
+    def __init__(self, actions: Actions, spec: ServiceSpec) -> None:
+        self._actions = actions
+        self._spec = spec
+        self._systemctl = ("systemctl",) if spec.system else ("systemctl", "--user")
+        folder = spec.root / "etc" if spec.system else spec.home / ".config"
+        self.file: Path = folder / "systemd" / ("system" if spec.system else "user") / UNIT
 
     def install(self) -> list[str]:
         """Write, enable and start the unit. Returns notes for the user who installs it."""
         self._find_manager()
-        self._machine.write(self.file, unit(self._job))
+        self._actions.write(self.file, unit(self._spec))
         self._do("daemon-reload")
         self._do("enable", UNIT)
         self.restart()
         lingers = ("loginctl", "show-user", "--value", "--property=Linger")
-        if self._job.system or self._machine.ask(*lingers).text == "yes":
+        if self._spec.system or self._actions.ask(*lingers).text == "yes":
             return []
         return ["it runs while you are logged in; `loginctl enable-linger` has it run from boot on"]
 
     def uninstall(self) -> None:
         """Stop, disable and remove the unit."""
         if not ours(self.file):
-            self._machine.remove(self.file)  # raises if the file is not ours
+            self._actions.remove(self.file)  # raises if the file is not ours
             return
         self._find_manager()
         self._do("disable", "--now", UNIT)
-        self._machine.remove(self.file)
+        self._actions.remove(self.file)
         self._do("daemon-reload")
         self._do("reset-failed", UNIT, allowed=(0, 1))  # 1: it had not failed
 
@@ -60,7 +60,7 @@ class Systemd:
         self._start("restart")
 
     def state(self) -> State:
-        shown = self._machine.ask(*self._systemctl, "show", UNIT, f"--property={','.join(QUERY)}")
+        shown = self._actions.ask(*self._systemctl, "show", UNIT, f"--property={','.join(QUERY)}")
         found = dict(line.split("=", 1) for line in shown.text.splitlines() if "=" in line)
         if found.get("LoadState") != "loaded":
             return State(installed=self.file.exists())
@@ -75,7 +75,7 @@ class Systemd:
 
     def logs(self, lines: int, *, follow: bool) -> tuple[str, ...]:
         """The command that prints the logs."""
-        which = "--unit" if self._job.system else "--user-unit"
+        which = "--unit" if self._spec.system else "--user-unit"
         command = ("journalctl", "--no-pager", f"{which}={UNIT}", f"--lines={lines}")
         return (*command, "--follow") if follow else command
 
@@ -89,42 +89,43 @@ class Systemd:
             ) from None
 
     def _do(self, *command: str, allowed: tuple[int, ...] = (0,)) -> None:
-        self._machine.do(*self._systemctl, *command, allowed=allowed)
+        self._actions.do(*self._systemctl, *command, allowed=allowed)
 
     def _find_manager(self) -> None:
-        answer = self._machine.ask(*self._systemctl, "show-environment")
+        answer = self._actions.ask(*self._systemctl, "show-environment")
         if answer.status:
-            whose = "this machine" if self._job.system else "this user"
-            hint = "" if self._job.system else "; log in as them rather than by su, or say --system"
+            whose = "this machine" if self._spec.system else "this user"
+            hint = "; log in as them rather than by su, or say --system"
+            hint = "" if self._spec.system else hint
             raise ServiceError(f"no systemd runs for {whose}{hint} ({answer.text})")
 
 
-def unit(job: Job) -> str:
+def unit(spec: ServiceSpec) -> str:
     """The text of the unit file."""
     sections = [
         f"# {MARKER}; what it writes over when it is run again.\n[Unit]",
         f"Description={DESCRIPTION}",
-        *(_ORDER if job.system else ()),
+        *(_ORDER if spec.system else ()),
         "# Tried again for as long as it takes, 5 seconds apart.",
         "StartLimitIntervalSec=0",
         "\n[Service]",
         "# It says itself when its models are loaded, which may take a download.",
         "Type=notify\nNotifyAccess=main\nTimeoutStartSec=1h",
-        f"ExecStart={' '.join(_argument(word) for word in job.command)}",
+        f"ExecStart={' '.join(_argument(word) for word in spec.command)}",
         "ExecReload=kill -HUP $MAINPID",
-        f"EnvironmentFile={_path(job.environment)}",
+        f"EnvironmentFile={_path(spec.environment)}",
         "# It says that it is well, too; if it is so stuck that it cannot, it is killed.",
         "WatchdogSec=2min",
         "Restart=on-failure\nRestartSec=5",
         "# Wrong usage, a wrong setting, a model that cannot be loaded: no restart cures those.",
         f"RestartPreventExitStatus={' '.join(map(str, HOPELESS))}",
         "# SIGTERM, then time for what is in flight.",
-        f"KillMode=mixed\nTimeoutStopSec={job.stop_seconds}",
+        f"KillMode=mixed\nTimeoutStopSec={spec.stop_seconds}",
         _LIMITS,
         _FOR_ALL,
-        *(_for_system(job) if job.system else ()),
+        *(_for_system(spec) if spec.system else ()),
         "\n[Install]",
-        f"WantedBy={'multi-user' if job.system else 'default'}.target",
+        f"WantedBy={'multi-user' if spec.system else 'default'}.target",
     ]
     return "\n".join(sections) + "\n"
 
@@ -184,16 +185,16 @@ CacheDirectoryMode=0750
 Environment=XDG_CACHE_HOME=%C/embedsvc CUDA_CACHE_PATH=%C/embedsvc/cuda"""
 
 
-def _for_system(job: Job) -> list[str]:
-    capability = "CAP_NET_BIND_SERVICE" if job.port < PRIVILEGED_PORTS else ""
+def _for_system(spec: ServiceSpec) -> list[str]:
+    capability = "CAP_NET_BIND_SERVICE" if spec.port < PRIVILEGED_PORTS else ""
     lines = [_SYSTEM]
-    lines += [f"ReadWritePaths=-{_argument(str(folder))}" for folder in job.writes]
+    lines += [f"ReadWritePaths=-{_argument(str(folder))}" for folder in spec.writes]
     lines.append(f"CapabilityBoundingSet={capability}\nAmbientCapabilities={capability}")
-    if job.user is None:
+    if spec.user is None:
         lines.append("# A user who exists while the service runs, and owns nothing else.")
         lines.append("DynamicUser=yes\nProtectHome=yes")
     else:
-        lines.append(f"User={job.user}\nProtectHome=read-only")
+        lines.append(f"User={spec.user}\nProtectHome=read-only")
     return lines
 
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from embedsvc.daemon.actions import Machine
+from embedsvc.daemon.actions import Actions
 from embedsvc.daemon.detect import environment_file, manager
-from embedsvc.daemon.job import HOPELESS, Job
+from embedsvc.daemon.spec import HOPELESS, ServiceSpec
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError, ServiceError
 from embedsvc.probe import Found, Place, probe
@@ -49,10 +49,12 @@ def address(settings: Settings) -> Iterator[Finding]:
         return
     found = probe(Place(host, port, tls=tls))
     if found.who in ("ready", "not ready"):
-        yield ok("address", f"embedsvc answers at {where}: {found.said}")
+        yield ok("address", f"embedsvc answers at {where}: {found.reason}")
         return
     if found.who == "other":
-        yield wrong("address", f"something else listens at {where}: {found.said}", _listener(port))
+        yield wrong(
+            "address", f"something else listens at {where}: {found.reason}", _listener(port)
+        )
         return
     try:
         for listener in bound(found_at):
@@ -68,9 +70,9 @@ def service(*, system: bool) -> Iterator[Finding]:
     """Whether the service of the user, or of the whole machine, is well."""
     what = "system service" if system else "service"
     file = environment_file(system=system)
-    job = Job((), file, system, None, home(), port=0, stop_seconds=0)
+    job = ServiceSpec((), file, system, None, home(), port=0, stop_seconds=0)
     try:
-        kept = manager(Machine(), job)
+        kept = manager(Actions(), job)
         state = kept.state()
     except ServiceError as error:
         yield note(what, str(error))
@@ -94,13 +96,13 @@ def service(*, system: bool) -> Iterator[Finding]:
 def _socket(path: Path, found: Found) -> Finding:
     """Whether the server can listen at a Unix socket, or who listens there already."""
     if found.who in ("ready", "not ready"):
-        return ok("address", f"embedsvc answers at {path}: {found.said}")
+        return ok("address", f"embedsvc answers at {path}: {found.reason}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         return wrong("address", f"no socket can be made at {path}", "make its folder, or chown it")
     if path.exists() and not path.is_socket():
         return wrong("address", f"{path} is there, and no socket", "move it away")
     if found.who == "other":
-        return wrong("address", f"something else listens at {path}: {found.said}")
+        return wrong("address", f"something else listens at {path}: {found.reason}")
     return ok("address", f"{path} is free")
 
 

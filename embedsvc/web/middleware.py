@@ -194,8 +194,8 @@ async def _preflight(
     if refused is not None and refused.status != 401:
         await _refuse(path, refused, send)
         return
-    wanted = headers.get(b"access-control-request-headers", ANY_HEADERS)
-    start = [*PREFLIGHT, (b"access-control-allow-headers", wanted)]
+    asked_for = headers.get(b"access-control-request-headers", ANY_HEADERS)
+    start = [*PREFLIGHT, (b"access-control-allow-headers", asked_for)]
     if b"access-control-request-private-network" in headers and allowed:
         start.append((b"access-control-allow-private-network", b"true"))
     await send({"type": "http.response.start", "status": 204, "headers": start})

@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from embedsvc.daemon.actions import Answer, Machine
-from embedsvc.daemon.job import Job
+from embedsvc.daemon.actions import Actions, Answer
+from embedsvc.daemon.spec import ServiceSpec
 
 ENVIRONMENT = {
     "PLAIN": "8000",
@@ -20,9 +20,11 @@ ENVIRONMENT = {
 """Settings of which some have to be quoted in an environment file."""
 
 
-def job(home: Path, *, system: bool = False, user: str | None = None, port: int = 8000) -> Job:
+def job(
+    home: Path, *, system: bool = False, user: str | None = None, port: int = 8000
+) -> ServiceSpec:
     folder = home / "etc" if system else home / ".config"
-    return Job(
+    return ServiceSpec(
         command=("/opt/embedsvc/bin/python", "-P", "-m", "embedsvc", "serve"),
         environment=folder / "embedsvc" / "environment",
         system=system,
@@ -34,7 +36,7 @@ def job(home: Path, *, system: bool = False, user: str | None = None, port: int 
     )
 
 
-class Recorder(Machine):
+class Recorder(Actions):
     """Keeps the commands that change something, and asks `answer` instead of the machine."""
 
     def __init__(self, answer: Callable[[tuple[str, ...]], Answer]) -> None:

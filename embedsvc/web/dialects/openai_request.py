@@ -93,9 +93,9 @@ def _in_openais_order(
     if path == "dimensions":
         return _wrong_dimensions(sent, message)
     if path.startswith("input[") and GOT in message:
-        wanted, got = plain_types(message).rsplit(", ", 1)
-        wanted = "a token id" if wanted.endswith(" number") else "a string or token array"
-        return BadRequest(f"Invalid '{path}': expected {wanted}, {got}.")
+        expected, got = plain_types(message).rsplit(", ", 1)
+        expected = "a token id" if expected.endswith(" number") else "a string or token array"
+        return BadRequest(f"Invalid '{path}': expected {expected}, {got}.")
     return wrong_field(sent, kind, str(error))
 
 

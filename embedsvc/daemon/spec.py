@@ -13,7 +13,7 @@ HOPELESS = (EXIT_USAGE, EXIT_SETTING, EXIT_MODEL)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ServiceSpec:
     """The server as a service. Paths are absolute."""
 
     command: tuple[str, ...]
