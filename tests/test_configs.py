@@ -10,7 +10,7 @@ import pytest
 
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
-from embedsvc.checkpoints.defaults import DEFAULTS, completed
+from embedsvc.checkpoints.config_defaults import DEFAULTS, completed
 from embedsvc.errors import CheckpointError, DoesNotFit
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.models import ARCHITECTURES, find_architecture, read_config

@@ -23,7 +23,7 @@ FROM_OUTSIDE = {
     "bulk.pipeline": "test_bulk_run",
     "catalog.toml_document": "test_cards",
     # Parts of opening a checkpoint.
-    "checkpoints.kinds": "test_checkpoint_files",
+    "checkpoints.file_kinds": "test_checkpoint_files",
     "checkpoints.modules": "test_modules",
     "checkpoints.prompts": "test_transformer_settings",
     "checkpoints.progress": "test_hub",

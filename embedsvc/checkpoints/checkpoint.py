@@ -8,9 +8,9 @@ from typing import Any
 
 from embedsvc.catalog.cards import Card, Pooling, Prompts
 from embedsvc.checkpoints import transformer_settings
-from embedsvc.checkpoints.defaults import completed
+from embedsvc.checkpoints.config_defaults import completed
+from embedsvc.checkpoints.file_kinds import found_instead
 from embedsvc.checkpoints.files import Files, as_array, as_object
-from embedsvc.checkpoints.kinds import found_instead
 from embedsvc.checkpoints.modules import (
     Dense,
     LayerNorm,

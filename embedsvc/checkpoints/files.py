@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import msgspec
 
 from embedsvc.bounds import CHECKPOINT_JSON, TENSOR_INDEX, TOKENIZER_FILE
-from embedsvc.checkpoints.kinds import kind_of
+from embedsvc.checkpoints.file_kinds import kind_of
 from embedsvc.errors import CheckpointError
 from embedsvc.wording.msgspec_errors import plain_types
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from embedsvc.bounds import TENSOR_HEADER
+from embedsvc.checkpoints.file_kinds import found_instead, kind_of
 from embedsvc.checkpoints.files import Files
-from embedsvc.checkpoints.kinds import found_instead, kind_of
 from embedsvc.checkpoints.quantized import Quantized, expand
 from embedsvc.errors import CheckpointError
 

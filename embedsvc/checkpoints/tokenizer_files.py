@@ -16,8 +16,8 @@ from typing import Any, TypeVar, cast
 import msgspec
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
+from embedsvc.checkpoints.file_kinds import kind_of
 from embedsvc.checkpoints.files import Files, as_array, as_object
-from embedsvc.checkpoints.kinds import kind_of
 from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.checkpoints.transformer_settings import read_settings
 from embedsvc.errors import CheckpointError

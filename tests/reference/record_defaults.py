@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from embedsvc.checkpoints.defaults import DEFAULTS
+from embedsvc.checkpoints.config_defaults import DEFAULTS
 
 FILE = Path(__file__).parent / "defaults.json"
 AUTHORS = ("new",)
