@@ -39,14 +39,14 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    words: Array  # (vocabulary, D)
-    positions: Array  # (positions, D)
+    word_embeddings: Array  # (vocabulary, D)
+    position_embeddings: Array  # (positions, D)
     embedding_norm: Norm
     attention: Attention
     layers: tuple[Layer, ...]
     width: int
     eps: float
-    types: Array | None = None  # (types, D); None: type 0 was added to the positions
+    type_embeddings: Array | None = None  # (types, D); None: type 0 was added to the positions
 
 
 def prepare(
@@ -78,14 +78,14 @@ def prepare(
     positions = positions[first_position:][: inputs.longest]
     types = tensors.take("embeddings.token_type_embeddings.weight", config.type_vocab_size, width)
     return Weights(
-        words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
-        positions=ops.array(positions if inputs.pairs else positions + types[0]),
+        word_embeddings=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
+        position_embeddings=ops.array(positions if inputs.pairs else positions + types[0]),
         embedding_norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
         width=width,
         eps=config.layer_norm_eps,
-        types=ops.array(types) if inputs.pairs else None,
+        type_embeddings=ops.array(types) if inputs.pairs else None,
     )
 
 
@@ -98,13 +98,13 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     """
 
     def embed(ids: Array, positions: Array, *types: Array) -> Array:
-        hidden = ops.embedding(weights.words, ids)
-        hidden = ops.add(hidden, ops.embedding(weights.positions, positions))
+        hidden = ops.embedding(weights.word_embeddings, ids)
+        hidden = ops.add(hidden, ops.embedding(weights.position_embeddings, positions))
         for type_ in types:
-            hidden = ops.add(hidden, ops.embedding(weights.types, type_))
+            hidden = ops.add(hidden, ops.embedding(weights.type_embeddings, type_))
         return ops.layer_norm(hidden, weights.embedding_norm, weights.eps)
 
-    types = () if weights.types is None else (batch.types,)
+    types = () if weights.type_embeddings is None else (batch.types,)
     hidden = ops.rows(embed, batch.ids, batch.positions, *types)
     for layer in weights.layers:
         hidden = _layer(ops, weights, layer, hidden, batch)

@@ -111,7 +111,7 @@ class Layer:
 @dataclass(frozen=True, slots=True)
 class Weights:
     config: Config
-    words: Array  # (vocabulary, D)
+    word_embeddings: Array  # (vocabulary, D)
     layers: tuple[Layer, ...]
     final_norm: Array  # (D,)
     activation: Callable[[Ops, Array], Array]
@@ -166,7 +166,9 @@ def prepare(
     words = tensors.take_weight("embed_tokens.weight", config.vocab_size, width)
     return Weights(
         config=config,
-        words=ops.array(words * np.float32(width**0.5) if switches.scale_embeddings else words),
+        word_embeddings=ops.array(
+            words * np.float32(width**0.5) if switches.scale_embeddings else words
+        ),
         layers=tuple(layer(f"layers.{i}", *views[kind]) for i, kind in enumerate(kinds)),
         final_norm=norm("norm", width),
         activation=ACTIVATIONS[switches.hidden_act],
@@ -175,7 +177,7 @@ def prepare(
 
 def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     """Hidden states (N, D) of the last layer, after its norm."""
-    hidden = ops.embedding(weights.words, batch.ids)
+    hidden = ops.embedding(weights.word_embeddings, batch.ids)
     for layer in weights.layers:
         hidden = _layer(ops, weights, layer, hidden, batch)
     eps = weights.config.rms_norm_eps

@@ -60,8 +60,8 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> bert.
     places = config.max_position_embeddings
     positions = tensors.take("embeddings.position_embeddings.weight", places, width)
     return bert.Weights(
-        words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
-        positions=ops.array(positions[: inputs.longest]),
+        word_embeddings=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
+        position_embeddings=ops.array(positions[: inputs.longest]),
         embedding_norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
         layers=tuple(layer(f"transformer.layer.{i}") for i in range(config.n_layers)),

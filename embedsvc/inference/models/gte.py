@@ -89,7 +89,7 @@ class Layer:
 @dataclass(frozen=True, slots=True)
 class Weights:
     config: Config
-    words: Array  # (vocabulary, D)
+    word_embeddings: Array  # (vocabulary, D)
     embedding_norm: Norm
     rope: Array
     attention: Attention
@@ -115,7 +115,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
 
     return Weights(
         config=config,
-        words=read.words(config.vocab_size, config.type_vocab_size, width),
+        word_embeddings=read.word_embeddings(config.vocab_size, config.type_vocab_size, width),
         embedding_norm=read.norm("embeddings.LayerNorm", width),
         rope=ops.float32(_rope(config, inputs.longest)),
         attention=Attention(heads, heads, scale=size**-0.5),
@@ -139,7 +139,7 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     """Hidden states (N, D) of the last layer."""
 
     def embed(ids: Array) -> Array:
-        hidden = ops.embedding(weights.words, ids)
+        hidden = ops.embedding(weights.word_embeddings, ids)
         return ops.layer_norm(hidden, weights.embedding_norm, weights.config.layer_norm_eps)
 
     hidden = ops.rows(embed, batch.ids)

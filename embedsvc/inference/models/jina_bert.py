@@ -62,7 +62,7 @@ class Layer:
 @dataclass(frozen=True, slots=True)
 class Weights:
     config: Config
-    words: Array  # (vocabulary, D)
+    word_embeddings: Array  # (vocabulary, D)
     embedding_norm: Norm
     attention: Attention
     layers: tuple[Layer, ...]
@@ -111,7 +111,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
     bias = -slopes(heads)[:, None] * np.abs(np.arange(1 - inputs.longest, inputs.longest))
     return Weights(
         config=config,
-        words=read.words(config.vocab_size, config.type_vocab_size, width),
+        word_embeddings=read.word_embeddings(config.vocab_size, config.type_vocab_size, width),
         embedding_norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=ops.array(bias)),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
@@ -140,7 +140,7 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     """Hidden states (N, D) of the last layer."""
 
     def embed(ids: Array) -> Array:
-        hidden = ops.embedding(weights.words, ids)
+        hidden = ops.embedding(weights.word_embeddings, ids)
         return ops.layer_norm(hidden, weights.embedding_norm, weights.config.layer_norm_eps)
 
     hidden = ops.rows(embed, batch.ids)

@@ -99,7 +99,7 @@ class Layer:
 @dataclass(frozen=True, slots=True)
 class Weights:
     config: Config
-    words: Array  # (vocabulary, D)
+    word_embeddings: Array  # (vocabulary, D)
     embedding_norm: Norm
     layers: tuple[Layer, ...]
     final_norm: Norm
@@ -137,7 +137,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
     views = {kind: view(kind) for kind in set(kinds)}
     return Weights(
         config=config,
-        words=read.array("embeddings.tok_embeddings.weight", config.vocab_size, width),
+        word_embeddings=read.array("embeddings.tok_embeddings.weight", config.vocab_size, width),
         embedding_norm=norm("embeddings.norm"),
         layers=tuple(layer(f"layers.{i}", i, *views[kind]) for i, kind in enumerate(kinds)),
         final_norm=norm("final_norm"),
@@ -149,7 +149,9 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     eps = weights.config.norm_eps
 
     def embed(ids: Array) -> Array:
-        return ops.layer_norm(ops.embedding(weights.words, ids), weights.embedding_norm, eps)
+        return ops.layer_norm(
+            ops.embedding(weights.word_embeddings, ids), weights.embedding_norm, eps
+        )
 
     hidden = ops.rows(embed, batch.ids)
     for layer in weights.layers:

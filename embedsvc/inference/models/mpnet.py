@@ -69,8 +69,8 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> bert.
     distances = np.arange(1 - inputs.longest, inputs.longest)
     bias = ops.array(biases[bucket(distances, buckets)].T)
     return bert.Weights(
-        words=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
-        positions=ops.array(positions[FIRST_POSITION:][: inputs.longest]),
+        word_embeddings=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
+        position_embeddings=ops.array(positions[FIRST_POSITION:][: inputs.longest]),
         embedding_norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=bias),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),

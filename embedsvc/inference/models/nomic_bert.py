@@ -173,7 +173,7 @@ class Layer:
 @dataclass(frozen=True, slots=True)
 class Weights:
     config: Config
-    words: Array  # (vocabulary, D)
+    word_embeddings: Array  # (vocabulary, D)
     embedding_norm: Norm
     rope: Array
     attention: Attention
@@ -223,7 +223,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
     theta = config.rope_parameters.rope_theta if config.rope_parameters else config.rope_theta
     return Weights(
         config=config,
-        words=read.words(config.rows, config.type_vocab_size, width),
+        word_embeddings=read.word_embeddings(config.rows, config.type_vocab_size, width),
         embedding_norm=read.norm("emb_ln", width),
         rope=ops.float32(rope_table(size, theta, inputs.longest)),
         attention=Attention(heads, heads, scale=size**-0.5),
@@ -236,7 +236,9 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     eps = weights.config.layer_norm_eps
 
     def embed(ids: Array) -> Array:
-        return ops.layer_norm(ops.embedding(weights.words, ids), weights.embedding_norm, eps)
+        return ops.layer_norm(
+            ops.embedding(weights.word_embeddings, ids), weights.embedding_norm, eps
+        )
 
     hidden = ops.rows(embed, batch.ids)
     for layer in weights.layers:

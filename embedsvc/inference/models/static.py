@@ -22,7 +22,7 @@ class Config(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    words: Array  # (vocabulary, D)
+    word_embeddings: Array  # (vocabulary, D)
 
 
 def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weights:
@@ -72,4 +72,4 @@ def _mapping(tensors: Tensors, count: int) -> NDArray[np.integer[Any]]:
 
 def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     """The vectors of the tokens (N, D)."""
-    return ops.embedding(weights.words, batch.ids)
+    return ops.embedding(weights.word_embeddings, batch.ids)

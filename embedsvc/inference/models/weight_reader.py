@@ -26,7 +26,7 @@ class WeightReader:
             return self.ops.array(self.tensors.take_weight(name, *shape))
         return self.ops.array(self.tensors.take(name, *shape))
 
-    def words(self, vocabulary: int, types: int, width: int) -> Array:
+    def word_embeddings(self, vocabulary: int, types: int, width: int) -> Array:
         """The word embeddings. If there are `types` of tokens, the embedding of type 0 is added to
         each row, since without pairs every token has that type."""
         words = self.tensors.take("embeddings.word_embeddings.weight", vocabulary, width)
