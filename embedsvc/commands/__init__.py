@@ -1,1 +1,1 @@
-"""What `embedsvc` does besides serving: a module for each command, with `add` and `run`."""
+"""The commands of `embedsvc`: a module for each, with `EXAMPLES`, `add` and `run`."""

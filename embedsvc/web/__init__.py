@@ -1,1 +1,1 @@
-"""HTTP: from connections to routes."""
+"""HTTP: from a client's connection to a route, and from results to an answer."""

@@ -16,7 +16,7 @@ from embedsvc.wording.msgspec_errors import plain_types
 from embedsvc.wording.plain import shown
 
 T = TypeVar("T")
-Fields = dict[str, msgspec.Raw]
+RawFields = dict[str, msgspec.Raw]
 """The fields of a body, each as it was sent."""
 LARGE = 256 << 10
 """Longer bodies are looked through before they are decoded, on another thread."""
@@ -71,7 +71,7 @@ def not_json(why: str) -> NoReturn:
     )
 
 
-def wrong_field(sent: Fields, kind: type[Any], reason: str) -> BadRequest:
+def wrong_field(sent: RawFields, kind: type[Any], reason: str) -> BadRequest:
     """The error for a body that is no `kind`, where msgspec says why. It names the wrong field."""
     message, found, path = reason.rpartition(AT)
     if not found:
@@ -93,15 +93,15 @@ def wrong_field(sent: Fields, kind: type[Any], reason: str) -> BadRequest:
     return BadRequest(f"Invalid '{path}': {plain_types(message)}.")
 
 
-def fields_of(body: bytes) -> Fields:
+def fields_of(body: bytes) -> RawFields:
     """The fields of a body, not decoded. Raises `BadRequest` if it is not a JSON object."""
     try:
-        return parse(body, Fields)
+        return parse(body, RawFields)
     except msgspec.ValidationError as error:
         not_json(plain_types(str(error)))
 
 
-def value_of(sent: Fields, field: str) -> str | None:
+def value_of(sent: RawFields, field: str) -> str | None:
     """A field as it was sent, a string without its quotes. None if it is not there."""
     raw = sent.get(field)
     if raw is None:

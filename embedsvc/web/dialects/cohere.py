@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from uuid import uuid4
 
 import msgspec
@@ -127,8 +127,7 @@ def _texts(sent: CohereEmbedBody, max_inputs: int) -> tuple[list[str], str]:
         inputs = ["\n".join(content.text for content in item.content) for item in sent.inputs]
     if inputs is None:
         raise EmptyInput("Please submit `texts`.")
-    texts: list[Any] = list(read_inputs(inputs, max_inputs, field))
-    return texts, field
+    return cast("list[str]", read_inputs(inputs, max_inputs, field)), field
 
 
 async def _write(

@@ -25,7 +25,7 @@ from embedsvc.web.bodies.json_body import (
     AT,
     GOT,
     SHOWN,
-    Fields,
+    RawFields,
     fields_of,
     not_json,
     parse,
@@ -99,7 +99,7 @@ def _in_openais_order(
     return wrong_field(sent, kind, str(error))
 
 
-def _wrong_dimensions(sent: Fields, message: str) -> BadRequest:
+def _wrong_dimensions(sent: RawFields, message: str) -> BadRequest:
     value = shown(value_of(sent, "dimensions") or "", SHOWN)
     wrong = f"Invalid value for 'dimensions' = {value}."
     if message.startswith("Expected `int` >="):

@@ -6,7 +6,7 @@ addition.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, cast
 
 import msgspec
 from msgspec import Meta
@@ -230,7 +230,6 @@ def _first_model(request: Request) -> str:
 
 
 def _texts(request: Request, inputs: str | list[str]) -> list[str]:
-    texts: list[Any] = list(
-        read_inputs(inputs, state_of(request).settings.max_inputs, FIELDS.input)
-    )
-    return texts
+    """The texts of a request. Raises `BadRequest`."""
+    max_inputs = state_of(request).settings.max_inputs
+    return cast("list[str]", read_inputs(inputs, max_inputs, FIELDS.input))
