@@ -100,6 +100,11 @@ def _line(path: tuple[str, ...], what: str) -> str:
 
 
 def _quoted(text: str) -> str:
+    """A text in the single quotes of fish.
+
+    >>> _quoted("a model's name")
+    "'a model\\\\'s name'"
+    """
     return "'" + text.replace("%%", "%").replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 

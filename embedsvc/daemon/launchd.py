@@ -221,6 +221,10 @@ def _dumps(settings: dict[str, Any]) -> str:
 
 
 def _field(text: str, name: str) -> str | None:
-    """A field in the output of `launchctl print`. The job's own are indented by one tab."""
+    """A field in the output of `launchctl print`. The job's own are indented by one tab.
+
+    >>> _field("job = {\\n\\tstate = running\\n\\tpid = 7\\n}", "pid")
+    '7'
+    """
     found = re.search(rf"^\t{name} = ([^\s:(]+)", text, re.MULTILINE)
     return found[1] if found else None

@@ -210,6 +210,11 @@ def _path(path: Path) -> str:
 
 
 def _argument(word: str) -> str:
+    """A word of a command as a unit file has it.
+
+    >>> _argument("100%"), _argument("two words")
+    ('100%%', '"two words"')
+    """
     word = word.replace("%", "%%").replace("$", "$$")
     if any(character in word for character in " \t\"'\\;"):
         escaped = word.replace("\\", "\\\\").replace('"', '\\"')

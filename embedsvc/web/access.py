@@ -136,7 +136,11 @@ def check_address(address: str, settings: Settings) -> None:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a name or an address of a host can only be reached from this machine itself."""
+    """Whether a name or an address of a host can only be reached from this machine itself.
+
+    >>> is_loopback("localhost"), is_loopback("127.1"), is_loopback("::1"), is_loopback("10.0.0.5")
+    (True, True, True, False)
+    """
     if name == "localhost" or name.endswith(".localhost"):
         return True
     address = _address(name)

@@ -33,6 +33,8 @@ Form = tuple[Dtype, EncodingFormat]
 """One way to write a vector: the type of its components, as a list of numbers or in base64."""
 FLOATS: Form = ("float", "float")
 """What a vector is written as where a request does not say."""
+WriteRows = Callable[[slice], bytes]
+"""Writes the rows of a slice as JSON, with commas between them."""
 
 
 def most_rows(dimensions: int, forms: Iterable[Form]) -> int:
@@ -61,7 +63,7 @@ async def write_vectors(
     return [b"[", *await in_turns(vectors, write), b"]"]
 
 
-async def in_turns(vectors: NDArray[np.float32], write: Callable[[slice], bytes]) -> list[bytes]:
+async def in_turns(vectors: NDArray[np.float32], write: WriteRows) -> list[bytes]:
     """What `write` makes of a slice of the rows at a time, with commas between.
 
     Other requests have their turns between two slices. Raises `TooManyBytes` if all answers that

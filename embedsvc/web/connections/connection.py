@@ -32,6 +32,10 @@ MOST_UNREAD = 2
 """How much of a refused body is read after its answer, in times the longest body allowed."""
 
 
+Refused = Callable[[RequestError], None]
+"""Called with a refusal that the application does not see, to count and log it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What connections may do, and who is told of refusals."""
@@ -41,8 +45,7 @@ class Limits:
     body_bytes: int
     seconds: float
     """How long a client may take to send a head, to go on with a body, or to read an answer."""
-    refused: Callable[[RequestError], None]
-    """Called with every refusal that the application does not see."""
+    refused: Refused
 
 
 class Connection(HttpProtocol):

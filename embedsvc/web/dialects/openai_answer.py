@@ -50,6 +50,9 @@ def write_rows(
     """Rows of the answer for vectors (n, D). `first` is the index of the first of them.
 
     Of several dtypes, each row has its vector in every one of them, by name.
+
+    >>> write_rows(np.array([[1, 0]], np.float32), first=3)
+    b'{"object":"embedding","index":3,"embedding":[1.0,0.0]}'
     """
     values: Iterable[Any]
     if isinstance(dtypes, str):

@@ -43,6 +43,11 @@ def read_request(
     """The request in a body. `model` is the one that the path names, if it does.
 
     Raises `BadRequest`. As OpenAI does, it says what is wrong with the model before the input.
+
+    >>> read_request(b'{"model": "bge-m3", "input": "a text"}').inputs
+    ['a text']
+    >>> read_request(b'{"input": ["a text"], "dimensions": 8}', model="bge-m3").dimensions
+    8
     """
     kind = EmbeddingBody if model is None else DeploymentBody
     try:
