@@ -1,1 +1,1 @@
-"""Measures embedsvc against what a user would run instead; see README.md."""
+"""Measures embedsvc against what a user would run instead. See README.md."""

@@ -16,7 +16,7 @@ from embedsvc.bench.texts import SHAPES, SWEEPS, shape_named
 
 
 def main() -> int:
-    """Measure, print, write; 1 if the first server could not be measured."""
+    """Measure, print and write. Returns 1 if the first server could not be measured."""
     given = _parser().parse_args()
     try:
         plan = _plan(given)
@@ -28,7 +28,7 @@ def main() -> int:
     out: Path = given.out
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started, then go
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
     with (out / "results.jsonl").open("wb") as lines:
 
         def write(row: Row) -> None:
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _plan(given: argparse.Namespace) -> Plan:
-    """What was asked for. Raises `ValueError`."""
+    """What the options ask for. Raises `ValueError`."""
     peers = [name for name in PEERS if name != "embedsvc"]
     if given.peers == "all":
         chosen = [name for name in peers if not PEERS[name].gpu]

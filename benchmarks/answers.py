@@ -1,4 +1,4 @@
-"""Whether vectors are the right ones: those that the tests have recorded."""
+"""Checks vectors against those that the tests have recorded."""
 
 import json
 from dataclasses import dataclass
@@ -11,26 +11,26 @@ from benchmarks.model import MODEL, ROOT
 LEAST_COSINE = 0.9999
 REFERENCE = ROOT / "tests" / "reference"
 SAMPLE = (12, 13, 15, 17, 21, 23, 24, 27, 31, 35, 66, 71, 74, 96, 99, 100, 103, 106, 107, 108, 109)
-"""Recorded texts that every server is asked for: of 5 to 256 tokens, in several scripts."""
+"""The recorded texts that every server is asked for, of 5 to 256 tokens and in several scripts."""
 
 
 @dataclass
 class Reference:
-    """Texts and the vectors sentence-transformers made of them."""
+    """Texts, and the vectors that sentence-transformers made of them."""
 
     texts: list[str]
     vectors: NDArray[np.float32]
 
 
 def read_reference() -> Reference:
-    """The recorded sample the tests use too."""
+    """The recorded sample, which the tests use too."""
     texts = json.loads((REFERENCE / "texts.json").read_text(encoding="utf-8"))
     vectors = np.load(REFERENCE / f"{MODEL}.npy", allow_pickle=False)
     return Reference([texts[index] for index in SAMPLE], vectors[list(SAMPLE)])
 
 
 def cosines(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of each row with the row it should be; 0 where it is not finite or has no direction."""
+    """The cosine of each row with the row that it should be; 0 if it is not finite, or zero."""
     vectors = vectors.astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
     with np.errstate(all="ignore"):

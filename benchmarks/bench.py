@@ -1,4 +1,4 @@
-"""One run: every server in turn, every shape, several rounds."""
+"""A run: in each of several rounds, every server in turn with every shape."""
 
 import http.client
 import time
@@ -23,12 +23,12 @@ from embedsvc.bench.window import measure
 
 SLOW_BATCH = 7
 Row = dict[str, Any]
-"""One line of results.jsonl; `kind` says of what: limit, server, shape, failure."""
+"""A line of results.jsonl. Its `kind` is limit, server, shape or failure."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure and how long."""
+    """What to measure, and for how long."""
 
     servers: list[str]
     shapes: list[Shape]
@@ -38,14 +38,14 @@ class Plan:
     patience: float
     encoding: str
     folder: Path
-    """The peers' folder."""
+    """The folder of the peers."""
     url: str | None = None
-    """A server that runs already, measured as `url` beside the others."""
+    """The URL of a server that runs already. It is measured under the name `url`."""
     sweeps: list[str] = field(default_factory=list)
 
 
 def run(plan: Plan, write: Callable[[Row], None]) -> None:
-    """Measure; every result is written when it is there."""
+    """Measure. Every result is written as soon as it is there."""
     failed: set[str] = set()
 
     def fail(name: str, number: int, why: str) -> None:
@@ -125,7 +125,7 @@ def _measure_server(
 
 
 def _compare(server: Server, encoding: str) -> Row:
-    """How near the server's vectors are to the recorded ones, each text alone and in company."""
+    """How near the server's vectors are to the recorded ones, each text alone and all together."""
     reference = read_reference()
     texts = reference.texts
     batches = [[text] for text in texts]

@@ -1,4 +1,4 @@
-"""Texts a second as bars, in SVG, for light and dark pages."""
+"""A chart of texts a second, in SVG, for light and dark pages."""
 
 from typing import Any
 from xml.sax.saxutils import escape
@@ -30,7 +30,7 @@ TITLES = {
 
 
 def draw(summary: dict[str, Any]) -> str:
-    """The chart as an SVG document; each shape on a scale of its own."""
+    """The chart as an SVG document. Each shape has a scale of its own."""
     servers = {name: it for name, it in summary["servers"].items() if it["shapes"]}
     shapes = list(dict.fromkeys(shape for it in servers.values() for shape in it["shapes"]))
     first = next(iter(servers), "")

@@ -1,4 +1,4 @@
-"""BERT checkpoints of true size with random weights, for measuring what size costs."""
+"""BERT checkpoints of real sizes with random weights, to measure what size costs."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ SIZES = {"tiny": (2, 64, 4), "bge-base": (12, 768, 12), "bge-large": (24, 1024, 
 
 
 def write_random(folder: Path, like: Path, layers: int, width: int, heads: int) -> Path:
-    """A BERT in float16 with the tokeniser and pooling of another checkpoint."""
+    """Write a BERT in float16, with the tokeniser and the pooling of another checkpoint."""
     shutil.copytree(like, folder, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "*.onnx"))
     file = folder / "config.json"
     config = json.loads(file.read_text())

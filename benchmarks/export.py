@@ -11,7 +11,7 @@ from typing import Any
 
 
 def export_onnx(folder: Path, out: Path) -> None:
-    """The encoder up to its hidden states, float32, any batch and any length."""
+    """Export the encoder up to its hidden states, in float32, for any batch and any length."""
     import torch
     from transformers import AutoModel
 
@@ -36,12 +36,12 @@ def export_onnx(folder: Path, out: Path) -> None:
         output_names=["last_hidden_state"],
         dynamic_axes=dict.fromkeys((*names, "last_hidden_state"), axes),
         opset_version=17,
-        dynamo=False,  # the older exporter's graph is the one whose attention runtimes fuse
+        dynamo=False,  # runtimes fuse the attention only in the older exporter's graph
     )
 
 
 def export_gguf(folder: Path, out: Path) -> None:
-    """The encoder as llama.cpp's `bert`, float32."""
+    """Export the encoder as llama.cpp's `bert`, in float32."""
     import gguf
     from safetensors.numpy import load_file
 
@@ -83,7 +83,7 @@ def export_gguf(folder: Path, out: Path) -> None:
 
 
 def _phantom_space(word: str) -> str:
-    """llama.cpp marks where words begin; BERT's vocabulary marks where they go on."""
+    """llama.cpp marks where words begin, BERT's vocabulary where they continue."""
     if word.startswith("[") and word.endswith("]"):
         return word
     return word[2:] if word.startswith("##") else f"\u2581{word}"

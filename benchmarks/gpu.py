@@ -29,12 +29,12 @@ SWITCHES: dict[str, dict[str, bool]] = {
     "wide heads": {"plain": False, "pad_heads": True, "compile": True},
     "not compiled": {"compile": False},
 }
-"""What embedsvc tries when it loads a model: as it chose, and each way by itself."""
+"""The ways that embedsvc tries when it loads a model: its choice, and each one by itself."""
 Row = dict[str, Any]
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure, print and write."""
     given = _parser().parse_args()
     shapes = {name: _lengths(name) for name in given.shapes.split(",")}
     rows: list[Row] = []
@@ -99,7 +99,7 @@ def _jobs(given: argparse.Namespace, model: str) -> Iterator[Row]:
 
 
 def _run(given: argparse.Namespace, job: Row) -> Iterator[Row]:
-    """The rows of one process, and one that says why where it broke off."""
+    """The rows of one process; if it broke off, the last one says why."""
     python = sys.executable if job["engine"] == "embedsvc" else given.torch
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
@@ -118,7 +118,7 @@ def _run(given: argparse.Namespace, job: Row) -> Iterator[Row]:
 
 
 def _of_shape(config: Row, lengths: list[int]) -> Row:
-    """Tokens, and the multiplications and additions that the model needs for them."""
+    """How many tokens there are, and how many operations the model needs for them."""
     width, inner = config["hidden_size"], config["intermediate_size"]
     tokens, pairs = sum(lengths), sum(n * n for n in lengths)
     products = tokens * (8 * width * width + 4 * width * inner) + 4 * width * pairs
@@ -138,12 +138,12 @@ def _line(row: Row) -> str:
 
 
 def _share(row: Row) -> float:
-    """Of the device's speed at large products, what the pass gets."""
+    """The share of the device's speed at large products that the pass reaches."""
     return row["needed_flops"] / (row["stream_ms"] / 1000) / row["flops"]
 
 
 def _table(rows: list[Row]) -> str:
-    """Milliseconds alone and in a stream, a column for each engine; each shape a row."""
+    """Milliseconds alone and in a stream: a column for each engine, a row for each shape."""
     done = [row for row in rows if "failed" not in row]
     columns = list(dict.fromkeys((row["engine"], row["dtype"], row["way"]) for row in done))
     text = []
@@ -166,7 +166,7 @@ def _table(rows: list[Row]) -> str:
 
 
 def _near(cells: list[Row | None]) -> str:
-    """The least cosine among the vectors that the columns have for the first text."""
+    """The least cosine between the vectors of the first text in the columns."""
     vectors = [np.frombuffer(base64.b64decode(cell["vector"]), "<f4") for cell in cells if cell]
     normed = np.stack([vector / np.linalg.norm(vector) for vector in vectors])
     return f"{(normed @ normed.T).min():.6f}"

@@ -27,9 +27,9 @@ from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.commands.client import Instance, Instances, RunningServer
 
 MODELS, ROOM = 5, 2.5
-"""Cards, and how many of them there is memory for."""
+"""How many models there are, and for how many of them there is memory."""
 SIZE = (4, 256, 4)
-"""Of each: layers, width, heads; 44 MB."""
+"""Layers, width and heads of each model, which has 44 MB."""
 CLIENTS = 16
 MOST_GROWTH = 1.05
 TOLERANCE = 1e-4
@@ -67,13 +67,13 @@ def main() -> int:
 
 
 def _write_cards(folder: Path) -> int:
-    """A cards file of models with weights of their own; the bytes that each takes in memory."""
+    """Write a cards file of models with files of their own. Returns the bytes of each in memory."""
     like = find_checkpoint(next(iter(read_cards(Path("models.toml")).by_id.values())))
     cards: list[str] = []
     for number in range(MODELS):
         write_random(folder / f"m{number}", like, *SIZE)
         cards.append(f"[models.m{number}]\npath = 'm{number}'\nnormalize = true\n")
-        if number % 2:  # all have the same weights, so these differ by how they are pooled
+        if number % 2:  # all have the same weights: these differ in their pooling
             cards[-1] += "pooling = 'cls'\n"
     (folder / "models.toml").write_text("".join(cards))
     found = Card(id="m0", path=folder / "m0")
@@ -136,7 +136,7 @@ async def _soak(server: Server, seconds: float) -> dict[str, Any]:
 
 
 def _vectors(server: Server, model: str) -> np.ndarray:
-    """What a model answers to all texts, one at a time."""
+    """The vectors of all texts, asked for one at a time."""
     rows: list[list[float]] = []
     for text in TEXTS:
         status, body = server.post({"model": model, "input": text})

@@ -30,7 +30,7 @@ PATIENCE_SECONDS = 900
 
 
 class Newcomer:
-    """Somebody in a new clone, with a watch."""
+    """Somebody with a new clone and a stopwatch."""
 
     def __init__(self, folder: Path) -> None:
         self.clone = folder / "embedsvc"
@@ -38,13 +38,13 @@ class Newcomer:
         self._began = self._last = time.monotonic()
 
     def told(self, what: str) -> None:
-        """Print how long that took, and how long it has been since the start."""
+        """Print how long a step took, and how long it is since the start."""
         now = time.monotonic()
         print(f"{what:<42}{now - self._last:>8.1f} s{now - self._began:>9.1f} s", flush=True)
         self._last = now
 
     def block(self, page: str, language: str, begins: str) -> str:
-        """A page's first block that begins like that."""
+        """The first block of a page that begins like that."""
         text = (self.clone / page).read_text(encoding="utf-8")
         blocks = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         return next(block for block in blocks if block.startswith(begins)).replace(
@@ -52,12 +52,12 @@ class Newcomer:
         )
 
     def run(self, *command: str) -> None:
-        """Run it in the clone, to the end."""
+        """Run a command in the clone, to its end."""
         subprocess.run(command, cwd=self.clone, check=True, timeout=PATIENCE_SECONDS)
 
 
 def main() -> None:
-    """Go the way once, and print how long each step took."""
+    """Go all the way once, and print how long each step took."""
     with tempfile.TemporaryDirectory() as folder:
         newcomer = Newcomer(Path(folder))
         git = shutil.which("git") or "git"
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def use(newcomer: Newcomer) -> None:
-    """What one does when it serves."""
+    """The steps once the server runs."""
     curl = newcomer.block("README.md", "sh", "curl").rstrip()
     newcomer.run("bash", "-ec", f"{curl} --silent --output vectors")
     assert (newcomer.clone / "vectors").stat().st_size > 1000

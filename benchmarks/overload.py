@@ -70,7 +70,7 @@ class Overload:
         raise SystemExit("overload: the server does not start")
 
     async def _ask(self, connection: Connection, texts: int = TEXTS) -> tuple[int, float]:
-        """Status and seconds of a request of texts that were never asked for."""
+        """Status and seconds of a request for texts that are new to the cache."""
         inputs = [
             " ".join(self.rng.choices(WORDS, k=12)) + str(self.rng.random()) for _ in range(texts)
         ]
@@ -85,7 +85,7 @@ class Overload:
         return statistics.median([(await self._ask(connection, 1))[1] for _ in range(30)])
 
     async def _closed(self) -> float:
-        """Requests answered in a second, where nobody has to be sent away."""
+        """How many requests are answered in a second when none has to be refused."""
         end = time.perf_counter() + self.seconds
         answered = 0
 
@@ -101,7 +101,7 @@ class Overload:
         return answered / self.seconds
 
     async def _open(self, rate: float) -> dict[str, object]:
-        """What becomes of requests that come at that rate, as they please."""
+        """What becomes of requests that arrive at that rate, at random times."""
         taken: dict[int, list[float]] = {}
         lost = 0
 

@@ -25,26 +25,26 @@ from embedsvc.bench.texts import Shape, make_text
 Ids = NDArray[np.int32]
 Vectors = NDArray[np.float32]
 BATCH = 32
-"""Texts of one pass where a library does not choose, as sentence-transformers takes them."""
+"""How many texts a pass has where the library does not choose: sentence-transformers' default."""
 
 
 class Engine(NamedTuple):
-    """A library with a model loaded."""
+    """A library that has loaded the model."""
 
     device: str
     begin: Callable[[list[Any]], Any]
-    """Has the device begin with a batch, and may return before it is done."""
+    """Starts a batch on the device. It may return before the batch is done."""
     finish: Callable[[Any], Vectors]
     batches: Callable[[list[Any]], list[list[Any]]]
-    """How the library would cut so many texts into batches."""
+    """How the library would split texts into batches."""
     product: Callable[[int], float]
     """Seconds for a product of two square matrices."""
     tokenizes: bool = False
-    """Whether it is given texts, not their tokens."""
+    """Whether the library takes texts, not token ids."""
 
 
 def embedsvc(folder: str, dtype: str, switches: dict[str, bool]) -> Engine:
-    """This project on MLX; `switches` are set in place of what it found to be faster."""
+    """embedsvc on MLX. `switches` replace what it found to be faster."""
     import mlx.core as mx
 
     from embedsvc.catalog.cards import Card
@@ -88,7 +88,7 @@ def embedsvc(folder: str, dtype: str, switches: dict[str, bool]) -> Engine:
 
 
 def transformers(folder: str, dtype: str, _: dict[str, bool]) -> Engine:
-    """transformers on torch, with its own attention; the mean of tokens, normalised."""
+    """transformers on torch, with its own attention, mean pooling and normalisation."""
     import torch
     from transformers import AutoModel
 
@@ -114,7 +114,7 @@ def transformers(folder: str, dtype: str, _: dict[str, bool]) -> Engine:
 
 
 def sentence_transformers(folder: str, dtype: str, _: dict[str, bool]) -> Engine:
-    """sentence-transformers as it comes: `encode`, texts in and vectors out."""
+    """sentence-transformers as it is: `encode` makes vectors of texts."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -135,7 +135,7 @@ def sentence_transformers(folder: str, dtype: str, _: dict[str, bool]) -> Engine
 
 
 def torch_device() -> str:
-    """For people."""
+    """The name of the GPU, as people know it."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
@@ -162,7 +162,7 @@ ENGINES = {engine.__name__: engine for engine in (embedsvc, transformers, senten
 
 
 def by_length(texts: list[Ids]) -> list[list[Ids]]:
-    """Batches of like lengths; texts that are all of one length stay together."""
+    """Batches of texts with similar lengths. If all have one length, they stay together."""
     if len({len(ids) for ids in texts}) == 1:
         return [texts]
     ordered = sorted(texts, key=len)
@@ -170,7 +170,7 @@ def by_length(texts: list[Ids]) -> list[list[Ids]]:
 
 
 def best(function: Callable[[], object]) -> float:
-    """Seconds that it takes, at best of ten times."""
+    """The least seconds of ten times."""
     taken = []
     for _ in range(10):
         began = time.perf_counter()
@@ -180,13 +180,13 @@ def best(function: Callable[[], object]) -> float:
 
 
 def one_by_one(engine: Engine, batches: Sequence[list[Ids]]) -> None:
-    """Each batch finished before the next begins."""
+    """Run each batch after the one before it is finished."""
     for batch in batches:
         engine.finish(engine.begin(batch))
 
 
 def overlapped(engine: Engine, batches: Sequence[list[Ids]], threads: ThreadPoolExecutor) -> None:
-    """Each batch begun before the one before it is finished, elsewhere."""
+    """Start each batch before the one before it is finished, on another thread."""
     last = None
     for batch in batches:
         begun = engine.begin(batch)
@@ -198,7 +198,7 @@ def overlapped(engine: Engine, batches: Sequence[list[Ids]], threads: ThreadPool
 
 
 def measure(engine: Engine, texts: list[Any], seconds: float) -> dict[str, Any]:
-    """Milliseconds for the texts alone, and in a stream of the same; of the first time, too."""
+    """Milliseconds of the texts alone, in a stream of such texts, and the first time."""
     batches = engine.batches(texts)
     began = time.perf_counter()
     one_by_one(engine, batches)
@@ -227,7 +227,7 @@ def measure(engine: Engine, texts: list[Any], seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Do the job."""
+    """Run the job that the command line has."""
     job = json.loads(sys.argv[1])
     began = time.perf_counter()
     engine = ENGINES[job["engine"]](job["folder"], job["dtype"], job["switches"])

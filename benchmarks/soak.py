@@ -27,22 +27,22 @@ from benchmarks.server import free_port
 MODEL = "all-MiniLM-L6-v2"
 READ_SECONDS = 5
 PATIENCE = 120.0
-"""Seconds for one answer."""
+"""Seconds that one answer may take."""
 TOLERANCE = 2e-5
 FLOOD = 300
 MOST_GROWTH = 1.15
-"""Times the memory of the first minutes."""
+"""How many times the memory of the first minutes a server may have."""
 WORDS = ["time", "year", "people", "way", "day", "thing", "woman", "child", "school", "family"]
 RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)
-"""SO_LINGER for no time at all: closing sends a reset."""
+"""SO_LINGER with no time, so that closing a socket sends a reset."""
 
 
 class Unanswered(Exception):
-    """The connection ended before the answer did."""
+    """The connection was closed before the answer was complete."""
 
 
 class Connection:
-    """One that is kept, and opened again when it was lost."""
+    """A connection that is kept, and opened again after it was lost."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -78,7 +78,7 @@ class Connection:
 
 
 class Soak:
-    """One run."""
+    """A run of the soak test."""
 
     def __init__(self, minutes: float, seed: int, options: list[str], log: Path) -> None:
         self.seconds = minutes * 60
@@ -238,7 +238,7 @@ class Soak:
             _, writer = await asyncio.open_connection("127.0.0.1", self.port)
             writer.write(whole[: self.rng.choice((10, 120, len(whole) // 2, len(whole)))])
             await asyncio.sleep(self.rng.uniform(0, 0.3))
-            if self.rng.random() < 0.5:  # a reset rather than a goodbye
+            if self.rng.random() < 0.5:  # with a reset
                 link: socket.socket = writer.get_extra_info("socket")
                 link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             writer.close()
@@ -353,7 +353,7 @@ class Soak:
             few = max(3, len(life) // 8)
             first, last = life[few : 2 * few] or life, life[-few:] or life
             figures: dict[str, object] = {}
-            # Floods come and go; what leaks is there between them too.
+            # Floods come and go. What leaks is also there between them.
             for name, column, unit, typical in (
                 ("MiB", 1, 2**20, statistics.median),
                 ("descriptors", 2, 1, min),

@@ -27,30 +27,30 @@ from embedsvc.settings import Settings
 from embedsvc.web.app import create_app
 
 MOST_WAIT = 100.0
-"""Milliseconds that others may wait."""
+"""How many milliseconds other clients may wait."""
 MOST_MEMORY = 300.0
-"""MiB over what an idle server has, beside four times the body."""
+"""How many MiB more than an idle server and four times the body a request may take."""
 HOLD_SECONDS = 2.0
-"""How long clients that do not read, or fall silent, do so."""
+"""Seconds for which clients do not read, or stop sending."""
 TIMEOUT_SECONDS = 120.0
 PAUSE_SECONDS = 0.005
-"""Between two questions of those who ask all the time."""
+"""Seconds between two requests of the clients that ask all the time."""
 MIB = 1 << 20
 
 
 @dataclass
 class Waits:
-    """How long others waited, in milliseconds."""
+    """How long other clients waited, in milliseconds."""
 
     most: float
     median: float
     refused: int
-    """Questions that had no answer, or another than 200."""
+    """How many of their requests had no answer, or another status than 200."""
 
 
 @dataclass
 class Result:
-    """What became of a case."""
+    """The result of a case."""
 
     case: str
     body_mib: float
@@ -69,7 +69,7 @@ class Result:
 
 
 class Others:
-    """A process that asks all the time, and so does not wait for whoever sends the requests."""
+    """A process that asks all the time. It does not wait for the one that sends the cases."""
 
     def __init__(self, port: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -83,7 +83,7 @@ class Others:
         self._pipe.recv()
 
     def end(self) -> Waits:
-        """Once what they ask just now is answered."""
+        """Wait until the requests that are under way are answered."""
         self._pipe.send("end")
         return self._pipe.recv()
 
@@ -93,7 +93,7 @@ class Others:
 
 
 def _ask(port: int, pipe: Connection) -> None:
-    """Two questions in two threads, until the process ends."""
+    """Ask two kinds of requests on two threads, until the process ends."""
     body = json.dumps({"model": MODEL, "input": "somebody else's text"})
     questions = [("GET", "/health", None), ("POST", "/v1/embeddings", body)]
     answered = [threading.Event() for _ in questions]
@@ -137,7 +137,7 @@ def _ask(port: int, pipe: Connection) -> None:
 
 
 def send(case: Case, body: bytes, port: int) -> str:
-    """Send a case, and its status once that is known."""
+    """Send a case, and return the status of its answer."""
     statuses: list[str] = []
     clients = [
         threading.Thread(target=lambda: statuses.append(_send(case, body, port)))
@@ -157,7 +157,7 @@ def _send(case: Case, body: bytes, port: int) -> str:
     with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as connection:
         if case.silent or case.unread:
             connection.settimeout(HOLD_SECONDS)
-        with suppress(OSError):  # the answer may come, and the connection go, before it is all sent
+        with suppress(OSError):  # the server may answer and close the connection before all is sent
             connection.sendall(head.encode() + b"\r\n")
             connection.sendall(memoryview(body)[: len(body) - case.silent])
         if case.unread:
@@ -166,7 +166,7 @@ def _send(case: Case, body: bytes, port: int) -> str:
         try:
             answer.begin()
             stream = (answer.getheader("content-type") or "").startswith("text/event-stream")
-            if not case.unread and not stream:  # which would never end
+            if not case.unread and not stream:  # that would never end
                 answer.read()
         except TimeoutError:
             return "silence"
@@ -176,7 +176,7 @@ def _send(case: Case, body: bytes, port: int) -> str:
 
 
 def run(server: Server, cases: Sequence[Case]) -> list[Result]:
-    """Each case by itself, once the server is idle again."""
+    """Run each case by itself, once the server is idle again."""
     others = Others(server.port)
     results: list[Result] = []
     try:
@@ -199,7 +199,7 @@ def run(server: Server, cases: Sequence[Case]) -> list[Result]:
 
 
 def _memory(server: Server, name: str, *, anew: bool = False) -> float | None:
-    """MiB resident, now or at most since the last time `anew` (Linux)."""
+    """MiB that are resident: now, or at most since the last call with `anew` (Linux)."""
     folder = Path(f"/proc/{server.pid}")
     if not folder.exists():
         return None
@@ -216,7 +216,7 @@ HEADER = (
 
 
 def row(result: Result) -> str:
-    """Of the table."""
+    """A line of the table."""
     memory = "" if result.memory_mib is None else f"{result.memory_mib:.0f}"
     return (
         f"| {result.case} | {result.body_mib:.1f} | {result.status} | {result.seconds:.1f} "

@@ -16,7 +16,7 @@ TEXT_FIELDS = {
     ("tei", "tokenize"): "inputs",
     ("cohere", "create_embeddings"): "texts",
 }
-"""Of routes that take texts: the field with them."""
+"""Routes that take texts, and the field that has them."""
 NAME_FIELDS = {
     ("ollama", "show"): "model",
     ("instances", "create_instance"): "model",
@@ -24,19 +24,19 @@ NAME_FIELDS = {
     ("exo", "place_instance"): "model_id",
     ("instances", "reload_cards"): "",
 }
-"""Of other routes that take a body: the field with a model's name."""
+"""Other routes that take a body, and the field that has a model's name."""
 PATHS = {"model": MODEL, "id": "a", "name": "a"}
 HEAD = 16_000
-"""Characters of a long path or query, within the limit of a head."""
+"""How many characters a long path or query has. It is within the limit of a head."""
 CLIENTS = 40
-"""Those that do not read what they asked for."""
+"""How many clients do not read their answers."""
 SILENT = 4
-"""Those that fall silent in the middle of a body: no more than others have to be kept out for."""
+"""How many clients stop sending in the middle of a body: so few that others are still let in."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A request, or the same by several clients at once."""
+    """A request, which several clients may send at once."""
 
     name: str
     method: str
@@ -50,7 +50,7 @@ class Case:
 
 
 def handler(route: BaseRoute) -> tuple[str, str]:
-    """By which code a route is answered: module and function."""
+    """The module and the function that answer a route."""
     function: Any = getattr(route, "handler", None)
     return (function.__module__.rpartition(".")[2], function.__name__)
 
@@ -96,7 +96,7 @@ def _heads(method: str, path: str) -> Iterator[Case]:
 
 
 def _shapes(path: str, field: str, most: int) -> Iterator[Case]:
-    """JSON that is deep, wide, long, or none, and a long name."""
+    """JSON that is deep, wide, long or invalid, and a long name."""
     if field:
         yield Case(f"{path}, long name", "POST", path, lambda: _json(**{field: _fill("a", most)}))
     deep = most // 2 - 50
@@ -120,7 +120,7 @@ def _shapes(path: str, field: str, most: int) -> Iterator[Case]:
 
 
 def _texts(path: str, field: str, most: int) -> Iterator[Case]:
-    """One long text, and as many as a body has room for."""
+    """One long text, and as many short ones as a body has room for."""
 
     def one(text: str) -> bytes:
         return _json(**{field: [text] if field == "texts" else text})
@@ -140,7 +140,7 @@ def _texts(path: str, field: str, most: int) -> Iterator[Case]:
 
 
 def _openai(most: int) -> Iterator[Case]:
-    """What only OpenAI's route takes."""
+    """Cases that only OpenAI's route takes."""
     path = "/v1/embeddings"
 
     def case(name: str, body: Callable[[], bytes], **more: Any) -> Case:

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 Encode = Callable[[list[str]], Any]
-"""Texts to their vectors (n, D), float32."""
+"""A function from texts to their vectors (n, D) in float32."""
 MAX_TOKENS = 256
 BATCH = 32
 GPU_BATCH = 256
@@ -38,7 +38,7 @@ def sentence_transformers(folder: str, threads: int) -> Encode:
 
 
 def sentence_transformers_cuda(folder: str) -> Encode:
-    """The same on a GPU, in float16 and larger batches."""
+    """sentence-transformers on a GPU, in float16 and with larger batches."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -52,7 +52,7 @@ def sentence_transformers_cuda(folder: str) -> Encode:
 
 
 def fastembed(folder: str, threads: int) -> Encode:
-    """fastembed, on ONNX Runtime, with a model added by its own means."""
+    """fastembed, on ONNX Runtime, with a custom model."""
     import numpy as np
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
@@ -71,7 +71,7 @@ def fastembed(folder: str, threads: int) -> Encode:
 
 
 def onnxruntime(folder: str, threads: int) -> Encode:
-    """ONNX Runtime and the tokenizers library, nothing between."""
+    """ONNX Runtime and the tokenizers library alone."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -84,7 +84,7 @@ def onnxruntime(folder: str, threads: int) -> Encode:
 
 
 def openvino(folder: str, threads: int) -> Encode:
-    """OpenVINO, in float32: left alone it takes bfloat16 where the processor has it."""
+    """OpenVINO in float32: by default it takes bfloat16 where the processor has it."""
     import openvino as ov
 
     settings = {
@@ -122,7 +122,7 @@ def llama_cpp(folder: str, threads: int) -> Encode:
 
 
 def _padded(folder: str, forward: Callable[[dict[str, Any]], Any]) -> Encode:
-    """Batches of like lengths, padded; the mean of each text's tokens; length 1."""
+    """Padded batches of similar lengths, mean pooling, unit length."""
     import numpy as np
     from tokenizers import Tokenizer
 
@@ -158,7 +158,7 @@ ENGINES = {
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until a signal ends the process."""
     engine, folder, threads, port = sys.argv[1:]
     if threads == "cuda":
         encode = sentence_transformers_cuda(folder)

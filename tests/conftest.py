@@ -1,4 +1,4 @@
-"""What several test files share: checkpoints, backends, and an app over a tiny model."""
+"""The fixtures of all tests: backends, checkpoints, and an app over a tiny model."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from tests.support.backends import BACKENDS
 from tests.support.checkpoints import write_bert
 from tests.support.project import ROOT
 
-if "KERNELS" in os.environ:  # the kernels as `make test-kernels` builds them, with a sanitizer
+if "KERNELS" in os.environ:  # `make test-kernels` builds them with a sanitizer
     library.LIBRARY = Path(os.environ["KERNELS"])
 
 # A shell that runs tests in the background ignores Ctrl-C for them, and for what they start.
@@ -28,7 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(params=BACKENDS)
 def ops(request: pytest.FixtureRequest) -> Ops:
-    """Each backend in float32: a test that takes this runs on all."""
+    """Each backend in float32. A test that takes this fixture runs on all of them."""
     return BACKENDS[request.param]()
 
 
@@ -40,7 +40,7 @@ def random() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def minilm() -> Checkpoint:
-    """The real all-MiniLM-L6-v2, from the card the project ships."""
+    """The real all-MiniLM-L6-v2, from the card that the project ships."""
     return open_checkpoint(read_cards(ROOT / "models.toml").by_id["all-MiniLM-L6-v2"])
 
 

@@ -1,4 +1,4 @@
-"""Packs OpenAI's table of cl100k_base tokens, as tiktoken publishes it, for `texts.token_ids`.
+"""Packs OpenAI's table of cl100k_base tokens, as tiktoken publishes it, for `texts.cl100k`.
 
     python tests/reference/cl100k_base.py cl100k_base.tiktoken embedsvc/data/cl100k_base.xz
 

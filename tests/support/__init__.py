@@ -1,1 +1,1 @@
-"""What tests are made with: checkpoints, servers, hubs, cases."""
+"""What several tests need: checkpoints, servers, a hub, cases."""

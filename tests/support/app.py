@@ -12,7 +12,7 @@ from embedsvc.web.app import create_app
 
 @contextmanager
 def serve(**settings: Any) -> Iterator[TestClient]:
-    """An app in this process, on NumPy, as a client on this machine sees it."""
+    """A client of the app, which runs in this process, on NumPy."""
     app = create_app(Settings(**{"backend": "numpy"} | settings))
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
         yield client

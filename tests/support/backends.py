@@ -1,4 +1,4 @@
-"""The sets of operations that tests compare."""
+"""The backends that tests compare, each in float32."""
 
 from collections.abc import Callable
 

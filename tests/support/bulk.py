@@ -19,7 +19,7 @@ from tests.support.fake_server import vector_of
 
 
 class FakeEmbedder:
-    """Vectors from checksums; some texts are refused, and after some it breaks."""
+    """An embedder whose vectors come from checksums. It refuses some texts, and may break down."""
 
     calls = 3
 
@@ -63,7 +63,7 @@ class FakeEmbedder:
 
 
 def go(embedder: FakeEmbedder, output: Path, *inputs: Path, **options: Any) -> Summary:
-    """One run, put together."""
+    """Run a job to its end, and write the output."""
     names = tuple(map(str, inputs))
     with Run(Job(inputs=names, output=output, **options), Progress(io.StringIO())) as run:
         summary = asyncio.run(run.embed(embedder))

@@ -23,7 +23,7 @@ THREAD_POOL_CASES = (
 
 
 def build(output: Path, *flags: str, sources: Sequence[Path]) -> Path:
-    """A program in C that tries the kernels' code, or some of it."""
+    """Compile a program in C from the kernels' code, or from some of it, and what tries it."""
     command = [program("cc"), "-std=gnu11", "-g", "-pthread", "-Wall", "-Wextra", "-Werror"]
     command += [*flags, f"-I{NATIVE}", *map(str, sources), "-o", str(output), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True)

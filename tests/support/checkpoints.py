@@ -37,7 +37,7 @@ def write_bert(folder: Path, *, pooling: str | None = "mean_tokens", **config: A
 
 
 def write_pooling(folder: Path, pooling: str) -> None:
-    """modules.json, with a pooling and a normalise module."""
+    """Write modules.json, with a pooling and a normalise module."""
     kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -48,7 +48,7 @@ def write_pooling(folder: Path, pooling: str) -> None:
 
 
 def write_modules(folder: Path, *modules: tuple[str, dict[str, Any]]) -> None:
-    """modules.json, and for each module (kind, config) a folder, with random weights if any."""
+    """Write modules.json, and a folder with random weights, if any, for each (kind, config)."""
     listed = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
     for i, (kind, config) in enumerate(modules, 1):
         path = f"{i}_{kind}"
@@ -91,7 +91,7 @@ def write_tokenizer(folder: Path) -> None:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    # What training leaves in such files, and a server must not obey.
+    # Training leaves these in such files. A server must ignore them.
     tokenizer.enable_truncation(8)
     tokenizer.enable_padding(length=8)
     folder.mkdir(parents=True, exist_ok=True)

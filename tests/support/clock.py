@@ -1,8 +1,8 @@
-"""A clock for what takes one."""
+"""A clock that tests set."""
 
 
 class Clock:
-    """Time in seconds that passes when a test says so."""
+    """Seconds that pass only when a test says so."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now
@@ -11,4 +11,4 @@ class Clock:
         return self.now
 
     monotonic = __call__
-    """So that it can stand for the module `time` too."""
+    """So that a clock can replace the module `time`."""

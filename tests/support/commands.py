@@ -1,4 +1,4 @@
-"""The commands in the documentation: which are run by tests, how, and which are not, and why."""
+"""The commands in the documentation: how tests run them, and why some are not run."""
 
 import os
 import re
@@ -24,22 +24,22 @@ NOT_HERE = (
     (r"rm -r ~", "would remove settings; tests/test_daemon.py sees what uninstalling leaves"),
     (r"[A-Z_]+=\S+$", "settings of another program"),
 )
-"""Commands that are not run: how they begin, and why. They are read, and ours are parsed."""
+"""How commands begin that are not run, and why. Those of `embedsvc` are parsed all the same."""
 SERVES = re.compile(r"(?:[A-Z_]+=\S+ )*(?:make serve|embedsvc serve)\b")
 ASKS = re.compile(r"embedsvc (?:ps|load|unload|reload|status|bench)\b")
-"""Commands that ask the server at the default address, unless `--url` is said."""
+"""Commands that ask the server at the default address, unless they have `--url`."""
 CODES = {"embedsvc doctor": {0, 1}}
-"""Exit codes that are as good as 0."""
+"""Commands that may end with other codes than 0."""
 
 
 class Command(NamedTuple):
-    """A command of a block of a page."""
+    """A command on a page of the documentation."""
 
     line: str
 
     @property
     def reason(self) -> str | None:
-        """Why it is not run here, if it is not."""
+        """Why it is not run; None if it is."""
         return next((why for begins, why in NOT_HERE if re.match(begins, self.line)), None)
 
     @property
@@ -51,7 +51,7 @@ class Command(NamedTuple):
         return next((good for begins, good in CODES.items() if self.line.startswith(begins)), {0})
 
     def at(self, url: str) -> str:
-        """What is run, with a server at that address."""
+        """The command line that is run, for a server at that address."""
         line = self.line
         if self.serves:
             line = re.sub(r" (--port |PORT=)\d+", "", line)
@@ -65,18 +65,18 @@ class Command(NamedTuple):
         return line
 
     def ours(self) -> list[str] | None:
-        """The arguments of `embedsvc` in it, if it is in it."""
+        """The arguments of `embedsvc`, if the command calls it."""
         match = re.search(r"(?:^|\| |^[A-Z_]+=\S+ )embedsvc ([^|>&)]*)", self.line)
         return shlex.split(match[1]) if match else None
 
 
 def make_files(example: Example, folder: Path, url: str) -> None:
-    """What commands above it on its page write, such as vectors, in a workplace.
+    """Write the files, such as vectors, that commands above the example on its page write.
 
     Rows that are set aside, which makes the exit code 1, are part of the corpus.
     """
     if example.imports & {"passages", "openai"}:
-        return  # it has a server
+        return  # it asks a server, and needs no files
     path = f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"
     for other in examples():
         if (other.page, other.language) == (example.page, "sh") and other.line < example.line:
@@ -93,7 +93,7 @@ def make_files(example: Example, folder: Path, url: str) -> None:
 
 
 def commands(example: Example) -> list[Command]:
-    """The commands of a block, without comments, and without the folder of an environment."""
+    """The commands of a block, without comments, and without the path of the environment."""
     text = example.code.replace("\\\n", " ").replace(".venv/bin/embedsvc", "embedsvc")
     lines = [re.sub(r"(^|\s+)# .*", "", line).strip() for line in text.splitlines()]
     return [Command(re.sub(r"  +", " ", line)) for line in lines if line]

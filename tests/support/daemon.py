@@ -1,4 +1,4 @@
-"""A launchd and a systemd to try the service on: they take commands and remember what is loaded."""
+"""A fake launchd and a fake systemd. They take commands and remember what is loaded."""
 
 import shlex
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def job(
 
 
 class Recorder(Actions):
-    """Keeps the commands that change something, and asks `answer` instead of the machine."""
+    """Records the commands that change something, and gets answers from a function."""
 
     def __init__(self, answer: Callable[[tuple[str, ...]], Answer]) -> None:
         self.commands: list[str] = []
@@ -55,7 +55,7 @@ class Recorder(Actions):
 
 
 class FakeLaunchd:
-    """Jobs linger for some questions after `bootout`; meanwhile `bootstrap` fails."""
+    """A launchd whose jobs stay for some questions after `bootout`. Meanwhile `bootstrap` fails."""
 
     def __init__(
         self, domain: str, *, lingers: int = 3, busy: int = 0, logged_in: bool = True
@@ -112,7 +112,7 @@ class FakeLaunchd:
 
 
 class FakeSystemd:
-    """Reads units when told to, starts them if it can."""
+    """A systemd that reads its unit on `daemon-reload`, and starts it if it can."""
 
     def __init__(self, folder: Path, *, exit_code: int = 0, lingers: bool = True) -> None:
         self.unit = folder / "embedsvc.service"

@@ -15,9 +15,9 @@ from tests.support.project import ROOT
 
 ADDRESS = "http://127.0.0.1:8000"
 CHAT = "http://127.0.0.1:11434"
-"""Where pages have a model that chats: an address of Ollama's."""
+"""Where the pages expect a chat model: Ollama's address."""
 HERE = {"openai", "numpy", "embedsvc", "passages", *sys.stdlib_module_names}
-"""What an example may import in tests/; clients/ has the rest."""
+"""What an example may import to be run in tests/. The others are run in clients/."""
 NOTES = {
     "returns.md": "Customers may send things back within 30 days of delivery, unused and in the "
     "box they came in. We pay the money back within a week of their arrival.",
@@ -39,7 +39,7 @@ REVIEWS = [
 
 
 class Example(NamedTuple):
-    """A fenced block of a page."""
+    """A fenced block of code on a page."""
 
     where: str
     language: str
@@ -55,13 +55,13 @@ class Example(NamedTuple):
 
     @property
     def saved_as(self) -> str | None:
-        """The file that the page says to save it as, for others."""
+        """The name under which the page says to save it, so that other examples can import it."""
         named = re.match(r"# (\w+\.py): ", self.code)
         return named[1] if named else None
 
     @property
     def reason(self) -> str | None:
-        """Why it is run neither in tests/ nor in clients/, if it is not."""
+        """Why it is run neither in tests/ nor in clients/; None if it is run."""
         return "needs Ray; extras/test_ray.py has it" if "embedsvc.ray_" in self.code else None
 
     @property
@@ -70,17 +70,17 @@ class Example(NamedTuple):
         return set(re.findall(r"^(?:from|import) (\w+)", self.code, re.MULTILINE))
 
     def at(self, url: str, chat: str = CHAT) -> str:
-        """The code for servers at other addresses."""
+        """The code, with the addresses of other servers."""
         return self.code.replace(ADDRESS, url).replace(CHAT, chat)
 
 
 def pages() -> list[Path]:
-    """All that people read to use it."""
+    """All pages that people read to use embedsvc."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def examples() -> list[Example]:
-    """All blocks of all pages that are a program or commands."""
+    """All blocks of all pages that are a program or commands of a shell."""
     found: list[Example] = []
     for page in pages():
         text = page.read_text(encoding="utf-8")
@@ -97,25 +97,25 @@ PRINTED = (
     ("rag.md", "qdrant_client", ("notes/returns.md: 'Customers may send",)),
     ("search.md", "passages", ("notes/backups.md  'The database is copied", "3 of 3 right")),
 )
-"""Page, a word of a program on it, and what that program prints of `write_workplace`'s files."""
+"""A page, a word that a program on it has, and what the program prints of the example files."""
 
 
 def printed(example: Example) -> tuple[str, ...]:
-    """What it is to print."""
+    """What the example is expected to print."""
     return next(
         (said for page, word, said in PRINTED if example.page == page and word in example.code), ()
     )
 
 
 def save_files(folder: Path, url: str) -> None:
-    """The files that pages say to save, in a workplace, for a server at that address."""
+    """Save the files that pages say to save, for a server at that address."""
     for example in examples():
         if example.saved_as is not None:
             (folder / example.saved_as).write_text(example.at(url), encoding="utf-8")
 
 
 def write_workplace(folder: Path) -> None:
-    """The files that examples are about."""
+    """Write the files that examples are about."""
     (folder / "notes").mkdir()
     for name, text in NOTES.items():
         (folder / "notes" / name).write_text(text + "\n", encoding="utf-8")
@@ -132,7 +132,7 @@ def write_workplace(folder: Path) -> None:
 
 
 def run_program(code: str, folder: Path) -> str:
-    """What it prints, where the files are that pages say to save."""
+    """Run a program in a folder, and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
     )
@@ -142,7 +142,7 @@ def run_program(code: str, folder: Path) -> str:
 
 @contextlib.contextmanager
 def chatting() -> Iterator[tuple[str, list[str]]]:
-    """A stand-in for a model that chats, which says what it was asked; and all it was asked."""
+    """The URL of a chat model that repeats what it was asked, and a list of all it was asked."""
     asked: list[str] = []
 
     class Handler(QuietHandler):

@@ -1,4 +1,4 @@
-"""A device that works when told to, and what asks it."""
+"""A fake device that works only when its gate is open, and what asks it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ COST = Cost(start=0.005, token=0.0001, pair=1e-7)
 
 
 def exact(texts: int, longest: int) -> tuple[int, int]:
-    """A pass is padded to its longest text, and no further."""
+    """The shape of a pass that is padded to its longest text, and no further."""
     return texts, longest
 
 
@@ -26,12 +26,12 @@ def text(length: int, value: int = 1) -> TokenIds:
 
 
 def result(item: Item) -> bytes:
-    """The vector of an item here: its first token, and its length."""
+    """The vector of an item: its first token, and its length."""
     return np.array([item.ids[0], len(item)], dtype="<f4").tobytes()
 
 
 class Device:
-    """It runs batches once its gate is open."""
+    """A device that runs batches once its gate is open."""
 
     def __init__(self) -> None:
         self.batches: list[list[TokenIds]] = []
@@ -66,6 +66,6 @@ async def embed(
 
 
 async def turns(count: int = 5) -> None:
-    """Let everything on the event loop go on."""
+    """Let other tasks on the event loop run."""
     for _ in range(count):
         await asyncio.sleep(0)

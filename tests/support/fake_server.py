@@ -1,4 +1,4 @@
-"""An embedding server whose vectors come from checksums of the texts, and that does as told."""
+"""A fake embedding server. Its vectors come from checksums of the texts."""
 
 import base64
 import json
@@ -19,35 +19,35 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 def vector_of(text: str) -> NDArray[np.float32]:
-    """The vector of a text: unit length, the same on every machine."""
+    """The vector of a text, of unit length. It is the same on every machine."""
     vector = np.random.default_rng(zlib.crc32(text.encode())).normal(size=DIMENSIONS)
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 def refusal(status: int, message: str, **headers: str) -> Answer:
-    """An answer that is an error."""
+    """An error as an answer."""
     return status, headers, json.dumps({"error": {"message": message}}).encode()
 
 
 class FakeServer(HttpServer):
-    """To be used in `with`; `texts` is what it was asked for, less the probes."""
+    """To be used in `with`. `texts` has all texts that were asked for, but for the probes."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         self.script: deque[Answer | None] = deque()
-        """The next answers in place of vectors; None hangs up."""
+        """The next answers, in place of vectors. None closes the connection."""
         self.seen: Callable[[int], None] = lambda count: None
-        """Called with the number of texts so far, before they are answered."""
+        """Called before each answer, with the number of texts so far."""
         self.refuse: Callable[[str], Answer | None] = lambda text: None
-        """What to answer a request with such a text."""
+        """The answer to a request that has such a text; None for vectors."""
         self._lock = threading.Lock()
         super().__init__(self._handler())
         self.url += "/v1"
 
     def answer(self, body: bytes) -> Answer | None:
-        """What is answered to a request for vectors; None to hang up."""
+        """The answer to a request for vectors; None to close the connection."""
         sent: dict[str, Any] = json.loads(body)
         texts: list[str] = sent.get("input", [])
         with self._lock:

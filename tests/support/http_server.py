@@ -1,4 +1,4 @@
-"""Servers of the tests' own, on a free port of this machine."""
+"""HTTP servers of the tests, on free ports of this machine."""
 
 import threading
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Self
 
 
 class QuietHandler(BaseHTTPRequestHandler):
-    """Keeps connections open and logs nothing; `get` and `post` are for what derives from it."""
+    """A handler that keeps connections open and logs nothing. Subclasses have `get` and `post`."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -30,7 +30,7 @@ class QuietHandler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers["Content-Length"]))
 
     def answer(self, status: int, content: bytes, **headers: str) -> None:
-        """Send a whole answer; `_` in a header's name stands for `-`."""
+        """Send an answer. `_` in the name of a header stands for `-`."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -43,7 +43,7 @@ class QuietHandler(BaseHTTPRequestHandler):
 
 
 class HttpServer:
-    """Serves while it is used in `with`, each connection on a thread of its own."""
+    """A server that runs in `with`, with a thread for each connection."""
 
     def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

@@ -1,4 +1,4 @@
-"""A hub on this machine that speaks as Hugging Face's does, and fails as it is told to."""
+"""A hub on this machine that speaks like Hugging Face's, and fails as tests ask it to."""
 
 import hashlib
 import json
@@ -20,11 +20,11 @@ WEIGHTS = "model.safetensors"
 CARD = Card(id="m", repo="org/model")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SMALL = 1 << 12
-"""Bytes; what is smaller is in git, what is larger beside it."""
+"""Bytes. Larger files are kept with Git LFS, smaller ones in git itself."""
 
 
 class Asked(NamedTuple):
-    """A file that was asked for."""
+    """A request for a file."""
 
     name: str
     range: str | None
@@ -33,14 +33,14 @@ class Asked(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """What is answered in place of a repository."""
+    """An error in place of a repository."""
 
     status: int
     code: str | None = None
 
 
 class Hub(HttpServer):
-    """Has one repository, `org/model`; to be used in `with`."""
+    """A hub with one repository, `org/model`. To be used in `with`."""
 
     def __init__(self, folder: Path) -> None:
         self.commit = COMMIT
@@ -50,23 +50,23 @@ class Hub(HttpServer):
             if file.is_file()
         }
         self.sent: dict[str, bytes] = {}
-        """What is sent in place of a file."""
+        """Contents that are sent in place of those of files."""
         self.asked: list[Asked] = []
         self.refusal: Refusal | None = None
         self.file_refusals: list[int] = []
-        """Statuses that the next files are answered with."""
+        """The statuses of the next answers, in place of files."""
         self.cuts: list[int] = []
-        """After how many bytes the next large files are cut."""
+        """After how many bytes the next answers with large files are cut off."""
         self.stated: dict[str, int | None] = {}
-        """The size that is told of a file, in place of its own."""
+        """Sizes that the list of files has, in place of the true ones."""
         self.info: bytes | None = None
-        """What is told of the repository, in place of the truth."""
+        """The list of files, in place of the true one."""
         self.headers: dict[str, str] = {}
-        """Further ones, of files."""
+        """More headers for answers with files."""
         self.redirects: dict[str, str] = {}
-        """Where files are said to be."""
+        """Other URLs that files are redirected to."""
         self.between: Callable[[int], None] = lambda sent: None
-        """Called before each chunk of a large file, with the bytes that were sent of it."""
+        """Called before each chunk of a large file, with how many bytes of it were sent."""
         super().__init__(self._handler())
 
     def asked_for(self, name: str) -> list[Asked]:
@@ -134,7 +134,7 @@ class Hub(HttpServer):
                         hub.between(place)
                     try:
                         self.wfile.write(content[place : min(place + SMALL, end)])
-                    except ConnectionError:  # whoever asked is gone
+                    except ConnectionError:  # the client is gone
                         self.close_connection = True
                         return
 
@@ -145,14 +145,14 @@ class Hub(HttpServer):
 
 
 def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have it be the hub, as HF_ENDPOINT does when a process starts."""
+    """Make this URL the hub, as HF_ENDPOINT does when a process starts."""
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def nothing_loads(said: str) -> None:
-    """Finding the model fails with these words, and leaves nothing that would load."""
+    """Check that the model cannot be found, with this message, and that nothing is left to load."""
     with pytest.raises(CheckpointError, match=said):
         find_checkpoint(CARD)
     assert kept("org/model", None) is None

@@ -1,4 +1,4 @@
-"""The table of models, made from models.toml: its cards, and what it says beside their names."""
+"""The table of models in the documentation, made from the cards and the comments in models.toml."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ FILE = Path(__file__).parents[2] / "models.toml"
 
 
 class Facts(NamedTuple):
-    """What stands beside a card's name, and the heading that it is under."""
+    """The comment beside a card's name, and the heading above it."""
 
     licence: str
     parameters: str
@@ -21,7 +21,7 @@ class Facts(NamedTuple):
 
 
 def facts() -> dict[str, Facts]:
-    """Of each card, by its id."""
+    """The note of each card, by its id."""
     found: dict[str, Facts] = {}
     heading = ""
     for line in FILE.read_text(encoding="utf-8").splitlines():

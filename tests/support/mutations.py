@@ -1,4 +1,4 @@
-"""What a stranger may make of a checkpoint's files: one change, the same for the same seed."""
+"""Random changes to the files of a checkpoint. The same seed makes the same change."""
 
 import json
 import os
@@ -14,7 +14,7 @@ JSON_FILES = (
     "tokenizer.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json",
 )  # fmt: skip
-"""Those that are changed, and how often in comparison."""
+"""The files that are changed, and their relative frequencies."""
 WEIGHTS = ("model.safetensors", "model.safetensors", "3_Dense/model.safetensors")
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 7, 1.5, -0.5, 1e-300, 1e300, 2**31 - 1, 2**31, 2**32,
@@ -36,7 +36,7 @@ DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "U32", "U8", "BOOL", "F8_E4
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """Every container in a JSON value with each of its keys or indices."""
+    """Every list and object in a JSON value, with each of its indices or keys."""
     found: list[tuple[Any, Any]] = []
     waiting = [value]
     while waiting:
@@ -48,7 +48,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 
 def change_json(chance: random.Random, value: Any) -> None:
-    """One value, or a few, of a JSON document is another, or gone, or under another name."""
+    """Change, delete or rename one or a few values of a JSON document."""
     for _ in range(chance.choice((1, 1, 1, 2, 4))):
         known = places(value)
         if not known:
@@ -88,7 +88,7 @@ def mutate_json(chance: random.Random, folder: Path) -> str:
 
 
 def mutate_literal(chance: random.Random, folder: Path) -> str:
-    """A value in the text of a JSON file is something that JSON may not have, or there twice."""
+    """Put a value into a JSON file that JSON does not allow, or that is there already."""
     file = folder / chance.choice(JSON_FILES)
     if not file.exists():
         return mutate_file(chance, folder)
@@ -108,7 +108,7 @@ def mutate_literal(chance: random.Random, folder: Path) -> str:
 
 
 def mutate_bytes(chance: random.Random, folder: Path) -> str:
-    """Bytes of any file are others, or gone, or there twice, or it ends early."""
+    """Change, delete or repeat bytes of a file, or cut it off."""
     file = folder / chance.choice((*JSON_FILES, *WEIGHTS))
     if not file.exists():
         return mutate_file(chance, folder)
@@ -136,7 +136,7 @@ def mutate_bytes(chance: random.Random, folder: Path) -> str:
 
 
 def mutate_file(chance: random.Random, folder: Path) -> str:
-    """A file is missing, of another kind, or no file."""
+    """Remove a file, or put one of another kind, a folder or a link in its place."""
     file = folder / chance.choice((*JSON_FILES, *WEIGHTS))
     file.unlink(missing_ok=True)
     actions: list[Callable[[], object]] = [
@@ -153,7 +153,7 @@ def mutate_file(chance: random.Random, folder: Path) -> str:
 
 
 def mutate_header(chance: random.Random, folder: Path) -> str:
-    """The header of a safetensors file lies; its lengths are as they should be, or are not."""
+    """Write something false into the header of a safetensors file."""
     file = folder / chance.choice(WEIGHTS)
     if not file.exists():
         return mutate_file(chance, folder)
@@ -199,7 +199,7 @@ def mutate_header(chance: random.Random, folder: Path) -> str:
 
 
 def harmless(chance: random.Random, folder: Path) -> str:
-    """A change that nobody may notice."""
+    """Change something that may go unnoticed."""
     number = chance.randrange(5)
     if number == 0:
         for name in ("README.md", "pipe", "onnx"):
@@ -224,6 +224,6 @@ MUTATIONS = (
 
 
 def mutate(seed: int, folder: Path) -> str:
-    """One change to the checkpoint in a folder; what it was."""
+    """Make one change to the checkpoint in a folder, and return what it was."""
     chance = random.Random(seed)
     return chance.choice(MUTATIONS)(chance, folder)

@@ -1,4 +1,4 @@
-"""Outputs of `embedsvc embed`, written from rows and vectors at hand."""
+"""Outputs of `embedsvc embed`, written from given rows and vectors."""
 
 from pathlib import Path
 from typing import Any

@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 class Part(NamedTuple):
-    """A part of a page, between two comments that name it."""
+    """A generated part of a page, between two comments that name it."""
 
     page: str
     name: str
@@ -31,12 +31,12 @@ class Part(NamedTuple):
         return f"<!-- /{self.name} -->\n"
 
     def found(self) -> str:
-        """What stands there."""
+        """The text that the page has there."""
         text = (DOCS / self.page).read_text(encoding="utf-8")
         return text.partition(self.begin)[2].partition(self.end)[0]
 
     def write(self) -> None:
-        """Put there what should stand there."""
+        """Write the text that should be there."""
         file = DOCS / self.page
         before, begin, rest = file.read_text(encoding="utf-8").partition(self.begin)
         assert begin, f"{self.page} has no place for {self.name}"
@@ -46,7 +46,7 @@ class Part(NamedTuple):
 
 
 def exit_codes() -> str:
-    """A row for each code that the command ends with."""
+    """A row for each exit code of the command."""
     rows = [f"| {code} | {because} |" for code, because in EXITS.items()]
     return "\n".join(["| code | because |", "|---|---|", *rows]) + "\n"
 

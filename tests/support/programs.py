@@ -1,4 +1,4 @@
-"""Programs that some tests need: `.ci/run` installs them, elsewhere they may be missing."""
+"""Programs that some tests need. `.ci/run` installs them; elsewhere they may be missing."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import pytest
 
 
 def program(name: str) -> str:
-    """Its path. Where it is missing the test is skipped, and on CI it fails."""
+    """The path of a program. Without it the test is skipped, and on CI it fails."""
     found = shutil.which(name)
     if found is None:
         assert not os.environ.get("CI"), f"{name} is not installed; .ci/run does it"

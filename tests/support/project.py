@@ -1,4 +1,4 @@
-"""The checkout: its folder, and the modules of the package in it, of which none is imported."""
+"""The checkout: its folder, and the modules of the package. None of them is imported for this."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ PACKAGE = ROOT / "embedsvc"
 
 
 def modules() -> dict[str, Path]:
-    """The file of each module by its dotted name; of a package, its `__init__.py`."""
+    """The file of each module, by its dotted name. That of a package is its `__init__.py`."""
     return {dotted(file): file for file in sorted(PACKAGE.rglob("*.py"))}
 
 

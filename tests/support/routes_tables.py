@@ -9,7 +9,7 @@ from tests.support.models_table import FILE
 
 
 def document() -> dict[str, Any]:
-    """What a server answers at /openapi.json."""
+    """The description that a server gives at /openapi.json."""
     return describe(create_app(Settings(models=FILE, backend="numpy")).routes)  # type: ignore[arg-type]
 
 
@@ -25,7 +25,7 @@ def routes() -> str:
 
 
 def bodies() -> str:
-    """A table for each kind of body that a route takes, and for what is in it."""
+    """A table for each kind of body that a route takes, and for each kind of object in it."""
     told = document()
     schemas = told["components"]["schemas"]
     names: list[str] = []
@@ -34,7 +34,7 @@ def bodies() -> str:
             names += _names(_schema(operation.get("requestBody", {})))
     parts: list[str] = []
     told_of: set[str] = set()
-    for name in names:  # which grows
+    for name in names:  # the loop itself adds to it
         if name in told_of:
             continue
         told_of.add(name)

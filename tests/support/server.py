@@ -1,4 +1,4 @@
-"""The real server in a process of its own: one that runs, and one that does not start."""
+"""The real server in a process of its own."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support.project import ROOT
 
 INSTALLED = (str(ROOT / ".venv/bin/embedsvc"), "serve")
-"""For tests that run in an environment of their own, where the service is not installed."""
+"""The command for tests in other environments, in which embedsvc is not installed."""
 COMMAND = (sys.executable, "-m", "embedsvc", "serve")
 
 
@@ -19,7 +19,7 @@ COMMAND = (sys.executable, "-m", "embedsvc", "serve")
 def serving(
     *options: str, cards: Path = ROOT / "models.toml", command: tuple[str, ...] = COMMAND
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A running server's base URL and process; stopped, if it still runs, at the end."""
+    """The base URL and the process of a running server. It is killed at the end."""
     process = subprocess.Popen(
         [*command, "--port", "0", "--models", str(cards), *options],
         stdout=subprocess.PIPE,
@@ -35,7 +35,7 @@ def serving(
 
 
 def announcement(process: subprocess.Popen[str]) -> str:
-    """What a server prints once it is ready, which this waits for."""
+    """Wait until a server is ready, and return what it prints."""
     assert process.stdout is not None
     said = ""
     while "Try:" not in said:
@@ -46,7 +46,7 @@ def announcement(process: subprocess.Popen[str]) -> str:
 
 
 def address(process: subprocess.Popen[str]) -> str:
-    """The base URL of a server, from what it announces."""
+    """Wait until a server is ready, and return its base URL."""
     said = announcement(process)
     match = re.search(r"at (https?://\S+)/v1", said)
     assert match, said
@@ -54,11 +54,11 @@ def address(process: subprocess.Popen[str]) -> str:
 
 
 def fails(*options: str, **environ: str) -> tuple[int, str]:
-    """Exit code and message of a server that does not start."""
+    """The exit code and the message of a server that cannot start."""
     done = subprocess.run(
         [*COMMAND, *options],
         cwd=ROOT,
-        env=os.environ | {"EMBEDSVC_PORT": "0"} | environ,  # whoever has the usual one
+        env=os.environ | {"EMBEDSVC_PORT": "0"} | environ,  # the usual port may be taken
         capture_output=True,
         text=True,
         timeout=30,

@@ -70,7 +70,7 @@ class TinyRegistry(Registry):
 
 
 async def become(instance: Instance, *states: State) -> None:
-    """Wait until it is in one of the states."""
+    """Wait until an instance is in one of these states."""
     async for now in instance.changes():
         if now.state in states:
             return
@@ -78,7 +78,7 @@ async def become(instance: Instance, *states: State) -> None:
 
 
 def write_cards(folder: Path, names: Sequence[str] = "abc", **about: str) -> int:
-    """A cards file of tiny models, with these lines in their cards; the bytes each takes."""
+    """Write a cards file of tiny models, with more lines for some cards; return a model's bytes."""
     if not (folder / "tiny").exists():
         write_bert(folder / "tiny")
     cards = [f"[models.{name}]\npath = 'tiny'\n" + about.get(name, "") + "\n" for name in names]
@@ -89,7 +89,7 @@ def write_cards(folder: Path, names: Sequence[str] = "abc", **about: str) -> int
 
 @asynccontextmanager
 async def open_registry(folder: Path, **settings: Any) -> AsyncGenerator[TinyRegistry]:
-    """A registry of the folder's models.toml, open."""
+    """Open a registry of the folder's models.toml."""
     device = Device(lambda _: NumpyOps(), workers=2)
     registry = TinyRegistry(folder, device, Settings(**settings))
     try:
