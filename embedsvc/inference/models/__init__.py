@@ -4,7 +4,7 @@ To add one, write its file and its line here. What an architecture shares with a
 from that one's file (`bert.py`), and decoders from `decoder.py`.
 
 `up_gate` and `gate_up` are one linear layer made of two, whose outputs lie side by side; the name
-says in which order, and that is the order in the checkpoint.
+says in which order, which is the checkpoint's own (`jina_bert.py` has an exception).
 """
 
 from typing import Any, Protocol

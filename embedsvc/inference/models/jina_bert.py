@@ -40,7 +40,7 @@ class Config(Sizes, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Extra:
+class CodeNorms:
     """The norms that only the model for code has."""
 
     q: Norm
@@ -56,7 +56,7 @@ class Layer:
     gate_up: Linear  # D -> 2 intermediate
     down: Linear  # intermediate -> D
     mlp_norm: Norm
-    extra: Extra | None
+    code_norms: CodeNorms | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,38 +74,31 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
     width, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads
 
-    def gate_up(name: str) -> Linear:
-        # The model for code has the gate behind the part that it gates.
+    def gate_up(name: str, for_code: bool) -> Linear:
+        if not for_code:
+            return read.linear(f"{name}.gated_layers", width, 2 * inner, bias=False)
         stored = tensors.take(f"{name}.up_gated_layer.weight", 2 * inner, width)
-        return ops.linear_layer(np.roll(stored, inner, axis=0), None)
+        return ops.linear_layer(np.roll(stored, inner, axis=0), None)  # the gate comes second in it
+
+    def code_norms(name: str) -> CodeNorms:
+        return CodeNorms(
+            q=read.norm(f"{name}.attention.self.layer_norm_q", width),
+            k=read.norm(f"{name}.attention.self.layer_norm_k", width),
+            input=read.norm(f"{name}.layer_norm_1", width),
+        )
 
     def layer(name: str) -> Layer:
         block = f"{name}.attention"
-        qkv = read.joined({f"{block}.self.{x}": width for x in ("query", "key", "value")}, width)
-        out = read.linear(f"{block}.output.dense", width, width)
-        attention_norm = read.norm(f"{block}.output.LayerNorm", width)
-        if f"{block}.self.layer_norm_q.weight" not in tensors:
-            return Layer(
-                qkv=qkv,
-                attention_out=out,
-                attention_norm=attention_norm,
-                gate_up=read.linear(f"{name}.mlp.gated_layers", width, 2 * inner, bias=False),
-                down=read.linear(f"{name}.mlp.wo", inner, width),
-                mlp_norm=read.norm(f"{name}.mlp.layernorm", width),
-                extra=None,
-            )
+        for_code = f"{block}.self.layer_norm_q.weight" in tensors
+        down, norm = ("mlp.down_layer", "layer_norm_2") if for_code else ("mlp.wo", "mlp.layernorm")
         return Layer(
-            qkv=qkv,
-            attention_out=out,
-            attention_norm=attention_norm,
-            gate_up=gate_up(f"{name}.mlp"),
-            down=read.linear(f"{name}.mlp.down_layer", inner, width),
-            mlp_norm=read.norm(f"{name}.layer_norm_2", width),
-            extra=Extra(
-                q=read.norm(f"{block}.self.layer_norm_q", width),
-                k=read.norm(f"{block}.self.layer_norm_k", width),
-                input=read.norm(f"{name}.layer_norm_1", width),
-            ),
+            qkv=read.joined({f"{block}.self.{x}": width for x in ("query", "key", "value")}, width),
+            attention_out=read.linear(f"{block}.output.dense", width, width),
+            attention_norm=read.norm(f"{block}.output.LayerNorm", width),
+            gate_up=gate_up(f"{name}.mlp", for_code),
+            down=read.linear(f"{name}.{down}", inner, width),
+            mlp_norm=read.norm(f"{name}.{norm}", width),
+            code_norms=code_norms(name) if for_code else None,
         )
 
     bias = -slopes(heads)[:, None] * np.abs(np.arange(1 - inputs.longest, inputs.longest))
@@ -152,20 +145,20 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
 def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
     config = weights.config
     width, inner = config.hidden_size, config.intermediate_size
-    eps, extra = config.layer_norm_eps, layer.extra
+    eps, code_norms = config.layer_norm_eps, layer.code_norms
 
     def before_attention(hidden: Array) -> tuple[Array, ...]:
         q, k, v = columns(ops.linear(hidden, layer.qkv), width, width, width)
-        if extra is not None:
-            q = ops.layer_norm(q, extra.q, eps)
-            k = ops.layer_norm(k, extra.k, eps)
+        if code_norms is not None:
+            q = ops.layer_norm(q, code_norms.q, eps)
+            k = ops.layer_norm(k, code_norms.k, eps)
         return q, k, v
 
     def after_attention(context: Array, hidden: Array) -> Array:
         attended = ops.add(ops.linear(context, layer.attention_out), hidden)
         attended = ops.layer_norm(attended, layer.attention_norm, eps)
-        if extra is not None:
-            attended = ops.layer_norm(ops.add(attended, hidden), extra.input, eps)
+        if code_norms is not None:
+            attended = ops.layer_norm(ops.add(attended, hidden), code_norms.input, eps)
         gate, up = columns(ops.linear(attended, layer.gate_up), inner, inner)
         hidden = ops.add(ops.linear(ops.multiply(ops.gelu(gate), up), layer.down), attended)
         return ops.layer_norm(hidden, layer.mlp_norm, eps)
