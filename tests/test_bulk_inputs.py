@@ -1,10 +1,7 @@
 """Rows from files of every format, and rows that will not do."""
 
-import bz2
 import gzip
-import lzma
 import os
-import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -18,36 +15,13 @@ from embedsvc.bulk.inputs.source import find_sources
 from embedsvc.bulk.rows import BadRow, Columns, InputRow, Row, plain
 from embedsvc.errors import BulkError
 from embedsvc.system import text_files
+from tests.support.bulk_inputs import bad, good, read_rows
 
 
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[InputRow]]:
-    """Writes a file and reads it back as rows."""
     monkeypatch.chdir(tmp_path)
-
-    def read(
-        name: str,
-        content: str | bytes | None,
-        *columns: object,
-        header: bool = True,
-        **options: str,
-    ) -> list[InputRow]:
-        if content is not None:
-            data = content.encode() if isinstance(content, str) else content
-            (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-        said = (options.get(option) for option in ("format", "delimiter", "quote"))
-        sources = find_sources([name], *said, header=header)  # type: ignore[arg-type]
-        return list(READERS[sources[0].format](sources[0], Columns(*columns)))  # type: ignore[arg-type]
-
-    return read
-
-
-def good(items: list[InputRow]) -> list[tuple[int, object, str]]:
-    return [(row.line, row.id, row.text) for row in items if isinstance(row, Row)]
-
-
-def bad(items: list[InputRow]) -> list[tuple[int, str]]:
-    return [(row.line, row.reason) for row in items if isinstance(row, BadRow)]
+    return read_rows
 
 
 JSONL = '{"text": "one", "n": 1}\n\n{"text": "two ü"}\n'
@@ -156,114 +130,6 @@ def test_rows_without_the_column_are_bad_where_others_have_it(
     assert [line for line, _ in bad(items)] == [*range(1, 51), *range(52, 252)]
 
 
-def test_csv(read: Callable[..., list[InputRow]]) -> None:
-    content = 'id,text,more\n7,"one, ""quoted""\nover two lines",x\n\n8,two,y\n'
-    items = read("a.csv", content, "text", "id", ("more",))
-    assert good(items) == [(2, "7", 'one, "quoted"\nover two lines'), (5, "8", "two")]
-    assert [row.kept for row in items if isinstance(row, Row)] == [{"more": "x"}, {"more": "y"}]
-    assert good(read("a.tsv", "text\tn\none, two\t1\n")) == [(2, 2, "one, two")]
-    assert good(read("b.csv", "text;n\none, two;1\n", delimiter=";")) == [(2, 2, "one, two")]
-
-
-def test_a_line_of_tsv_is_a_row_whatever_quotes_it_has(read: Callable[..., list[InputRow]]) -> None:
-    content = 'text\tn\n"She left\t1\nmiddle\t2\nthe end"\t3\na\\tb\\nc\\rd\\\\n\\x\t4\n'
-    assert good(read("a.tsv", content)) == [
-        (2, 2, '"She left'),
-        (3, 3, "middle"),
-        (4, 4, 'the end"'),
-        (5, 5, "a\tb\nc\rd\\n\\x"),
-    ]
-    assert good(read("a.tab", "text\none\n")) == [(2, 2, "one")]
-    assert good(read("a.tsv", 'text\n"a\tb"\n', quote='"')) == [(2, 2, "a\tb")]
-
-
-def test_what_sets_the_cells_of_a_table_apart_is_found_or_said(
-    read: Callable[..., list[InputRow]],
-) -> None:
-    for delimiter in ",;|\t":
-        content = f'text{delimiter}n\n"one{delimiter} two"{delimiter}1\n'
-        assert good(read("a.csv", content)) == [(2, 2, f"one{delimiter} two")]
-    assert good(read("a.csv", "sep=;\r\ntext;n\r\none, two;1\r\n")) == [(3, 3, "one, two")]
-    assert good(read("a.csv", "sep=#\ntext#n\none#1\n")) == [(3, 3, "one")]
-    assert good(read("a.csv", "text#n\none#1\n", delimiter="#")) == [(2, 2, "one")]
-    assert good(read("a.csv", "text\none; two\n")) == [(2, 2, "one; two")]
-    assert good(read("a.csv", "text,n\n'a,b',1\n", quote="'")) == [(2, 2, "a,b")]
-    assert good(read("a.csv", 'text,n\n"a,1\n', quote="")) == [(2, 2, '"a')]
-    with pytest.raises(BulkError, match="no column `text`; there are: a;b"):
-        read("a.csv", "a;b\n1;2\n")
-
-
-def test_a_table_without_names_has_numbers_for_them(read: Callable[..., list[InputRow]]) -> None:
-    content = "7;one\n8;two\n9\n"
-    items = read("a.csv", content, "2", "1", header=False)
-    assert good(items) == [(1, "7", "one"), (2, "8", "two")]
-    assert bad(items) == [(3, "1 cells, and the first line has 2")]
-    with pytest.raises(BulkError, match=r"a\.csv: no column `text`; there are: 1, 2"):
-        read("a.csv", "7,one\n", header=False)
-    assert good(read("a.tsv", "one\ttwo\n", "2", header=False)) == [(1, 1, "two")]
-
-
-def test_two_columns_of_one_name_are_refused_where_they_are_wanted(
-    read: Callable[..., list[InputRow]], tmp_path: Path
-) -> None:
-    for name, content in (("a.csv", "text,text,n\na,b,1\n"), ("a.tsv", "text\tn\ttext\na\t1\tb\n")):
-        with pytest.raises(BulkError, match=f"{name}: two columns are called `text`"):
-            read(name, content)
-        assert good(read(name, content, "n")) == [(2, 2, "1")]
-    pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), tmp_path / "a.parquet")
-    with pytest.raises(BulkError, match=r"a\.parquet: two columns are called `text`"):
-        read("a.parquet", None)
-
-
-@pytest.mark.parametrize(
-    ("ending", "pack"),
-    [
-        (".gz", gzip.compress),
-        (".bz2", bz2.compress),
-        (".xz", lzma.compress),
-        (".zst", lambda content: pa.compress(content, "zstd", asbytes=True)),
-    ],
-)
-def test_compressed_inputs_are_unpacked(
-    read: Callable[..., list[InputRow]], tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]
-) -> None:
-    for name, content in ((f"a.csv{ending}", "text\none\n"), (f"A.JSONL{ending.upper()}", JSONL)):
-        (tmp_path / name).write_bytes(pack(content.encode()))
-        assert good(read(name, None))[0][2] == "one"
-    (tmp_path / "plain").write_bytes(pack(b"one\ntwo"))  # whatever it is called
-    assert good(read("plain", None, format="lines")) == [(1, 1, "one"), (2, 2, "two")]
-    packed = pack(os.urandom(5000).hex().encode())
-    damaged = bytearray(packed)
-    damaged[len(packed) // 2 : len(packed) // 2 + 20] = b"\xff" * 20
-    wrong = [packed[: len(packed) // 2], b"", b"text\n"]
-    if ending != ".zst":  # pyarrow writes it without a checksum
-        wrong.append(bytes(damaged))
-    for content in wrong:
-        (tmp_path / f"a.txt{ending}").write_bytes(content)
-        with pytest.raises(BulkError, match=rf"a\.txt\{ending}: .+"):
-            read(f"a.txt{ending}", None)
-    bomb = pack(b"x" * (64 << 20))
-    (tmp_path / f"a.txt{ending}").write_bytes(bomb)
-    assert bad(read(f"a.txt{ending}", None)) == [(1, lines.TOO_LONG)]
-
-
-def test_without_what_unpacks_zstd_the_error_says_how_to_get_it(
-    read: Callable[..., list[InputRow]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a.txt.zst").write_bytes(pa.compress(b"one", "zstd", asbytes=True))
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    if sys.version_info < (3, 14):
-        with pytest.raises(BulkError, match=r"zstd needs Python 3\.14 or pyarrow"):
-            read("a.txt.zst", None)
-
-
-@pytest.mark.parametrize("name", ["a.zip", "a.csv.ZIP", "a.tar.gz", "a.tgz", "a.jsonl.lz4", "a.7z"])
-def test_archives_are_refused_by_name(read: Callable[..., list[InputRow]], name: str) -> None:
-    for options in ({}, {"format": "lines"}):
-        with pytest.raises(BulkError, match=f"{name}: unpack it first"):
-            read(name, b"x", **options)
-
-
 def test_names_in_upper_case_do_not_matter(
     read: Callable[..., list[InputRow]], tmp_path: Path
 ) -> None:
@@ -318,19 +184,6 @@ def test_a_folder_that_changes_or_may_not_be_read(
     assert [(row.file, row.reason) for row in items if isinstance(row, BadRow)] == [
         ("notes/b", "cannot be read: Permission denied"),
         ("notes/link", "cannot be read: Too many levels of symbolic links"),
-    ]
-
-
-def test_bad_rows_of_csv(read: Callable[..., list[InputRow]]) -> None:
-    content = b'id,text\n1\n2,\n3,\xff\n4,fine\n5,a,b\n6,fine\n7,"no end\n8,x\n'
-    items = read("a.csv", content, "text", "id")
-    assert good(items) == [(5, "4", "fine"), (7, "6", "fine"), (9, "8", "x")]
-    assert bad(items) == [
-        (2, "1 cells, and the first line has 2"),
-        (3, "`text` is empty"),
-        (4, "not UTF-8"),
-        (6, "3 cells, and the first line has 2"),
-        (8, "not CSV: a quote that is never closed"),
     ]
 
 
