@@ -14,14 +14,14 @@ NOT_HERE = (
     (r"docker |deploy/check-image\.sh", "needs Docker"),
     (r"brew ", "needs a Mac"),
     (r".*\[cuda", "needs an NVIDIA card"),
-    (r"embedsvc service ", "would install a service; tests/test_daemon.py has the commands"),
+    (r"embedsvc service ", "would install a service; tests/test_service.py has the commands"),
     (r"(apt-get|xcode-select) ", "changes the machine"),
     (r"(\S*/)?pip ", "installs from the network"),
     (r"ray |serve run |export RAY_", "needs Ray; extras/test_ray.py has it"),
     (r"embedsvc (pull|rm) |.*\b(bge-m3|e5-small-v2|nomic-embed\S*)\b", "needs a download"),
     (r"make test\b", "is what runs this"),
     (r"git pull$", "changes this checkout"),
-    (r"rm -r ~", "would remove settings; tests/test_daemon.py sees what uninstalling leaves"),
+    (r"rm -r ~", "would remove settings; tests/test_systemd_unit.py sees what uninstalling leaves"),
     (r"[A-Z_]+=\S+$", "settings of another program"),
 )
 """How commands begin that are not run, and why. Those of `embedsvc` are parsed all the same."""

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from embedsvc.daemon.actions import Actions, Answer
+from embedsvc.daemon.launchd import Launchd
 from embedsvc.daemon.spec import ServiceSpec
+from embedsvc.daemon.systemd import Systemd
 
 ENVIRONMENT = {
     "PLAIN": "8000",
@@ -153,3 +155,22 @@ class FakeSystemd:
             case other:
                 raise AssertionError(other)
         return Answer(0, "")
+
+
+def launchd(
+    home: Path, fake: FakeLaunchd, *, system: bool = False, user: str | None = None
+) -> tuple[Launchd, list[str]]:
+    """A service kept by a fake launchd, and the commands that it is given."""
+    machine = Recorder(fake)
+    return Launchd(machine, job(home, system=system, user=user), uid=501), machine.commands
+
+
+def systemd(home: Path, fake: FakeSystemd, *, system: bool = False) -> tuple[Systemd, list[str]]:
+    """A service kept by a fake systemd, and the commands that it is given."""
+    machine = Recorder(fake)
+    return Systemd(machine, job(home, system=system)), machine.commands
+
+
+def units(home: Path) -> Path:
+    """Where a user's units are."""
+    return home / ".config/systemd/user"
