@@ -186,7 +186,7 @@ def test_bounds_that_are_not_those_of_texts_are_refused(
 
 
 @pytest.mark.parametrize("position", [-1, ROWS, 2**31 - 1])
-def test_positions_are_held_against_their_table_too(
+def test_positions_are_checked_against_their_table_too(
     ops: NativeOps, traced: Encoded, position: int
 ) -> None:
     bad = replace(batch(5), positions=np.array([0, 1, position, 3, 4], np.int32))

@@ -52,12 +52,11 @@ FROM_OUTSIDE = {
     # Files that are lines of a table: each is a case of one test.
     "inference.heads.*": "test_heads",
     "inference.models.*": "test_architectures",
-    "inference.ops.held": "test_held",
     "inference.ops.hardware": "test_device",
     "inference.ops.memory": "test_metrics",
     "inference.ops.mlx.*": "test_ops",
-    "inference.ops.native.*": "test_native",
     "inference.ops.numpy.*": "test_ops",
+    "inference.ops.table_limits": "test_table_limits",
     "serving.embed_request": "test_dialects",
     "serving.model_memory": "test_registry",
     "serving.room": "test_registry",

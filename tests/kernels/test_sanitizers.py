@@ -21,7 +21,7 @@ RACES = {"TSAN_OPTIONS": "halt_on_error=1:die_after_fork=0"}
 FUZZ_PASSES = 150
 TESTS = {
     "operations": ["tests/test_native.py", "-k", "not beside"],  # which is minutes; see passes.c
-    "backends": ["tests/test_ops.py", "tests/test_held.py", "-k", "native"],
+    "backends": ["tests/test_ops.py", "tests/test_table_limits.py", "-k", "native"],
     "architectures": ["tests/test_architectures.py", "-k", "native"],
     "programs": ["tests/test_program.py", "tests/test_scratch.py", "tests/test_library.py"],
 }

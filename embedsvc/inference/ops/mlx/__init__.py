@@ -30,7 +30,6 @@ from embedsvc.inference.ops.base import (
     T,
     check_chosen,
 )
-from embedsvc.inference.ops.held import Held, Span, check_texts
 from embedsvc.inference.ops.memory import MemoryUse, return_freed_memory
 from embedsvc.inference.ops.mlx.layout import (
     PaddedLayout,
@@ -41,6 +40,7 @@ from embedsvc.inference.ops.mlx.layout import (
     lay_out,
 )
 from embedsvc.inference.ops.mlx.pooling import pool
+from embedsvc.inference.ops.table_limits import CheckedPass, IndexRange, check_texts
 from embedsvc.system import machine
 from embedsvc.texts.item import TokenIds
 
@@ -139,7 +139,7 @@ class MlxOps:
         def run(batch: Batch) -> mx.array:
             return fast(*batch.layout.grids) if self.compile else function(self, batch)
 
-        return Held(self, function, run, lambda batch: batch.layout.span)
+        return CheckedPass(self, function, run, lambda batch: batch.layout.indices)
 
     def begin(self, value: mx.array) -> mx.array:
         value = value.astype(mx.float32)
@@ -151,13 +151,13 @@ class MlxOps:
     def batch(self, texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> Batch:
         check_texts(texts, types)
         ids, longest = np.concatenate(texts), max(map(len, texts))
-        span = Span(int(ids.min()), int(ids.max()), longest)
+        indices = IndexRange(int(ids.min()), int(ids.max()), longest)
         grids = [fill_grid(texts)]
         if types is not None:
             joined = np.concatenate(types)
-            span = span._replace(types=(int(joined.min()), int(joined.max())))
+            indices = indices._replace(types=(int(joined.min()), int(joined.max())))
             grids.append(fill_grid(types))
-        return lay_out(tuple(map(mx.array, grids)), self._dtype, span, tuple(map(len, texts)))
+        return lay_out(tuple(map(mx.array, grids)), self._dtype, indices, tuple(map(len, texts)))
 
     def split(self, rows: NDArray[np.float32], layout: PaddedLayout) -> list[NDArray[np.float32]]:
         grid = rows.reshape(layout.texts, layout.length, -1)

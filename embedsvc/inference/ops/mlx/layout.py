@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.inference.ops.base import Attention, Batch
-from embedsvc.inference.ops.held import Span
+from embedsvc.inference.ops.table_limits import IndexRange
 from embedsvc.texts.item import TokenIds
 
 LENGTH_STEP = 16
@@ -30,7 +30,7 @@ class PaddedLayout:
     mask: mx.array  # (B, L), True on tokens
     lengths: mx.array  # (B,)
     added: mx.array  # (B, 1, 1, L), to scores: 0 on tokens, the least there is elsewhere
-    span: Span | None = None  # of the texts, known on the host; None within `mx.compile`
+    indices: IndexRange | None = None  # of the batch, on the host; None within `mx.compile`
     sizes: tuple[int, ...] = ()  # (B,), on the host: the lengths of the texts that are there
     masks: dict[Attention, mx.array] = field(default_factory=dict[Attention, mx.array])
     """What `attention` made of these, for the layers that follow."""
@@ -58,7 +58,7 @@ def fill_grid(texts: Sequence[TokenIds]) -> NDArray[np.int32]:
 def lay_out(
     grids: tuple[mx.array, ...],
     dtype: mx.Dtype,
-    span: Span | None = None,
+    indices: IndexRange | None = None,
     sizes: tuple[int, ...] = (),
 ) -> Batch:
     """The batch of filled grids (B, L), of ids and perhaps of types, for passes in `dtype`."""
@@ -66,7 +66,7 @@ def lay_out(
     mask = grids[0] >= 0
     positions = mx.where(mask, mx.arange(length), 0)  # a model may have none for what is padding
     added = _added(mask, mx.array(0.0), dtype)[:, None, None]
-    layout = PaddedLayout(texts, length, grids, mask, mask.sum(axis=1), added, span, sizes)
+    layout = PaddedLayout(texts, length, grids, mask, mask.sum(axis=1), added, indices, sizes)
     ids, *types = (mx.maximum(grid, 0).reshape(-1) for grid in grids)
     return Batch(ids, positions.reshape(-1), layout, *types)
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from embedsvc.errors import CheckpointError
-from embedsvc.inference.ops import held
+from embedsvc.inference.ops import table_limits
 from embedsvc.inference.ops.base import Batch, Floats
 from embedsvc.inference.ops.native.declarations import Refusal
 from embedsvc.inference.ops.native.encoding import Encoded
@@ -36,7 +36,7 @@ class Program:
     def run(self, batch: Batch) -> Floats:
         """The rows of the result.
 
-        Raises the `EmbeddingFailed` of `held` for what no table has a row for, and `MemoryError`.
+        Raises `EmbeddingFailed` for what a table has no row for, and `MemoryError`.
         """
         bounds = batch.layout.bounds
         texts, tokens = len(bounds) - 1, len(batch.ids)
@@ -70,11 +70,11 @@ def _refuse_batch(library: Library, batch: Batch, why: Refusal) -> NoReturn:
         case "NO_MEMORY":
             raise MemoryError(f"no memory for a pass of {len(batch.ids)} tokens")
         case "BAD_ID":
-            raise held.no_id(why.value, why.limit)
+            raise table_limits.no_id(why.value, why.limit)
         case "BAD_TYPE":
-            raise held.no_type(why.value, why.limit)
+            raise table_limits.no_type(why.value, why.limit)
         case "BAD_POSITION" | "BAD_LENGTH":
-            raise held.too_long(int(np.diff(batch.layout.bounds).max()), why.limit)
+            raise table_limits.too_long(int(np.diff(batch.layout.bounds).max()), why.limit)
         case _:
             raise ValueError(
                 f"a batch of {len(batch.ids)} tokens whose text {why.at} ends at {why.value}"

@@ -27,7 +27,6 @@ from embedsvc.inference.ops.base import (
     T,
     check_chosen,
 )
-from embedsvc.inference.ops.held import Held, check_texts
 from embedsvc.inference.ops.memory import (
     MemoryUse,
     process_memory,
@@ -36,8 +35,9 @@ from embedsvc.inference.ops.memory import (
 )
 from embedsvc.inference.ops.numpy import activations
 from embedsvc.inference.ops.numpy.attention import attend, pieces_of
-from embedsvc.inference.ops.numpy.layout import PackedLayout, lay_out, span_of
+from embedsvc.inference.ops.numpy.layout import PackedLayout, lay_out, range_of
 from embedsvc.inference.ops.numpy.pooling import pool
+from embedsvc.inference.ops.table_limits import CheckedPass, check_texts
 from embedsvc.system import machine
 from embedsvc.texts.item import TokenIds
 
@@ -98,7 +98,7 @@ class NumpyOps:
         return_freed_memory()
 
     def compiled(self, function: Callable[[Ops, Batch], Floats]) -> Callable[[Batch], Floats]:
-        return Held(self, function, partial(function, self), span_of)
+        return CheckedPass(self, function, partial(function, self), range_of)
 
     def begin(self, value: Floats) -> Floats:
         return value

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.inference.ops.base import Batch
-from embedsvc.inference.ops.held import Span
+from embedsvc.inference.ops.table_limits import IndexRange
 from embedsvc.texts.item import TokenIds
 
 
@@ -42,11 +42,11 @@ def lay_out(texts: Sequence[TokenIds], types: Sequence[TokenIds] | None) -> Batc
     return Batch(np.concatenate(texts), positions, layout, joined_types)
 
 
-def span_of(batch: Batch) -> Span:
-    """What the batch asks of tables."""
+def range_of(batch: Batch) -> IndexRange:
+    """The indices that the batch looks up."""
     longest = max(length for _, _, length in batch.layout.runs)
     types = (0, 0) if batch.types is None else (int(batch.types.min()), int(batch.types.max()))
-    return Span(int(batch.ids.min()), int(batch.ids.max()), longest, types)
+    return IndexRange(int(batch.ids.min()), int(batch.ids.max()), longest, types)
 
 
 def _runs(lengths: Sequence[int]) -> tuple[tuple[int, int, int], ...]:

@@ -1,7 +1,8 @@
-"""Indices of a batch, held against the tables that they are looked up in.
+"""Checks that the tables of a pass have a row for each index of a batch.
 
-NumPy takes -1 for a table's last row, and a GPU reads beside a table in silence. So a pass is
-watched once for the tables that it looks up, and each batch is looked at before it is run.
+NumPy takes -1 for a table's last row, and a GPU reads beside a table without an error. So the first
+run of a pass notes which tables it looks up, and each batch is checked against them before it runs.
+The kernels in C do the same in `check.c`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +16,13 @@ from embedsvc.inference.ops.base import Array, Batch, Ops
 from embedsvc.texts.item import TokenIds
 
 
-class Span(NamedTuple):
-    """What a batch may ask of tables."""
+class IndexRange(NamedTuple):
+    """The indices of a batch."""
 
     lowest: int
+    """Its lowest id."""
     highest: int
-    """Of its ids."""
+    """Its highest id."""
     longest: int
     """Tokens of its longest text."""
     types: tuple[int, int] = (0, 0)
@@ -29,29 +31,28 @@ class Span(NamedTuple):
 
 @dataclass(slots=True)
 class Limits:
-    """Rows of the smallest table that a pass looks up; None if there is none."""
+    """Rows of the smallest table for each kind of index; None where no table is looked up by it."""
 
     ids: int | None = None
     positions: int | None = None
     types: int | None = None
 
-    def check(self, span: Span) -> None:
-        """Raises `EmbeddingFailed` that names the index and the table's rows."""
+    def check(self, indices: IndexRange) -> None:
+        """Raises `EmbeddingFailed` that names an index without a row, and the rows there are."""
         if self.ids is not None:
-            for token in (span.lowest, span.highest):
+            for token in (indices.lowest, indices.highest):
                 if not 0 <= token < self.ids:
                     raise no_id(token, self.ids)
-        if self.positions is not None and span.longest > self.positions:
-            raise too_long(span.longest, self.positions)
+        if self.positions is not None and indices.longest > self.positions:
+            raise too_long(indices.longest, self.positions)
         if self.types is not None:
-            for type_ in span.types:
+            for type_ in indices.types:
                 if not 0 <= type_ < self.types:
                     raise no_type(type_, self.types)
 
 
 def check_texts(texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> None:
-    """Raises `ValueError` unless these are texts of one token or more, their ids int32, and so are
-    the types of their tokens, if they are given."""
+    """Raises `ValueError` unless every text has one token or more, and ids and types are int32."""
     if types is not None and list(map(np.shape, types)) != list(map(np.shape, texts)):
         raise ValueError("every token of a batch has a type, or none has")
     if types is not None and any(type_.dtype != np.int32 for type_ in types):
@@ -66,57 +67,57 @@ def check_texts(texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = No
 
 
 def no_id(token: int, rows: int) -> EmbeddingFailed:
-    """That a token has no row in the model's table."""
+    """The error that a token has no row in the model's table."""
     return EmbeddingFailed(f"The model has no token {token}: its table has {rows}, from 0 on.")
 
 
 def no_type(type_: int, rows: int) -> EmbeddingFailed:
-    """That a type of tokens has no row in the model's table."""
+    """The error that a type of tokens has no row in the model's table."""
     return EmbeddingFailed(f"The model has no type {type_} of tokens: its table has {rows}.")
 
 
 def too_long(tokens: int, positions: int) -> EmbeddingFailed:
-    """That a text has more tokens than the model's table has positions."""
+    """The error that a text has more tokens than the model's table has positions."""
     return EmbeddingFailed(
         f"A text of {tokens} tokens is longer than the model's {positions} positions."
     )
 
 
-class Held:
-    """A pass, run on no batch with an index that is beyond a table of it."""
+class CheckedPass:
+    """A pass that refuses a batch with an index that a table has no row for."""
 
     def __init__(
         self,
         ops: Ops,
         function: Callable[[Ops, Batch], Array],
         run: Callable[[Batch], Array],
-        span: Callable[[Batch], Span],
+        range_of: Callable[[Batch], IndexRange],
     ) -> None:
-        """`run` is the pass `function` in the backend's fastest form, once its limits are known."""
+        """`run` is the fastest form of the pass `function`, used from the second run on."""
         self._ops = ops
         self._function = function
         self._run = run
-        self._span = span
+        self._range_of = range_of
         self._limits: Limits | None = None
 
     def __call__(self, batch: Batch) -> Array:
-        span = self._span(batch)
+        indices = self._range_of(batch)
         if self._limits is not None:
-            self._limits.check(span)
+            self._limits.check(indices)
             return self._run(batch)
-        watching: Any = _Watching(self._ops, batch)
+        noting: Any = _NotingOps(self._ops, batch)
         try:
-            result = self._function(watching, batch)
+            result = self._function(noting, batch)
         except IndexError:  # NumPy's own, which names no limit
-            watching.limits.check(span)
+            noting.limits.check(indices)
             raise
-        watching.limits.check(span)  # before anybody has seen the result, or MLX computed it
-        self._limits = watching.limits
+        noting.limits.check(indices)  # before the result is used, and before MLX computes it
+        self._limits = noting.limits
         return result
 
 
-class _Watching:
-    """Operations that note the tables which a batch's ids, positions and types are looked up in."""
+class _NotingOps:
+    """Operations that note which tables a batch's ids, positions and types are looked up in."""
 
     def __init__(self, ops: Ops, batch: Batch) -> None:
         self.limits = Limits()
@@ -127,7 +128,7 @@ class _Watching:
         return getattr(self._ops, name)
 
     def rows(self, function: Callable[..., Any], *inputs: Array) -> Any:
-        return function(*inputs)  # all of them, so that ids are known for what they are
+        return function(*inputs)  # all rows at once, so that ids are the same object as the batch's
 
     def embedding(self, table: Array, indices: Array) -> Array:
         self.looked_up(table.shape[0], indices)

@@ -79,7 +79,7 @@ def test_a_text_longer_than_the_table_of_positions_is_refused_by_name(
     assert np.isfinite(ops.to_numpy(run(ops.batch(good)))).all()
 
 
-def test_a_compiled_pass_on_mlx_is_held_as_well() -> None:
+def test_a_compiled_pass_on_mlx_is_checked_as_well() -> None:
     ops = MlxOps("float32")
     ops.compile = True
     run = looking_up(ops, "positions")
@@ -89,7 +89,7 @@ def test_a_compiled_pass_on_mlx_is_held_as_well() -> None:
             run(ops.batch(texts))
 
 
-def test_ids_for_a_model_of_mlx_embeddings_are_held_against_its_config() -> None:
+def test_ids_for_a_model_of_mlx_embeddings_are_checked_against_its_config() -> None:
     given: list[list[int]] = []
 
     def model(ids: Any, mask: Any) -> Any:
