@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from embedsvc import __version__
-from embedsvc.commands.arguments import Parser, describe
+from embedsvc.commands.arguments import Parser, complete_help
 from embedsvc.errors import ServiceError, SetupError
 from embedsvc.exits import EXIT_BAD, EXIT_INTERRUPTED, EXIT_PIPE
 from embedsvc.system.streams import complain, end_output, open_streams
@@ -88,9 +88,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         if name in arguments or "completion" in arguments:
             module = _command(name)
             module.add(command)
-            describe(command, module.EXAMPLES)
+            complete_help(command, module.EXAMPLES)
     commands.choices["completion"].set_defaults(program=parser)
-    describe(parser, EXAMPLES)
+    complete_help(parser, EXAMPLES)
     return parser
 
 

@@ -22,7 +22,7 @@ from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.bulk.outputs.files import beside, replacing
 from embedsvc.bulk.pipeline import Embedding, Pipeline
 from embedsvc.bulk.rows import BadRow, Columns, InputRow, to_json
-from embedsvc.commands.model_options import find_card
+from embedsvc.commands.model_options import card_named
 from embedsvc.errors import BulkError
 from embedsvc.settings import Settings
 from embedsvc.system.loop import new_event_loop
@@ -92,7 +92,7 @@ class Embed:
     async def _open(self) -> tuple[Local, NDArray[np.float32]]:
         self._open_until_exit = AsyncExitStack()
         settings = self._stage.settings
-        card = find_card(self._stage.model, settings.models)
+        card = card_named(self._stage.model, settings.models)
         embedder = await self._open_until_exit.enter_async_context(open_local(card, settings))
         return embedder, await probe(embedder, self._stage.how)
 

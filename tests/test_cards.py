@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from embedsvc.catalog.ad_hoc import ad_hoc_card
-from embedsvc.catalog.cards_file import find_cards, read_cards
+from embedsvc.catalog.cards_file import find_cards_file, read_cards
 from embedsvc.errors import CardsError
 
 
@@ -168,10 +168,12 @@ def test_the_file_is_looked_for_here_then_with_the_user_then_in_the_package(
     monkeypatch.chdir(tmp_path)
     user = tmp_path / "config" / "embedsvc" / "models.toml"
     environ = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
-    assert "all-MiniLM-L6-v2" in read_cards(find_cards(None, environ)).by_id  # the packaged one
+    assert (
+        "all-MiniLM-L6-v2" in read_cards(find_cards_file(None, environ)).by_id
+    )  # the packaged one
     user.parent.mkdir(parents=True)
     user.touch()
-    assert find_cards(None, environ) == user
+    assert find_cards_file(None, environ) == user
     Path("models.toml").touch()
-    assert find_cards(None, environ) == Path("models.toml")
-    assert find_cards(Path("given.toml"), environ) == Path("given.toml")
+    assert find_cards_file(None, environ) == Path("models.toml")
+    assert find_cards_file(Path("given.toml"), environ) == Path("given.toml")

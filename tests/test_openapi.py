@@ -18,7 +18,7 @@ from embedsvc.web.admin.instances import InstanceAnswer
 from embedsvc.web.dialects.openai_error import ErrorAnswer
 from embedsvc.web.dialects.openai_schema import EmbeddingAnswer, Model, ModelList
 from embedsvc.web.endpoint import Endpoint
-from embedsvc.web.openapi import REFUSALS, describe
+from embedsvc.web.openapi import REFUSALS, openapi_document
 from embedsvc.web.refusals import DIALECTS, dialect_of
 
 
@@ -205,12 +205,12 @@ def test_the_description_is_made_once_and_not_on_the_event_loop(
 
     def watched(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         made_on.append(threading.current_thread())
-        return describe(endpoints)
+        return openapi_document(endpoints)
 
     async def loop_thread(_request: Request) -> Response:
         return Response(str(threading.get_ident()))
 
-    monkeypatch.setattr("embedsvc.web.admin.api_docs.describe", watched)
+    monkeypatch.setattr("embedsvc.web.admin.api_docs.openapi_document", watched)
     client.app.routes.append(Endpoint("GET", "/thread", loop_thread, answer="text/plain"))  # type: ignore[attr-defined]
     first, second = client.get("/openapi.json"), client.get("/openapi.json")
     assert first.json() == second.json()

@@ -7,7 +7,7 @@ import msgspec
 
 from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.catalog.cards import Card, Cards
-from embedsvc.catalog.cards_file import find_cards
+from embedsvc.catalog.cards_file import find_cards_file
 from embedsvc.errors import BulkError, Unavailable
 from embedsvc.serving.embed_request import embed_request
 from embedsvc.serving.engine import Embedded
@@ -49,6 +49,6 @@ async def open_local(card: Card, settings: Settings) -> AsyncGenerator[Local, No
         max_request_tokens=UNLIMITED,
         max_waiting_tokens=UNLIMITED,
     )
-    cards = Cards(find_cards(settings.models), {card.id: card}, {card.id: card})
+    cards = Cards(find_cards_file(settings.models), {card.id: card}, {card.id: card})
     async with open_registry(cards, settings) as registry:
         yield Local(registry, card.id)

@@ -21,7 +21,7 @@ from embedsvc.wording.plain import shown
 from embedsvc.wording.quantities import read_keep_alive
 
 
-def find_cards(named: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+def find_cards_file(named: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
     """The cards file to use: the named one, else ./models.toml, the user's, the packaged one.
 
     Raises `CardsError` if there is none.

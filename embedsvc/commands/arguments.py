@@ -35,7 +35,7 @@ def is_path(action: argparse.Action) -> bool:
     return action.type is Path or action.metavar in ("PATH", "FILE", "FILES")
 
 
-def describe(parser: argparse.ArgumentParser, examples: str) -> None:
+def complete_help(parser: argparse.ArgumentParser, examples: str) -> None:
     """Complete a parser that has all its arguments, so that its help is as that of all commands.
 
     The help begins with the examples, and each option's text ends with its default. A number that

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from embedsvc.catalog.cards import Cards
-from embedsvc.catalog.cards_file import find_cards, read_cards
+from embedsvc.catalog.cards_file import find_cards_file, read_cards
 from embedsvc.commands.settings import setting_help
 from embedsvc.settings import read_settings, variable
 
@@ -23,4 +23,4 @@ def cards_of(file: Path | None, environ: Mapping[str, str] = os.environ) -> Card
     """
     name = variable("models")
     settings = read_settings({"models": file}, {name: environ.get(name, "")})
-    return read_cards(find_cards(settings.models))
+    return read_cards(find_cards_file(settings.models))

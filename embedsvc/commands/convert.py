@@ -12,7 +12,7 @@ from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.checkpoints.convert import Precision, convert
 from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.checkpoints.tensors import BITS, GROUP_SIZES, weight_files
-from embedsvc.commands.model_options import add_model, find_card, on_device, open_embedder
+from embedsvc.commands.model_options import add_model, card_named, on_device, open_embedder
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Ops
 from embedsvc.texts.tokenizer import open_tokenizer
@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder, and print sizes and cosines. Raises `SetupError`."""
-    card = find_card(args.model, args.models)
+    card = card_named(args.model, args.models)
     original = open_embedder(card)
     convert(original, args.out, Precision(args.dtype, args.bits, args.group_size))
     converted = open_checkpoint(Card(id=card.id, path=args.out, dtype=card.dtype))

@@ -12,7 +12,7 @@ from embedsvc.bulk.embedder import Embedder
 from embedsvc.bulk.local import open_local
 from embedsvc.bulk.remote import open_remote
 from embedsvc.commands.address import DEFAULT_URL, KEY_HELP, key_of, url_of
-from embedsvc.commands.model_options import find_card_and_prompt
+from embedsvc.commands.model_options import card_and_prompt_named
 from embedsvc.commands.settings import setting_help
 from embedsvc.errors import CardsError
 from embedsvc.settings import BackendChoice, read_settings
@@ -103,7 +103,7 @@ def open_source(
         key = key_of(args.api_key, args.url) or "none"
         return open_remote(url_of(args.url, "/v1"), key, model, args.parallel)
     settings = read_settings({name: getattr(args, name) for name in LOCAL}, os.environ)
-    card, kind = find_card_and_prompt(model, settings.models)
+    card, kind = card_and_prompt_named(model, settings.models)
     if kind is not None:
         raise CardsError(f"`{model}`: is `{card.id}`, say the prompt by --input-type {kind}")
     return open_local(card, settings)

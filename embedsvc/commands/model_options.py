@@ -28,15 +28,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def find_card(model: str | None, cards: Path | None) -> Card:
+def card_named(model: str | None, cards: Path | None) -> Card:
     """The card that a name means, or one for the folder of that name. No name means the first card.
 
     Raises `CardsError`.
     """
-    return find_card_and_prompt(model, cards)[0]
+    return card_and_prompt_named(model, cards)[0]
 
 
-def find_card_and_prompt(model: str | None, cards: Path | None) -> tuple[Card, str | None]:
+def card_and_prompt_named(model: str | None, cards: Path | None) -> tuple[Card, str | None]:
     """The same card, and the prompt if the name is an alias with one. Raises `CardsError`."""
     known = cards_of(cards)
     if model is None:

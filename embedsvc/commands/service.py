@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from embedsvc.commands.arguments import describe
+from embedsvc.commands.arguments import complete_help
 from embedsvc.commands.settings import add_settings
 from embedsvc.daemon.actions import MARKER, Actions, DryRun
 from embedsvc.daemon.detect import (
@@ -71,7 +71,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             add_settings(group.add_argument)
         lines = [line for line in EXAMPLES.splitlines() if f" {name}" in line]
         example = lines[0] if lines else f"  embedsvc service {name}"
-        describe(action, f"{example}\n\n{text[0].upper()}{text[1:]}.\n")
+        complete_help(action, f"{example}\n\n{text[0].upper()}{text[1:]}.\n")
 
 
 def run(args: argparse.Namespace) -> int:

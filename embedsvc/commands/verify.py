@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from embedsvc.commands.model_options import add_model, find_card, on_device, open_embedder
+from embedsvc.commands.model_options import add_model, card_named, on_device, open_embedder
 from embedsvc.diagnosis.verify import Check, verify
 from embedsvc.inference.ops.base import Ops
 
@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print each check, then the verdict. Returns 1 if a check failed. Raises `SetupError`."""
-    card = find_card(args.model, args.models)
+    card = card_named(args.model, args.models)
     checkpoint = open_embedder(card)
     print(f"{card.id}: {checkpoint.root}")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from embedsvc.catalog.cards import Card, Dtype
-from embedsvc.catalog.cards_file import find_cards, read_cards
+from embedsvc.catalog.cards_file import find_cards_file, read_cards
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.checkpoints.tensors import weight_files
@@ -22,7 +22,7 @@ MAX_NAMED = 3
 def models(file: Path | None) -> Iterator[Finding]:
     """The cards file that a server would read, and each of its cards."""
     try:
-        cards = read_cards(find_cards(file))
+        cards = read_cards(find_cards_file(file))
     except CardsError as error:
         yield wrong("cards", error, 'docs/models.md, "Add a model", says what a card may hold')
         return

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from embedsvc.bounds import ANSWERS_IN_FLIGHT, BODIES_IN_FLIGHT
-from embedsvc.catalog.cards_file import find_cards, read_cards
+from embedsvc.catalog.cards_file import find_cards_file, read_cards
 from embedsvc.errors import NoRoute, RequestError
 from embedsvc.serving.metrics import Metric, Metrics, gauge
 from embedsvc.serving.registry import open_registry
@@ -42,7 +42,7 @@ def create_app(settings: Settings, tell: Tell | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
-        cards = read_cards(find_cards(settings.models))
+        cards = read_cards(find_cards_file(settings.models))
         async with open_registry(cards, settings) as registry:
             app.state.registry = metrics.registry = registry
             app.state.started = int(time.time())

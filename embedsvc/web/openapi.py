@@ -40,7 +40,7 @@ class Operation(Protocol):
     answer: Any
 
 
-def describe(operations: Iterable[Operation]) -> dict[str, Any]:
+def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
     """An OpenAPI 3.1 document."""
     operations = list(operations)
     kinds = [kind for operation in operations for kind in (operation.body, operation.answer)]

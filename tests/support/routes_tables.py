@@ -4,13 +4,13 @@ from typing import Any
 
 from embedsvc.settings import Settings
 from embedsvc.web.app import create_app
-from embedsvc.web.openapi import REFUSALS, describe
+from embedsvc.web.openapi import REFUSALS, openapi_document
 from tests.support.models_table import FILE
 
 
 def document() -> dict[str, Any]:
     """The description that a server gives at /openapi.json."""
-    return describe(create_app(Settings(models=FILE, backend="numpy")).routes)  # type: ignore[arg-type]
+    return openapi_document(create_app(Settings(models=FILE, backend="numpy")).routes)  # type: ignore[arg-type]
 
 
 def routes() -> str:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from embedsvc import __version__
 from embedsvc.serving.metrics import Metrics
 from embedsvc.serving.registry import Registry
-from embedsvc.web.admin.instances import InstanceList, describe_all
+from embedsvc.web.admin.instances import InstanceList, instances_answer
 from embedsvc.web.admin.rates import Activity, compare, snapshot
 from embedsvc.web.endpoint import Endpoint
 from embedsvc.web.events import Events
@@ -71,7 +71,7 @@ class Pulse:
 
     def _write(self, activity: Activity | None) -> bytes:
         ops = self._registry.device.ops
-        instances = describe_all(self._registry)
+        instances = instances_answer(self._registry)
         now = Now(__version__, ops.name, ops.dtype, ops.device, instances, activity)
         return msgspec.json.encode(now)
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from embedsvc.web.endpoint import Endpoint, JsonResponse
-from embedsvc.web.openapi import describe
+from embedsvc.web.openapi import openapi_document
 
 PAGE = Path(__file__).parents[2] / "data" / "docs.html"
 
@@ -22,7 +22,9 @@ async def openapi(request: Request) -> Response:
     state = request.app.state
     if not hasattr(state, "description"):  # it takes too long for the event loop, and never changes
         endpoints = [route for route in request.app.routes if isinstance(route, Endpoint)]
-        state.description = await asyncio.to_thread(lambda: orjson.dumps(describe(endpoints)))
+        state.description = await asyncio.to_thread(
+            lambda: orjson.dumps(openapi_document(endpoints))
+        )
     return JsonResponse(state.description)
 
 

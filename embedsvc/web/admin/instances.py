@@ -78,7 +78,7 @@ async def create_instance(request: Request) -> Response:
 async def list_instances(request: Request) -> Response:
     """`GET /v1/instances`: all instances, or those of one `model`, and the memory that all take."""
     registry = registry_of(request)
-    answer = describe_all(registry)
+    answer = instances_answer(registry)
     model = request.query_params.get("model")
     if model is not None:
         card, _ = registry.card(model)
@@ -122,7 +122,7 @@ routes = [
 ]
 
 
-def describe(instance: Instance) -> InstanceAnswer:
+def instance_answer(instance: Instance) -> InstanceAnswer:
     """An instance as clients see it."""
     return InstanceAnswer(
         id=instance.id,
@@ -138,9 +138,9 @@ def describe(instance: Instance) -> InstanceAnswer:
     )
 
 
-def describe_all(registry: Registry) -> InstanceList:
+def instances_answer(registry: Registry) -> InstanceList:
     """All instances as clients see them, and the memory that they take."""
-    described = [describe(instance) for instance in registry.instances()]
+    described = [instance_answer(instance) for instance in registry.instances()]
     return InstanceList("list", described, registry.memory.used, registry.memory.limit)
 
 
@@ -148,13 +148,13 @@ async def until_settled(instance: Instance) -> AsyncIterator[bytes]:
     """The instance at every change, until it is ready, or gone if it is being unloaded."""
     async for now in instance.changes():
         settled = now.state == "ready" and not now.closing  # before the yield: it may change there
-        yield msgspec.json.encode(describe(now))
+        yield msgspec.json.encode(instance_answer(now))
         if settled:
             return
 
 
 def _answer(instance: Instance) -> Response:
-    return JsonResponse(msgspec.json.encode(describe(instance)))
+    return JsonResponse(msgspec.json.encode(instance_answer(instance)))
 
 
 def _named(request: Request) -> Instance:
