@@ -1,4 +1,4 @@
-"""Builds the kernels in C if there is a compiler; without one, embedsvc computes on NumPy."""
+"""Builds the kernels in C if there is a compiler. Without kernels embedsvc computes on NumPy."""
 
 import os
 import shlex
@@ -24,10 +24,10 @@ HARDENED = (
     ("-Wl,-z,noexecstack",),
     ("-Wl,-z,defs",),
 )
-"""Each is left out where a compiler, a linker or a processor has no such thing."""
+"""Flags that harden the library. Each group is left out where the compiler refuses it."""
 CHECKED = ("-Wall", "-Wextra", "-Werror", "-O1", "-g", "-fno-omit-frame-pointer", "-DEMBEDSVC_TEST")
-"""Of a build for tests, with a sanitizer, which works by itself."""
-TRIED = "#include <string.h>\nint tried(char *to, int n) { memset(to, n, n); return *to; }\n"
+"""Flags of a build for tests: a sanitizer takes the place of HARDENED."""
+TRIAL = "#include <string.h>\nint tried(char *to, int n) { memset(to, n, n); return *to; }\n"
 
 
 def compiler() -> list[str] | None:
@@ -38,9 +38,9 @@ def compiler() -> list[str] | None:
 
 
 def build(command: list[str], output: Path, *, sanitize: str | None = None) -> bool:
-    """Compile the kernels; whether that was possible.
+    """Compile the kernels; returns whether that was possible.
 
-    `sanitize` is what `-fsanitize` takes: such a library ends the process where it reports.
+    `sanitize` is what follows `-fsanitize=`. Such a library ends the process at its first report.
     """
     if sanitize is None:
         flags = [*FLAGS, "-O3", "-Wall", "-Wextra", *hardened(command)]
@@ -64,25 +64,25 @@ def build(command: list[str], output: Path, *, sanitize: str | None = None) -> b
 
 
 def hardened(command: list[str]) -> list[str]:
-    """The flags of `HARDENED` that a compiler takes without a warning."""
+    """The flags of `HARDENED` that the compiler accepts without a warning."""
     whole = [flag for group in HARDENED for flag in group]
-    if _takes(command, whole):
+    if _accepts(command, whole):
         return whole
-    taken: list[str] = []
+    accepted: list[str] = []
     for group in HARDENED:
-        if _takes(command, [*taken, *group]):
-            taken += group
-    return taken
+        if _accepts(command, [*accepted, *group]):
+            accepted += group
+    return accepted
 
 
-def _takes(command: list[str], flags: list[str]) -> bool:
+def _accepts(command: list[str], flags: list[str]) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "tried.c"), Path(folder, "tried.so")
-        source.write_text(TRIED, encoding="utf-8")
+        source.write_text(TRIAL, encoding="utf-8")
         words = [*command, *FLAGS, "-shared", "-O3", "-Werror", *flags]
         words += [str(source), "-o", str(output)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
-        # What a linker has not it says, and goes on.
+        # A linker warns of an option that it does not know, and goes on.
         return not done.returncode and "warning" not in done.stderr
 
 

@@ -1,1 +1,1 @@
-"""The operations a forward pass is written in, and the two backends that carry them out."""
+"""The operations that forward passes are written in, and the backends: mlx, native, numpy."""

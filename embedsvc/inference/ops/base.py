@@ -86,6 +86,16 @@ class Batch:
     types: Array | None = None  # (N,): 1 in the second text of a pair; None if no pass needs them
 
 
+class ForwardPass(Protocol):
+    """A pass as an architecture and a head write it: rows (B, n) or (N, n) for a batch."""
+
+    def __call__(self, ops: "Ops", batch: Batch, /) -> Array: ...
+
+
+CompiledPass = Callable[[Batch], Array]
+"""The same pass on one backend."""
+
+
 class Ops(Hardware, Protocol):
     """The operations of a backend.
 
@@ -122,8 +132,8 @@ class Ops(Hardware, Protocol):
         """Give back memory that was freed and is kept for reuse."""
         ...
 
-    def compiled(self, function: Callable[["Ops", Batch], Array]) -> Callable[[Batch], Array]:
-        """The pass `function(ops, batch)` in the fastest form that the backend has.
+    def compiled(self, function: ForwardPass) -> CompiledPass:
+        """The pass in the fastest form that the backend has.
 
         The pass raises `EmbeddingFailed` for a batch with an id, a position or a type that a table
         has no row for, and then reads no table.

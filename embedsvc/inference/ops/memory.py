@@ -1,4 +1,4 @@
-"""Memory that this process has of the machine's, and giving back what was freed."""
+"""The memory that this process uses, and how freed memory goes back to the system."""
 
 import ctypes
 import os
@@ -15,13 +15,13 @@ class MemoryUse(NamedTuple):
 
     active: int
     cache: int
-    """Freed, and kept for reuse."""
+    """Freed, but kept for reuse."""
     peak: int
     """The most that was active."""
 
 
 def process_memory() -> MemoryUse:
-    """What the process has of the machine's memory; where the system does not tell, the peak."""
+    """The resident memory of this process; its peak where the system tells no more."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak *= 1 if sys.platform == "darwin" else 1024
     try:
@@ -32,15 +32,18 @@ def process_memory() -> MemoryUse:
 
 
 def return_freed_memory() -> None:
-    """Have glibc, which keeps what was freed, return it to the system. Others do so themselves."""
+    """Have glibc, which keeps freed memory, return it. Other C libraries do that by themselves."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def tune_allocator(*, trim_threshold: int, mmap_threshold: int) -> None:
-    """Tell glibc how many free bytes it may keep, and from what size on blocks lie by themselves
-    and go back when freed. Other C libraries have no such settings."""
+    """Set how much freed memory glibc keeps. Other C libraries have no such settings.
+
+    `trim_threshold` is how many free bytes it may keep. A block of `mmap_threshold` bytes or more
+    is memory of its own, which goes back to the system when the block is freed.
+    """
     names = {-1: trim_threshold, -3: mmap_threshold}  # as in malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

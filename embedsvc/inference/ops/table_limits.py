@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from embedsvc.errors import EmbeddingFailed
-from embedsvc.inference.ops.base import Array, Batch, Ops
+from embedsvc.inference.ops.base import Array, Batch, CompiledPass, ForwardPass, Ops
 from embedsvc.texts.item import TokenIds
 
 
@@ -89,8 +89,8 @@ class CheckedPass:
     def __init__(
         self,
         ops: Ops,
-        function: Callable[[Ops, Batch], Array],
-        run: Callable[[Batch], Array],
+        function: ForwardPass,
+        run: CompiledPass,
         range_of: Callable[[Batch], IndexRange],
     ) -> None:
         """`run` is the fastest form of the pass `function`, used from the second run on."""

@@ -1,6 +1,6 @@
 """The operations on MLX: Metal on a Mac, CUDA on an NVIDIA machine, and MLX's CPU for tests.
 
-Texts lie padded to one length. MLX ties arrays to the thread that made them, so everything here,
+Texts are padded to one length. MLX ties arrays to the thread that made them, so everything here,
 the constructor included, must run on the one device thread.
 """
 
@@ -23,10 +23,11 @@ from embedsvc.checkpoints.quantized import Quantized
 from embedsvc.inference.ops.base import (
     Attention,
     Batch,
+    CompiledPass,
     Experts,
+    ForwardPass,
     Linear,
     Norm,
-    Ops,
     T,
     check_chosen,
 )
@@ -45,16 +46,17 @@ from embedsvc.system import machine
 from embedsvc.texts.item import TokenIds
 
 SETTINGS = {
-    "MLX_ENABLE_TF32": "0",  # or float32 products have the precision of float16
-    # On CUDA MLX takes new shapes for a mistake, and fails from the 513th on, however long it ran.
+    "MLX_ENABLE_TF32": "0",  # with it float32 products have the precision of float16
+    # On CUDA MLX takes new shapes for a mistake and fails at the 513th, however long it has run.
     "MLX_ENABLE_CACHE_THRASHING_CHECK": "0",
 }
-"""What MLX reads from the environment, each when it is first needed."""
+"""Variables that MLX reads from the environment, each when it first needs it."""
 CACHE_SHARE = 8
-"""One part in so many of the GPU's memory holds freed buffers for reuse; by default nearly all."""
+"""Freed buffers may keep 1 / CACHE_SHARE of the GPU's memory; by default MLX keeps nearly all."""
 BYTES_A_TOKEN = 1 << 20
-"""Memory that a token of a pass is given: what a pass of 24 layers, 1024 wide, writes in all."""
+"""Memory reckoned for each token of a pass: what 24 layers, 1024 wide, write in all."""
 MOST_TOKENS = 1 << 16
+"""Tokens of a batch, however much memory there is."""
 FUSED_SIZE = 64
 """The narrowest attention head that Metal's fused attention takes."""
 PLAIN_LENGTH = 128
@@ -72,9 +74,9 @@ class MlxOps:
             os.environ.setdefault(setting, value)
         self.gpu = has_gpu()
         self.pad_heads = False
-        """Whether attention heads are widened with zeros to FUSED_SIZE, which changes no result."""
+        """Whether attention heads are padded with zeros to FUSED_SIZE, which changes no result."""
         self.plain = False
-        """Whether attention of short texts is three operations rather than MLX's fused one."""
+        """Whether attention of short texts is products and a softmax, not MLX's fused operation."""
         self.compile = False
         """Whether passes go through `mx.compile`."""
         mx.set_default_device(mx.gpu if self.gpu else mx.cpu)
@@ -98,7 +100,7 @@ class MlxOps:
             scales, biases = self.array(value.scales), self.array(value.biases)
             return replace(value, packed=mx.array(value.packed), scales=scales, biases=biases)
         converted = mx.array(value).astype(self._dtype)
-        mx.eval(converted)  # now, or the first pass would have to do it for all weights
+        mx.eval(converted)  # now, so that the first pass need not do it for all weights
         return converted
 
     def float32(self, value: NDArray[Any]) -> mx.array:
@@ -117,12 +119,12 @@ class MlxOps:
             self.compile = self._faster("compile", seconds)
 
     def _faster(self, switch: str, seconds: Callable[[], float]) -> bool:
-        taken: dict[bool, float] = {}
+        fastest: dict[bool, float] = {}
         for value in (False, True):
             setattr(self, switch, value)
             seconds()  # compiles kernels
-            taken[value] = min(seconds() for _ in range(5))
-        return taken[True] < 0.97 * taken[False]
+            fastest[value] = min(seconds() for _ in range(5))
+        return fastest[True] < 0.97 * fastest[False]
 
     def memory_use(self) -> MemoryUse:
         return MemoryUse(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
@@ -131,7 +133,7 @@ class MlxOps:
         mx.clear_cache()
         return_freed_memory()
 
-    def compiled(self, function: Callable[[Ops, Batch], mx.array]) -> Callable[[Batch], mx.array]:
+    def compiled(self, function: ForwardPass) -> CompiledPass:
         @mx.compile
         def fast(*grids: mx.array) -> mx.array:
             return function(self, lay_out(grids, self._dtype))
@@ -242,12 +244,12 @@ class MlxOps:
 
     def rope(self, x: mx.array, table: mx.array, positions: mx.array) -> mx.array:
         half = table.shape[1] // 2
-        turns = table[positions][:, None]  # (N, 1, size), float32
-        cos, sin = turns[..., :half], turns[..., half:]
+        angles = table[positions][:, None]  # (N, 1, size), float32
+        cos, sin = angles[..., :half], angles[..., half:]
         heads = x.reshape(x.shape[0], -1, 2 * half)
         first, second = heads[..., :half], heads[..., half:]
-        turned = [first * cos - second * sin, second * cos + first * sin]
-        return mx.concatenate(turned, axis=-1).reshape(x.shape).astype(x.dtype)
+        rotated = [first * cos - second * sin, second * cos + first * sin]
+        return mx.concatenate(rotated, axis=-1).reshape(x.shape).astype(x.dtype)
 
     def attention(
         self, q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
@@ -261,8 +263,9 @@ class MlxOps:
                 grid = mx.pad(grid, [(0, 0), (0, 0), (0, 0), (0, widen)])
             return grid.transpose(0, 2, 1, 3)
 
-        how = attend_plainly if self.plain and layout.length <= PLAIN_LENGTH else attend
-        context = how(by_head(q), by_head(k), by_head(v), spec, layout)
+        plain = self.plain and layout.length <= PLAIN_LENGTH
+        attention = attend_plainly if plain else attend
+        context = attention(by_head(q), by_head(k), by_head(v), spec, layout)
         return context[..., :size].transpose(0, 2, 1, 3).reshape(-1, spec.heads * size)
 
     def pool(self, hidden: mx.array, layout: PaddedLayout, poolings: Sequence[Pooling]) -> mx.array:
@@ -276,7 +279,7 @@ def has_gpu() -> bool:
 
 
 def _can_wait_elsewhere() -> bool:
-    """Whether a thread may wait for an array that another has begun."""
+    """Whether one thread may wait for an array that another has begun to compute."""
     begun = mx.ones(8) + 1
     mx.async_eval(begun)
     with ThreadPoolExecutor(1) as thread:
@@ -287,7 +290,7 @@ def _can_wait_elsewhere() -> bool:
 
 
 def _gpu() -> tuple[str, int]:
-    """The GPU's name, for people, and its memory in bytes."""
+    """The GPU's name, in words for people, and its memory in bytes."""
     info = mx.device_info(mx.gpu)
     metal = mx.metal.is_available()
     memory = info["memory_size" if metal else "total_memory"]

@@ -15,38 +15,41 @@ from embedsvc.inference.ops.table_limits import IndexRange
 from embedsvc.texts.item import TokenIds
 
 LENGTH_STEP = 16
-"""Texts are padded to a multiple of this, and long ones to rounder numbers."""
+"""Texts are padded to a multiple of this; long ones to a multiple of more."""
 BIASED_SCORES = 1 << 26
-"""Scores that a mask with a bias may have; more queries than that are looked at in turns."""
+"""Scores that a mask with a bias may have. If there are more, queries are done some at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class PaddedLayout:
-    """The (B, L) grid that the rows are a flattening of."""
+    """The grid (B, L) of a batch, whose cells are the rows (B * L,) of the pass."""
 
     texts: int
     length: int
-    grids: tuple[mx.array, ...]  # (B, L) each: ids, and types if asked for; -1 behind each text
+    grids: tuple[mx.array, ...]  # (B, L) each: ids, and types if there are any; -1 is padding
     mask: mx.array  # (B, L), True on tokens
     lengths: mx.array  # (B,)
-    added: mx.array  # (B, 1, 1, L), to scores: 0 on tokens, the least there is elsewhere
+    added: mx.array  # (B, 1, 1, L), added to scores: 0 on tokens, the lowest number on padding
     indices: IndexRange | None = None  # of the batch, on the host; None within `mx.compile`
-    sizes: tuple[int, ...] = ()  # (B,), on the host: the lengths of the texts that are there
+    sizes: tuple[int, ...] = ()  # on the host: the lengths of the texts, without rows of padding
     masks: dict[Attention, mx.array] = field(default_factory=dict[Attention, mx.array])
-    """What `attention` made of these, for the layers that follow."""
+    """The masks of `attend`, made by the first layer of each kind and used by those behind it."""
 
 
 def grid_shape(texts: int, longest: int) -> tuple[int, int]:
-    """How many texts of what length are computed for so many, the longest of that length.
+    """The rows and the length that a batch is padded to.
 
-    Few shapes: each that is new has to be compiled or planned, on CUDA for up to a second.
+    There are few shapes, since MLX has to compile or plan each new one, on CUDA for up to a second.
+
+    >>> grid_shape(3, 17)
+    (4, 32)
     """
     step = max(LENGTH_STEP, (1 << (longest - 1).bit_length()) // 16)
     return 1 << (texts - 1).bit_length(), -(-longest // step) * step
 
 
 def fill_grid(texts: Sequence[TokenIds]) -> NDArray[np.int32]:
-    """The ids of the texts, or their types, with -1 behind each; a 0 in places without a text."""
+    """The ids of texts, or their types, padded with -1; rows without a text have one token, 0."""
     lengths = np.array([len(text) for text in texts])
     rows, length = grid_shape(len(texts), int(lengths.max()))
     grid = np.full((rows, length), -1, dtype=np.int32)
@@ -61,10 +64,10 @@ def lay_out(
     indices: IndexRange | None = None,
     sizes: tuple[int, ...] = (),
 ) -> Batch:
-    """The batch of filled grids (B, L), of ids and perhaps of types, for passes in `dtype`."""
+    """The batch of filled grids (B, L): of ids, and of types if there are any."""
     texts, length = grids[0].shape
     mask = grids[0] >= 0
-    positions = mx.where(mask, mx.arange(length), 0)  # a model may have none for what is padding
+    positions = mx.where(mask, mx.arange(length), 0)  # a model may have no position for padding
     added = _added(mask, mx.array(0.0), dtype)[:, None, None]
     layout = PaddedLayout(texts, length, grids, mask, mask.sum(axis=1), added, indices, sizes)
     ids, *types = (mx.maximum(grid, 0).reshape(-1) for grid in grids)
@@ -74,10 +77,10 @@ def lay_out(
 def attend(
     q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
 ) -> mx.array:
-    """Attention of (B, heads, L, size), as much at a time as its mask allows."""
+    """MLX's fused attention of (B, heads, L, size), some queries at a time if the mask is large."""
     length = layout.length
     if spec.causal and _everything(spec, layout):
-        mask = "causal"  # padding lies behind all tokens, where none looks
+        mask = "causal"  # padding is behind all tokens, where no query looks
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=spec.scale, mask=mask)
     scores = length * length * (1 if spec.bias is None else layout.texts * spec.heads)
     if scores <= BIASED_SCORES or _everything(spec, layout):
@@ -96,7 +99,7 @@ def attend(
 def attend_plainly(
     q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
 ) -> mx.array:
-    """The same by products and a softmax, which need no plan for each new shape."""
+    """Attention by products and a softmax, which MLX need not plan for each new shape."""
     if spec.kv_heads < spec.heads:
         k, v = (mx.repeat(x, spec.heads // spec.kv_heads, axis=1) for x in (k, v))
     scores = (q * spec.scale) @ k.swapaxes(-1, -2) + _whole_mask(spec, layout)
@@ -104,12 +107,12 @@ def attend_plainly(
 
 
 def _everything(spec: Attention, layout: PaddedLayout) -> bool:
-    """Whether a query may look at every token of its text, but for those behind it if causal."""
+    """Whether a query sees every token of its text; if causal, all those up to itself."""
     return spec.bias is None and (spec.window is None or spec.window >= layout.length - 1)
 
 
 def _whole_mask(spec: Attention, layout: PaddedLayout) -> mx.array:
-    """What is added to scores, made once for all layers of a kind."""
+    """What is added to the scores of all queries, made once for all layers of a kind."""
     if not spec.causal and _everything(spec, layout):
         return layout.added
     mask = layout.masks.get(spec)
@@ -126,7 +129,7 @@ def _mask(spec: Attention, layout: PaddedLayout, first: int, last: int) -> mx.ar
         seen = distance <= 0
     if spec.window is not None:
         seen = seen & (mx.abs(distance) <= spec.window)
-    # Padding too must see something, itself, or it becomes NaN, which no mask holds back.
+    # Padding must see something too, itself: else it becomes NaN, and NaN passes every mask.
     seen = (seen & layout.mask[:, None, None]) | (distance == 0)
     bias = mx.array(0.0)
     if spec.bias is not None:
@@ -136,9 +139,9 @@ def _mask(spec: Attention, layout: PaddedLayout, first: int, last: int) -> mx.ar
 
 
 def _added(seen: mx.array, bias: mx.array, dtype: mx.Dtype) -> mx.array:
-    """`bias` where a token is seen, else the least there is.
+    """`bias` where a token is seen, elsewhere the lowest number of `dtype`.
 
-    That is no boolean mask, since CUDA would write it out for every head in every layer; and not
-    -inf, since where a whole block of scores is that, some fused attention makes NaN of it.
+    It is no boolean mask, because CUDA would write that out for every head and layer. It is not
+    -inf either, because some fused attention makes NaN of a whole block of such scores.
     """
     return mx.where(seen, bias, mx.finfo(dtype).min).astype(dtype)

@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.checkpoints.quantized import Quantized
-from embedsvc.inference.ops.base import Batch, Experts, Floats, Linear, Ops
+from embedsvc.inference.ops.base import (
+    Batch,
+    CompiledPass,
+    Experts,
+    Floats,
+    ForwardPass,
+    Linear,
+)
 from embedsvc.inference.ops.memory import MemoryUse, tune_allocator
 from embedsvc.inference.ops.native import formats, library
 from embedsvc.inference.ops.native.encoding import Encoded, encode
@@ -89,9 +96,9 @@ class NativeOps(NumpyOps):
         """The pass, checked. Raises `CheckpointError`."""
         return Program(self._library, self._kernels, encoded)
 
-    def compiled(self, function: Callable[[Ops, Batch], Floats]) -> Callable[[Batch], Floats]:
+    def compiled(self, function: ForwardPass) -> CompiledPass:
         lock = threading.Lock()
-        fastest: Callable[[Batch], Floats] | None = None
+        fastest: CompiledPass | None = None
 
         def run(batch: Batch) -> Floats:
             nonlocal fastest

@@ -19,11 +19,12 @@ from embedsvc.checkpoints.quantized import Quantized, expand
 from embedsvc.inference.ops.base import (
     Attention,
     Batch,
+    CompiledPass,
     Experts,
     Floats,
+    ForwardPass,
     Linear,
     Norm,
-    Ops,
     T,
     check_chosen,
 )
@@ -97,7 +98,7 @@ class NumpyOps:
     def release(self) -> None:
         return_freed_memory()
 
-    def compiled(self, function: Callable[[Ops, Batch], Floats]) -> Callable[[Batch], Floats]:
+    def compiled(self, function: ForwardPass) -> CompiledPass:
         return CheckedPass(self, function, partial(function, self), range_of)
 
     def begin(self, value: Floats) -> Floats:

@@ -14,29 +14,33 @@ from numpy.typing import NDArray
 from embedsvc.inference.ops.base import Attention, Floats
 
 SCORES = 1 << 16
-"""Scores worked on at a time."""
+"""Scores of a piece."""
 SMALL_PRODUCT = 1 << 18
-"""Multiplications in one head's product of queries and keys."""
+"""Multiplications of one head's queries with its keys in a piece."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Texts, heads of keys, heads of queries to each of those, then rows."""
+    """Some queries, and the keys and values that they see.
+
+    Axes: texts, heads of keys, heads of queries that share one of those (group), rows, columns.
+    """
 
     q: Floats  # (texts, kv_heads, group, n, size)
     k: Floats  # (texts, kv_heads, 1, m, size)
     v: Floats
-    added: tuple[Floats, ...]  # to the scores (texts, kv_heads, group, n, m)
+    added: tuple[Floats, ...]  # each is added to the scores (texts, kv_heads, group, n, m)
     scale: float
-    context: Floats  # as q, to be filled
+    context: Floats  # shaped like q; `attend` fills it
 
 
 def pieces_of(
     q: Floats, k: Floats, v: Floats, context: Floats, spec: Attention, run: tuple[int, int, int]
 ) -> Iterator[Piece]:
-    """The pieces of a run, (first row, texts, length), of rows as `Ops.attention` has them.
+    """The pieces of a run of texts of one length: (first row, texts, length).
 
-    Raises `IndexError` for texts longer than the bias reaches.
+    q, k, v and context are all rows of the batch, as in `Ops.attention`. Raises `IndexError` if the
+    bias is made for shorter texts.
     """
     start, texts, length = run
     if spec.bias is not None and 2 * length > spec.bias.shape[1] + 1:
@@ -91,8 +95,8 @@ def _attend(piece: Piece) -> None:
     with np.errstate(over="ignore"):
         np.exp(scores, out=scores)
     sums = np.add.reduce(scores, axis=-1, keepdims=True)
-    # Softmax is the same without the row's maximum taken off first, and two passes shorter, as long
-    # as nothing overflows or vanishes; scores of real models are far from both.
+    # A softmax that does not subtract each row's maximum first is the same, and two passes shorter,
+    # as long as nothing overflows or vanishes. Scores of real models are far from both.
     if not (sums.min() > 1e-30 and sums.max() < 1e30):
         np.matmul(q, keys, out=scores)
         for added in piece.added:
@@ -106,11 +110,11 @@ def _attend(piece: Piece) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """Neighbouring queries, and the keys that some of them see."""
+    """Neighbouring queries, and the keys that at least one of them sees."""
 
     queries: slice
     keys: slice
-    mask: Floats | None  # (n, m): what hides some of the keys from some of the queries
+    mask: Floats | None  # (n, m): -inf where a query does not see a key; None: all see all
     bias: Floats | None  # (kv_heads, group, n, m)
 
 
@@ -130,9 +134,9 @@ def _cut(spec: Attention, first: int, stop: int, back: int, ahead: int, length: 
 
 
 def _by_distance(table: Floats, start: int, n: int, m: int) -> Floats:
-    """table[..., R - 1 + start + j - i] for i below n, j below m, without a copy or a check.
+    """The bias of each query i < n and key j < m: table[..., R - 1 + start + j - i].
 
-    The table is (..., 2 R - 1).
+    The table is (..., 2 R - 1). The result (..., n, m) is a view of it, and bounds are not checked.
     """
     *outer, step = table.strides
     return as_strided(
