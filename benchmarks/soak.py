@@ -4,6 +4,8 @@ Good clients ask all the time and compare every vector with what the server gave
 Meanwhile others vanish, send garbage, trickle bytes, do not read, and flood; halfway the server is
 killed (-9) and started again. At the end: what was asked, what came back, what was wrong, and how
 memory and descriptors grew. Ends with 1 if anything was lost, wrong, or grew.
+
+The file is long because it has a method for each kind of client, and all share the state of a run.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.connection import Connection, Unanswered, embeddings_request
 from benchmarks.server import free_port
 
 MODEL = "all-MiniLM-L6-v2"
@@ -35,46 +38,6 @@ MOST_GROWTH = 1.15
 WORDS = ["time", "year", "people", "way", "day", "thing", "woman", "child", "school", "family"]
 RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)
 """SO_LINGER with no time, so that closing a socket sends a reset."""
-
-
-class Unanswered(Exception):
-    """The connection was closed before the answer was complete."""
-
-
-class Connection:
-    """A connection that is kept, and opened again after it was lost."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def ask(
-        self, method: str, path: str, body: bytes = b"", headers: str = ""
-    ) -> tuple[int, bytes]:
-        try:
-            if self._streams is None:
-                self._streams = await asyncio.open_connection("127.0.0.1", self._port)
-            reader, writer = self._streams
-            head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}"
-            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            await writer.drain()
-            return await self._read(reader)
-        except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-            self.close()
-            raise Unanswered(type(error).__name__) from None
-
-    async def _read(self, reader: asyncio.StreamReader) -> tuple[int, bytes]:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
-        body = await reader.readexactly(length)
-        if "connection: close" in head:
-            self.close()
-        return int(head.split()[1]), body
-
-    def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
 
 
 class Soak:
@@ -99,6 +62,7 @@ class Soak:
         self.lives: list[list[tuple[float, int, int]]] = []  # seconds, bytes resident, descriptors
 
     async def run(self) -> dict[str, object]:
+        """Let all clients at the server, kill and restart it halfway, and sum up."""
         began = time.monotonic()
         await self._start()
         self.truth = await self._embed_alone()
@@ -128,6 +92,7 @@ class Soak:
     # --- the server ----------------------------------------------------------------------------
 
     async def _start(self) -> None:
+        """Start a server, and wait until it is ready."""
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "embedsvc", "serve", "--port", str(self.port)),
@@ -147,6 +112,7 @@ class Soak:
         self.up = True
 
     async def _kill_and_restart(self) -> None:
+        """Kill the server, as a crash would, and start another one at the same port."""
         assert self.process is not None
         self.up = False
         self.process.kill()
@@ -154,6 +120,7 @@ class Soak:
         await self._start()
 
     async def _end(self) -> None:
+        """End the server as its manager would. It must exit with 0."""
         assert self.process is not None
         self.process.terminate()
         code = await asyncio.wait_for(self.process.wait(), 60)
@@ -161,6 +128,7 @@ class Soak:
             self.faults.append(f"it ended with {code}")
 
     async def _embed_alone(self) -> np.ndarray:
+        """The vectors of all texts, from a server that nobody else asks."""
         connection = Connection(self.port)
         rows: list[list[float]] = []
         for text in self.texts:
@@ -173,6 +141,7 @@ class Soak:
     # --- clients -------------------------------------------------------------------------------
 
     async def _role(self, role: Callable[[], Awaitable[None]]) -> None:
+        """Play a client again and again, and note what it lost while the server was up."""
         while not self.over:
             if not self.up:
                 await asyncio.sleep(0.05)
@@ -189,9 +158,11 @@ class Soak:
                 self.faults.append(f"{role.__name__}: nothing came for two minutes")
 
     def _count(self, role: Callable[[], Awaitable[None]], what: str) -> None:
+        """Count what became of a client."""
         self.answers[role.__name__.strip("_"), what] += 1
 
     async def _good(self) -> None:
+        """A client that asks 50 times over one connection, and checks each answer."""
         connection = Connection(self.port)
         try:
             for _ in range(50):
@@ -231,9 +202,10 @@ class Soak:
             self._count(role, "WRONG")
 
     async def _vanishing(self) -> None:
+        """A client that sends a part of a request or all of it, and leaves."""
         texts = self.rng.choices(self.texts, k=64)
         body = json.dumps({"model": MODEL, "input": texts}).encode()
-        whole = _post(body, "Cache-Control: no-cache\r\n")
+        whole = embeddings_request(body, "Cache-Control: no-cache\r\n")
         with suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", self.port)
             writer.write(whole[: self.rng.choice((10, 120, len(whole) // 2, len(whole)))])
@@ -246,18 +218,21 @@ class Soak:
         await asyncio.sleep(0.1)
 
     async def _garbage(self) -> None:
+        """A client that sends what is no valid request. It must be refused, or hung up on."""
         deep = b'{"model":' + b"[" * 100_000
         sent = self.rng.choice(
             (
                 self.rng.randbytes(300),
                 b"GET / HTTP/1.1\r\nX: " + b"y" * 200_000,
-                _post(b"{"),
-                _post(deep),
-                _post(b'{"model": "all-MiniLM-L6-v2", "input": [1, "a", null]}'),
-                _post(b'{"model": "../../etc/passwd", "input": "a"}'),
-                _post(b'{"model": "all-MiniLM-L6-v2", "input": "\xff"}'),
-                _post(b"\x1f\x8b\x08" + self.rng.randbytes(500), "Content-Encoding: gzip\r\n"),
-                _post(b"", "Transfer-Encoding: chunked\r\n") + b"zz\r\n",
+                embeddings_request(b"{"),
+                embeddings_request(deep),
+                embeddings_request(b'{"model": "all-MiniLM-L6-v2", "input": [1, "a", null]}'),
+                embeddings_request(b'{"model": "../../etc/passwd", "input": "a"}'),
+                embeddings_request(b'{"model": "all-MiniLM-L6-v2", "input": "\xff"}'),
+                embeddings_request(
+                    b"\x1f\x8b\x08" + self.rng.randbytes(500), "Content-Encoding: gzip\r\n"
+                ),
+                embeddings_request(b"", "Transfer-Encoding: chunked\r\n") + b"zz\r\n",
                 b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1e9\r\n\r\n",
                 b"DELETE /%00%0d%0a HTTP/1.1\r\nHost: evil.example\r\n\r\n",
             )
@@ -276,8 +251,9 @@ class Soak:
         await asyncio.sleep(0.05)
 
     async def _trickling(self) -> None:
+        """A client that sends a byte every 0.3 seconds. It must be hung up on."""
         body = json.dumps({"model": MODEL, "input": "a"}).encode()
-        whole = _post(body)
+        whole = embeddings_request(body)
         began = time.monotonic()
         with suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -296,6 +272,7 @@ class Soak:
             self.faults.append(f"a trickling client was kept for {took:.0f} s")
 
     async def _not_reading(self) -> None:
+        """A client that sends requests, and reads no answer."""
         body = json.dumps({"model": MODEL, "input": self.texts[:100]}).encode()
         link = socket.socket()
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -304,7 +281,7 @@ class Soak:
         try:
             await loop.sock_connect(link, ("127.0.0.1", self.port))
             while not self.over and self.up:
-                await asyncio.wait_for(loop.sock_sendall(link, _post(body)), 1)
+                await asyncio.wait_for(loop.sock_sendall(link, embeddings_request(body)), 1)
         except (OSError, TimeoutError):
             await asyncio.sleep(2 * READ_SECONDS)
         finally:
@@ -312,6 +289,7 @@ class Soak:
         self._count(self._not_reading, "left")
 
     async def _flooding(self) -> None:
+        """Many clients at once, each with a request of its own."""
         await asyncio.sleep(min(15, self.seconds / 8))
         began = time.monotonic()
 
@@ -334,6 +312,7 @@ class Soak:
     # --- looking on ----------------------------------------------------------------------------
 
     async def _sampling(self) -> None:
+        """Note the memory and the descriptors of the server, and that it is ready."""
         await asyncio.sleep(2)
         assert self.process is not None
         folder, life = Path(f"/proc/{self.process.pid}"), self.lives[-1]
@@ -348,6 +327,7 @@ class Soak:
             self.faults.append(f"not ready: {answer!r}")
 
     def _result(self) -> dict[str, object]:
+        """The figures of the run. Growth of memory or descriptors is a fault."""
         lives: list[dict[str, object]] = []
         for life in self.lives:
             few = max(3, len(life) // 8)
@@ -375,12 +355,6 @@ class Soak:
             "faults": len(self.faults),
             "first faults": self.faults[:20],
         }
-
-
-def _post(body: bytes, headers: str = "") -> bytes:
-    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n{headers}"
-    length = "" if "Transfer-Encoding" in headers else f"Content-Length: {len(body)}\r\n"
-    return f"{head}{length}\r\n".encode() + body
 
 
 def main() -> int:

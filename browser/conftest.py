@@ -29,7 +29,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cards that are shipped, with nothing loaded at start, and one that cannot be loaded."""
+    """A cards file: the shipped cards, none preloaded, and one that cannot be loaded."""
     file = tmp_path_factory.mktemp("cards") / "models.toml"
     shipped = (ROOT / "models.toml").read_text().replace("preload = true\n", "")
     file.write_text(f'{shipped}\n[models."broken"]\npath = "no-such-folder"\n')
@@ -44,7 +44,7 @@ def server(cards: Path) -> Iterator[str]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Opened]:
-    """Opens pages; none may complain in its console."""
+    """Opens pages, none of which may report anything in its console."""
     opened = Opened(browser)
     yield opened
     opened.close()

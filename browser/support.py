@@ -16,7 +16,7 @@ MODEL = "all-MiniLM-L6-v2"
 def serving(
     cards: Path, *options: str, **environment: str
 ) -> Iterator[tuple[str, subprocess.Popen]]:
-    """A server's URL and its process; in the end it stops, within its time."""
+    """The URL and the process of a server. At the end it must stop in time, with code 0."""
     process = subprocess.Popen(
         [*INSTALLED, "--models", cards, "--port", "0", *options],
         env={"PATH": "/usr/bin:/bin", "HOME": str(cards.parent), "HF_HUB_OFFLINE": "1"}
@@ -33,14 +33,14 @@ def serving(
 
 
 class Opened:
-    """Opens pages, and remembers what the browser complained of."""
+    """Opens pages, and records what they report in the console."""
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
         self._contexts: list[BrowserContext] = []
         self.complaints: list[str] = []
         self.refusals: list[str] = []
-        """Answers that are errors: the browser reports them, and some tests want them."""
+        """Reports of answers that are errors. Some tests expect them."""
 
     def __call__(self, url: str, *, width: int = 1280, dark: bool = False) -> Page:
         context = self._browser.new_context(
@@ -83,7 +83,7 @@ def load(page: Page, model: str = MODEL) -> None:
 
 
 def embed(page: Page, texts: list[str] | None = None) -> None:
-    """Embed these texts, or those that are there."""
+    """Embed these texts, or those that the page has."""
     if texts is not None:
         page.get_by_label("Texts, one a line").fill("\n".join(texts))
     page.get_by_label("Model", exact=True).select_option(MODEL)

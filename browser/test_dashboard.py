@@ -23,7 +23,7 @@ IMAGES = ROOT / "docs/images"
 
 
 def vectors(url: str, texts: list[str], **fields: object) -> np.ndarray:
-    """As the API gives them, as JSON floats."""
+    """The vectors that the API gives, as JSON floats."""
     body = {"model": MODEL, "input": texts, "truncate": "end"} | fields
     answer = httpx2.post(f"{url}/v1/embeddings", json=body, timeout=30)
     return np.array([each["embedding"] for each in answer.raise_for_status().json()["data"]])
@@ -232,7 +232,7 @@ def test_charts_show_what_clients_do(server: str, open_page: Opened) -> None:
 
 
 def test_a_download_shows_how_far_it_is(server: str, open_page: Opened) -> None:
-    """What the stream says is made up here: a download takes a network."""
+    """The event stream is made up here, since a real download needs a network."""
     page = open_page("about:blank")
     instance = {
         "id": "1", "object": "instance", "model": "bge-m3", "state": "downloading", "error": None,
@@ -330,7 +330,7 @@ def test_the_keyboard_is_enough(server: str, open_page: Opened) -> None:
 
 
 def check(page: Page) -> None:
-    """Nothing that axe knows to be a barrier."""
+    """Check the page with axe, which must find no barrier."""
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
 
@@ -356,7 +356,7 @@ def test_it_can_be_read_by_everybody(
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, f"{view} makes the page {wide} wide"
     page.get_by_label("Texts, one a line").fill("\n".join(f"text {i}" for i in range(30)))
-    check(page)  # what is shown is of other texts
+    check(page)  # what is shown belongs to other texts
     embed(page)
     look(page, "Similarity")
     expect(page.locator("#view td")).to_have_count(900)

@@ -26,7 +26,7 @@ os.environ |= {
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The URL of one with the cards that the project ships."""
+    """The URL of a server with the cards that the project ships."""
     with serving() as url:
         yield url
 

@@ -20,7 +20,7 @@ TEXTS = [
 
 @contextlib.contextmanager
 def serving(*options: str) -> Iterator[str]:
-    """The URL of a server, as it starts from a source tree."""
+    """The URL of a server that runs from this checkout."""
     command = [*INSTALLED, "--port", "0", *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:

@@ -36,13 +36,13 @@ def test_an_example_works(server: str, tmp_path: Path, example: Example) -> None
         assert wanted in said
     if "chat.completions" in example.code:
         (prompt,) = asked
-        assert NOTES["returns.md"].split(".")[0] in prompt  # what answers it was found
+        assert NOTES["returns.md"].split(".")[0] in prompt  # the note with the answer was found
         assert NOTES["kitchen.md"] not in prompt
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A server with a model that is quick, and a folder of texts as they are."""
+    """The URL of a server with a fast model, and a folder with real texts."""
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder)
     write_model = [ROOT / ".venv/bin/python", "-m", "tests.support.corpus", folder]

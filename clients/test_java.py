@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parent / "java" / "Embed.java"
 def java(
     server: str, how: str, requests: Sequence[object], model: str = MODEL
 ) -> list[list[list[float]]]:
-    """The vectors of each of these requests, which one client sent."""
+    """The vectors of each of these requests, all sent by one client."""
     done = subprocess.run(
         [program("java"), SOURCE, f"{server}/v1/embeddings", how],
         input="".join(json.dumps({"model": model, "input": each}) + "\n" for each in requests),

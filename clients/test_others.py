@@ -85,7 +85,7 @@ def test_ollama(server: str, right: Callable[..., None]) -> None:
         client.embed(MODEL, ["a"] * 2049)
     assert caught.value.error == "Invalid 'input': array length must be 2048 or less."
     with pytest.raises(ollama.ResponseError) as caught:
-        client.pull("x")  # which is not there
+        client.pull("x")  # there is no such model
     assert caught.value.error == "Invalid URL (POST /api/pull)"
 
 

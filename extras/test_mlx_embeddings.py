@@ -89,7 +89,7 @@ def rms_norm(x: Floats, weight: Floats) -> Floats:
 
 
 def turned(x: Floats) -> Floats:
-    """Rotary positions: the halves of a head are the parts of complex numbers."""
+    """Rotary positions: the halves of a head are real and imaginary parts."""
     half = SIZE // 2
     angles = np.outer(np.arange(len(x)), CONFIG["rope_theta"] ** (-np.arange(half) / half))
     numbers = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * angles)

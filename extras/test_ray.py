@@ -34,7 +34,7 @@ from tests.support.checkpoints import write_bert
 
 pytestmark = [
     pytest.mark.timeout(240),
-    pytest.mark.filterwarnings("ignore"),  # they are Ray's own affair
+    pytest.mark.filterwarnings("ignore"),  # they are Ray's own
 ]
 
 TEXTS = [f"hello {'a b c d '[: 2 * (i % 5)]}world {i % 97}" for i in range(6000)]
@@ -81,7 +81,7 @@ def expected(folder: Path, settings: Settings) -> NDArray[np.float32]:
 
 
 def processes(title: str) -> list[int]:
-    """Processes of that title below this one."""
+    """The processes of that title that this one started, directly or not."""
     found: dict[int, tuple[int, str]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -101,7 +101,7 @@ def processes(title: str) -> list[int]:
 
 
 def until(holds: Callable[[], Any]) -> Any:
-    """What it gives, as soon as that is something."""
+    """Call a function until it returns something true, and return that."""
     deadline = time.monotonic() + 60
     while not (value := holds()):
         assert time.monotonic() < deadline
@@ -110,7 +110,7 @@ def until(holds: Callable[[], Any]) -> Any:
 
 
 def check(output: Path, expected: NDArray[np.float32]) -> None:
-    """Every row is there once, with its vector or the reason for having none."""
+    """Check that every row is there once, with its vector or the reason why it has none."""
     table = pq.read_table(output).sort_by("n")
     assert table["n"].to_pylist() == list(range(len(TEXTS)))
     errors = table["error"].to_pylist()
@@ -144,7 +144,7 @@ def test_the_cluster_reports_to_nobody_and_listens_on_loopback_alone(ray: Any) -
 
 
 def kill_one(title: str, when: Callable[[], Any], killed: list[int]) -> None:
-    """Kill a process of that title, later."""
+    """Kill a process of that title, once a condition holds."""
 
     def kill() -> None:
         until(when)

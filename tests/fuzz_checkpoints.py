@@ -39,15 +39,15 @@ from tests.support.shapes import WIDTH
 from tests.support.tiny import CASES
 
 MEMORY = 512 << 20
-"""Bytes that a worker may take beyond what it has when it begins."""
+"""How many bytes a worker may take more than when it begins."""
 SECONDS = 60
-"""In which a worker answers, or it hangs."""
+"""A worker that does not answer in this time hangs."""
 TEXTS = ["hello world", "a b c d e f g h i j k l m n o p", "z"]
 BACKENDS = ("native", "numpy")
 
 
 def write(name: str, folder: Path) -> None:
-    """The unchanged checkpoint, with every file that is read."""
+    """Write the unchanged checkpoint, with every file that is read."""
     CASES[name].write(folder)
     about = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "unk_token": "[UNK]"}
     write_json(folder / "tokenizer_config.json", about | {"model_max_length": 64})
@@ -68,7 +68,7 @@ def write(name: str, folder: Path) -> None:
 
 
 def encode(ops: Ops, folder: Path) -> np.ndarray:
-    """Vectors of the texts."""
+    """The vectors of the texts."""
     checkpoint = open_checkpoint(Card(id="x", path=folder))
     encoder = load_encoder(ops, checkpoint)
     ids = open_tokenizer(checkpoint, encoder.rows).encode(TEXTS)
@@ -90,7 +90,7 @@ class Worker:
         self.plain: dict[tuple[str, str], np.ndarray] = {}
 
     def outcome(self, name: str, backend: str, seed: int) -> dict[str, str]:
-        """What came of a case, and what it was."""
+        """Load the checkpoint that a seed makes; return the outcome, and what was changed."""
         ops = self.ops[backend]
         if (name, backend) not in self.plain:
             self.plain[name, backend] = encode(ops, self.sources / name)
@@ -114,7 +114,7 @@ class Worker:
         said = str(error)
         if change.startswith("harmless"):
             return f"wrong: refused: {said}"
-        if isinstance(error, EmbeddingFailed):  # of a text, by a model that loads
+        if isinstance(error, EmbeddingFailed):  # the model loads, and refuses a text
             return "no vector"
         if "\n" in said or len(said) > 2000 or not said.isprintable():
             return f"wrong: no one line: {said!r}"
@@ -123,9 +123,9 @@ class Worker:
 
 
 def work(sources: Path) -> None:
-    """A line for each case that comes in; memory is bounded."""
+    """Answer each case on standard input with a line, with bounded memory."""
     worker = Worker(sources)
-    for name in CASES:  # what is loaded once is not the first case's
+    for name in CASES:  # what is loaded only once must not count for the first case
         for backend in BACKENDS:
             worker.plain[name, backend] = encode(worker.ops[backend], sources / name)
     if sys.platform == "linux":
@@ -137,7 +137,7 @@ def work(sources: Path) -> None:
 
 
 class Process:
-    """A worker, from outside."""
+    """The process of a worker."""
 
     def __init__(self, sources: Path) -> None:
         self._process = subprocess.Popen(
@@ -157,22 +157,22 @@ class Process:
             raise RuntimeError("the worker does not begin")
 
     def read(self) -> dict[str, str] | None:
-        """What it says, or None if it says nothing any more."""
+        """The next line of the worker; None if it ended or hangs."""
         if not self._ready.select(SECONDS):
             return None
         line = self._of.readline()
         return json.loads(line) if line else None
 
     def ask(self, case: tuple[str, str, int]) -> dict[str, str] | None:
-        """What comes of a case, or None."""
+        """The outcome of a case; None if the worker ended or hangs."""
         self._to.write(json.dumps(case) + "\n")
         self._to.flush()
         return self.read()
 
     def end(self) -> str:
-        """Stop it; how it ended."""
+        """Stop the worker, and return how it ended."""
         with suppress(BrokenPipeError):
-            self._to.close()  # which is when it ends, unless it hangs
+            self._to.close()  # then it ends, unless it hangs
         try:
             code, hung = self._process.wait(10), False
         except subprocess.TimeoutExpired:
@@ -184,7 +184,7 @@ class Process:
 
 
 class Fuzz:
-    """Cases by their seeds, in a process that is begun anew when one ends it."""
+    """Tries cases by their seeds, in a worker that is replaced when a case ends it."""
 
     def __init__(self, sources: Path) -> None:
         for name in CASES:
@@ -193,7 +193,7 @@ class Fuzz:
         self._process = Process(sources)
 
     def outcome(self, seed: int) -> tuple[str, str]:
-        """What a case was, and what came of it."""
+        """What was changed in a case, and its outcome."""
         names = list(CASES)
         name, backend = names[seed % len(names)], BACKENDS[seed // len(names) % len(BACKENDS)]
         found = self._process.ask((name, backend, seed))
@@ -203,12 +203,12 @@ class Fuzz:
         return f"{seed}: {name}, {backend}, {found['change']}", found["came"]
 
     def close(self) -> None:
-        """End the process."""
+        """End the worker."""
         self._process.end()
 
 
 def main() -> int:
-    """Counts what came of so many cases, and shows those that went wrong."""
+    """Count the outcomes of so many cases, and print those that went wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", type=int, nargs="?", default=300)
     parser.add_argument("--first", type=int, default=0)

@@ -28,7 +28,7 @@ ENVIRONMENT = {
     for name, value in os.environ.items()
     if name in PASSED_ON or name.startswith("PIP_")
 }
-"""That of a shell, with nothing of this project's environment."""
+"""The environment of a shell, with nothing of this project."""
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
@@ -46,14 +46,14 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what git knows, and nothing that was made from it; `make dist` was run there."""
+    """A copy of the files that git has, in which `make dist` was run."""
     folder = tmp_path_factory.mktemp("checkout")
     listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    # A Python of its own, as on a machine where nothing of this was set up.
+    # With a Python of its own, as on a machine where nothing was set up.
     run("make", "dist", f"PYTHON={sys._base_executable}", cwd=folder)
     return folder
 
@@ -76,7 +76,7 @@ def names_in(wheel: Path) -> set[str]:
 
 
 def sources() -> set[str]:
-    """Files of the package that git knows."""
+    """The files of the package that git has."""
     listed = run("git", "ls-files", "embedsvc", cwd=ROOT).split()
     return {name for name in listed if (ROOT / name).is_file()}
 
@@ -88,7 +88,7 @@ def test_the_wheel_carries_the_package_its_data_the_cards_and_the_kernels(wheel:
         licenses = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
     assert cards == (ROOT / "models.toml").read_bytes()
     assert licenses
-    assert "py3-none-" in wheel.name  # of this platform, but of any Python
+    assert "py3-none-" in wheel.name  # for this platform, but for any Python
     assert not wheel.name.endswith("any.whl")
 
 
@@ -123,7 +123,7 @@ def test_without_a_compiler_the_wheel_is_one_of_any_platform(
 def test_a_newer_wheel_replaces_an_older_and_uninstalling_leaves_nothing(
     checkout: Path, wheel: Path, sdist: Path, tmp_path: Path
 ) -> None:
-    """The newer one is built without a compiler, so the older one's kernels have to go."""
+    """The newer wheel is built without a compiler, so the older one's kernels must go."""
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = tmp_path.glob("embedsvc-*")
@@ -154,7 +154,7 @@ def test_a_newer_wheel_replaces_an_older_and_uninstalling_leaves_nothing(
 
 @pytest.fixture(scope="session")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command, in an environment with the wheel, what it asks for, and the default model."""
+    """The command, in an environment with the wheel, its requirements and the default model."""
     folder = tmp_path_factory.mktemp("installed")
     run(sys._base_executable, "-m", "venv", folder / "venv", cwd=folder)
     # The versions that are tested, but without their hashes, which a local wheel could not have.
@@ -169,7 +169,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def serving(command: Path, cwd: Path) -> Iterator[str]:
-    """A server started from that folder: its base URL."""
+    """The base URL of a server that is started in that folder."""
     process = subprocess.Popen(
         [command, "serve", "--port", "0"],
         cwd=cwd,

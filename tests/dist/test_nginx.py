@@ -34,7 +34,7 @@ def replicas(tmp_path: Path) -> Iterator[list[tuple[str, subprocess.Popen[str]]]
 def url(
     replicas: list[tuple[str, subprocess.Popen[str]]], tmp_path: Path
 ) -> Iterator[str]:
-    """The address of nginx with the file as it is, but for ports and folders."""
+    """The address of an nginx with deploy/nginx.conf, in which only ports and folders are changed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -48,12 +48,12 @@ def url(
     pid = tmp_path / "pid"
     main = f"daemon off; pid {pid}; error_log {tmp_path / 'error.log'};"
     if os.getuid() == 0:
-        main += " user root;"  # who else may not write to the test's folder
+        main += " user root;"  # another user may not write to the test's folder
     nginx = program("nginx")
     command = [nginx, "-p", str(tmp_path), "-e", "stderr", "-c", "nginx.conf", "-g", main]
     process = subprocess.Popen(command)
     try:
-        while not pid.exists():  # by then it listens
+        while not pid.exists():  # it listens once the file is there
             assert process.poll() is None
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -70,7 +70,7 @@ def embed(url: str, texts: list[str]) -> Any:
 
 
 def counted(url: str) -> float:
-    """Texts that a replica has computed."""
+    """How many texts a replica has computed."""
     for line in httpx2.get(f"{url}/metrics").text.splitlines():
         if line.startswith("embedsvc_texts_total{"):
             return float(line.rpartition(" ")[2])

@@ -30,7 +30,7 @@ TYPES = 3
 HOSTILE = [0, 1, 2, 3, 5, 7, 8, 16, 64, 1000, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1]
 HOSTILE += [-number for number in HOSTILE] + [-(2**63)]
 TRUSTED = {"weight", "bias", "down", "weight_size", "bias_size", "down_size", "scale", "epsilon"}
-"""Fields that C has to believe: where weights are, and how many numbers there are."""
+"""Fields that C cannot check: where weights are, and how many numbers they have."""
 WILD = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, 88, -104], np.float32)
 POOLINGS = get_args(Pooling)
 Make = Callable[[Any], Callable[[Any, Batch], Any]]
@@ -40,7 +40,7 @@ class Random(np.random.Generator):
     def __init__(self, seed: int) -> None:
         super().__init__(np.random.PCG64(seed))
         self.steady = True
-        """Whether a little rounding changes little: not where it decides which expert is best."""
+        """Whether rounding changes the result only a little. It may decide which expert is best."""
 
     def upto(self, most: int) -> int:
         return int(self.integers(1, most + 1))
@@ -53,7 +53,7 @@ class Random(np.random.Generator):
 
 
 def random_pass(random: Random) -> Make:
-    """A pass of some random steps, its weights chosen now so that all backends have the same."""
+    """A pass of random steps. Its weights are chosen here: all backends have the same."""
     width = random.upto(70)
     words, places = random.floats(ROWS, width), random.floats(ROWS, width)
     types = random.floats(TYPES, width) if random.upto(2) == 1 else None
@@ -174,7 +174,7 @@ def random_batch(random: Random) -> Batch:
 
 
 def tampered_tape(random: Random, traced: Encoded) -> Encoded:
-    """The pass with a number or two of its tape, its buffers or its result replaced."""
+    """The pass, with one or two numbers of its tape, its buffers or its result replaced."""
     tape, buffers, result = traced.tape.copy(), traced.buffers.copy(), traced.result
     fields = [name for name in tape.dtype.names or () if name not in {*TRUSTED, *"xyz", "out"}]
     for _ in range(random.upto(2)):
@@ -196,7 +196,7 @@ def tampered_tape(random: Random, traced: Encoded) -> Encoded:
 
 
 def hostile_index(random: Random) -> int:
-    """An int32, often one that no table has a row for."""
+    """An int32, often one for which no table has a row."""
     return (random.one([*HOSTILE, TYPES, ROWS]) + 2**31) % 2**32 - 2**31
 
 
@@ -254,7 +254,7 @@ class Fuzz:
             self.seen[f"{what} harmless"] += 1
 
     def with_wild_numbers(self, traced: Encoded, batch: Batch) -> None:
-        """Weights that are no numbers, or endless: whatever comes of it, it comes to an end."""
+        """Run the pass with weights that are NaN or infinite: it must end, whatever it computes."""
         kept = [weight.copy() for weight in traced.weights]
         for weight in traced.weights:
             weight.setflags(write=True)
@@ -265,7 +265,7 @@ class Fuzz:
             weight[...] = before
 
     def without_memory(self, traced: Encoded, batch: Batch) -> None:
-        """Each allocation fails in turn, until there are no more."""
+        """Let each allocation fail in turn, until there are no more."""
         allow: Any = self.ops._library.functions.embedsvc_allow
         allow.argtypes, allow.restype = [library.ctypes.c_int64], None
         for allowed in range(1000):

@@ -20,7 +20,8 @@ from tests.support.project import ROOT
 RACES = {"TSAN_OPTIONS": "halt_on_error=1:die_after_fork=0"}
 FUZZ_PASSES = 150
 TESTS = {
-    "operations": ["tests/test_native.py", "-k", "not beside"],  # which is minutes; see passes.c
+    # Passes beside each other take minutes here. passes.c tries them, under ThreadSanitizer.
+    "operations": ["tests/test_native.py", "-k", "not beside"],
     "backends": ["tests/test_ops.py", "tests/test_table_limits.py", "-k", "native"],
     "architectures": ["tests/test_architectures.py", "-k", "native"],
     "programs": ["tests/test_program.py", "tests/test_scratch.py", "tests/test_library.py"],
@@ -29,7 +30,7 @@ TESTS = {
 
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library, with what ends the process at the first report."""
+    """The library, built so that the first report ends the process."""
     return library(tmp_path_factory.mktemp("kernels"), "address,undefined")
 
 
@@ -46,7 +47,7 @@ def library(folder: Path, sanitize: str) -> Path:
 
 
 def watched(kernels: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python with the sanitizers' library loaded first, as they ask for."""
+    """Run Python with the sanitizers' library loaded first, as they require."""
     command = hatch_build.compiler()
     assert command is not None
     runtime = subprocess.check_output([*command, "-print-file-name=libasan.so"], text=True).strip()
@@ -65,7 +66,7 @@ def watched(kernels: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def clean(done: subprocess.CompletedProcess[str]) -> str:
-    """What it printed, nothing of it from a sanitizer."""
+    """What a process printed. Nothing of it may be from a sanitizer."""
     assert "ERROR: AddressSanitizer" not in done.stdout, done.stdout
     assert "runtime error" not in done.stdout, done.stdout
     assert done.returncode == 0, done.stdout
@@ -96,7 +97,7 @@ def test_no_random_pass_or_tape_or_index_makes_them(kernels: Path, seed: int) ->
 
 
 def test_a_kernel_that_does_is_reported(kernels: Path) -> None:
-    """A weight that is said to be longer than it is, which C cannot know."""
+    """A weight that claims to be longer than it is, which C cannot check."""
     lie = """
 import numpy as np
 from tests import conftest
@@ -131,7 +132,7 @@ def thread_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def raced(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    """A program that ThreadSanitizer watches, its addresses not at random where it needs that."""
+    """Run a program under ThreadSanitizer, without random addresses where it needs that."""
     for before in ([], ["setarch", "--addr-no-randomize"]):
         done = subprocess.run(
             [*before, *map(str, command)], env=os.environ | RACES, capture_output=True, text=True

@@ -1,6 +1,7 @@
 """A tiny random checkpoint of every architecture, in Hub layout, the same each time it is written.
 
 `tests/reference/architectures.py` writes them too, and records what the reference makes of them.
+The file is long because it is a list: the configuration of every architecture.
 """
 
 from dataclasses import dataclass, field
