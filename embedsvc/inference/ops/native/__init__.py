@@ -24,6 +24,7 @@ from embedsvc.inference.ops.base import (
 from embedsvc.inference.ops.memory import MemoryUse, tune_allocator
 from embedsvc.inference.ops.native import formats, library
 from embedsvc.inference.ops.native.encoding import Encoded, encode
+from embedsvc.inference.ops.native.formats.float32 import float32_panels
 from embedsvc.inference.ops.native.library import Kernels
 from embedsvc.inference.ops.native.program import Program
 from embedsvc.inference.ops.native.tape import NotOnTape, Tape, Value, trace
@@ -66,7 +67,7 @@ class NativeOps(NumpyOps):
         return Linear(formats.pack(weight, bias, self._kernels), None)  # the bias is packed with it
 
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
-        return Experts(*(formats.float32_panels(weights, self._kernels) for weights in (up, down)))
+        return Experts(*(float32_panels(weights, self._kernels) for weights in (up, down)))
 
     def linear(self, x: Floats, layer: Linear) -> Floats:
         return self._run_alone(lambda tape, inputs: tape.linear(inputs[0], layer), x)

@@ -22,7 +22,8 @@ from embedsvc.inference.ops.base import (
     check_chosen,
     columns,
 )
-from embedsvc.inference.ops.native.formats import PRODUCTS, PackedWeight
+from embedsvc.inference.ops.native.formats import PRODUCTS
+from embedsvc.inference.ops.native.formats.base import PackedWeight
 
 MAX_WINDOW = 1 << 31
 """A window that hides nothing: no text has so many tokens."""
