@@ -2,13 +2,14 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from embedsvc.bulk.rows import InputRow
 from embedsvc.catalog.cards import Card
 from embedsvc.catalog.cards_file import read_cards
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -16,7 +17,10 @@ from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.native import library
 from tests.support.app import serve
 from tests.support.backends import BACKENDS
+from tests.support.bulk import rows_of
+from tests.support.bulk_inputs import read_rows
 from tests.support.checkpoints import write_bert
+from tests.support.fake_server import FakeServer
 from tests.support.project import ROOT
 
 if "KERNELS" in os.environ:  # `make test-kernels` builds them with a sanitizer
@@ -70,3 +74,25 @@ def client(cards_file: Path) -> Iterator[TestClient]:
     """The app over the tiny model, in this process."""
     with serve(models=cards_file) as client:
         yield client
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    """An embedding server that is not embedsvc."""
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """An input of 500 rows for `embedsvc embed`."""
+    file = tmp_path / "in.jsonl"
+    file.write_text(rows_of(500))
+    return file
+
+
+@pytest.fixture
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[InputRow]]:
+    """Writes an input of `embedsvc embed`, and reads it as rows: see `read_rows`."""
+    monkeypatch.chdir(tmp_path)
+    return read_rows

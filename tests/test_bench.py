@@ -70,7 +70,7 @@ def test_what_cannot_be_measured_is_said(
     assert message in capsys.readouterr().err
 
 
-def test_nothing_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_is_not_there_is_said_to_be_away(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("http://127.0.0.1:9/v1") == 1
     assert "nothing answers at 127.0.0.1:9" in capsys.readouterr().err
     assert bench("https://127.0.0.1:9/v1") == 3

@@ -4,7 +4,6 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,6 @@ from embedsvc.bulk.search import search
 from embedsvc.cli import main
 from tests.support.bulk import FakeEmbedder, go, rows_of
 from tests.support.fake_server import FakeServer
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
 
 
 @pytest.fixture

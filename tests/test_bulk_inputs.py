@@ -15,20 +15,13 @@ from embedsvc.bulk.inputs.source import find_sources
 from embedsvc.bulk.rows import BadRow, Columns, InputRow, Row, plain
 from embedsvc.errors import BulkError
 from embedsvc.system import text_files
-from tests.support.bulk_inputs import bad, good, read_rows
-
-
-@pytest.fixture
-def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[InputRow]]:
-    monkeypatch.chdir(tmp_path)
-    return read_rows
-
+from tests.support.bulk_inputs import bad, good
 
 JSONL = '{"text": "one", "n": 1}\n\n{"text": "two ü"}\n'
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.jsonl.gz"])
-def test_json_lines(read: Callable[..., list[InputRow]], name: str) -> None:
+def test_an_object_of_json_lines_is_a_row(read: Callable[..., list[InputRow]], name: str) -> None:
     items = read(name, JSONL, "text", None, ("n",))
     assert good(items) == [(1, 1, "one"), (3, 3, "two ü")]
     assert [row.kept for row in items if isinstance(row, Row)] == [{"n": 1}, {"n": None}]
@@ -187,7 +180,7 @@ def test_a_folder_that_changes_or_may_not_be_read(
     ]
 
 
-def test_lines(read: Callable[..., list[InputRow]]) -> None:
+def test_a_line_of_text_is_a_row(read: Callable[..., list[InputRow]]) -> None:
     items = read("a.txt", b"one\n\n  \n two \nthr\xffee\nfour")
     assert good(items) == [(1, 1, "one"), (4, 4, " two "), (6, 6, "four")]
     assert bad(items) == [(5, "not UTF-8")]

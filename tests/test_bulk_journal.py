@@ -24,13 +24,6 @@ from tests.support.fake_server import vector_of
 KEYED = Columns("text", "key")
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    file = tmp_path / "in.jsonl"
-    file.write_text(rows_of(500))
-    return file
-
-
 @pytest.mark.parametrize("output", ["out.parquet", "out.jsonl", "out.npy"])
 def test_a_run_that_broke_goes_on_and_gives_the_same_output(
     source: Path, tmp_path: Path, output: str

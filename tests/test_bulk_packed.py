@@ -14,14 +14,7 @@ import pytest
 from embedsvc.bulk.inputs import lines
 from embedsvc.bulk.rows import InputRow
 from embedsvc.errors import BulkError
-from tests.support.bulk_inputs import bad, good, read_rows
-
-
-@pytest.fixture
-def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[InputRow]]:
-    monkeypatch.chdir(tmp_path)
-    return read_rows
-
+from tests.support.bulk_inputs import bad, good
 
 JSONL = '{"text": "one", "n": 1}\n\n{"text": "two ü"}\n'
 

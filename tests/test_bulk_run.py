@@ -22,13 +22,6 @@ from tests.support.fake_server import vector_of
 KEYED = Columns("text", "key")
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    file = tmp_path / "in.jsonl"
-    file.write_text(rows_of(500))
-    return file
-
-
 def test_rows_come_out_in_order_with_their_vectors(source: Path, tmp_path: Path) -> None:
     fake = FakeEmbedder()
     summary = go(fake, tmp_path / "out.jsonl", source, columns=Columns("text", "key"))

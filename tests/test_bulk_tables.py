@@ -9,16 +9,10 @@ import pytest
 
 from embedsvc.bulk.rows import InputRow, Row
 from embedsvc.errors import BulkError
-from tests.support.bulk_inputs import bad, good, read_rows
+from tests.support.bulk_inputs import bad, good
 
 
-@pytest.fixture
-def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[InputRow]]:
-    monkeypatch.chdir(tmp_path)
-    return read_rows
-
-
-def test_csv(read: Callable[..., list[InputRow]]) -> None:
+def test_a_row_of_csv_may_have_several_lines(read: Callable[..., list[InputRow]]) -> None:
     content = 'id,text,more\n7,"one, ""quoted""\nover two lines",x\n\n8,two,y\n'
     items = read("a.csv", content, "text", "id", ("more",))
     assert good(items) == [(2, "7", 'one, "quoted"\nover two lines'), (5, "8", "two")]
@@ -77,7 +71,7 @@ def test_two_columns_of_one_name_are_refused_where_they_are_wanted(
         read("a.parquet", None)
 
 
-def test_bad_rows_of_csv(read: Callable[..., list[InputRow]]) -> None:
+def test_rows_of_csv_that_will_not_do_say_why(read: Callable[..., list[InputRow]]) -> None:
     content = b'id,text\n1\n2,\n3,\xff\n4,fine\n5,a,b\n6,fine\n7,"no end\n8,x\n'
     items = read("a.csv", content, "text", "id")
     assert good(items) == [(5, "4", "fine"), (7, "6", "fine"), (9, "8", "x")]

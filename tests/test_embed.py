@@ -142,12 +142,6 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing_behind(
     assert [path.name for path in sorted(folder.iterdir())] == ["in.jsonl", "models.toml", "other"]
 
 
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
-
-
 def test_a_server_does_it_in_place_of_this_process(folder: Path, fake: FakeServer) -> None:
     fake.script += [refusal(429, "busy", Retry_After="0"), None, refusal(503, "", Retry_After="0")]
     assert embed("--url", fake.url, "--api-key", "k", "--output", "out.npy") == 0

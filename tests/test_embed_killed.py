@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +116,6 @@ def test_the_output_of_a_run_that_was_killed_again_and_again_is_that_of_one_that
     assert [bad["line"] for bad in read_lines("out.parquet.rejects.jsonl")] == list(BAD)
     left = {path.name for path in folder.iterdir() if path.name.startswith(("out", "."))}
     assert left == {"out.parquet", "out.parquet.rejects.jsonl"}
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
 
 
 def test_what_was_finished_is_not_asked_for_again(

@@ -29,12 +29,6 @@ def served(folder: Path) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
-
-
 Search = Callable[..., list[dict[str, Any]]]
 
 
@@ -106,7 +100,7 @@ def test_another_model_is_refused_with_both_names(
     assert "out.npy was made by `tiny`, and this is another model of that name" in said
 
 
-def test_hits_for_people(
+def test_hits_are_shown_to_people_one_a_line(
     folder: Path, fake: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert embed("--output", "out.npy", "--id-column", "key", "--url", fake.url) == 0
@@ -138,7 +132,9 @@ def test_searches_that_cannot_be(
     assert said in capsys.readouterr().err
 
 
-def test_similarity(served: TestClient, capsys: pytest.CaptureFixture[str]) -> None:
+def test_similarity_is_that_of_the_server_s_vectors(
+    served: TestClient, capsys: pytest.CaptureFixture[str]
+) -> None:
     texts = ["hello world", "a b c", "hello"]
     capsys.readouterr()
     assert main(["similarity", *texts, "--json"]) == 0
