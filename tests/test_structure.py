@@ -9,7 +9,12 @@ from pathlib import Path
 from tests.support.project import ROOT, modules
 
 FOLDERS = ("tests", "extras", "clients", "browser")
-FILES = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
+FILES = [
+    file
+    for folder in FOLDERS
+    for file in sorted((ROOT / folder).rglob("*.py"))
+    if "node_modules" not in file.parts
+]
 FROM_OUTSIDE = {
     # Load on a server, by `embedsvc bench`.
     "bench.*": "test_bench",
