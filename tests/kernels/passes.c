@@ -1,5 +1,5 @@
-/* One program run by several threads at once, beside others that count and free what threads keep, and
-   threads that come and go: for ThreadSanitizer. Every result has to be the same. */
+/* For ThreadSanitizer: several threads run one program at once, while others count and free what threads
+   keep, and while threads come and go. Every result has to be the same. */
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -34,7 +34,7 @@ static float expected[TEXTS_ * WIDTH];
 static Program *program;
 static atomic_int over;
 #if defined(RACED)
-static long raced; /* by all, to see that it is reported */
+static long raced; /* written by all threads without a lock: this must be reported */
 #endif
 
 static void check(int right, const char *what) {
@@ -69,7 +69,7 @@ static void run(Program *program, float *out) {
 }
 
 static void *passes(void *kernels) {
-    Program *own = made(*(int *)kernels); /* freed while others run theirs */
+    Program *own = made(*(int *)kernels); /* it is freed while other threads run theirs */
     for (int pass = 0; pass < PASSES; pass++) {
         float out[TEXTS_ * WIDTH];
         run(pass % 2 ? own : program, out);
