@@ -14,11 +14,18 @@ from embedsvc.texts.item import Item, TokenIds
 
 BAD = 666
 COST = Cost(start=0.005, token=0.0001, pair=1e-7)
+FREE = Cost(start=1e9, token=1e-12, pair=1e-12)
+"""A pass costs all, a text nothing, so that only the budget of tokens bounds a batch."""
 
 
 def exact(texts: int, longest: int) -> tuple[int, int]:
-    """The shape of a pass that is padded to its longest text, and no further."""
+    """A pass is padded to its longest text, and no further."""
     return texts, longest
+
+
+def rounded(texts: int, longest: int) -> tuple[int, int]:
+    """A pass is padded to a power of two of texts, and to a multiple of 16 tokens."""
+    return 1 << (texts - 1).bit_length(), -(-longest // 16) * 16
 
 
 def text(length: int, value: int = 1) -> TokenIds:
