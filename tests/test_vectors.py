@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embedsvc.errors import BadRequest
-from embedsvc.serving.matryoshka import check, cut
+from embedsvc.serving.matryoshka import check_dimensions, shorten
 from embedsvc.serving.quantize import quantize
 
 
@@ -14,8 +14,8 @@ def vectors(random: np.random.Generator) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def test_a_cut_vector_is_the_first_components_at_unit_length(vectors: np.ndarray) -> None:
-    found = cut(vectors, 4, layer_norm=False)
+def test_a_shortened_vector_is_the_first_components_at_unit_length(vectors: np.ndarray) -> None:
+    found = shorten(vectors, 4, layer_norm=False)
     assert found.shape == (5, 4)
     assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-6
     assert np.abs(found / found[:, :1] - vectors[:, :4] / vectors[:, :1]).max() < 1e-4
@@ -24,16 +24,16 @@ def test_a_cut_vector_is_the_first_components_at_unit_length(vectors: np.ndarray
 def test_a_layer_norm_before_the_cut_is_that_of_the_whole_vector(vectors: np.ndarray) -> None:
     normed = (vectors - vectors.mean(axis=1, keepdims=True)) / vectors.std(axis=1, keepdims=True)
     expected = normed[:, :4] / np.linalg.norm(normed[:, :4], axis=1, keepdims=True)
-    assert np.abs(cut(vectors, 4, layer_norm=True) - expected).max() < 1e-6
+    assert np.abs(shorten(vectors, 4, layer_norm=True) - expected).max() < 1e-6
 
 
 def test_all_components_are_the_vector_itself(vectors: np.ndarray) -> None:
-    assert cut(vectors, 12, layer_norm=True) is vectors
+    assert shorten(vectors, 12, layer_norm=True) is vectors
 
 
 @pytest.mark.parametrize("dimensions", [12, 4, 8])
 def test_sizes_that_the_model_was_trained_for_are_taken(dimensions: int) -> None:
-    check(dimensions, 12, [4, 8])
+    check_dimensions(dimensions, 12, [4, 8])
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_other_sizes_are_refused_with_those_there_are(
     dimensions: int, sizes: list[int], said: str
 ) -> None:
     with pytest.raises(BadRequest, match=said):
-        check(dimensions, 12, sizes, "size")
+        check_dimensions(dimensions, 12, sizes, "size")
 
 
 def test_bytes_keep_each_vector_in_its_own_scale(vectors: np.ndarray) -> None:
