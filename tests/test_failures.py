@@ -3,10 +3,13 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from embedsvc.catalog.cards import Card
 from embedsvc.cli import main as command
+from embedsvc.commands import ps
+from embedsvc.commands.client import Instances, RunningServer
 from embedsvc.errors import CheckpointError, Unavailable
 from embedsvc.serving.failures import Failures
 from embedsvc.serving.reload import reload
@@ -206,20 +209,15 @@ def test_ps_says_what_is_pinned_and_what_failed_and_why(
             **about,
         }
 
-    from embedsvc.commands import ps
-    from embedsvc.commands.client import Instances, Server
-
     told = [
         instance("plain"),
         instance("kept", pinned=True),
         instance("bad", state="failed", error="no \x1b[2J\nfiles"),
         instance("worse", state="failed", error="broken", pinned=True),
     ]
-    import msgspec
-
     answer = {"data": told, "memory_bytes": 0, "max_memory_bytes": 0}
     found = msgspec.convert(answer, Instances)
-    monkeypatch.setattr(Server, "ask", lambda *_, **__: found)
+    monkeypatch.setattr(RunningServer, "ask", lambda *_, **__: found)
     assert ps.EXAMPLES
     assert command(["ps"]) == 0
     lines = capsys.readouterr().out.splitlines()
