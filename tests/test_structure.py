@@ -59,7 +59,7 @@ FROM_OUTSIDE = {
     "inference.models.*": "test_architectures",
     "inference.ops.hardware": "test_device",
     "inference.ops.memory": "test_metrics",
-    "inference.ops.mlx.*": "test_ops",
+    "inference.ops.mlx.*": "test_mlx",
     "inference.ops.numpy.*": "test_ops",
     "inference.ops.table_limits": "test_table_limits",
     "serving.embed_request": "test_dialects",

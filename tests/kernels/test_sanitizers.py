@@ -22,7 +22,10 @@ FUZZ_PASSES = 150
 TESTS = {
     # Passes beside each other take minutes here. passes.c tries them, under ThreadSanitizer.
     "operations": ["tests/test_native.py", "-k", "not beside"],
-    "backends": ["tests/test_ops.py", "tests/test_table_limits.py", "-k", "native"],
+    "backends": [
+        *("tests/test_ops.py", "tests/test_attention.py", "tests/test_table_limits.py"),
+        *("-k", "native"),
+    ],
     "architectures": ["tests/test_architectures.py", "-k", "native"],
     "programs": ["tests/test_program.py", "tests/test_scratch.py", "tests/test_library.py"],
 }

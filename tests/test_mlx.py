@@ -1,0 +1,131 @@
+"""What MLX alone has: shapes that are padded to, switches that are measured, half precision."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.base import Attention, columns
+from embedsvc.inference.ops.mlx import MlxOps
+from embedsvc.texts.item import Item
+from tests.support.attention import SPECS, unpadded
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("switch", ["pad_heads", "plain"])
+def test_attention_is_the_same_whichever_way_is_faster(
+    switch: str, kind: str, random: np.random.Generator
+) -> None:
+    ops, other = MlxOps("float32"), MlxOps("float32")
+    setattr(other, switch, True)
+    kv_heads, rest = SPECS[kind]
+    bias = ops.array(random.normal(size=(2, 2 * 16 - 1))) if "bias" in rest else None
+    spec = Attention(2, kv_heads, **rest | {"bias": bias})
+    lengths = [3, 9]
+    batch = ops.batch([np.arange(n, dtype=np.int32) for n in lengths])
+    qkv = ops.array(random.normal(size=(32, 16 + 16 * kv_heads)))
+    q, k, v = columns(qkv, 16, 8 * kv_heads, 8 * kv_heads)
+    expected, found = (o.attention(q, k, v, spec, batch.layout) for o in (ops, other))
+    assert np.abs(unpadded(ops, found, batch) - unpadded(ops, expected, batch)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("lengths", [[16, 16], [3, 9], [1], [2, 2, 2]])
+def test_a_compiled_pass_gives_the_same(
+    tiny: Checkpoint, lengths: list[int], random: np.random.Generator
+) -> None:
+    ops = MlxOps("float32")
+    encoder = load_encoder(ops, tiny)
+    texts = [random.integers(0, 30, n).astype(np.int32) for n in lengths]
+    expected = encoder.encode(texts)
+    ops.compile = True
+    assert np.abs(encoder.encode(texts) - expected).max() <= 1e-6
+
+
+@pytest.mark.parametrize(("metal", "tried"), [(True, "pad_heads"), (False, "plain")])
+def test_a_switch_is_kept_only_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, metal: bool, tried: str
+) -> None:
+    ops = MlxOps("float32")
+
+    def seconds() -> float:
+        return 2.0 - 0.5 * ops.pad_heads - 0.5 * ops.plain + 0.5 * ops.compile
+
+    monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
+    ops.gpu = True
+    ops.tune(seconds)
+    assert (ops.pad_heads, ops.plain, ops.compile) == (
+        tried == "pad_heads",
+        tried == "plain",
+        False,
+    )
+
+
+def test_shapes_are_few_and_padding_is_little() -> None:
+    grid = MlxOps("float32").grid
+    shapes = {grid(texts, longest) for texts in range(1, 257) for longest in range(1, 513)}
+    assert len(shapes) == 9 * 24  # of 256 * 512
+    for texts, longest in ((1, 1), (2, 16), (3, 17), (100, 129), (1, 257), (1, 500), (1, 8191)):
+        rows, length = grid(texts, longest)
+        assert texts <= rows < 2 * texts
+        assert longest <= length < longest + max(16, longest / 8)
+        assert length % 16 == 0
+        assert grid(rows, length) == (rows, length)
+
+
+def test_float32_is_not_rounded_and_new_shapes_are_no_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.environ", {"MLX_ENABLE_TF32": "1"})
+    MlxOps("float32")
+    assert os.environ == {"MLX_ENABLE_TF32": "1", "MLX_ENABLE_CACHE_THRASHING_CHECK": "0"}
+
+
+@pytest.mark.parametrize(
+    ("metal", "memory", "tokens"), [(True, 8, 8192), (False, 24, 24576), (False, 140, 65536)]
+)
+def test_the_largest_batch_fits_the_memory_of_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, metal: bool, memory: int, tokens: int
+) -> None:
+    info = {"device_name": "G", "memory_size" if metal else "total_memory": memory << 30}
+    limits: list[int] = []
+    for name, value in (
+        ("set_default_device", lambda _: None),
+        ("is_available", lambda _: True),
+        ("device_info", lambda _: info),
+        ("set_cache_limit", limits.append),
+    ):
+        monkeypatch.setattr(mx, name, value)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
+    ops = MlxOps()
+    assert (ops.dtype, ops.max_batch_tokens, limits) == ("float16", tokens, [memory << 27])
+    assert ops.device == f"G ({'Metal' if metal else 'CUDA'})"
+
+
+def test_half_precision_survives_padding_and_windows(random: np.random.Generator) -> None:
+    ops = MlxOps("float16")
+    batch = ops.batch([np.zeros(n, np.int32) for n in (3, 40)])
+    qkv = ops.array(random.normal(size=(96, 24)))
+    for spec in (Attention(2, 2, window=2), Attention(2, 2, bias=ops.array(np.ones((2, 95))))):
+        context = ops.attention(*columns(qkv, 8, 8, 8), spec, batch.layout)
+        assert str(context.dtype) == "mlx.core.float16"
+        assert np.isfinite(ops.to_numpy(context)).all()
+
+
+def test_passes_begun_on_one_thread_and_finished_on_others_are_right(tiny: Checkpoint) -> None:
+    encoder = load_encoder(MlxOps("float32"), tiny)
+    random = np.random.default_rng(4)
+    batches = [
+        [Item(random.integers(0, 30, n).astype(np.int32)) for n in random.integers(1, 32, count)]
+        for count in random.integers(1, 20, 40)
+    ]
+    expected = [encoder.run(batch, "vector") for batch in batches]
+    with ThreadPoolExecutor(2) as threads:
+        begun = [encoder.begin(batch, "vector") for batch in batches]
+        found = list(threads.map(encoder.collect, begun))
+    for one, other in zip(found, expected, strict=True):
+        floats = [np.frombuffer(b"".join(results), "<f4") for results in (one, other)]
+        assert np.abs(floats[0] - floats[1]).max() <= 1e-6
