@@ -5,8 +5,7 @@ import argparse
 from embedsvc.commands.client import Instance, add_server, server_of
 from embedsvc.commands.progress import Bar
 from embedsvc.errors import CardsError, ServerError
-from embedsvc.serving.model_memory import in_words
-from embedsvc.wording.quantities import read_keep_alive
+from embedsvc.wording.quantities import bytes_in_words, read_keep_alive
 
 EXAMPLES = """\
   embedsvc load bge-m3
@@ -48,5 +47,5 @@ def run(args: argparse.Namespace) -> int:
     bar.end()
     if instance.state != "ready":
         raise ServerError(instance.error or f"{instance.model} is {instance.state}")
-    print(f"{instance.model}: ready, {in_words(instance.memory_bytes)}")
+    print(f"{instance.model}: ready, {bytes_in_words(instance.memory_bytes)}")
     return 0

@@ -7,7 +7,7 @@ from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.commands.cards import add_cards, cards_of
 from embedsvc.commands.table import write_table
 from embedsvc.errors import CheckpointError
-from embedsvc.serving.model_memory import in_words
+from embedsvc.wording.quantities import bytes_in_words
 
 EXAMPLES = """\
   embedsvc models
@@ -41,6 +41,10 @@ def _here(card: Card) -> tuple[str, str, str]:
 
         part = hub_cache.size_of_parts(card.repo) if card.repo else 0
         state = "in part" if part else "no"
-        return state, in_words(part) if part else "", card.repo or str(card.path or card.package)
+        return (
+            state,
+            bytes_in_words(part) if part else "",
+            card.repo or str(card.path or card.package),
+        )
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return "yes", in_words(size), str(folder)
+    return "yes", bytes_in_words(size), str(folder)

@@ -4,8 +4,8 @@ import argparse
 
 from embedsvc.commands.client import Instance, Instances, add_server, server_of
 from embedsvc.commands.table import write_table
-from embedsvc.serving.model_memory import in_words
 from embedsvc.wording.plain import within_line
+from embedsvc.wording.quantities import bytes_in_words
 
 EXAMPLES = """\
   embedsvc ps
@@ -42,7 +42,7 @@ def _row(instance: Instance) -> tuple[str, ...]:
         f"{instance.state}{_share(**instance.progress)}"
         if instance.state in ("downloading", "loading")
         else instance.state,
-        in_words(instance.memory_bytes),
+        bytes_in_words(instance.memory_bytes),
         str(instance.users),
         kept,
         instance.id,

@@ -5,7 +5,7 @@ import argparse
 from embedsvc.catalog.names import spelled
 from embedsvc.commands.cards import add_cards, cards_of
 from embedsvc.errors import CardsError
-from embedsvc.serving.model_memory import in_words
+from embedsvc.wording.quantities import bytes_in_words
 
 EXAMPLES = """\
   embedsvc rm bge-m3
@@ -30,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
         repo = found[0].repo if found else spelled(model)
         if repo is None or not hub_cache.is_here(repo):
             raise CardsError(f"`{model}` was not downloaded: there is nothing to delete")
-        print(f"{repo}: {in_words(hub_cache.delete(repo))} deleted")
+        print(f"{repo}: {bytes_in_words(hub_cache.delete(repo))} deleted")
     return 0

@@ -5,8 +5,8 @@ from typing import Any
 
 from embedsvc.commands.client import Instances, add_server, server_of
 from embedsvc.errors import ServerError
-from embedsvc.serving.model_memory import in_words
 from embedsvc.web.dialects.openai_schema import ModelList
+from embedsvc.wording.quantities import bytes_in_words
 
 EXAMPLES = """\
   embedsvc status
@@ -30,7 +30,10 @@ def run(args: argparse.Namespace) -> int:
     except ServerError as error:
         trouble = str(error)
     loaded = [each.model for each in instances.data if each.state == "ready"]
-    memory, most = in_words(instances.memory_bytes), in_words(instances.max_memory_bytes)
+    memory, most = (
+        bytes_in_words(instances.memory_bytes),
+        bytes_in_words(instances.max_memory_bytes),
+    )
     print(f"{server.url}: {f'not ready: {trouble}' if trouble else 'ready'}")
     print(f"loaded: {', '.join(loaded) or 'nothing'}; {len(models)} names to ask for")
     print(f"memory: {memory} of {most}")

@@ -3,6 +3,7 @@
 from collections.abc import Hashable
 
 from embedsvc.errors import DoesNotFit
+from embedsvc.wording.quantities import bytes_in_words
 
 SHARE = 0.7
 """Share of the device's memory that models may take where no limit is set. Passes, caches and other
@@ -33,20 +34,8 @@ class ModelMemory:
     def check(self, model: str, size: int, kept: int) -> None:
         """Raise `DoesNotFit` if a model can never fit, since `kept` bytes are not given back."""
         if size + kept > self.limit:
-            others = f", of which {in_words(kept)} are pinned" if kept else ""
+            others = f", of which {bytes_in_words(kept)} are pinned" if kept else ""
             raise DoesNotFit(
-                f"model `{model}` needs {in_words(size)}, and models may take "
-                f"{in_words(self.limit)}{others} (--max-memory)"
+                f"model `{model}` needs {bytes_in_words(size)}, and models may take "
+                f"{bytes_in_words(self.limit)}{others} (--max-memory)"
             )
-
-
-def in_words(size: int) -> str:
-    """Bytes as people read them.
-
-    >>> in_words(1_500_000_000), in_words(42)
-    ('1.5 GB', '42 bytes')
-    """
-    for unit, bytes_of_unit in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= bytes_of_unit:
-            return f"{size / bytes_of_unit:.3g} {unit}"
-    return f"{size} bytes"

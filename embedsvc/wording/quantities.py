@@ -72,6 +72,18 @@ def write_bytes(size: int) -> str:
     return str(size)
 
 
+def bytes_in_words(size: int) -> str:
+    """Bytes as people read them.
+
+    >>> bytes_in_words(1_500_000_000), bytes_in_words(42)
+    ('1.5 GB', '42 bytes')
+    """
+    for unit, bytes_of_unit in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= bytes_of_unit:
+            return f"{size / bytes_of_unit:.3g} {unit}"
+    return f"{size} bytes"
+
+
 def read_seconds(text: str) -> float:
     """A time in seconds; a number without a unit is in seconds.
 
