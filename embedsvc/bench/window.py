@@ -40,7 +40,7 @@ def summarise(measured: Measurement, dimensions: int | None = None) -> dict[str,
     """The figures of a window, as `embedsvc bench --json` prints them."""
     counts = [request.texts for request in measured.sent]
     tokens = sum(request.tokens for request in measured.sent)
-    wrong, said = check_answers(measured.bodies, counts, dimensions)
+    wrong, counted = check_answers(measured.bodies, counts, dimensions)
     latencies = np.array(measured.latencies or [np.nan]) * 1000
     p50, p90, p95, p99 = (float(np.percentile(latencies, p)) for p in (50, 90, 95, 99))
     return {
@@ -56,6 +56,6 @@ def summarise(measured: Measurement, dimensions: int | None = None) -> dict[str,
         "requests": len(counts),
         "errors": dict(measured.errors),
         "wrong": dict(wrong),
-        "usage_share": said / tokens if tokens else None,
+        "usage_share": counted / tokens if tokens else None,
         "load_cpu_share": measured.cpu_share,
     }

@@ -53,16 +53,18 @@ def read_batches(file: Any, rows: int, columns: Sequence[str]) -> Generator[Any]
     check_count(count, file.metadata.num_rows)
 
 
-def check_count(found: int, said: int) -> None:
+def check_count(found: int, stated: int) -> None:
     """Raises `ArrowInvalid` if a file does not have as many rows as it says."""
-    if found != said:
-        raise arrow().ArrowInvalid(f"damaged: {found} rows can be read of the {said} that it says")
+    if found != stated:
+        raise arrow().ArrowInvalid(
+            f"damaged: {found} rows can be read of the {stated} that it says"
+        )
 
 
 def in_short(error: Exception) -> str:
     """The first line of an error of Arrow's, which may have many."""
-    said = getattr(error, "strerror", None) or str(error)
-    return said.partition("\n")[0][:300]
+    message = getattr(error, "strerror", None) or str(error)
+    return message.partition("\n")[0][:300]
 
 
 def json_form(scalar: Any) -> Any:

@@ -93,8 +93,8 @@ class Remote:
         self._sleep = sleep
 
     async def embed(self, texts: Sequence[str], options: EmbedOptions) -> Embedded:
-        asked = {"model": self._asked, "input": texts, "encoding_format": "base64"}
-        body = msgspec.json.encode(asked | msgspec.to_builtins(options))
+        request = {"model": self._asked, "input": texts, "encoding_format": "base64"}
+        body = msgspec.json.encode(request | msgspec.to_builtins(options))
         reply = await self.request("POST", "/embeddings", body)
         try:
             answer = read_answer(reply.content, texts, chunked=options.chunking is not None)
@@ -224,12 +224,12 @@ def _message(reply: _Reply) -> str:
 
 def _retry_after(reply: _Reply) -> float | None:
     """The seconds to wait that the `Retry-After` header asks for, as a number or as a date."""
-    said = reply.headers.get("retry-after", "")
+    header = reply.headers.get("retry-after", "")
     try:
-        return max(0.0, float(said))
+        return max(0.0, float(header))
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None

@@ -119,8 +119,8 @@ def _against_reference(checkpoint: Checkpoint, vectors: Vectors, bound: float) -
     else:
         recorded = _canonical(checkpoint)
         if recorded is None:
-            said = "it is not installed, and no numbers of it are recorded for these weights"
-            yield Check(name, None, said)
+            message = "it is not installed, and no numbers of it are recorded for these weights"
+            yield Check(name, None, message)
             return
         reference, by = np.array(recorded.vectors, np.float32), recorded.by
     if reference.shape != vectors.shape:
@@ -128,8 +128,8 @@ def _against_reference(checkpoint: Checkpoint, vectors: Vectors, bound: float) -
         return
     cosines = _cosines(vectors, reference)
     worst = int(cosines.argmin())
-    said = f"cosine {cosines[worst]:.7f} at least ({TEXTS[worst][:20]!r}), {by}"
-    yield Check(name, float(cosines.min()) >= bound, said)
+    message = f"cosine {cosines[worst]:.7f} at least ({TEXTS[worst][:20]!r}), {by}"
+    yield Check(name, float(cosines.min()) >= bound, message)
 
 
 def _pools_alike(checkpoint: Checkpoint) -> bool:

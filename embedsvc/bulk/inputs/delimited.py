@@ -11,7 +11,7 @@ from embedsvc.bulk.rows import BadRow, Columns, InputRow, missing_column, to_jso
 from embedsvc.errors import BulkError
 
 DELIMITERS = (",", ";", "\t", "|")
-"""Delimiters of CSV that are tried: the first one under which the columns are there is taken."""
+"""Delimiters of CSV that are tried: the first one under which the columns are there is used."""
 SEP_LINE = re.compile(rb"sep=(.)(?:\r\n|\n|\r)?")
 """How Excel declares a delimiter, on a line of its own before all others."""
 

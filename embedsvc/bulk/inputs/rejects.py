@@ -46,9 +46,9 @@ def _item(
     if record is None:
         reason = "not mended: write `row` as an object"
         return BadRow(file, first, reason, to_json(row), to_json(known)), ()
-    for wanted, own in ((columns.text, "text"), (columns.id, "id")):
-        if wanted and wanted not in record and own in record:
-            record = {wanted: record[own]} | record
+    for column, own in ((columns.text, "text"), (columns.id, "id")):
+        if column and column not in record and own in record:
+            record = {column: record[own]} | record
     return columns.row(file, first, record, known), record
 
 

@@ -171,12 +171,12 @@ def _check_parquet(source: Source) -> None:
         raise BulkError(f"{source.name}: Parquet is compressed inside; unpack this {packing} first")
 
 
-def _format(name: str, given: Format | None) -> Format:
+def _format(name: str, stated: Format | None) -> Format:
     if name != "-" and Path(name).is_dir():
         return "folder"
     plain, _ = split_packing(name)
-    if given is not None:
-        return given
+    if stated is not None:
+        return stated
     for ending, format_ in ENDINGS.items():
         if plain.lower().endswith(ending):
             return format_

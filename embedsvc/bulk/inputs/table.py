@@ -72,27 +72,27 @@ def csv_rows(
             yield Record(number, [], too_long)
             continue
         begins = content
-        taken = [line]
+        row_lines = [line]
         size = len(content)
         row = _Row(delimiter, quote)
         text, wrong = _text_of(content)
         try:
             while not row.add_line(text):
-                if taken[-1][0] < hopeless:
+                if row_lines[-1][0] < hopeless:
                     raise _BrokenError(NOT_CLOSED)
                 line = next(lines, None)
                 if line is None:
                     raise _BrokenError(NOT_CLOSED)
-                taken.append(line)
+                row_lines.append(line)
                 _, content = line
                 size += len(content or b"")
-                if content is None or size > most or len(taken) > MAX_LINES:
+                if content is None or size > most or len(row_lines) > MAX_LINES:
                     raise _BrokenError(NOT_CLOSED)
                 text, also_wrong = _text_of(content)
                 wrong = wrong or also_wrong
         except _BrokenError as error:
-            hopeless = max(hopeless, taken[-1][0])
-            lines.put_back(taken[1:])
+            hopeless = max(hopeless, row_lines[-1][0])
+            lines.put_back(row_lines[1:])
             shown = begins.decode(errors="backslashreplace").rstrip("\r\n")
             yield Record(number, [], str(error), shown)
             continue

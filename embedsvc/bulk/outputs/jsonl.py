@@ -87,14 +87,14 @@ def reading(path: Path) -> Generator[Iterator[bytes]]:
 
 def pick(path: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
     """The objects on the lines with these numbers, from 0, without vectors. Raises `BulkError`."""
-    wanted = set(numbers)
+    needed = set(numbers)
     found: dict[int, dict[str, Any]] = {}
     with reading(path) as lines:
         for number, line in enumerate(lines):
-            if number in wanted:
+            if number in needed:
                 row = msgspec.json.decode(line, type=dict[str, Any])
                 row.pop("embedding", None)
                 found[number] = row
-        if missing := wanted - found.keys():
+        if missing := needed - found.keys():
             raise ValueError(f"line {min(missing) + 1} is missing")
     return [found[number] for number in numbers]

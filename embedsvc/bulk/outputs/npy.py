@@ -63,8 +63,8 @@ class NpyIndex:
         except OSError as error:
             raise BulkError(f"{self.path}: {error.strerror or error}") from None
         except (ValueError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
-            said = str(error).partition("\n")[0][:300]  # NumPy quotes the whole header
-            raise BulkError(f"{self.path}: is damaged: {said}") from None
+            message = str(error).partition("\n")[0][:300]  # NumPy quotes the whole header
+            raise BulkError(f"{self.path}: is damaged: {message}") from None
 
     def _header(self, file: BinaryIO) -> tuple[int, int, np.dtype[Any]]:
         """Read rows, width and type. Raises `ValueError` if the manifest says otherwise."""
