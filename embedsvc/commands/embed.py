@@ -80,7 +80,7 @@ def read_chunking(value: str) -> Chunking:
 
 def run(args: argparse.Namespace) -> int:
     """Embed, and print what was done. Returns 1 if rows were set aside. Raises `SetupError`."""
-    plan = _plan(args)
+    job = _read_job(args)
     progress = Progress(sys.stderr)
 
     async def embed(run: Run) -> Summary:
@@ -88,23 +88,23 @@ def run(args: argparse.Namespace) -> int:
             return await run.embed(embedder)
 
     try:
-        with Run(plan, progress) as run:
+        with Run(job, progress) as run:
             summary = run_loop(embed(run))
             progress.close()
             run.write_output(summary.manifest)
     except KeyboardInterrupt:
         progress.close()
-        kept = beside(plan.output, "partial")
+        kept = beside(job.output, "partial")
         if kept.exists():
             print(f"interrupted; what is done is in {kept}: start again to go on", file=sys.stderr)
         raise
     finally:
         progress.close()
-    print(_summarize(plan, summary))
+    print(_summarize(job, summary))
     return 1 if summary.after.rejected else 0
 
 
-def _plan(args: argparse.Namespace) -> Job:
+def _read_job(args: argparse.Namespace) -> Job:
     check_arguments(args)
     keep = tuple(name for name in args.keep.split(",") if name)
     for name in keep:
@@ -134,15 +134,15 @@ def _plan(args: argparse.Namespace) -> Job:
     )
 
 
-def _summarize(plan: Job, summary: Summary) -> str:
-    about, before, after, totals = summary
+def _summarize(job: Job, summary: Summary) -> str:
+    manifest, before, after, totals = summary
     here = after.items - before.items
-    dtype = "" if about.dtype == "float32" else f" in {about.dtype}"
-    vectors = f"{about.rows:,} vectors of {about.dimensions} dimensions{dtype}"
+    dtype = "" if manifest.dtype == "float32" else f" in {manifest.dtype}"
+    vectors = f"{manifest.rows:,} vectors of {manifest.dimensions} dimensions{dtype}"
     seconds = totals.seconds or 1.0
     rates = f"{here / seconds:,.0f} rows/s, {totals.tokens / seconds:,.0f} tokens/s"
     lines = [
-        f"{printable(plan.output)}: {vectors}, by {about.model}",
+        f"{printable(job.output)}: {vectors}, by {manifest.model}",
         f"  {here:,} rows in {totals.seconds:,.1f} s: {rates}",
     ]
     if before.items:
@@ -152,6 +152,6 @@ def _summarize(plan: Job, summary: Summary) -> str:
     if totals.split:
         lines.append(f"  {totals.split:,} texts were embedded in parts")
     if after.rejected:
-        rejects = printable(beside(plan.output, "rejects.jsonl"))
+        rejects = printable(beside(job.output, "rejects.jsonl"))
         lines.append(f"  {after.rejected:,} rows were set aside, in {rejects}")
     return "\n".join(lines)
