@@ -20,6 +20,7 @@ from tests.support.backends import BACKENDS
 from tests.support.bulk import rows_of
 from tests.support.bulk_inputs import read_rows
 from tests.support.checkpoints import write_bert
+from tests.support.embed_command import write_folder
 from tests.support.fake_server import FakeServer
 from tests.support.project import ROOT
 
@@ -96,3 +97,18 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     """Writes an input of `embedsvc embed`, and reads it as rows: see `read_rows`."""
     monkeypatch.chdir(tmp_path)
     return read_rows
+
+
+@pytest.fixture
+def embed_folder(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder for `embedsvc embed`: see `write_folder`."""
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path, tiny_folder)
+    return tmp_path
+
+
+@pytest.fixture
+def served(embed_folder: Path) -> Iterator[TestClient]:
+    """The app over the models in that folder."""
+    with serve(models=embed_folder / "models.toml") as client:
+        yield client

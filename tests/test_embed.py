@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedsvc.cli import main
-from tests.support.app import serve
 from tests.support.documents import ADDRESS
-from tests.support.embed_command import TEXTS, embed, write_folder
+from tests.support.embed_command import TEXTS, embed
 from tests.support.fake_server import FakeServer, refusal, vector_of
 from tests.support.project import ROOT
-
-
-@pytest.fixture
-def folder(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder."""
-    monkeypatch.chdir(tmp_path)
-    write_folder(tmp_path, tiny_folder)
-    return tmp_path
-
-
-@pytest.fixture
-def served(folder: Path) -> Iterator[TestClient]:
-    with serve(models=folder / "models.toml") as client:
-        yield client
 
 
 @pytest.mark.parametrize(
@@ -51,10 +35,10 @@ def served(folder: Path) -> Iterator[TestClient]:
     ],
 )
 def test_vectors_are_those_of_the_server(
-    served: TestClient, options: tuple[str, ...], fields: dict[str, Any], folder: Path
+    served: TestClient, options: tuple[str, ...], fields: dict[str, Any], embed_folder: Path
 ) -> None:
     texts = [*TEXTS, "hello world " * 30] if "truncate" in fields else TEXTS
-    (folder / "in.jsonl").write_text("".join(json.dumps({"body": t}) + "\n" for t in texts))
+    (embed_folder / "in.jsonl").write_text("".join(json.dumps({"body": t}) + "\n" for t in texts))
     assert embed("--output", "out.npy", *options) == 0
     body = {"model": "tiny", "input": texts} | fields
     answer = served.post("/v1/embeddings", json=body).json()
@@ -73,7 +57,9 @@ def test_late_chunks_are_those_of_the_server(served: TestClient) -> None:
     assert table["id"].to_pylist() == [row["chunk"]["input"] + 1 for row in rows]
 
 
-def test_what_is_kept_and_what_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_kept_and_what_is_said(
+    embed_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ("--id-column", "key", "--keep", "n", "--output", "out.parquet")
     assert embed(*options, "--dtype", "float16") == 0
     table = pq.read_table("out.parquet")
@@ -87,7 +73,7 @@ def test_what_is_kept_and_what_is_said(folder: Path, capsys: pytest.CaptureFixtu
     assert said.startswith("out.parquet: 64 vectors of 16 dimensions in float16, by tiny\n")
     assert "64 rows in" in said
     assert errors == ""
-    assert [path.name for path in sorted(folder.iterdir())] == [
+    assert [path.name for path in sorted(embed_folder.iterdir())] == [
         "in.jsonl",
         "models.toml",
         "other",
@@ -96,9 +82,9 @@ def test_what_is_kept_and_what_is_said(folder: Path, capsys: pytest.CaptureFixtu
 
 
 def test_rows_set_aside_are_told_in_the_exit_code(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    embed_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with (folder / "in.jsonl").open("a") as file:
+    with (embed_folder / "in.jsonl").open("a") as file:
         file.write("oops\n" + json.dumps({"body": "hello " * 99}) + "\n" + "{}\n" * 20)
     assert embed("--output", "out.jsonl") == 1
     said, errors = capsys.readouterr()
@@ -107,10 +93,10 @@ def test_rows_set_aside_are_told_in_the_exit_code(
     assert lines[0].startswith("in.jsonl:65: not JSON")
     assert "in.jsonl:66: Invalid 'input': maximum context length is 32 tokens" in lines[1]
     assert lines[10:] == ["and more, which the file of rejects will have"]
-    assert len((folder / "out.jsonl.rejects.jsonl").read_text().splitlines()) == 22
+    assert len((embed_folder / "out.jsonl.rejects.jsonl").read_text().splitlines()) == 22
     assert embed("--output", "again.jsonl", "--strict") == 6
     assert "embedsvc: in.jsonl:65: not JSON" in capsys.readouterr().err
-    assert not (folder / "again.jsonl").exists()
+    assert not (embed_folder / "again.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +117,7 @@ def test_rows_set_aside_are_told_in_the_exit_code(
     ],
 )
 def test_what_cannot_be_done_is_said_and_leaves_nothing_behind(
-    folder: Path,
+    embed_folder: Path,
     arguments: tuple[str, ...],
     code: int,
     said: str,
@@ -139,28 +125,33 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing_behind(
 ) -> None:
     assert embed(*arguments) == code
     assert said in capsys.readouterr().err
-    assert [path.name for path in sorted(folder.iterdir())] == ["in.jsonl", "models.toml", "other"]
+    assert [path.name for path in sorted(embed_folder.iterdir())] == [
+        "in.jsonl",
+        "models.toml",
+        "other",
+    ]
 
 
-def test_a_server_does_it_in_place_of_this_process(folder: Path, fake: FakeServer) -> None:
+def test_a_server_does_it_in_place_of_this_process(embed_folder: Path, fake: FakeServer) -> None:
     fake.script += [refusal(429, "busy", Retry_After="0"), None, refusal(503, "", Retry_After="0")]
     assert embed("--url", fake.url, "--api-key", "k", "--output", "out.npy") == 0
     np.testing.assert_array_equal(np.load("out.npy"), [vector_of(text) for text in TEXTS])
     assert fake.keys == {"Bearer k"}
     assert {request["model"] for request in fake.requests} == {"fake"}
-    lines = (folder / "out.npy.rows.jsonl").read_text().splitlines()
+    lines = (embed_folder / "out.npy.rows.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines][:2] == [
         {"id": 1, "text": TEXTS[0]},
         {"id": 2, "text": TEXTS[1]},
     ]
 
 
-def test_texts_that_a_server_refuses_are_set_aside(folder: Path, fake: FakeServer) -> None:
+def test_texts_that_a_server_refuses_are_set_aside(embed_folder: Path, fake: FakeServer) -> None:
     texts = {"a b": refusal(400, "Invalid 'INPUT': no"), "c d": refusal(500, "oh")}
     fake.refuse = texts.get  # type: ignore[assignment]
     assert embed("--url", fake.url, "--output", "out.npy") == 1
     rejects = [
-        json.loads(line) for line in (folder / "out.npy.rejects.jsonl").read_text().splitlines()
+        json.loads(line)
+        for line in (embed_folder / "out.npy.rejects.jsonl").read_text().splitlines()
     ]
     assert [(bad["row"]["text"], bad["reason"]) for bad in rejects] == [
         ("a b", "Invalid 'input': no"),
@@ -174,16 +165,16 @@ def run(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProc
     return subprocess.run(command, input=stdin, capture_output=True, timeout=50)
 
 
-def test_lines_are_piped_in(folder: Path, fake: FakeServer) -> None:
+def test_lines_are_piped_in(embed_folder: Path, fake: FakeServer) -> None:
     options = ("embed", "--format", "lines", "--url", fake.url, "--output", "out.jsonl")
     done = run(*options, stdin=b"one\n\ntwo\n")
     assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (embed_folder / "out.jsonl").read_text().splitlines()]
     assert [(row["id"], row["text"]) for row in rows] == [(1, "one"), (3, "two")]
 
 
 def test_ctrl_c_keeps_what_is_done_also_while_a_pipe_is_silent(
-    folder: Path, fake: FakeServer
+    embed_folder: Path, fake: FakeServer
 ) -> None:
     lines = "".join(f"text {i}\n" for i in range(2000)).encode()
     options = ("embed", "-", "--format", "lines", "--url", fake.url, "--output", "out.jsonl")
@@ -197,7 +188,7 @@ def test_ctrl_c_keeps_what_is_done_also_while_a_pipe_is_silent(
         assert process.stderr
         process.stdin.write(lines[:10_000])
         process.stdin.flush()
-        partial = folder / "out.jsonl.partial"
+        partial = embed_folder / "out.jsonl.partial"
         while not partial.exists() or partial.stat().st_size < 5000:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)  # it waits for more lines, which do not come
@@ -210,18 +201,18 @@ def test_ctrl_c_keeps_what_is_done_also_while_a_pipe_is_silent(
     assert done.returncode == 0, done.stderr
     assert b"going on after" in done.stderr
     assert len(fake.texts) < before + 2000
-    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (embed_folder / "out.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == [f"text {i}" for i in range(2000)]
 
 
-def test_the_examples_of_the_documentation_work(folder: Path, fake: FakeServer) -> None:
+def test_the_examples_of_the_documentation_work(embed_folder: Path, fake: FakeServer) -> None:
     rows = [{"id": i, "body": text, "stars": i % 5} for i, text in enumerate(TEXTS)]
-    (folder / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "notes").mkdir()
-    (folder / "notes" / "one.md").write_text("hello world " * 40)
-    (folder / "log.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
-    (folder / "a.csv").write_text("title,year\nhello,1\n")
-    (folder / "b.csv.gz").write_bytes(gzip.compress(b"title\nworld\n"))
+    (embed_folder / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (embed_folder / "notes").mkdir()
+    (embed_folder / "notes" / "one.md").write_text("hello world " * 40)
+    (embed_folder / "log.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
+    (embed_folder / "a.csv").write_text("title,year\nhello,1\n")
+    (embed_folder / "b.csv.gz").write_bytes(gzip.compress(b"title\nworld\n"))
     page = (ROOT / "docs" / "bulk.md").read_text()
     script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
     script = script.replace(ADDRESS + "/v1", fake.url)
@@ -233,7 +224,7 @@ def test_the_examples_of_the_documentation_work(folder: Path, fake: FakeServer) 
     for output, count in (("reviews", 64), ("titles", 2), ("served", 64)):
         assert pq.read_table(f"{output}.parquet").num_rows == count
     assert pq.read_table("titles.parquet")["id"].to_pylist() == ["a.csv:2", "b.csv.gz:2"]
-    assert len((folder / "notes.jsonl").read_text().splitlines()) == 1
+    assert len((embed_folder / "notes.jsonl").read_text().splitlines()) == 1
     assert np.load("log.npy").shape == (2, 16)
 
 

@@ -1,7 +1,7 @@
 """`embedsvc search` and `embedsvc similarity` as they are typed."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from embedsvc.cli import main
-from tests.support.app import serve
-from tests.support.embed_command import embed, write_folder
+from tests.support.embed_command import embed
 from tests.support.fake_server import FakeServer, vector_of
-
-
-@pytest.fixture
-def folder(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder."""
-    monkeypatch.chdir(tmp_path)
-    write_folder(tmp_path, tiny_folder)
-    return tmp_path
-
-
-@pytest.fixture
-def served(folder: Path) -> Iterator[TestClient]:
-    with serve(models=folder / "models.toml") as client:
-        yield client
-
 
 Search = Callable[..., list[dict[str, Any]]]
 
@@ -45,7 +29,7 @@ def search(capsys: pytest.CaptureFixture[str]) -> Search:
 @pytest.mark.parametrize("output", ["out.parquet", "out.jsonl", "out.npy"])
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_a_text_finds_itself(
-    folder: Path, search: Search, fake: FakeServer, output: str, dtype: str
+    embed_folder: Path, search: Search, fake: FakeServer, output: str, dtype: str
 ) -> None:
     options = ("--dtype", dtype, "--id-column", "key", "--keep", "n", "--url", fake.url)
     assert embed("--output", output, *options) == 0
@@ -70,7 +54,7 @@ def test_documents_are_searched_with_the_prompt_of_queries(
 
 
 def test_an_index_with_a_prompt_of_its_own_wants_one_for_the_query(
-    folder: Path, search: Search, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+    embed_folder: Path, search: Search, fake: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--url", fake.url)
     assert embed("--output", "out.npy", "--prompt", "e f ", *options) == 0
@@ -82,7 +66,7 @@ def test_an_index_with_a_prompt_of_its_own_wants_one_for_the_query(
 
 
 def test_another_model_is_refused_with_both_names(
-    folder: Path, search: Search, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+    embed_folder: Path, search: Search, fake: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert embed("--output", "out.npy") == 0
     assert main(["search", "out.npy", "b c", "--model", "other"]) == 6
@@ -90,7 +74,7 @@ def test_another_model_is_refused_with_both_names(
     assert main(["search", "out.npy", "b c", "--url", fake.url]) == 6
     assert "out.npy was made by `tiny`, and this is `fake`" in capsys.readouterr().err
     assert search("out.npy", "b c", "--model", "alias")[0]["score"] > 0.999
-    cards = folder / "models.toml"
+    cards = embed_folder / "models.toml"
     text = cards.read_text()
     cards.write_text(
         text.replace("models.tiny", "models.was").replace("models.other", "models.tiny")
@@ -101,7 +85,7 @@ def test_another_model_is_refused_with_both_names(
 
 
 def test_hits_are_shown_to_people_one_a_line(
-    folder: Path, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+    embed_folder: Path, fake: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert embed("--output", "out.npy", "--id-column", "key", "--url", fake.url) == 0
     capsys.readouterr()
@@ -121,7 +105,7 @@ def test_hits_are_shown_to_people_one_a_line(
     ],
 )
 def test_searches_that_cannot_be(
-    folder: Path,
+    embed_folder: Path,
     arguments: tuple[str, ...],
     code: int,
     said: str,
@@ -151,9 +135,9 @@ def test_similarity_is_that_of_the_server_s_vectors(
 
 
 def test_similarity_of_the_lines_of_a_file(
-    folder: Path, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+    embed_folder: Path, fake: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "lines.txt").write_text("".join(f"text {i}\n\n" for i in range(100)))
+    (embed_folder / "lines.txt").write_text("".join(f"text {i}\n\n" for i in range(100)))
     options = ["--lines", "lines.txt", "--url", fake.url, "--input-type", "query", "--json"]
     assert main(["similarity", *options]) == 0
     told = json.loads(capsys.readouterr().out)
