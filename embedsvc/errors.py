@@ -20,7 +20,7 @@ EmbedsvcError
 │   ├── HeadTooLarge      431  the request's first line and headers have too many bytes
 │   ├── ClientGone        499  the client hung up before the answer
 │   ├── Overloaded        429  the model's queue is full; Retry-After says when to come back
-│   ├── TooManyBytes      429  the bodies of all requests in flight are too large together
+│   ├── TooManyBytes      429  the bodies or the answers in flight are too large together
 │   ├── EmbeddingFailed   500  the model failed on this input
 │   ├── TooManyConnections 503  as many clients are connected as the server allows
 │   └── Unavailable       503  the server is shutting down, or the model cannot be loaded

@@ -15,13 +15,14 @@ from embedsvc.inference.encoder import Encoder, load_encoder
 from embedsvc.inference.heads import HEADS
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.serving.averaging import average
 from embedsvc.texts.cl100k import _table
 from embedsvc.texts.inputs import Input, InputOptions, Tokenized, tokenize, tokenize_chunks
 from embedsvc.texts.item import Item, TokenIds
 from embedsvc.texts.requests import Chunking
 from embedsvc.texts.steps import run_to_end
 from embedsvc.texts.tokenizer import Tokenizer
-from embedsvc.texts.truncation import Rule, average
+from embedsvc.texts.truncation import Rule
 from tests.support.app import serve
 
 CLS, SEP, A = 2, 3, 4  # and b is 5, c is 6, ...

@@ -19,7 +19,7 @@ from embedsvc.catalog.cards import Truncate
 from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
 from embedsvc.texts.cl100k import ids_by_bytes
 from embedsvc.texts.explained import explain
-from embedsvc.texts.inputs import InputOptions, Tokenized, size, tokenize
+from embedsvc.texts.inputs import InputOptions, Tokenized, count_characters, tokenize
 from embedsvc.texts.item import LocatedTokens, TokenIds
 from embedsvc.texts.openai_tokens import count_parts, count_tokens
 from embedsvc.texts.pieces import PIECE, from_end, from_start
@@ -286,7 +286,7 @@ def test_steps_are_short() -> None:
 
 
 def test_a_prompt_counts_for_every_input() -> None:
-    assert size(["a", "b"], InputOptions("x" * 1000)) == 2002
+    assert count_characters(["a", "b"], InputOptions("x" * 1000)) == 2002
 
 
 def test_tokens_are_told_in_steps_and_not_beyond_the_limit() -> None:

@@ -249,6 +249,23 @@ def test_a_mixture_of_experts(
     check(make, lengths, bound=1e-5)
 
 
+def test_an_operation_that_the_tape_does_not_know_leaves_the_pass_to_numpy(
+    random: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new one may have its kernel later."""
+    x = table(random, 8)
+
+    def halved(self: NumpyOps, x: np.ndarray) -> np.ndarray:
+        return x / 2
+
+    monkeypatch.setattr(NumpyOps, "halved", halved, raising=False)
+
+    def make(ops: Any) -> Pass:
+        return lambda ops, batch: ops.halved(ops.embedding(x, batch.ids))
+
+    check(make, [5, 17], bound=0)
+
+
 def test_an_operation_without_a_kernel_leaves_the_pass_to_numpy(
     random: np.random.Generator,
 ) -> None:

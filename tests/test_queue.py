@@ -90,7 +90,7 @@ def test_mixed_traffic_wastes_less_than_a_twentieth_on_padding() -> None:
     queue = queue_of(lengths.tolist(), COST)
     padded = real = 0
     while queue.entries:
-        sizes = [len(entry.item) for entry in queue.next_batch(COST.batch, 10**9)]
+        sizes = [len(entry.item) for entry in queue.next_batch(COST.batch_seconds, 10**9)]
         padded += len(sizes) * max(sizes)
         real += sum(sizes)
     assert 1 - real / padded < 0.05

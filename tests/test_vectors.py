@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from embedsvc.errors import BadRequest
+from embedsvc.errors import BadRequest, EmbeddingFailed
+from embedsvc.serving.averaging import average
 from embedsvc.serving.matryoshka import check_dimensions, shorten
 from embedsvc.serving.quantize import quantize
 
@@ -29,6 +30,16 @@ def test_a_layer_norm_before_the_cut_is_that_of_the_whole_vector(vectors: np.nda
 
 def test_all_components_are_the_vector_itself(vectors: np.ndarray) -> None:
     assert shorten(vectors, 12, layer_norm=True) is vectors
+
+
+def test_a_vector_that_becomes_zero_is_an_error_and_never_nan() -> None:
+    nothing = np.array([[0, 0, 1], [1, 0, 0]], np.float32)
+    with pytest.raises(EmbeddingFailed, match="no finite, non-zero vector"):
+        shorten(nothing, 2, layer_norm=False)
+    opposite = np.array([[1, 0], [-1, 0]], np.float32)
+    for normalize in (True, False):
+        with pytest.raises(EmbeddingFailed, match="no finite, non-zero vector"):
+            average(opposite, [2, 2], [2], normalize=normalize)
 
 
 @pytest.mark.parametrize("dimensions", [12, 4, 8])

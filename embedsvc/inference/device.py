@@ -43,7 +43,8 @@ class Device:
         """`one_thread`: everything that touches the device, loading included, has to run on its
         thread."""
         self.make_ops = make_ops
-        """Makes operations in a dtype (None: the backend's own); must be called on the device."""
+        """Makes operations in a dtype (None: the backend's own). With `one_thread` it has to be
+        called on that thread; on a CPU it gives the same operations for every dtype."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="device")
         self._waiting = ThreadPoolExecutor(2, thread_name_prefix="results")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")

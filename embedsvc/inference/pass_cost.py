@@ -31,13 +31,13 @@ class Cost:
         return length * (self.token + length * self.pair)
 
     @property
-    def batch(self) -> float:
+    def batch_seconds(self) -> float:
         """Seconds of work after which a larger pass would gain less than one part in twenty."""
         return 20 * self.start
 
     @property
-    def share(self) -> float:
-        """Seconds of work that are worth a pass of their own where one could serve all."""
+    def split_seconds(self) -> float:
+        """Seconds of work below which it is not split into several passes that run at once."""
         return 2 * self.start
 
 

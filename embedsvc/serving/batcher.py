@@ -1,7 +1,8 @@
 """The batcher of one model: it puts items in the queue, and runs batches made from it.
 
 There is no timer: an item that finds the device free goes at once, and items that arrive while
-batches run share the next one. The batcher knows token counts, not what a model or a request is.
+batches run share the next one. The batcher knows token counts, not models; of a
+request it has the record, in which it notes what time was spent on what.
 """
 
 import asyncio
@@ -123,8 +124,8 @@ class Batcher:
                 batch = self._halves.pop()
             else:
                 # Free slots share what waits, if that is enough to be worth a pass for each.
-                share = max(self._cost.share, ROUNDING * self._queue.seconds / free)
-                seconds = min(self._cost.batch, share)
+                share = max(self._cost.split_seconds, ROUNDING * self._queue.seconds / free)
+                seconds = min(self._cost.batch_seconds, share)
                 batch = self._queue.next_batch(seconds, self._max_batch_tokens)
             began = self._clock()
             for entry in batch:

@@ -18,7 +18,8 @@ from embedsvc.serving.memory_cache import MemoryCache
 from embedsvc.texts.item import Item
 
 LONGER = 64
-"""A call joins a computation of at most this many times as many texts as it misses itself."""
+"""A call that misses n texts joins a computation only if that has at most this many times n, since
+it has to wait for all of them."""
 
 Results = dict[bytes, bytes]
 """Results by the keys of their items."""

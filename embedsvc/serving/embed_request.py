@@ -28,8 +28,8 @@ async def embed_request(
 ) -> Embedded:
     """The vectors that a request asks for.
 
-    `prompt` is the name of the prompt that the model's name has behind a colon, if it has one. With
-    late chunking there may be `most_rows` vectors. Raises `RequestError`.
+    `prompt` is the name of the prompt that the model's name stands for, if it does (`e5:query`).
+    With late chunking there may be `most_rows` vectors. Raises `RequestError`.
     """
     if request.dimensions is not None:
         field = request.fields.dimensions

@@ -18,6 +18,7 @@ from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
 from embedsvc.inference.device import Device
 from embedsvc.inference.encoder import Encoder
 from embedsvc.inference.heads import HEADS
+from embedsvc.serving.averaging import average
 from embedsvc.serving.batcher import Batcher
 from embedsvc.serving.cache import Cache
 from embedsvc.serving.disk_cache import DiskCache
@@ -30,7 +31,7 @@ from embedsvc.texts.inputs import (
     Input,
     InputOptions,
     Tokenized,
-    size,
+    count_characters,
     tokenize,
     tokenize_chunks,
 )
@@ -40,7 +41,7 @@ from embedsvc.texts.requests import Chunking, Offsets
 from embedsvc.texts.steps import run_to_end
 from embedsvc.texts.threads import Tokenizing
 from embedsvc.texts.tokenizer import Tokenizer
-from embedsvc.texts.truncation import average, more_than
+from embedsvc.texts.truncation import more_than
 
 log = logging.getLogger(__name__)
 APART = 0.2
@@ -49,7 +50,7 @@ not always give the same."""
 SHORT = 500
 """Up to this many characters are tokenised sooner than a thread could be asked to do it."""
 FEW = 64
-"""Up to this many texts too, and so many results are unpacked in no time."""
+"""Fewer texts too, and so few results are unpacked in no time."""
 SLOW_SECONDS = 0.05
 """A tokeniser that takes this long over short texts is not used on the event loop again."""
 
@@ -198,7 +199,7 @@ class Engine:
             work = tokenize_chunks(
                 self.tokenizer, value, options, each, index=index, of=len(inputs)
             )
-            item, its_chunks = await self._tokenizing.run(work, size([value], options))
+            item, its_chunks = await self._tokenizing.run(work, count_characters([value], options))
             tally.add(item)
             items.append(item)
             chunks.append(its_chunks)
@@ -220,7 +221,7 @@ class Engine:
         """
         self.check_head(head)
         results = await self.cache.get(items, head, read=read, write=write)
-        if len(items) <= FEW:
+        if len(items) < FEW:
             return HEADS[head].unpack(results, items)
         async with self._unpacking:  # many requests may have waited for the same batch
             unpacked = HEADS[head].unpack(results, items)
@@ -255,7 +256,7 @@ class Engine:
         """Compute a batch on the device: the batcher's `Run`."""
         device, encoder = self._device, self._encoder
         longest = encoder.cost.start + encoder.cost.of(max(map(len, items)))
-        seconds = max(longest, encoder.cost.batch)
+        seconds = max(longest, encoder.cost.batch_seconds)
         if device.ops.pipelined:
             return self._run_pipelined(items, head, seconds)
         return device.run(lambda: encoder.run(items, head), seconds)
@@ -269,7 +270,7 @@ class Engine:
     async def _tokenize(self, inputs: Sequence[Input], options: InputOptions) -> Tokenized:
         """The inputs in tokens: by a thread, or here if that is sooner than to ask a thread."""
         work = tokenize(self.tokenizer, inputs, options)
-        characters = size(inputs, options)
+        characters = count_characters(inputs, options)
         # Token ids are decoded with a table that is read when it is first needed: on a thread.
         texts = len(inputs) < FEW and isinstance(inputs[0], str)
         if texts and characters <= SHORT and self._quick:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.errors import BadRequest
+from embedsvc.inference.heads.vector import check_finite
 
 
 def check_dimensions(
@@ -39,6 +40,8 @@ def shorten(
     With `layer_norm`, which nomic's models need, each vector's mean is subtracted first. (A layer
     norm also divides by the deviation, which makes no difference to a vector of length 1.)
 
+    Raises `EmbeddingFailed` if these components are all zero.
+
     >>> shorten(np.array([[3, 4, 12]]) / 13, 2, layer_norm=False).round(2).tolist()
     [[0.6, 0.8]]
     """
@@ -46,5 +49,4 @@ def shorten(
         return vectors
     if layer_norm:
         vectors = vectors - vectors.mean(axis=1, keepdims=True)
-    vectors = vectors[:, :dimensions]
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return check_finite(vectors[:, :dimensions], normalize=True)

@@ -51,7 +51,8 @@ class Record:
         self.id = identity
         self.method = method
         self.path = path
-        """The path as the client wrote it, which is not for labels: there is no end of them."""
+        """The path that is routed, with slashes too many left out. It is no label of a metric:
+        clients may ask for any number of paths."""
 
 
 current: ContextVar[Record | None] = ContextVar("current", default=None)

@@ -53,10 +53,10 @@ class Tokenized:
     """How many inputs were cut."""
 
 
-def size(inputs: Sequence[Input], options: InputOptions) -> int:
+def count_characters(inputs: Sequence[Input], options: InputOptions) -> int:
     """About how many characters there are to tokenise.
 
-    >>> size(["hello", "you"], InputOptions(prompt="query: "))
+    >>> count_characters(["hello", "you"], InputOptions(prompt="query: "))
     22
     """
     return sum(_size(value, options) for value in inputs)

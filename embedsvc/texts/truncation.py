@@ -4,19 +4,17 @@ Such a text is refused, or cut at its end or start, or split into parts whose ve
 Every part keeps the special tokens and the prompt.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Truncate
 from embedsvc.errors import BadRequest, TooManyTokens
 from embedsvc.texts.item import LocatedTokens, TokenIds
 
 OVERLAP = 8
-"""Of so many tokens of a part, one is also in the part before."""
+"""Neighbouring parts share one in so many of their tokens."""
 OPENAI_TOKENS = 8191
 """The longest text that OpenAI's models take."""
 
@@ -85,29 +83,6 @@ def fit(name: str, tokens: LocatedTokens, max_tokens: int, rule: Rule) -> Fitted
         parts = [content[start : start + room] for start in starts]
     whole = [np.concatenate([prefix, part, suffix]) for part in parts]
     return Fitted(whole, cut=rule.truncate != "chunk")
-
-
-def average(
-    vectors: NDArray[np.float32], lengths: Sequence[int], parts: Sequence[int], *, normalize: bool
-) -> NDArray[np.float32]:
-    """One vector for each text: the mean of its parts' vectors (n, D), weighted by their lengths.
-
-    `parts` is how many of the vectors are each text's.
-
-    >>> vectors = np.array([[1, 0], [0, 1], [0, 1]], np.float32)
-    >>> average(vectors, lengths=[30, 10, 20], parts=[2, 1], normalize=False).tolist()
-    [[0.75, 0.25], [0.0, 1.0]]
-    """
-    weights = np.asarray(lengths, np.float32)[:, None]
-    starts = np.cumsum([0, *parts[:-1]])
-    means: NDArray[np.float32] = np.add.reduceat(vectors * weights, starts, axis=0)
-    means /= np.add.reduceat(weights, starts, axis=0)
-    if normalize:
-        means /= np.linalg.norm(means, axis=1, keepdims=True)
-    # The vector of a text of one part stays what it is, to the last bit.
-    whole = np.asarray(parts) == 1
-    means[whole] = vectors[starts[whole]]
-    return means
 
 
 def too_long(name: str, tokens: int | str, max_tokens: int, remedy: str) -> BadRequest:

@@ -60,7 +60,7 @@ class Head(Protocol):
 
 
 HEADS: dict[str, Head] = {"scores": scores, "spans": spans, "vector": vector}
-"""By the names that keys of caches have."""
+"""By name. Names are in the keys of caches (`Item.key`), so that one must not change."""
 
 
 def heads_of(checkpoint: Checkpoint) -> tuple[str, ...]:

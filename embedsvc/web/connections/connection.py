@@ -214,7 +214,7 @@ class Connection(HttpProtocol):
     def _leave(self) -> None:
         """Tell the request that is being answered that its client is gone.
 
-        Where several requests came at once, uvicorn tells only the last of them, which waits.
+        Where requests are pipelined, uvicorn tells only the last of them, which has not begun.
         """
         if self._answered is not None and not self._answered.response_complete:
             self._answered.disconnected = True

@@ -1,7 +1,7 @@
 """The operations in C, for machines without a GPU where the kernels were built.
 
-A whole pass is one call, on one core and without the interpreter; a pass that has the machine to
-itself is shared out over all cores.
+A whole pass is one call, without the interpreter. While other passes run it keeps to its own core;
+a pass that has the machine to itself is helped by the other cores.
 """
 
 import platform

@@ -31,7 +31,7 @@ MAX_WINDOW = 1 << 31
 IDS, POSITIONS, TYPES, LAYOUT = object(), object(), object(), object()
 """What stands for a batch's ids, positions, types and layout while a pass is traced."""
 SOURCES = (("IDS", IDS), ("POSITIONS", POSITIONS), ("TYPES", TYPES))
-"""The numbers of tokens that rows are looked up by, as operations.def calls them."""
+"""What each token has one of, and rows of tables are looked up by, as operations.def calls it."""
 
 
 class NotOnTape(Exception):
@@ -94,6 +94,10 @@ class Tape:
         self.steps: list[Step] = []
         self.buffers: list[Rows] = []
 
+    def __getattr__(self, name: str) -> Any:
+        """An operation without a kernel. Raises `NotOnTape`: such a pass runs on NumPy."""
+        raise NotOnTape(name)
+
     def rows(self, function: Callable[..., Any], *inputs: Any) -> Any:
         return function(*inputs)
 
@@ -104,9 +108,6 @@ class Tape:
         out = self._buffer(table.shape[1])
         self._step("embedding", out, weight=table, source=source, rows=len(table))
         return out
-
-    def looked_up(self, rows: int, indices: object) -> None:
-        raise NotOnTape
 
     def copy(self, x: Value) -> Value:
         out = self._buffer_like(x, x.width)
