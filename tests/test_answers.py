@@ -16,7 +16,7 @@ from embedsvc.bounds import CHUNK_TOKENS, CHUNKS, VECTOR_BYTES
 from embedsvc.errors import BadRequest
 from embedsvc.texts.item import Item
 from embedsvc.texts.late_chunking import Tally
-from embedsvc.texts.requests import DTYPES
+from embedsvc.texts.requests import COMPONENT_TYPES
 from embedsvc.web import answers
 from embedsvc.web.answers import BYTES, ROW, Form, most_rows, write_vectors
 from embedsvc.web.budget import InFlight, in_flight
@@ -26,7 +26,7 @@ from embedsvc.web.dialects.openai_schema import ChunkRow
 from embedsvc.web.endpoint import JsonResponse
 from tests.support.app import serve
 
-FORMS: list[Form] = [(dtype, form) for dtype in DTYPES for form in ("float", "base64")]
+FORMS: list[Form] = [(dtype, form) for dtype in COMPONENT_TYPES for form in ("float", "base64")]
 Write = Callable[[np.ndarray], Awaitable[list[bytes]]]
 WRITERS: dict[str, Write] = {
     "openai": lambda vectors: write_embeddings(vectors, model="m", tokens=1),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from embedsvc.errors import BadRequest
-from embedsvc.texts.requests import DTYPES, Chunking, EncodingFormat
+from embedsvc.texts.requests import COMPONENT_TYPES, Chunking, EncodingFormat
 from embedsvc.web.dialects.openai_answer import write_embeddings, write_rows
 from embedsvc.web.dialects.openai_request import read_request
 
@@ -93,7 +93,7 @@ def test_base64_is_of_little_endian_float32() -> None:
     assert np.array_equal(np.frombuffer(b"".join(rows), "<f4").reshape(2, 4), vectors)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", COMPONENT_TYPES)
 def test_other_types_are_written_as_numbers_and_as_base64_of_their_bytes(dtype) -> None:
     vectors = np.linspace(-1, 1, 32, dtype=np.float32).reshape(2, 16)
     plain, packed = (

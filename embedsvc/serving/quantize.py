@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.texts.requests import Dtype
+from embedsvc.texts.requests import ComponentType
 
 
-def quantize(vectors: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
+def quantize(vectors: NDArray[np.float32], dtype: ComponentType) -> NDArray[Any]:
     """Vectors (n, D) in a type, (n, D); of bits (n, D / 8), rounded up.
 
     >>> vectors = np.array([[0.6, -0.8, 0.0]], np.float32)

@@ -11,9 +11,9 @@ from embedsvc.catalog.cards import Truncate
 from embedsvc.errors import BadRequest, EmptyInput
 from embedsvc.texts.truncation import Rule
 
-Dtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
+ComponentType = Literal["float", "int8", "uint8", "binary", "ubinary"]
 """The types of a vector's components that a request may ask for; see `serving.quantize`."""
-DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+COMPONENT_TYPES: tuple[ComponentType, ...] = get_args(ComponentType)
 
 MAX_INPUTS = 2048
 EncodingFormat = Literal["float", "base64"]
@@ -60,7 +60,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of a text that is too long where neither request, card nor setting says it: what
     the servers do that the request's dialect comes from."""
     chunks: Chunking | Sequence[Sequence[Offsets]] | None = None
-    dtypes: Sequence[Dtype] | Dtype = "float"
+    dtypes: Sequence[ComponentType] | ComponentType = "float"
     """If there are several, each row has its vector in each of these types, by name."""
     fields: Fields = Fields()
 

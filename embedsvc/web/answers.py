@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from embedsvc.bounds import VECTOR_BYTES
 from embedsvc.serving.quantize import quantize
-from embedsvc.texts.requests import Dtype, EncodingFormat
+from embedsvc.texts.requests import ComponentType, EncodingFormat
 from embedsvc.web.budget import hold_answer, turn_to_write
 
 COMPONENTS = 25_000
 """Components of vectors written in one turn of the event loop, which takes about a millisecond."""
 ROW = 100
 """Bytes of a row beside its vector, at most."""
-BYTES: dict[Dtype, tuple[float, float]] = {
+BYTES: dict[ComponentType, tuple[float, float]] = {
     "float": (13, 16 / 3),
     "int8": (4, 4 / 3),
     "uint8": (4, 4 / 3),
@@ -29,7 +29,7 @@ BYTES: dict[Dtype, tuple[float, float]] = {
     "ubinary": (4 / 8, 1 / 6),
 }
 """Bytes that one component of a vector takes in each type: as a number, and in base64."""
-Form = tuple[Dtype, EncodingFormat]
+Form = tuple[ComponentType, EncodingFormat]
 """One way to write a vector: the type of its components, as a list of numbers or in base64."""
 FLOATS: Form = ("float", "float")
 """What a vector is written as where a request does not say."""
@@ -49,7 +49,7 @@ def most_rows(dimensions: int, forms: Iterable[Form]) -> int:
 
 async def write_vectors(
     vectors: NDArray[np.float32],
-    dtype: Dtype = "float",
+    dtype: ComponentType = "float",
     encoding_format: EncodingFormat = "float",
 ) -> list[bytes]:
     """A JSON list of vectors (n, D), each a list of numbers or a string in base64, in pieces.
@@ -84,7 +84,7 @@ async def in_turns(vectors: NDArray[np.float32], write: WriteRows) -> list[bytes
 
 
 def values_of(
-    vectors: NDArray[np.float32], dtype: Dtype, encoding_format: EncodingFormat
+    vectors: NDArray[np.float32], dtype: ComponentType, encoding_format: EncodingFormat
 ) -> Sequence[Any] | NDArray[Any]:
     """Each vector in a form that orjson writes: a row of an array, or a string.
 

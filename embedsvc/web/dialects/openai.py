@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from embedsvc.errors import ModelNotFound
 from embedsvc.serving.engine import Embedded
-from embedsvc.texts.requests import Dtype, EmbeddingRequest
+from embedsvc.texts.requests import ComponentType, EmbeddingRequest
 from embedsvc.web.answers import Form
 from embedsvc.web.dialects.openai_answer import chunk_rows, write_embeddings
 from embedsvc.web.dialects.openai_request import read_request
@@ -57,7 +57,9 @@ async def get_model(request: Request) -> Response:
 
 def _forms(asked: EmbeddingRequest) -> list[Form]:
     """The forms that each vector is written in."""
-    dtypes: Sequence[Dtype] = [asked.dtypes] if isinstance(asked.dtypes, str) else asked.dtypes
+    dtypes: Sequence[ComponentType] = (
+        [asked.dtypes] if isinstance(asked.dtypes, str) else asked.dtypes
+    )
     return [(dtype, asked.encoding_format) for dtype in dtypes]
 
 

@@ -9,7 +9,7 @@ import orjson
 from numpy.typing import NDArray
 
 from embedsvc.texts.late_chunking import Chunk
-from embedsvc.texts.requests import Dtype, EncodingFormat
+from embedsvc.texts.requests import ComponentType, EncodingFormat
 from embedsvc.web.answers import dump_items, in_turns, values_of
 from embedsvc.web.dialects.openai_schema import ChunkRow
 
@@ -20,7 +20,7 @@ async def write_embeddings(
     model: str,
     tokens: int,
     encoding_format: EncodingFormat = "float",
-    dtypes: Sequence[Dtype] | Dtype = "float",
+    dtypes: Sequence[ComponentType] | ComponentType = "float",
     chunks: Sequence[ChunkRow] | None = None,
 ) -> list[bytes]:
     """The whole answer with vectors (n, D), in pieces. Raises what `in_turns` does."""
@@ -44,7 +44,7 @@ def write_rows(
     *,
     first: int = 0,
     encoding_format: EncodingFormat = "float",
-    dtypes: Sequence[Dtype] | Dtype = "float",
+    dtypes: Sequence[ComponentType] | ComponentType = "float",
     chunks: Sequence[ChunkRow] | None = None,
 ) -> bytes:
     """Rows of the answer for vectors (n, D). `first` is the index of the first of them.

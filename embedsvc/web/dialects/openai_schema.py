@@ -8,11 +8,11 @@ from msgspec import Meta
 from embedsvc.bounds import CHUNKS, PROMPT_CHARACTERS
 from embedsvc.catalog.cards import Truncate
 from embedsvc.texts.requests import (
-    DTYPES,
+    COMPONENT_TYPES,
     Choice,
     Chunking,
+    ComponentType,
     Dimensions,
-    Dtype,
     EncodingFormat,
     ModelName,
 )
@@ -49,8 +49,10 @@ class DeploymentBody(msgspec.Struct, kw_only=True):
     ] = None
     chunks: Chunks | None = None
     chunking: Chunking | None = None
-    output_dtype: Dtype | None = None
-    embedding_types: Annotated[list[Dtype], Meta(max_length=len(DTYPES))] | None = None
+    output_dtype: ComponentType | None = None
+    embedding_types: (
+        Annotated[list[ComponentType], Meta(max_length=len(COMPONENT_TYPES))] | None
+    ) = None
 
 
 class EmbeddingBody(DeploymentBody, kw_only=True):
