@@ -77,7 +77,6 @@ FROM_OUTSIDE = {
     "web.dialects.dialect": "test_openapi",
     "web.dialects.exo": "test_instances",
     "web.dialects.openai": "test_app",
-    "web.embedding": "test_dialects",
     "web.events": "test_instances",
     "web.middleware": "test_access",
     "web.server": "test_server",

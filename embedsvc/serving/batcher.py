@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Run(Protocol):
-    """Computes a batch: the result of each item by one head. `Engine` has it."""
+    """Computes a batch: the result of each item by one head. `Engine._run_batch` is what does."""
 
     def __call__(self, items: list[Item], head: str, /) -> Awaitable[list[bytes]]: ...
 

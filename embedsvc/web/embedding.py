@@ -115,9 +115,11 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine is run by one
     gone: asyncio.Future[Any] | None = None
+    over = False
 
     def hung_up(_: object) -> None:
-        task.cancel()
+        if not over:  # it may be called after the work has ended, while the answer is written
+            task.cancel()
 
     def watch() -> None:
         nonlocal gone
@@ -134,7 +136,7 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         task.uncancel()
         raise ClientGone from None
     finally:
+        over = True
         soon.cancel()
         if gone is not None:
-            gone.remove_done_callback(hung_up)
             gone.cancel()
