@@ -1,8 +1,8 @@
 """The batcher of one model: it puts items in the queue, and runs batches made from it.
 
-There is no timer: an item that finds the device free goes at once, and items that arrive while
-batches run share the next one. The batcher knows token counts, not models; of a
-request it has the record, in which it notes what time was spent on what.
+There is no timer: an item that finds a slot free goes at once, and items that arrive while all
+slots are busy share the next batch. The batcher knows token counts, not models; of a request it has
+the record, in which it notes what time was spent on what.
 """
 
 import asyncio
@@ -34,7 +34,10 @@ class Run(Protocol):
 
 
 class Batcher:
-    """Lives on the event loop. `run` computes elsewhere, in at most `slots` calls at a time."""
+    """Lives on the event loop. `run` computes elsewhere, in at most `slots` calls at a time.
+
+    See `Ops.slots`: on a CPU, one for each core.
+    """
 
     def __init__(
         self,

@@ -50,7 +50,8 @@ not always give the same."""
 SHORT = 500
 """Up to this many characters are tokenised sooner than a thread could be asked to do it."""
 FEW = 64
-"""Fewer texts too, and so few results are unpacked in no time."""
+"""Only fewer texts than this are tokenised on the event loop, and fewer results than this unpacked
+without taking turns."""
 SLOW_SECONDS = 0.05
 """A tokeniser that takes this long over short texts is not used on the event loop again."""
 

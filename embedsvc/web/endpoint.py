@@ -18,7 +18,7 @@ from embedsvc.web.state import state_of
 T = TypeVar("T")
 JSON = (b"content-type", b"application/json")
 SHORT = 64 << 10
-"""A body of so many bytes is joined and sent at once, which takes less time than many pieces."""
+"""An answer of up to so many bytes is joined and sent at once, sooner than in many pieces."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 

@@ -117,6 +117,7 @@ class Edge:
             else:
                 await self._app(scope, receive, send_with_headers)
         except asyncio.CancelledError:
+            # web/budget.py cancels a request to make room for others: that is answered 429.
             if record.gave_way is None or record.status:
                 raise
             task: asyncio.Task[Any] | None = asyncio.current_task()

@@ -49,7 +49,10 @@ class Limits:
 
 
 class Connection(HttpProtocol):
-    """uvicorn makes one for each client, from a subclass that has `limits`."""
+    """uvicorn makes one for each client, from `Limited` in web/server.py.
+
+    `HttpProtocol` in protocol.py parses what comes; then uvicorn calls the application.
+    """
 
     limits: Limits
     url = b""
@@ -107,7 +110,7 @@ class Connection(HttpProtocol):
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
-            return  # this head is read again without its offer
+            return  # `HttpProtocol` reads this head again, without its offer of another protocol
         if self._got > self.limits.head_bytes:  # some of it may be a body behind the head
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self.limits.head_bytes:

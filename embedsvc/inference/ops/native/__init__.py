@@ -35,7 +35,7 @@ WEIGHT_BYTES = 512 << 10
 
 
 class NativeOps(NumpyOps):
-    """See `Ops`. A pass with an operation that has no kernel runs on NumPy, save products."""
+    """See `Ops`. A pass with an operation that has no kernel runs on NumPy, except its products."""
 
     name: Literal["native", "numpy"] = "native"
 
