@@ -23,6 +23,7 @@ from tests.support.checkpoints import write_bert
 from tests.support.embed_command import write_folder
 from tests.support.fake_server import FakeServer
 from tests.support.project import ROOT
+from tests.support.watched_server import WatchedServer
 
 if "KERNELS" in os.environ:  # `make test-kernels` builds them with a sanitizer
     library.LIBRARY = Path(os.environ["KERNELS"])
@@ -112,3 +113,10 @@ def served(embed_folder: Path) -> Iterator[TestClient]:
     """The app over the models in that folder."""
     with serve(models=embed_folder / "models.toml") as client:
         yield client
+
+
+@pytest.fixture
+def watched(cards_file: Path) -> Iterator[WatchedServer]:
+    """The app over the tiny model, whose watchdog sees time pass only when a test says so."""
+    with serve(models=cards_file) as client:
+        yield WatchedServer(client)

@@ -66,6 +66,7 @@ FROM_OUTSIDE = {
     "serving.embed_request": "test_dialects",
     "serving.model_memory": "test_registry",
     "serving.room": "test_registry",
+    "serving.watchdog": "test_watchdog",
     "system.streams": "test_command_line",
     "texts.long_text": "test_long_texts",
     # HTTP, by requests.
