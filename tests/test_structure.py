@@ -79,7 +79,7 @@ FROM_OUTSIDE = {
     "web.dialects.exo": "test_instances",
     "web.dialects.openai": "test_app",
     "web.events": "test_instances",
-    "web.middleware": "test_access",
+    "web.middleware": "test_middleware",
     "web.server": "test_server",
     "web.state": "test_app",
     "wording.field_docs": "test_pages",
