@@ -1,0 +1,106 @@
+"""The memory that models may take: who makes room for whom, and what does not fit."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from embedsvc.errors import DoesNotFit, Unavailable
+from embedsvc.inference.device import Device
+from embedsvc.inference.ops.mlx import MlxOps
+from tests.support import tiny_registry
+from tests.support.tiny_registry import become, open_registry, write_cards
+
+
+def test_the_least_recently_used_idle_model_makes_room(tmp_path: Path) -> None:
+    size = write_cards(tmp_path, "abcd", a="pin = true")
+
+    async def main() -> None:
+        async with open_registry(tmp_path, max_memory=3 * size) as registry:
+            for name in "abcb":
+                await registry.embed(name)
+            assert registry.memory.used == 3 * size
+            await registry.embed("d")
+            assert registry.states() == {"a": "ready", "b": "ready", "d": "ready"}
+            await registry.embed("c")
+            assert registry.states() == {"a": "ready", "d": "ready", "c": "ready"}
+            assert registry.memory.used == 3 * size
+
+    asyncio.run(main())
+
+
+def test_a_model_that_cannot_fit_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    size = write_cards(tmp_path, a="pin = true")
+
+    async def main() -> None:
+        async with open_registry(tmp_path, max_memory=size - 1) as registry:
+            said = (
+                rf"`a` needs {size / 1000:.3g} kB, and models may take {(size - 1) / 1000:.3g} kB"
+            )
+            with pytest.raises(Unavailable, match=said):
+                await registry.embed("a")
+            (instance,) = registry.instances()
+            assert instance.state == "failed"
+            assert isinstance(instance.error, DoesNotFit)
+        async with open_registry(tmp_path, max_memory=2 * size - 1) as registry:
+            await registry.embed("a")
+            with pytest.raises(Unavailable, match="kB are pinned"):
+                await registry.embed("b")
+            assert (await registry.embed("a")).shape == (1, 16)
+
+    asyncio.run(main())
+
+
+def test_a_busy_model_answers_those_it_has_before_its_memory_is_another_s(tmp_path: Path) -> None:
+    size = write_cards(tmp_path)
+
+    async def main() -> None:
+        async with open_registry(tmp_path, max_memory=size) as registry:
+            async with registry.use("a") as engine:
+                (busy,) = registry.instances()
+                waiting = asyncio.create_task(registry.embed("b"))
+                await become(busy, "unloading")
+                assert registry.memory.used == size
+                assert registry.loader.loads == ["a"]
+                assert (await engine.embed(["still here"])).vectors.shape == (1, 16)
+                assert not waiting.done()
+            assert (await waiting).shape == (1, 16)
+            assert registry.states() == {"b": "ready"}
+            assert registry.memory.used == size
+
+    asyncio.run(main())
+
+
+def test_an_idle_model_makes_room_before_a_busy_one(tmp_path: Path) -> None:
+    size = write_cards(tmp_path)
+
+    async def main() -> None:
+        async with open_registry(tmp_path, max_memory=2 * size) as registry, registry.use("a"):
+            await registry.embed("b")  # used later, but idle
+            await registry.embed("c")
+            assert registry.states() == {"a": "ready", "c": "ready"}
+
+    asyncio.run(main())
+
+
+def test_on_mlx_a_model_gives_its_memory_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlx.core as mx
+
+    size = write_cards(tmp_path)
+    device = Device(MlxOps, workers=1, one_thread=True)
+    monkeypatch.setattr(tiny_registry, "Device", lambda *_, **__: device)
+
+    async def main() -> None:
+        async with open_registry(tmp_path) as registry:
+            await registry.unload(await registry.load("a"))  # what the first one leaves stays
+            before = mx.get_active_memory()
+            instance = await registry.load("a")
+            await registry.embed("a")
+            assert mx.get_active_memory() >= before + size * 0.8
+            await registry.unload(instance)
+            assert mx.get_active_memory() <= before
+            assert mx.get_cache_memory() == 0
+
+    asyncio.run(main())
