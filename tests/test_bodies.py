@@ -1,13 +1,12 @@
-"""Bodies that come packed, in other charsets, in pieces: read as they were meant, within bounds."""
+"""Bodies that come packed, or in pieces: read as they were meant, within bounds."""
 
 import asyncio
-import codecs
 import gzip
 import json
 import random
 import sys
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,13 +18,12 @@ from embedsvc.web.bodies import unpacking
 from embedsvc.web.bodies.receive import receive_body
 from embedsvc.web.budget import Budget
 from tests.support.app import serve
+from tests.support.bodies import LIMIT, TEXT, cut, read
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
-
-LIMIT = 2_000_000
 
 
 def deflated(data: bytes) -> bytes:
@@ -58,34 +56,7 @@ PACKERS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "filled up": ("gzip", lambda data: gzip.compress(data) + bytes(700)),
     "stored": ("deflate", lambda data: zlib.compress(data, 0)),
 }
-TEXT = json.dumps({"model": "org/tiny", "input": ["hello", "Füße, 東京"]}, ensure_ascii=False)
 NOISE = random.Random(7).randbytes(3000) * 100
-
-
-def read(
-    body: bytes | Iterable[bytes],
-    encoding: str = "",
-    content_type: str = "application/json",
-    limit: int = LIMIT,
-) -> bytes:
-    """What is read of a body that comes at once, or in pieces."""
-    pieces = [body] if isinstance(body, bytes) else list(body)
-    messages: list[dict[str, Any]] = [
-        {"type": "http.request", "body": piece, "more_body": i + 1 < len(pieces)}
-        for i, piece in enumerate(pieces)
-    ]
-    headers = [(b"content-type", content_type.encode())]
-    if encoding:
-        headers.append((b"content-encoding", encoding.encode()))
-
-    async def receive() -> dict[str, Any]:
-        return messages.pop(0) if messages else {"type": "http.disconnect"}
-
-    return asyncio.run(receive_body({"headers": headers}, receive, limit, Budget(10**9)))
-
-
-def cut(data: bytes, size: int) -> list[bytes]:
-    return [data[i : i + size] for i in range(0, len(data), size)] or [b""]
 
 
 @pytest.mark.parametrize("how", PACKERS)
@@ -237,63 +208,6 @@ def test_zstd_takes_no_window_larger_than_it_should() -> None:
     packed = packer.compress(b"{}" * 200_000) + packer.flush()
     with pytest.raises(BadRequest):
         read(packed, "zstd")
-
-
-# --- charsets ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "charset",
-    ["utf-8", "UTF-8", "utf8", "utf-16", "UTF-16LE", "utf-16be", "utf-32", "gb18030", "shift_jis"],
-)
-@pytest.mark.parametrize("form", ["application/json; charset={}", 'text/plain;x=y; Charset="{}"'])
-def test_a_charset_is_obeyed(charset: str, form: str) -> None:
-    text = "{'ß': '東京'}" if charset == "shift_jis" else TEXT
-    text = text.replace("ß", "s") if charset == "shift_jis" else text
-    encoded = text.encode(charset)
-    for size in (len(encoded), 1, 3, 50):
-        assert read(cut(encoded, size), content_type=form.format(charset)).decode() == text
-
-
-@pytest.mark.parametrize("charset", ["iso-8859-1", "latin1", "windows-1252", "ISO-8859-15"])
-def test_so_is_one_of_one_byte(client: TestClient, charset: str) -> None:
-    text = '{"model": "org/tiny", "input": "Füße"}'
-    headers = {"content-type": f"application/json; charset={charset}"}
-    right = client.post("/v1/embeddings", content=text.encode()).json()
-    answer = client.post("/v1/embeddings", content=text.encode("latin-1"), headers=headers)
-    assert answer.json() == right
-
-
-@pytest.mark.parametrize(
-    "charset", ["klingon", "rot13", "base64", "zlib", "idna", "unicode_escape", "utf-7", "x" * 900]
-)
-def test_what_is_no_charset_is_a_415_that_names_it(client: TestClient, charset: str) -> None:
-    headers = {"content-type": f"application/json; charset={charset}"}
-    answer = client.post("/v1/embeddings", content=b"{}", headers=headers)
-    assert answer.status_code == 415
-    assert charset[:200] in answer.json()["error"]["message"]
-    assert len(answer.json()["error"]["message"]) < 500
-
-
-def test_a_body_that_is_not_in_its_charset_is_a_400() -> None:
-    for charset, sent in (("utf-16le", b"{\0}"), ("utf-32", b"\xff" * 8), ("gbk", b"\xff\xff")):
-        with pytest.raises(BadRequest, match=f"not {charset}"):
-            read(sent, content_type=f"application/json; charset={charset}")
-
-
-@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16", "utf-32"])
-@pytest.mark.parametrize("charset", ["", "; charset=utf-8"])
-def test_a_byte_order_mark_is_understood(mark: str, charset: str) -> None:
-    encoded = TEXT.encode(mark)
-    for size in (len(encoded), 1, 2, 3, 5):
-        assert read(cut(encoded, size), content_type=f"application/json{charset}").decode() == TEXT
-    assert read(gzip.compress(encoded), "gzip").decode() == TEXT
-
-
-def test_a_mark_goes_with_the_charset_too() -> None:
-    for charset, mark in (("utf-16-le", codecs.BOM_UTF16_LE), ("utf-16-be", codecs.BOM_UTF16_BE)):
-        sent = mark + TEXT.encode(charset)
-        assert read(sent, content_type=f"application/json; charset={charset}").decode() == TEXT
 
 
 def test_the_limit_is_of_what_is_handed_on() -> None:
