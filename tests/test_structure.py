@@ -32,7 +32,7 @@ FROM_OUTSIDE = {
     "checkpoints.file_kinds": "test_checkpoint_files",
     "checkpoints.modules": "test_modules",
     "checkpoints.prompts": "test_transformer_settings",
-    "checkpoints.progress": "test_hub",
+    "checkpoints.progress": "test_download",
     # Commands, as they are typed.
     "commands.bench": "test_bench",
     "commands.cards": "test_names",

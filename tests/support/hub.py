@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -11,9 +12,11 @@ import pytest
 from huggingface_hub import constants
 
 from embedsvc.catalog.cards import Card
+from embedsvc.checkpoints import download
 from embedsvc.checkpoints.hub_cache import kept
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.errors import CheckpointError
+from tests.support.checkpoints import write_bert
 from tests.support.http_server import HttpServer, QuietHandler
 
 WEIGHTS = "model.safetensors"
@@ -149,6 +152,20 @@ def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+@contextmanager
+def serve_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub in use, with a model and files beside it that are not needed. The cache is empty."""
+    folder = write_bert(tmp_path / "repo")
+    for name in ("README.md", "pytorch_model.bin", "onnx/model.onnx", "onnx/config.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.0)
+    with Hub(folder) as server:
+        use(server.url, monkeypatch)
+        yield server
 
 
 def nothing_loads(said: str) -> None:
