@@ -13,6 +13,8 @@ from embedsvc.bulk.rows import InputRow
 from embedsvc.catalog.cards import Card
 from embedsvc.catalog.cards_file import read_cards
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.daemon.spec import State
+from embedsvc.diagnosis import surroundings
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.native import library
 from tests.support.app import serve
@@ -20,6 +22,7 @@ from tests.support.backends import BACKENDS
 from tests.support.bulk import rows_of
 from tests.support.bulk_inputs import read_rows
 from tests.support.checkpoints import write_bert
+from tests.support.doctor import Doctor, FakeManager
 from tests.support.embed_command import write_folder
 from tests.support.fake_server import FakeServer
 from tests.support.project import ROOT
@@ -120,3 +123,16 @@ def watched(cards_file: Path) -> Iterator[WatchedServer]:
     """The app over the tiny model, whose watchdog sees time pass only when a test says so."""
     with serve(models=cards_file) as client:
         yield WatchedServer(client)
+
+
+@pytest.fixture
+def doctor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Doctor:
+    """Runs `embedsvc doctor` over a tiny model, on a machine without a service of ours."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(surroundings, "environment_file", lambda system: tmp_path / f"env{system}")
+    monkeypatch.setattr(surroundings, "manager", lambda *_: FakeManager(State(installed=False)))
+    folder = write_bert(tmp_path / "tiny")
+    (tmp_path / "models.toml").write_text(f"[models.tiny]\npath = '{folder}'\n")
+    return Doctor(tmp_path, capsys)
