@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
+import numpy as np
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 from tests.support.server import INSTALLED, address
 
 MODEL = "all-MiniLM-L6-v2"
+TEXTS = ["a cat sat on the mat", "interest rates rose", "a kitten lay on the rug", "pasta boils"]
 
 
 @contextmanager
@@ -89,3 +92,14 @@ def embed(page: Page, texts: list[str] | None = None) -> None:
     page.get_by_label("Model", exact=True).select_option(MODEL)
     page.get_by_role("button", name="Embed", exact=True).click()
     page.locator("#said", has_text=" ms").wait_for()
+
+
+def vectors(url: str, texts: list[str], **fields: object) -> np.ndarray:
+    """The vectors that the API gives, as JSON floats."""
+    body = {"model": MODEL, "input": texts, "truncate": "end"} | fields
+    answer = httpx2.post(f"{url}/v1/embeddings", json=body, timeout=30)
+    return np.array([each["embedding"] for each in answer.raise_for_status().json()["data"]])
+
+
+def look(page: Page, view: str) -> None:
+    page.get_by_role("tab", name=view).click()
