@@ -36,7 +36,6 @@ def test_only_the_files_that_are_needed_come(hub: Hub) -> None:
     folder = find_checkpoint(CARD)
     came = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert came == set(hub.files) - {
-        "README.md",
         "pytorch_model.bin",
         "onnx/model.onnx",
         "onnx/config.json",

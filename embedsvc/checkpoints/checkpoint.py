@@ -9,6 +9,7 @@ from typing import Any
 from embedsvc.catalog.cards import Card, Pooling, Prompts
 from embedsvc.checkpoints import transformer_settings
 from embedsvc.checkpoints.config_defaults import completed
+from embedsvc.checkpoints.families import Found, find_pooling, stated_pooling
 from embedsvc.checkpoints.file_kinds import found_instead
 from embedsvc.checkpoints.files import Files, as_array, as_object
 from embedsvc.checkpoints.modules import (
@@ -18,6 +19,7 @@ from embedsvc.checkpoints.modules import (
     Normalize,
     Step,
     Truncate,
+    dense_among_weights,
     read_modules,
 )
 from embedsvc.checkpoints.prompts import read_prompts
@@ -80,6 +82,8 @@ class Checkpoint:
     prompts: Prompts
     default_prompt: str
     """The text that is put before an input where a request asks for no prompt."""
+    pooling_source: str
+    """What says how to pool, in words; empty for a classifier."""
 
     def fingerprint(self, *how: str) -> str:
         """A digest, in hexadecimal, of all that a vector depends on: files, card, and `how` it is
@@ -109,10 +113,10 @@ class Checkpoint:
 def open_checkpoint(card: Card) -> Checkpoint:
     """Find the card's files and read all but the weights.
 
-    The pooling is the card's, else the one that `modules.json` and the pooling module's config.json
-    state. So is `normalize`, which is true where there is no `modules.json`. The limit of tokens is
-    the card's, else that of sentence_bert_config.json, else the tokeniser's, and never more than
-    the model has positions.
+    The pooling is the card's, else the one that the files state, else what is known of the model,
+    see `families`. `normalize` is the card's, else what `modules.json` states, and true where there
+    is none. The limit of tokens is the card's, else that of sentence_bert_config.json, else the
+    tokeniser's, and never more than the model has positions.
 
     Raises `CheckpointError` that names the model and the file, also if nothing states the pooling.
     """
@@ -122,15 +126,13 @@ def open_checkpoint(card: Card) -> Checkpoint:
     modules = read_modules(root) or _no_modules(root)
     files = Files(card.id, modules.folder)
     config = _config(files, modules)
-    pooling = (card.pooling,) if isinstance(card.pooling, str) else card.pooling
-    pooling = pooling or modules.pooling
     class_name = next(iter(map(str, as_array(config.get("architectures")) or ())), "")
-    if not pooling and not class_name.endswith(CLASSIFIER):
-        raise CheckpointError(
-            f"model `{card.id}`: neither its card nor {root.folder} says how to pool; "
-            "give the card a `pooling`"
-        )
-    if not modules.include_prompt:
+    if class_name.endswith(CLASSIFIER):
+        found = stated_pooling(card, modules)
+    else:
+        found = find_pooling(card, root, config, modules)
+        _check_pooling(card, root, modules, found)
+    if not found.include_prompt:
         raise root.error("modules.json", "a pooling without the prompt (`include_prompt` = false)"
                          " is not supported")  # fmt: skip
     stated = read_prompts(root, card)
@@ -143,13 +145,14 @@ def open_checkpoint(card: Card) -> Checkpoint:
         model_type=str(config["model_type"]),
         class_name=class_name,
         config=config,
-        pooling=pooling,
+        pooling=found.pooling,
         steps=steps,
         normalize=normalize,
         special_tokens=not modules.static,
         max_tokens=_max_tokens(files, card, config, static=modules.static),
         prompts=stated.prompts if card.prompts is None else card.prompts,
         default_prompt=stated.default,
+        pooling_source=found.source,
     )
 
 
@@ -157,7 +160,24 @@ def _no_modules(files: Files) -> Modules:
     """The modules of a folder without `modules.json`, which is of transformers or of model2vec."""
     static = files.read("config.json").get("model_type") == "model2vec"
     pooling: tuple[Pooling, ...] = ("mean",) if static else ()
-    return Modules(files.folder, static, pooling, include_prompt=True, steps=(Normalize(),))
+    steps = (*dense_among_weights(files), Normalize())
+    return Modules(files.folder, static, pooling, include_prompt=True, steps=steps)
+
+
+def _check_pooling(card: Card, root: Files, modules: Modules, found: Found) -> None:
+    """Raise `CheckpointError` unless it is known how to pool, and what that needs is there."""
+    if not found.pooling:
+        place = f'repo = "{card.repo}"' if card.repo else f'path = "{root.folder}"'
+        raise CheckpointError(
+            f"model `{card.id}`: neither its card nor {root.folder} says how to pool; give the "
+            f"card a `pooling`, as the original model has it. Two lines load it: {place} and "
+            'pooling = "mean" (or "cls" or "last_token")'
+        )
+    if sum(isinstance(step, Dense) for step in modules.steps) < found.dense:
+        raise CheckpointError(
+            f"model `{card.id}`: {root.folder}: the {found.dense} Dense layers are missing that "
+            f"follow its pooling, by {found.source}"
+        )
 
 
 def _config(files: Files, modules: Modules) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.checkpoints.families import FROM_MODULES
 from embedsvc.checkpoints.files import Files
-from embedsvc.checkpoints.modules import BOOLEANS, NAMES, Normalize, Truncate
+from embedsvc.checkpoints.modules import BOOLEANS, NAMES, Dense, Normalize, Truncate
 from embedsvc.checkpoints.quantized import quantize
 from embedsvc.checkpoints.tensors import (
     BITS,
@@ -192,7 +193,9 @@ def _complete(checkpoint: Checkpoint, out: Path, inside: Path) -> None:
         limit = {"max_seq_length": checkpoint.max_tokens}
         _write(inside / name, {"do_lower_case": settings.do_lower_case, **stated, **limit})
     stated_there = (
-        (out / "modules.json").is_file() and card.pooling is None and card.normalize is None
+        (out / "modules.json").is_file()
+        and card.normalize is None
+        and checkpoint.pooling_source in (FROM_MODULES, "")
     )
     if stated_there or not checkpoint.special_tokens:
         return
@@ -201,8 +204,11 @@ def _complete(checkpoint: Checkpoint, out: Path, inside: Path) -> None:
     for step in checkpoint.steps:
         if isinstance(step, Truncate):  # config_sentence_transformers.json states it
             continue
-        own = f"{len(modules)}_Normalize"
-        path = own if isinstance(step, Normalize) else step.folder.relative_to(checkpoint.root)
+        inside_weights = isinstance(step, Dense) and not step.own_folder
+        if isinstance(step, Normalize) or inside_weights:
+            path = f"{len(modules)}_{type(step).__name__}"
+        else:
+            path = step.folder.relative_to(checkpoint.root)
         modules.append((type(step).__name__, str(path)))
     if checkpoint.normalize:
         modules.append(("Normalize", f"{len(modules)}_Normalize"))

@@ -29,6 +29,8 @@ from embedsvc.errors import Stopped
 
 NEEDED = re.compile(r"([^/]+\.(json|txt|model)|(model|weights)[^/]*\.safetensors)")
 """Names of the files that are downloaded, whatever folder they are in."""
+README = "README.md"
+"""Is downloaded too: it says what a model was converted from. That of a folder is not needed."""
 PLAIN = re.compile(r"[A-Za-z0-9_][\w.+=@ -]{0,99}", re.ASCII)
 """A part of a path that means the same on every disk and leads nowhere else."""
 DEEPEST = 8
@@ -128,12 +130,14 @@ def needed_files(info: Info) -> list[File]:
 def is_needed(name: str) -> bool:
     """Whether a file of a repository is downloaded: by its name, which has to be a plain one.
 
-    >>> [is_needed(name) for name in ("config.json", "1_Pooling/config.json", "README.md")]
+    >>> [is_needed(name) for name in ("1_Pooling/config.json", "README.md", "onnx/README.md")]
     [True, True, False]
     >>> [is_needed(name) for name in ("onnx/config.json", "../config.json")]
     [False, False]
     """
     *folders, last = name.split("/")
+    if name == README:
+        return True
     if len(folders) > DEEPEST or not all(PLAIN.fullmatch(part) for part in (*folders, last)):
         return False
     return NOT_NEEDED.isdisjoint(folders) and NEEDED.fullmatch(last) is not None

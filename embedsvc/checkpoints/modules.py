@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from embedsvc.bounds import MODULES, VECTOR
 from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.files import Files, as_array
+from embedsvc.checkpoints.tensors import Tensors
 
 Activation = Literal["Identity", "Tanh", "ReLU", "Sigmoid", "SiLU", "GELU"]
 
@@ -37,7 +38,7 @@ NAMES: dict[str, Pooling] = {
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """A linear layer on vectors; its weights are in a folder of its own."""
+    """A linear layer on vectors."""
 
     folder: Path
     inputs: int
@@ -45,6 +46,14 @@ class Dense:
     bias: bool
     activation: Activation
     residual: bool
+    name: str = "linear"
+    """What the names of its tensors begin with: `linear` in a folder of its own, `dense.0` and so
+    on among the weights of the model."""
+
+    @property
+    def own_folder(self) -> bool:
+        """Whether its weights are in a folder of its own."""
+        return self.name == "linear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,8 @@ class Modules:
     static: bool
     """Whether the first module is a StaticEmbedding, which has no special tokens."""
     pooling: tuple[Pooling, ...]
-    """Empty if it is not stated; several are put side by side."""
+    """Empty if it is not stated, as where a conversion left out the folder of the pooling module.
+    Several are put side by side."""
     include_prompt: bool
     """Whether tokens of the prompt are pooled too."""
     steps: tuple[Step, ...]
@@ -102,18 +112,21 @@ def read_modules(files: Files) -> Modules | None:
     if kinds[:1] != ["Transformer"] and not static:
         raise files.error("modules.json", "the first module must be a Transformer")
     pooling: tuple[Pooling, ...] = ("mean",) if static else ()
-    include_prompt = True
+    pooled, include_prompt = static, True
     steps: list[Step] = []
+    dense = dense_among_weights(first)
     for kind, module in zip(kinds[1:], listed[1:], strict=True):
         inside = files.inside(_path(files, module))
-        if kind == "Pooling" and not pooling:
-            pooling, include_prompt = _pooling(inside)
+        if kind == "Pooling" and not pooled:
+            pooled = True
+            if inside.has("config.json"):
+                pooling, include_prompt = read_pooling(inside, inside.read("config.json"))
         elif kind == "Dropout":  # does nothing when embedding
             pass
-        elif not pooling:
+        elif not pooled:
             raise files.error("modules.json", f"module `{kind}` comes before the pooling")
         elif kind == "Dense":
-            steps.append(_dense(inside))
+            steps.append(dense.pop(0) if dense else _dense(inside))
         elif kind == "LayerNorm":
             steps.append(LayerNorm(inside.folder, _size(inside, "dimension")))
         elif kind == "Normalize":
@@ -121,7 +134,28 @@ def read_modules(files: Files) -> Modules | None:
             steps.append(Normalize())
         else:
             raise files.error("modules.json", f"module `{kind}` comes twice")
+    end = len(steps) - (steps[-1:] == [Normalize()])
+    steps[end:end] = dense  # those that modules.json does not list
     return Modules(first.folder, static, pooling, include_prompt, tuple(steps))
+
+
+def dense_among_weights(files: Files) -> list[Dense]:
+    """The Dense layers that mlx-embeddings' converter puts among the weights of a Gemma 3, in the
+    order in which they are applied. It knows none with an activation."""
+    found: list[Dense] = []
+    if files.read("config.json").get("model_type") != "gemma3_text":
+        return found
+    tensors = Tensors(files.model, files.folder)
+    inputs = _size(files, "hidden_size")
+    while (weight := f"dense.{len(found)}.weight") in tensors:
+        name = weight.removesuffix(".weight")
+        shape = tensors.shape(weight)
+        if len(shape) != 2:
+            raise tensors.error(f"tensor `{weight}` has shape {shape}, and must be a matrix")
+        bias = f"{name}.bias" in tensors
+        found.append(Dense(files.folder, inputs, shape[0], bias, "Identity", False, name))
+        inputs = shape[0]
+    return found
 
 
 def _kind(files: Files, module: dict[str, Any]) -> str:
@@ -150,9 +184,9 @@ def _path(files: Files, module: dict[str, Any]) -> str:
     return str(path)
 
 
-def _pooling(files: Files) -> tuple[tuple[Pooling, ...], bool]:
-    """The poolings of a Pooling module, and whether they take in the prompt."""
-    config = files.read("config.json")
+def read_pooling(files: Files, config: dict[str, Any]) -> tuple[tuple[Pooling, ...], bool]:
+    """The poolings that the settings of a Pooling module state, and whether they take in the
+    prompt. The settings come from the config.json among `files`."""
     if not config:
         raise files.error("config.json", "does not say how to pool")
     named: Any = config.get("pooling_mode")

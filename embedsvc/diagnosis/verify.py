@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.families import FROM_MODULES
 from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.checkpoints.sources import sha256
 from embedsvc.checkpoints.tensors import weight_files
@@ -60,6 +61,9 @@ def verify(ops: Ops, checkpoint: Checkpoint) -> Iterator[Check]:
         yield Check("finite", False, str(error))
         return
     ids = _tokens(checkpoint, encoder.rows)
+    if checkpoint.pooling_source not in (FROM_MODULES, ""):
+        pooled = " + ".join(checkpoint.pooling)
+        yield Check("pooling", True, f"{pooled}, by {checkpoint.pooling_source}")
     yield Check(
         "loads",
         True,
@@ -105,7 +109,7 @@ def _against_reference(checkpoint: Checkpoint, vectors: Vectors, bound: float) -
     """Compare with sentence-transformers if it is installed, else with vectors recorded from it."""
     name = "equals sentence-transformers"
     if not _pools_alike(checkpoint):
-        yield Check(name, None, "the files do not say the pooling that the card says")
+        yield Check(name, None, "the files do not say how to pool as it does here")
         return
     if checkpoint.config.get("quantization"):
         yield Check(name, None, "it cannot read quantised weights")
@@ -138,7 +142,7 @@ def _pools_alike(checkpoint: Checkpoint) -> bool:
         alone = open_checkpoint(Card(id=checkpoint.card.id, path=checkpoint.root, max_tokens=1))
     except CheckpointError:
         return False
-    return alone.pooling == checkpoint.pooling
+    return alone.pooling_source == FROM_MODULES and alone.pooling == checkpoint.pooling
 
 
 def _sentence_transformers(checkpoint: Checkpoint) -> Vectors:

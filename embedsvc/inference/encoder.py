@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.checkpoints.modules import Dense
 from embedsvc.errors import CheckpointError, DoesNotFit, EmbeddingFailed
 from embedsvc.inference.heads import HEADS, Head
 from embedsvc.inference.models import fallback
@@ -160,7 +161,8 @@ def _load_heads(
         return LoadedHead(head, own, ops.compiled(forward))
 
     heads = {name: load(HEADS[name]) for name in plan.heads}
-    tensors.refuse_left_over(architecture.UNUSED)
+    taken = [f"{s.name}." for s in checkpoint.steps if isinstance(s, Dense) and not s.own_folder]
+    tensors.refuse_left_over((*architecture.UNUSED, *taken))
     return heads
 
 

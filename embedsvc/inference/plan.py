@@ -130,7 +130,9 @@ def _module_bytes(checkpoint: Checkpoint) -> int:
     """Bytes of the weights of the modules after pooling, which are held in float32."""
     size = 0
     for step in checkpoint.steps:
-        if isinstance(step, Dense | LayerNorm):
+        if isinstance(step, Dense) and not step.own_folder:
+            size += 4 * step.inputs * step.outputs
+        elif isinstance(step, Dense | LayerNorm):
             entries = Tensors(checkpoint.card.id, step.folder).entries().values()
             size += sum(4 * math.prod(entry.shape) for entry in entries)
     return size

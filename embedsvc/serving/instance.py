@@ -50,6 +50,7 @@ class Description(msgspec.Struct, frozen=True):
     max_tokens: int
     architecture: str
     pooling: str
+    pooling_source: str
     prompts: Prompts
     fingerprint: str
 
@@ -262,6 +263,7 @@ def describe(engine: Engine) -> Description:
         max_tokens=checkpoint.max_tokens,
         architecture=checkpoint.model_type,
         pooling="+".join(checkpoint.pooling),
+        pooling_source=checkpoint.pooling_source,
         prompts=checkpoint.prompts,
         fingerprint=engine.fingerprint,
     )

@@ -1,6 +1,7 @@
 """The loader: from a card to an engine, on threads of its own."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
+from embedsvc.checkpoints.families import FROM_CARD, FROM_MODULES
 from embedsvc.checkpoints.progress import Progress
 from embedsvc.checkpoints.sources import find_checkpoint, is_here
 from embedsvc.errors import CardsError
@@ -26,6 +28,7 @@ from embedsvc.texts.threads import Tokenizing
 from embedsvc.texts.tokenizer import open_tokenizer
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Loader:
@@ -73,6 +76,9 @@ class Loader:
             self.device.load(checkpoint.card.dtype, load),
             self._on(self._files, partial(checkpoint.fingerprint, dtype)),
         )
+        if checkpoint.pooling_source not in (FROM_CARD, FROM_MODULES, ""):
+            pooling, source = " + ".join(checkpoint.pooling), checkpoint.pooling_source
+            log.info("model `%s` pools by %s: %s", checkpoint.card.id, source, pooling)
         disk = await self._on(self._files, partial(self._disk_cache, fingerprint))
         return Engine(
             checkpoint=checkpoint,

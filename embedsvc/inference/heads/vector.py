@@ -37,7 +37,7 @@ class Weights:
 
 
 def prepare(ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Weights:
-    """The modules after pooling, whose weights are in folders of their own."""
+    """The modules after pooling."""
     steps = tuple(_load(checkpoint.card.id, step) for step in checkpoint.steps)
     return Weights(checkpoint.pooling, steps, checkpoint.normalize)
 
@@ -97,11 +97,12 @@ def _load(model: str, step: Step) -> Callable[[Floats], Floats]:
 
 def _dense(model: str, dense: Dense) -> Callable[[Floats], Floats]:
     tensors = Tensors(model, dense.folder)
-    weight = tensors.take("linear.weight", dense.outputs, dense.inputs).T
-    bias = tensors.take("linear.bias", dense.outputs) if dense.bias else np.float32(0)
+    weight = tensors.take(f"{dense.name}.weight", dense.outputs, dense.inputs).T
+    bias = tensors.take(f"{dense.name}.bias", dense.outputs) if dense.bias else np.float32(0)
     projected = dense.residual and dense.inputs != dense.outputs
     residual = tensors.take("residual.weight", dense.outputs, dense.inputs).T if projected else None
-    tensors.refuse_left_over(())
+    if dense.own_folder:
+        tensors.refuse_left_over(())
     activation = ACTIVATIONS[dense.activation]
 
     def run(vectors: Floats) -> Floats:

@@ -113,6 +113,7 @@ def _model(request: Request, name: str) -> Model:
         max_tokens=known.max_tokens if known else card.max_tokens,
         architecture=known.architecture if known else None,
         pooling=known.pooling or None if known else stated,
+        pooling_source=known.pooling_source or None if known else None,
         prompts=known.prompts if known else card.prompts or {},
         fingerprint=known.fingerprint if known else None,
     )

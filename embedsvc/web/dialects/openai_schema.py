@@ -103,6 +103,9 @@ class Model(msgspec.Struct):
     max_tokens: int | None
     architecture: str | None
     pooling: str | None
+    pooling_source: str | None
+    """What says how to pool; null before the model was loaded, and for one that gives no
+    vectors."""
     prompts: dict[str, str]
     fingerprint: str | None
 
