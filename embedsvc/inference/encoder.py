@@ -167,7 +167,7 @@ def _load_heads(
 
 
 def _warm_up(passes: Encoder, plan: Plan) -> int:
-    """Run the first pass, so that errors show at load and no request pays for first use.
+    """Run the first pass, with the own head, so that errors show at load and that head is compiled.
 
     Returns the dimensions of a vector. Raises `CheckpointError`.
     """

@@ -126,7 +126,8 @@ class Batcher:
             if self._halves:
                 batch = self._halves.pop()
             else:
-                # Free slots share what waits, if that is enough to be worth a pass for each.
+                # What waits is divided among the free slots, but not into shares that are less work
+                # than is worth starting a pass for.
                 share = max(self._cost.split_seconds, ROUNDING * self._queue.seconds / free)
                 seconds = min(self._cost.batch_seconds, share)
                 batch = self._queue.next_batch(seconds, self._max_batch_tokens)

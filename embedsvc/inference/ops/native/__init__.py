@@ -80,7 +80,10 @@ class NativeOps(NumpyOps):
     def _run_alone(
         self, operation: Callable[[Tape, list[Value]], Value], *inputs: Floats
     ) -> Floats:
-        """One operation as a pass of its own, which looks its inputs up as rows of tables."""
+        """Run one operation in C for a pass that otherwise runs on NumPy.
+
+        Each input is taken for a table of embeddings, whose row i is looked up by id i.
+        """
         tables = [np.require(x, np.float32, ["C", "A"]) for x in inputs]
 
         def function(tape: Tape, batch: Batch) -> Value:

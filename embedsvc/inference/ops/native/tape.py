@@ -31,7 +31,8 @@ MAX_WINDOW = 1 << 31
 IDS, POSITIONS, TYPES, LAYOUT = object(), object(), object(), object()
 """What stands for a batch's ids, positions, types and layout while a pass is traced."""
 SOURCES = (("IDS", IDS), ("POSITIONS", POSITIONS), ("TYPES", TYPES))
-"""What each token has one of, and rows of tables are looked up by, as operations.def calls it."""
+"""The arrays with a number for each token by which a table's rows are looked up, under their names
+in operations.def."""
 
 
 class NotOnTape(Exception):
