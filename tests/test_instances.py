@@ -110,6 +110,7 @@ def test_models_tell_what_they_are_once_loaded(server: TestClient) -> None:
         "max_tokens": 32,
         "architecture": "bert",
         "pooling": "mean",
+        "pooling_source": "its pooling module",
         "prompts": {"query": "find: "},
         "fingerprint": answer.headers["x-embedsvc-fingerprint"],
     }
