@@ -52,7 +52,14 @@ def apart(x: np.ndarray, y: np.ndarray) -> float:
         (Precision("float16"), 1e-5, 0.5),
         (Precision("bfloat16"), 1e-3, 0.5),
         (Precision(bits=8), 1e-3, 0.35),
+        (Precision(bits=6), 1e-3, 0.3),
+        (Precision(bits=5), 0.01, 0.27),
         (Precision(bits=4, group_size=32), 0.05, 0.25),
+        (Precision(bits=3, group_size=32), 0.2, 0.22),
+        (Precision(bits=2, group_size=32), 0.9, 0.19),
+        (Precision(mode="mxfp8"), 0.01, 0.33),
+        (Precision(mode="mxfp4"), 0.1, 0.22),
+        (Precision(mode="nvfp4"), 0.05, 0.23),
     ],
 )
 def test_a_converted_checkpoint_loads_again_and_stays_close(
@@ -150,8 +157,13 @@ def test_static_embeddings_are_rounded_but_not_quantised(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("precision", "said"),
     [
-        (Precision(), "a dtype, or a number of bits"),
-        (Precision(bits=3), "weights of 3 bits are not supported"),
+        (Precision(), "a dtype, a number of bits, or a mode"),
+        (Precision(bits=7), "weights of 7 bits are not supported"),
+        (
+            Precision(bits=8, mode="mxfp4"),
+            "mxfp4 has 4 bits in groups of 32, not 8 in groups of 32",
+        ),
+        (Precision(group_size=64, mode="nvfp4"), "nvfp4 has 4 bits in groups of 16, not 4 in gro"),
         (Precision(bits=4, group_size=16), "groups of 16 are not supported"),
     ],
 )
@@ -187,4 +199,10 @@ def test_the_command_prints_what_it_cost(
     assert 0.99 < float(said[2]) <= float(said[1]) <= 1
     assert json.loads((out / "config.json").read_text())["quantization"]["bits"] == 8
     assert main(["convert", "y", str(out), "--bits", "8", *options]) == 4
+    assert main(["convert", "y", str(tmp_path / "mxfp8"), "--mode", "mxfp8", *options]) == 0
+    said = json.loads((tmp_path / "mxfp8" / "config.json").read_text())["quantization"]
+    assert said == {"mode": "mxfp8", "bits": 8, "group_size": 32}
+    cards.write_text(f"[models.x]\npath = '{tmp_path / 'mxfp8'}'\n")
+    for backend in ("numpy", "native", "mlx"):
+        assert main(["verify", "x", "--models", str(cards), "--backend", backend]) == 0
     assert "is there already" in capsys.readouterr().err

@@ -204,8 +204,17 @@ def quantized_file(folder: Path, **parts: np.ndarray) -> Tensors:
 @pytest.mark.parametrize(
     ("parts", "shape", "said"),
     [
-        ({}, (8, 128), r"`a\.weight` of 2 bits in groups of 64 is not supported"),
+        ({}, (8, 256), r"`a\.weight` of 1 bits in groups of 128 is not supported"),
         ({"a.scales": np.zeros((8, 4), "f")}, (8, 64), "4 bits in groups of 16 is not supported"),
+        ({"a.scales": np.zeros((8, 1), "u1")}, (8, 64), "in groups of 64 is not supported"),
+        (
+            {"a.scales": np.zeros((8, 2), "u1")},
+            (8, 64),
+            r"`a\.biases` is there, and mxfp4 has none",
+        ),
+        ({"a.scales": np.zeros((8, 2), "i4")}, (8, 64), r"`a\.scales` holds int32, not floats"),
+        ({"a.scales": np.zeros((7, 2), "f")}, (8, 64), r"`a\.scales` has shape \(7, 2\), not"),
+        ({"a.scales": np.zeros((8, 2, 1), "f")}, (8, 64), "is quantised, but not a matrix"),
         ({}, (9, 64), r"`a\.weight` has shape \(8, 64\), not \(9, 64\)"),
         ({"a.biases": np.zeros((8, 1), "f")}, (8, 64), r"`a\.biases` has shape"),
         ({"a.weight": np.zeros((8, 8), "i4")}, (8, 64), "is not supported"),
@@ -224,7 +233,9 @@ def test_a_wrong_quantised_tensor_is_refused_by_name(
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantised by `gptq`"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantised by `awq`"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "by `bitsandbytes`"),
-        ({"quantization": {"mode": "mxfp4", "bits": 4}}, "quantised by `mxfp4`"),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, "quantised by `mxfp4`"),
+        ({"quantization": {"mode": "int4", "bits": 4}}, "quantised by `int4`"),
+        ({"quantization": {"bits": 4, "layers.0": {"mode": ["x"]}}}, r"quantised by `\['x'\]`"),
     ],
 )
 def test_another_way_to_quantise_is_refused_by_name(

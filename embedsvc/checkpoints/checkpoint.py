@@ -11,7 +11,7 @@ from embedsvc.checkpoints import transformer_settings
 from embedsvc.checkpoints.config_defaults import completed
 from embedsvc.checkpoints.families import Found, find_pooling, stated_pooling
 from embedsvc.checkpoints.file_kinds import found_instead
-from embedsvc.checkpoints.files import Files, as_array, as_object
+from embedsvc.checkpoints.files import Files, as_array
 from embedsvc.checkpoints.modules import (
     Dense,
     LayerNorm,
@@ -23,6 +23,7 @@ from embedsvc.checkpoints.modules import (
     read_modules,
 )
 from embedsvc.checkpoints.prompts import read_prompts
+from embedsvc.checkpoints.quantization import read_quantization
 from embedsvc.checkpoints.sources import find_checkpoint, sha256
 from embedsvc.checkpoints.tensors import WEIGHTS, Tensors, weight_files
 from embedsvc.errors import CheckpointError
@@ -103,7 +104,7 @@ class Checkpoint:
 
     def tensors(self, on_read: Callable[[int], None] | None = None) -> Tensors:
         """The weights, to be taken one by one; `on_read` is called with the bytes of each."""
-        return Tensors(self.card.id, self.folder, on_read)
+        return Tensors(self.card.id, self.folder, on_read, read_quantization(self.config))
 
     def error(self, message: str) -> CheckpointError:
         """The error to raise about its files."""
@@ -183,6 +184,10 @@ def _check_pooling(card: Card, root: Files, modules: Modules, found: Found) -> N
 def _config(files: Files, modules: Modules) -> dict[str, Any]:
     """config.json, completed. Raises `CheckpointError` where it asks for what is not supported."""
     config = files.read("config.json")
+    try:
+        read_quantization(config)
+    except ValueError as error:
+        raise files.error("config.json", str(error)) from None
     if modules.static:
         return {**config, "model_type": "static"}
     if files.has("adapter_config.json") and files.has("config.json"):
@@ -196,14 +201,6 @@ def _config(files: Files, modules: Modules) -> dict[str, Any]:
     kind = config.setdefault("model_type", _kind(config))
     if not isinstance(kind, str):
         raise files.error("config.json", "does not say its `model_type`")
-    for name, key in (("quantization", "mode"), ("quantization_config", "quant_method")):
-        about = as_object(config.get(name) or {})
-        if about is None:
-            raise files.error("config.json", f"`{name}` must be an object")
-        if about.get(key, "affine") != "affine":
-            raise files.error(
-                "config.json", f"weights quantised by `{about[key]}` are not supported"
-            )
     return completed(config)
 
 

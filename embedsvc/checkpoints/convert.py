@@ -19,11 +19,10 @@ from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.families import FROM_MODULES
 from embedsvc.checkpoints.files import Files
 from embedsvc.checkpoints.modules import BOOLEANS, NAMES, Dense, Normalize, Truncate
-from embedsvc.checkpoints.quantized import quantize
+from embedsvc.checkpoints.quantization import FLOAT, Packing
+from embedsvc.checkpoints.quantized import BITS, FLOAT_MODES, GROUP_SIZES, Mode, quantize
 from embedsvc.checkpoints.tensors import (
-    BITS,
     DTYPES,
-    GROUP_SIZES,
     INDEX,
     WEIGHTS,
     Entry,
@@ -47,17 +46,32 @@ class Precision:
     dtype: Dtype | None = None
     """The dtype of floats. None: as they are stored, or float16 beside quantised matrices."""
     bits: int | None = None
-    """The bits of each weight of a matrix, 4 or 8; None: matrices are not quantised."""
-    group_size: int = 64
+    """The bits of each weight of a matrix; None: those of the mode, which for `affine` means that
+    matrices are not quantised."""
+    group_size: int | None = None
+    """The weights that have a scale in common; None: those of the mode, 64 for `affine`."""
+    mode: Mode = "affine"
 
-    def check(self) -> None:
-        """Raise `CheckpointError` that names what is not supported."""
+    def packing(self) -> Packing | None:
+        """How matrices are quantised, None if they are not. Raises `CheckpointError` that names
+        what is not supported."""
+        if self.mode != "affine":
+            own = FLOAT_MODES[self.mode]
+            packing = Packing(self.mode, self.bits or own.bits, self.group_size or own.group_size)
+            if packing not in FLOAT:
+                raise CheckpointError(
+                    f"{self.mode} has {own.bits} bits in groups of {own.group_size}, "
+                    f"not {packing.bits} in groups of {packing.group_size}"
+                )
+            return packing
+        group_size = self.group_size or 64
         if self.bits is not None and self.bits not in BITS:
             raise CheckpointError(f"weights of {self.bits} bits are not supported, only {BITS}")
-        if self.group_size not in GROUP_SIZES:
-            raise CheckpointError(f"groups of {self.group_size} are not supported: {GROUP_SIZES}")
+        if group_size not in GROUP_SIZES:
+            raise CheckpointError(f"groups of {group_size} are not supported: {GROUP_SIZES}")
         if self.dtype is None and self.bits is None:
-            raise CheckpointError("say what to convert to: a dtype, or a number of bits")
+            raise CheckpointError("say what to convert to: a dtype, a number of bits, or a mode")
+        return Packing("affine", self.bits, group_size) if self.bits else None
 
 
 def convert(checkpoint: Checkpoint, out: Path, precision: Precision) -> None:
@@ -65,10 +79,10 @@ def convert(checkpoint: Checkpoint, out: Path, precision: Precision) -> None:
 
     Raises `CheckpointError` if it does, or the model cannot be converted to that precision.
     """
-    precision.check()
+    packing = precision.packing()
     if out.exists():
         raise CheckpointError(f"{out}: is there already")
-    if precision.bits is not None and checkpoint.model_type == "static":
+    if packing and checkpoint.model_type == "static":
         raise CheckpointError(
             f"model `{checkpoint.card.id}`: static embeddings cannot be quantised, only rounded"
         )
@@ -85,31 +99,34 @@ def convert(checkpoint: Checkpoint, out: Path, precision: Precision) -> None:
     except (OSError, shutil.Error) as error:
         raise CheckpointError(f"{checkpoint.root}: cannot be copied to {out}: {error}") from None
     inside = out / checkpoint.folder.relative_to(checkpoint.root)
-    _write_weights(checkpoint.tensors(), inside / WEIGHTS, precision)
-    _write_config(checkpoint, inside, precision)
+    _write_weights(checkpoint.tensors(), inside / WEIGHTS, precision.dtype, packing)
+    _write_config(checkpoint, inside, precision.dtype, packing)
     _complete(checkpoint, out, inside)
 
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """A tensor to be written; it is quantised if it has `bits`."""
+    """A tensor to be written; it is quantised if it has a `packing`."""
 
     name: str
     stored: str
     code: str
     shape: tuple[int, ...]
-    bits: int | None
-    group_size: int
+    packing: Packing | None
 
     def parts(self) -> list[tuple[str, str, tuple[int, ...]]]:
-        """Name, type and shape of what is stored: itself, or packed values, scales and biases."""
-        if self.bits is None:
+        """Name, type and shape of what is stored: itself, or packed values, scales and, in the mode
+        `affine`, biases."""
+        if self.packing is None:
             return [(self.stored, self.code, self.shape)]
         stem = self.stored.removesuffix(".weight")
         rows, columns = self.shape
-        groups = (rows, columns // self.group_size)
+        groups = (rows, columns // self.packing.group_size)
+        packed = (self.stored, "U32", (rows, columns * self.packing.bits // 32))
+        if self.packing.mode != "affine":
+            return [packed, (f"{stem}.scales", "U8", groups)]
         return [
-            (self.stored, "U32", (rows, columns * self.bits // 32)),
+            packed,
             (f"{stem}.scales", self.code, groups),
             (f"{stem}.biases", self.code, groups),
         ]
@@ -119,28 +136,37 @@ class _Planned:
         if self.code not in CODES.values():
             return [tensors.take_stored(self.name)]
         value = tensors.take(self.name, *self.shape)
-        if self.bits is None:
+        if self.packing is None:
             return [value]
-        packed = quantize(value, self.group_size, self.bits)
-        return [packed.packed, packed.scales, packed.biases]
+        mode, bits, group_size = self.packing
+        quantized = quantize(value, group_size, bits, mode)
+        parts = (quantized.packed, quantized.scales, quantized.biases)
+        return [part for part in parts if part is not None]
 
 
-def _plan(name: str, entry: Entry, precision: Precision) -> _Planned:
+def _plan(name: str, entry: Entry, dtype: Dtype | None, packing: Packing | None) -> _Planned:
     """How a tensor is written. Raises `CheckpointError` if it is quantised already."""
     if entry.dtype == "U32":
         raise CheckpointError(f"tensor `{name}` is quantised already; convert the original")
     code = entry.dtype
     if code.startswith("F") or code == "BF16":
-        code = CODES[precision.dtype] if precision.dtype else "F16" if precision.bits else code
-    matrix = len(entry.shape) == 2 and entry.shape[1] % precision.group_size == 0
-    quantized = matrix and name.endswith(".weight") and not any(part in name for part in WHOLE)
-    bits = precision.bits if quantized and code in CODES.values() else None
-    return _Planned(name, entry.stored, code, entry.shape, bits, precision.group_size)
+        code = CODES[dtype] if dtype else "F16" if packing else code
+    quantized = (
+        packing is not None
+        and len(entry.shape) == 2
+        and entry.shape[1] % packing.group_size == 0
+        and name.endswith(".weight")
+        and not any(part in name for part in WHOLE)
+        and code in CODES.values()
+    )
+    return _Planned(name, entry.stored, code, entry.shape, packing if quantized else None)
 
 
-def _write_weights(tensors: Tensors, file: Path, precision: Precision) -> None:
+def _write_weights(
+    tensors: Tensors, file: Path, dtype: Dtype | None, packing: Packing | None
+) -> None:
     """Write a safetensors file tensor by tensor, so that only one is in memory at a time."""
-    planned = [_plan(name, entry, precision) for name, entry in tensors.entries().items()]
+    planned = [_plan(name, entry, dtype, packing) for name, entry in tensors.entries().items()]
     header: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
     offset = 0
     for tensor in planned:
@@ -169,15 +195,19 @@ def _encode(value: NDArray[Any], code: str) -> bytes:
     return value.astype(DTYPES[code]).tobytes()
 
 
-def _write_config(checkpoint: Checkpoint, inside: Path, precision: Precision) -> None:
+def _write_config(
+    checkpoint: Checkpoint, inside: Path, dtype: Dtype | None, packing: Packing | None
+) -> None:
     """Have config.json state the new precision."""
     config = Files(checkpoint.card.id, inside).read("config.json")
     config.pop("quantization", None)
-    if precision.bits is not None:
-        config["quantization"] = {"group_size": precision.group_size, "bits": precision.bits}
+    if packing:
+        said = {"group_size": packing.group_size, "bits": packing.bits}
+        mode = {} if packing.mode == "affine" else {"mode": packing.mode}
+        config["quantization"] = {**said, **mode}
     for key in ("dtype", "torch_dtype"):
         if key in config:
-            config[key] = precision.dtype or ("float16" if precision.bits else config[key])
+            config[key] = dtype or ("float16" if packing else config[key])
     _write(inside / "config.json", config)
 
 

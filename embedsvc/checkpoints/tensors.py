@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from embedsvc.bounds import TENSOR_HEADER
 from embedsvc.checkpoints.file_kinds import found_instead, kind_of
 from embedsvc.checkpoints.files import Files
-from embedsvc.checkpoints.quantized import Quantized, expand
+from embedsvc.checkpoints.quantization import AFFINE, FLOAT, Packing, Quantization
+from embedsvc.checkpoints.quantized import BITS, Quantized, expand
 from embedsvc.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
@@ -23,7 +24,6 @@ INDEX = "model.safetensors.index.json"
 OLD_WEIGHTS = "weights.safetensors"
 """The name that MLX's tools gave to weights before they took up the common one."""
 
-BITS, GROUP_SIZES = (4, 8), (32, 64, 128)
 DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -32,6 +32,7 @@ DTYPES = {
     "I64": "<i8",
     "I32": "<i4",
     "U32": "<u4",
+    "U8": "<u1",
 }
 """Types of safetensors, and NumPy's names for them. Bfloat16, which NumPy lacks, is read as the
 upper half of a float32."""
@@ -81,9 +82,14 @@ class Tensors:
     """
 
     def __init__(
-        self, model: str, folder: Path, on_read: Callable[[int], None] | None = None
+        self,
+        model: str,
+        folder: Path,
+        on_read: Callable[[int], None] | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
-        """`on_read` is called with the bytes of each tensor that is taken."""
+        """`on_read` is called with the bytes of each tensor that is taken. Quantised weights must
+        be what `quantization` says."""
         self._model = model
         self._on_read = on_read
         self.folder = folder
@@ -95,6 +101,12 @@ class Tensors:
             if name in self._left:
                 raise self.error(f"tensor `{name}` is there twice")
             self._left[name] = entry
+        said = quantization or Quantization()
+        layers = {
+            _plain(f"{name}.weight", renamed=renamed).removesuffix(".weight"): settings
+            for name, settings in said.layers.items()
+        }
+        self.quantization = Quantization(said.general, layers)
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a tensor of that name which was not taken yet."""
@@ -123,21 +135,52 @@ class Tensors:
             value = self.take_stored(name)
             self._check(name, value.shape, (outputs, inputs))
             return self._floats(name, value)
-        parts = [self.take_stored(part) for part in (name, f"{stem}.scales", f"{stem}.biases")]
-        if any(part.ndim != 2 or not part.size for part in parts):
+        mode, bits, group_size = self._packing(stem, inputs)
+        self._check(name, (self.shape(name)[0], inputs), (outputs, inputs))
+        packed, scales = self.take_stored(name), self.take_stored(f"{stem}.scales")
+        if mode != "affine":
+            return Quantized(packed, scales, None, group_size, bits, mode)
+        biases = self._floats(f"{stem}.biases", self.take_stored(f"{stem}.biases"))
+        return Quantized(packed, self._floats(f"{stem}.scales", scales), biases, group_size, bits)
+
+    def _packing(self, stem: str, inputs: int) -> Packing:
+        """How a matrix is quantised, found out by the shapes and types of its tensors. None of them
+        is read before they are checked."""
+        name = f"{stem}.weight"
+        packed, scales = self._entry(name), self._entry(f"{stem}.scales")
+        biased = scales.dtype != "U8"
+        parts = [packed, scales, *([self._entry(f"{stem}.biases")] if biased else [])]
+        if any(len(part.shape) != 2 or 0 in part.shape for part in parts):
             raise self.error(f"tensor `{name}` is quantised, but not a matrix")
-        packed, scales, biases = parts[0], *(self._floats(name, part) for part in parts[1:])
         bits, group_size = packed.shape[1] * 32 / inputs, inputs / scales.shape[1]
-        if packed.dtype != np.uint32 or bits not in BITS or group_size not in GROUP_SIZES:
+        supported = AFFINE if biased else FLOAT
+        packing = next((each for each in supported if each[1:] == (bits, group_size)), None)
+        if packed.dtype != "U32" or packing is None:
             raise self.error(
                 f"tensor `{name}` of {bits:g} bits in groups of {group_size:g} is not supported "
-                f"(bits {BITS}, groups {GROUP_SIZES})"
+                f"with scales of {scales.dtype}"
             )
-        quantized = Quantized(packed, scales, biases, int(group_size), int(bits))
-        for part in (quantized, scales, biases):
-            self._check(name, (part.shape[0], inputs), (outputs, inputs))
-        self._check(f"{stem}.biases", biases.shape, scales.shape)
-        return quantized
+        for part, label in zip(parts[1:], ("scales", "biases"), strict=False):
+            self._check(f"{stem}.{label}", part.shape, (packed.shape[0], scales.shape[1]))
+        if not biased and f"{stem}.biases" in self._left:
+            raise self.error(f"tensor `{stem}.biases` is there, and {packing.mode} has none")
+        if said := self.quantization.disagreement(stem, packing):
+            raise self.error(
+                f"tensor `{name}` is quantised by {packing.mode} in {packing.bits} bits and groups "
+                f"of {packing.group_size}; config.json says that it is {said}"
+            )
+        return packing
+
+    def fewest_bits(self, name: str) -> int:
+        """The fewest bits that the weights of a quantised matrix may have, by its shapes and by
+        what config.json says."""
+        stem = name.removesuffix(".weight")
+        packed, scales = self._left.get(name), self._left.get(f"{stem}.scales")
+        if packed is None or scales is None or not packed.shape[-1:] or not scales.shape[-1:]:
+            return min(BITS)
+        return self.quantization.fewest_bits(
+            stem, packed.shape[-1], scales.shape[-1], biased=scales.dtype != "U8"
+        )
 
     def take_stored(self, name: str) -> NDArray[Any]:
         """The tensor of that name in the type in which it is stored, bfloat16 as float32."""

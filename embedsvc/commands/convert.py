@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from embedsvc.catalog.cards import Card, Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.checkpoints.convert import Precision, convert
+from embedsvc.checkpoints.quantized import BITS, GROUP_SIZES, MODES
 from embedsvc.checkpoints.sample_texts import TEXTS
-from embedsvc.checkpoints.tensors import BITS, GROUP_SIZES, weight_files
+from embedsvc.checkpoints.tensors import weight_files
 from embedsvc.commands.model_options import add_model, card_named, on_device, open_embedder
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Ops
@@ -19,6 +20,7 @@ from embedsvc.texts.tokenizer import open_tokenizer
 
 EXAMPLES = """\
   embedsvc convert bge-m3 bge-m3-8bit --bits 8
+  embedsvc convert bge-m3 bge-m3-mxfp8 --mode mxfp8
   embedsvc convert all-MiniLM-L6-v2 minilm-half --dtype float16
 """
 
@@ -34,7 +36,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--bits", type=int, choices=BITS, help="quantise matrices to so many; default: none"
     )
     parser.add_argument(
-        "--group-size", type=int, choices=GROUP_SIZES, default=64, help="weights with one scale"
+        "--group-size",
+        type=int,
+        choices=GROUP_SIZES,
+        help="weights with one scale; default: 64, or the mode's own",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="affine",
+        help="quantise as MLX's mode of that name does; all but affine have bits of their own",
     )
 
 
@@ -42,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the folder, and print sizes and cosines. Raises `SetupError`."""
     card = card_named(args.model, args.models)
     original = open_embedder(card)
-    convert(original, args.out, Precision(args.dtype, args.bits, args.group_size))
+    convert(original, args.out, Precision(args.dtype, args.bits, args.group_size, args.mode))
     converted = open_checkpoint(Card(id=card.id, path=args.out, dtype=card.dtype))
     before = on_device(args.backend, card.dtype, lambda ops: _vectors(ops, original))
     after = on_device(args.backend, card.dtype, lambda ops: _vectors(ops, converted))

@@ -8,9 +8,8 @@ import msgspec
 
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.checkpoints.files import as_object
 from embedsvc.checkpoints.modules import Dense, LayerNorm
-from embedsvc.checkpoints.tensors import BITS, Entry, Tensors
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.heads import heads_of
 from embedsvc.inference.models import (
@@ -58,17 +57,16 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
     architecture, config = find_pass(checkpoint, dtype)
     tensors = checkpoint.tensors()
     table_numbers = getattr(config, "table_numbers", None)
-    entries = list(tensors.entries().values())
     return Plan(
         checkpoint=checkpoint,
         architecture=architecture,
         config=config,
         heads=heads_of(checkpoint),
         rows=table_rows(architecture, config, tensors),
-        size=_weight_bytes(checkpoint, entries, dtype, packed=packed)
+        size=_weight_bytes(tensors, dtype, packed=packed)
         + _module_bytes(checkpoint)
         + (4 * table_numbers(checkpoint.max_tokens) if table_numbers else 0),
-        stored=sum(entry.nbytes for entry in entries),
+        stored=sum(entry.nbytes for entry in tensors.entries().values()),
     )
 
 
@@ -102,28 +100,19 @@ def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
     return architecture, config
 
 
-def _weight_bytes(
-    checkpoint: Checkpoint, entries: list[Entry], dtype: Dtype, *, packed: bool
-) -> int:
+def _weight_bytes(tensors: Tensors, dtype: Dtype, *, packed: bool) -> int:
     """Bytes of memory that the weights take."""
     item = 4 if dtype == "float32" else 2
     size = 0
-    for entry in entries:
+    for name, entry in tensors.entries().items():
         count = math.prod(entry.shape)
-        if entry.dtype != "U32":
-            size += count * item
-        elif packed:
-            size += count * 4
+        if packed and entry.dtype in ("U32", "U8"):
+            size += entry.nbytes
+        elif entry.dtype == "U32":
+            size += count * 32 // tensors.fewest_bits(name) * item
         else:
-            size += count * 32 // _bits(checkpoint) * item
+            size += count * item
     return size
-
-
-def _bits(checkpoint: Checkpoint) -> int:
-    """The bits of a quantised weight; where config.json does not say it, the fewest there may
-    be."""
-    bits = (as_object(checkpoint.config.get("quantization")) or {}).get("bits")
-    return bits if bits in BITS else min(BITS)
 
 
 def _module_bytes(checkpoint: Checkpoint) -> int:

@@ -97,8 +97,11 @@ class MlxOps:
 
     def array(self, value: NDArray[Any] | Quantized) -> Any:
         if isinstance(value, Quantized):
+            packed = mx.array(value.packed)
+            if value.mode != "affine":  # scales are codes, and stay as they are
+                return replace(value, packed=packed, scales=mx.array(value.scales))
             scales, biases = self.array(value.scales), self.array(value.biases)
-            return replace(value, packed=mx.array(value.packed), scales=scales, biases=biases)
+            return replace(value, packed=packed, scales=scales, biases=biases)
         converted = mx.array(value).astype(self._dtype)
         mx.eval(converted)  # now, so that the first pass need not do it for all weights
         return converted
@@ -178,8 +181,15 @@ class MlxOps:
 
     def embedding(self, table: mx.array | Quantized, indices: mx.array) -> mx.array:
         if isinstance(table, Quantized):
-            parts = (part[indices] for part in (table.packed, table.scales, table.biases))
-            return mx.dequantize(*parts, group_size=table.group_size, bits=table.bits)
+            return mx.dequantize(
+                table.packed[indices],
+                table.scales[indices],
+                None if table.biases is None else table.biases[indices],
+                group_size=table.group_size,
+                bits=table.bits,
+                mode=table.mode,
+                dtype=self._dtype,
+            )
         return table[indices]
 
     def looked_up(self, rows: int, indices: mx.array) -> None:
@@ -201,6 +211,7 @@ class MlxOps:
                 biases=weight.biases,
                 group_size=weight.group_size,
                 bits=weight.bits,
+                mode=weight.mode,
             )
             return out if layer.bias is None else out + layer.bias
         if layer.bias is None:
