@@ -38,7 +38,9 @@ def compiler() -> list[str] | None:
 
 
 def build(command: list[str], output: Path, *, sanitize: str | None = None) -> bool:
-    """Compile the kernels; returns whether that was possible.
+    """Compile the kernels; returns whether that was possible. If it was not, there is no library.
+
+    It is there as a whole or as it was before, so that whoever runs meanwhile has one.
 
     `sanitize` is what follows `-fsanitize=`. Such a library ends the process at its first report.
     """
@@ -54,12 +56,15 @@ def build(command: list[str], output: Path, *, sanitize: str | None = None) -> b
             words = [*command, *flags, "-c", str(source), "-o", str(to)]
             return not subprocess.run(words, check=False).returncode
 
-        if not all(threads.map(compiled, sources, objects)):
+        linked = output.with_name(f".{output.name}-{os.getpid()}")
+        words = [*command, *flags, "-shared", *map(str, objects), "-o", str(linked), "-lm"]
+        if not all(threads.map(compiled, sources, objects)) or (
+            subprocess.run(words, check=False).returncode
+        ):
+            for file in (linked, output):
+                file.unlink(missing_ok=True)
             return False
-        words = [*command, *flags, "-shared", *map(str, objects), "-o", str(output), "-lm"]
-        if subprocess.run(words, check=False).returncode:
-            output.unlink(missing_ok=True)
-            return False
+        linked.replace(output)
     return True
 
 
@@ -88,10 +93,12 @@ def _accepts(command: list[str], flags: list[str]) -> bool:
 
 class KernelsHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if self.target_name != "wheel":
+            return
         library = Path(self.root, FOLDER, "kernels.so")
-        library.unlink(missing_ok=True)
         command = compiler()
-        if self.target_name != "wheel" or command is None:
+        if command is None:
+            library.unlink(missing_ok=True)
             return
         if not build(command, library):
             self.app.display_warning("The kernels were not built; NumPy is used instead.")

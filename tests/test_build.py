@@ -58,6 +58,18 @@ def test_sources_that_do_not_compile_leave_no_library(tmp_path: Path) -> None:
     assert not output.exists()
 
 
+def test_whoever_runs_while_it_is_built_has_the_library_as_it_was(tmp_path: Path) -> None:
+    """Several environments may be set up at once that share a checkout."""
+    output, file = tmp_path / "kernels.so", tmp_path / "cc"
+    output.write_bytes(b"as it was")
+    there = f"grep -q 'as it was' {output} || exit 1"
+    file.write_text(f'#!/bin/sh\n{program("cc")} "$@" && {there}\n')
+    file.chmod(0o755)
+    assert hatch_build.build([str(file)], output)
+    assert output.read_bytes().startswith(b"\x7fELF" if sys.platform == "linux" else b"")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cc", "kernels.so"]
+
+
 @pytest.mark.parametrize("words", ["", "{cc}", "{cc} -pipe", "env {cc}"])
 def test_the_compiler_may_be_a_command_of_several_words(
     monkeypatch: pytest.MonkeyPatch, words: str
