@@ -32,7 +32,7 @@ class StubEngine:
 
     fingerprint, dimensions = "f", 4
     checkpoint: Any = SimpleNamespace(
-        max_tokens=1, model_type="stub", pooling=("mean",), prompts={}
+        max_tokens=1, model_type="stub", pooling=("mean",), pooling_source="its card", prompts={}
     )
     open = 0
 
