@@ -82,6 +82,9 @@ METRIC_MODELS = 1000
 CHECKPOINT_JSON = 4 << 20
 """Bytes of a checkpoint's file of settings, such as config.json. The largest have about 1 MiB."""
 
+README = 64 << 10
+"""Bytes at the beginning of a README.md that are read, for what a model was converted from."""
+
 TENSOR_INDEX = 16 << 20
 """Bytes of the index that says which shard has which tensor."""
 

@@ -35,6 +35,7 @@ from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.tokenizer import open_tokenizer
 from tests.support.checkpoints import write_json
 from tests.support.mutations import mutate
+from tests.support.quantized_cases import QUANTIZED, WIDE
 from tests.support.shapes import WIDTH
 from tests.support.tiny import CASES
 
@@ -44,11 +45,14 @@ SECONDS = 60
 """A worker that does not answer in this time hangs."""
 TEXTS = ["hello world", "a b c d e f g h i j k l m n o p", "z"]
 BACKENDS = ("native", "numpy")
+SOURCES = CASES | QUANTIZED
+"""What is changed."""
 
 
 def write(name: str, folder: Path) -> None:
     """Write the unchanged checkpoint, with every file that is read."""
-    CASES[name].write(folder)
+    SOURCES[name].write(folder)
+    width = WIDE if name in QUANTIZED else WIDTH
     about = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "unk_token": "[UNK]"}
     write_json(folder / "tokenizer_config.json", about | {"model_max_length": 64})
     write_json(folder / "special_tokens_map.json", {"cls_token": "[CLS]", "sep_token": "[SEP]"})
@@ -56,13 +60,13 @@ def write(name: str, folder: Path) -> None:
     prompts = {"query": "hello ", "document": ""}
     write_json(folder / "config_sentence_transformers.json", {"prompts": prompts})
     modules = json.loads((folder / "modules.json").read_text())
-    if CASES[name].config["model_type"] == "static":
+    if SOURCES[name].config["model_type"] == "static":
         modules[:2] = [{"path": "", "type": "sentence_transformers.models.StaticEmbedding"}]
     modules.insert(-1, {"path": "3_Dense", "type": "sentence_transformers.models.Dense"})
     write_json(folder / "modules.json", modules)
-    write_json(folder / "3_Dense" / "config.json", {"in_features": WIDTH, "out_features": 8})
+    write_json(folder / "3_Dense" / "config.json", {"in_features": width, "out_features": 8})
     random = np.random.default_rng(3)
-    weights = {"linear.weight": random.normal(size=(8, WIDTH)), "linear.bias": np.ones(8)}
+    weights = {"linear.weight": random.normal(size=(8, width)), "linear.bias": np.ones(8)}
     tensors = {key: value.astype(np.float32) for key, value in weights.items()}
     save_file(tensors, folder / "3_Dense" / "model.safetensors")
 
@@ -125,7 +129,7 @@ class Worker:
 def work(sources: Path) -> None:
     """Answer each case on standard input with a line, with bounded memory."""
     worker = Worker(sources)
-    for name in CASES:  # what is loaded only once must not count for the first case
+    for name in SOURCES:  # what is loaded only once must not count for the first case
         for backend in BACKENDS:
             worker.plain[name, backend] = encode(worker.ops[backend], sources / name)
     if sys.platform == "linux":
@@ -187,14 +191,14 @@ class Fuzz:
     """Tries cases by their seeds, in a worker that is replaced when a case ends it."""
 
     def __init__(self, sources: Path) -> None:
-        for name in CASES:
+        for name in SOURCES:
             write(name, sources / name)
         self._sources = sources
         self._process = Process(sources)
 
     def outcome(self, seed: int) -> tuple[str, str]:
         """What was changed in a case, and its outcome."""
-        names = list(CASES)
+        names = list(SOURCES)
         name, backend = names[seed % len(names)], BACKENDS[seed // len(names) % len(BACKENDS)]
         found = self._process.ask((name, backend, seed))
         if found is None:

@@ -1,6 +1,7 @@
 """How a conversion pools that does not say so: known by its name, or refused; never guessed."""
 
 import asyncio
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -204,3 +205,24 @@ def test_a_load_says_once_where_the_pooling_is_from(
         asyncio.run(main())
     (said,) = [record.message for record in caplog.records if "pools by" in record.message]
     assert said.startswith("model `a` pools by what is known of BAAI/bge-m3 (")
+
+
+@pytest.mark.parametrize("file", ["README.md", "config.json"])
+def test_names_of_megabytes_cost_nothing(file: str, tmp_path: Path) -> None:
+    """What is taken off a name's end is looked for from each of its letters."""
+    name = "BAAI/bge-m3" + "-mlx" * 500_000 + "x"
+    folder = write_bert(tmp_path / "model", pooling=None)
+    if file == "README.md":
+        (folder / file).write_text(f"---\nbase_model: {name}\n---\n")
+    else:
+        config = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(config | {"_name_or_path": name}))
+    with pytest.raises(CheckpointError, match="how to pool"):
+        opened(folder)
+
+
+def test_a_readme_may_be_of_any_length(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path / "model", pooling=None)
+    about = "---\nbase_model: BAAI/bge-m3\nbase_model_relation: quantized\n---\n"
+    (folder / "README.md").write_text(about + "word " * 2_000_000)
+    assert opened(folder).pooling == ("cls",)

@@ -18,8 +18,8 @@ from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.plan import make_plan
 from tests.support.checkpoints import write_json
-from tests.support.shapes import VOCABULARY
-from tests.support.tiny import CASES, Case
+from tests.support.quantized_cases import wide_case
+from tests.support.tiny import Case
 
 PACKINGS = (*AFFINE, *FLOAT)
 NAMES = [f"{each.mode}-{each.bits}-{each.group_size}" for each in PACKINGS]
@@ -137,24 +137,11 @@ def test_joined_matrices_of_other_modes_are_expanded(random: np.random.Generator
 
 # --- checkpoints ------------------------------------------------------------------------------
 
-SIZES = {"hidden_size": 128, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 32}
-
-
-def case(name: str) -> Case:
-    """A tiny checkpoint of that architecture, wide enough for groups of 128."""
-
-    def wider(size: int) -> int:
-        return size if size in (VOCABULARY, 64, 2) else 128 if size == 24 else 4 * size
-
-    tiny = CASES[name]
-    shapes = {key: tuple(map(wider, shape)) for key, shape in tiny.shapes.items()}
-    return Case(tiny.config | SIZES, shapes, tiny.pooling)
-
 
 def write(folder: Path, name: str, packing_of: dict[str, Packing], about: Any) -> Case:
     """A checkpoint in which MLX quantised matrices as `packing_of` says for the beginnings of their
     names, and beside it one of the same name with `-whole` where they are expanded."""
-    tiny = case(name)
+    tiny = wide_case(name)
     stored: dict[str, mx.array] = {}
     whole: dict[str, mx.array] = {}
     for key, value in tiny.tensors().items():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from embedsvc.bounds import MODEL_NAME, README
 from embedsvc.catalog.cards import Card, Pooling
 from embedsvc.catalog.names import SERVERS
 from embedsvc.checkpoints.files import Files, as_object
@@ -234,7 +235,7 @@ def _origin(root: Files, own: str) -> str | None:
     What a model was trained from says nothing of how it pools. So `base_model` counts where it is
     said to be the same model in another precision, or bears the same name.
     """
-    text = (root.read_bytes("README.md") or b"").decode("utf-8", "replace")
+    text = _beginning(root).decode("utf-8", "replace")
     converted = CONVERTED.search(text)
     if converted:
         return converted[1]
@@ -245,6 +246,14 @@ def _origin(root: Files, own: str) -> str | None:
         return None
     same = relation or about.get("library_name") == ["mlx"] or _alike(own, base[0])
     return base[0] if same else None
+
+
+def _beginning(root: Files) -> bytes:
+    """Of README.md, what is looked at. It may be of any length, and its end tells nothing."""
+    if not root.has("README.md"):
+        return b""
+    with root.open("README.md") as stream:
+        return stream.read(README)
 
 
 def _front_matter(text: str) -> dict[str, list[str]]:
@@ -287,5 +296,8 @@ def _alike(own: str, other: str) -> bool:
 
 
 def _plain(model: str) -> str:
-    """A model's name, in lower case, without the format and precision."""
-    return PRECISION.sub("", model)
+    """A model's name, in lower case, without the format and precision.
+
+    A name that is longer than any is left as it is, for a file may have one of megabytes.
+    """
+    return PRECISION.sub("", model) if len(model) <= MODEL_NAME else model
