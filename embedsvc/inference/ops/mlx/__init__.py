@@ -11,7 +11,6 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -32,6 +31,7 @@ from embedsvc.inference.ops.base import (
     check_chosen,
 )
 from embedsvc.inference.ops.memory import MemoryUse, return_freed_memory
+from embedsvc.inference.ops.mlx import quantized
 from embedsvc.inference.ops.mlx.layout import (
     PaddedLayout,
     attend,
@@ -97,11 +97,7 @@ class MlxOps:
 
     def array(self, value: NDArray[Any] | Quantized) -> Any:
         if isinstance(value, Quantized):
-            packed = mx.array(value.packed)
-            if value.mode != "affine":  # scales are codes, and stay as they are
-                return replace(value, packed=packed, scales=mx.array(value.scales))
-            scales, biases = self.array(value.scales), self.array(value.biases)
-            return replace(value, packed=packed, scales=scales, biases=biases)
+            return quantized.on_device(value, self._dtype)
         converted = mx.array(value).astype(self._dtype)
         mx.eval(converted)  # now, so that the first pass need not do it for all weights
         return converted
@@ -181,15 +177,7 @@ class MlxOps:
 
     def embedding(self, table: mx.array | Quantized, indices: mx.array) -> mx.array:
         if isinstance(table, Quantized):
-            return mx.dequantize(
-                table.packed[indices],
-                table.scales[indices],
-                None if table.biases is None else table.biases[indices],
-                group_size=table.group_size,
-                bits=table.bits,
-                mode=table.mode,
-                dtype=self._dtype,
-            )
+            return quantized.rows(table, indices, self._dtype)
         return table[indices]
 
     def looked_up(self, rows: int, indices: mx.array) -> None:
@@ -204,15 +192,7 @@ class MlxOps:
     def linear(self, x: mx.array, layer: Linear) -> mx.array:
         weight = layer.weight
         if isinstance(weight, Quantized):
-            out = mx.quantized_matmul(
-                x,
-                weight.packed,
-                scales=weight.scales,
-                biases=weight.biases,
-                group_size=weight.group_size,
-                bits=weight.bits,
-                mode=weight.mode,
-            )
+            out = quantized.product(x, weight)
             return out if layer.bias is None else out + layer.bias
         if layer.bias is None:
             return x @ layer.weight.T
