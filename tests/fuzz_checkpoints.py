@@ -29,15 +29,17 @@ from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.errors import EmbeddingFailed, SetupError
 from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.heads import HEADS
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.native import NativeOps
 from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.texts.item import Item
 from embedsvc.texts.tokenizer import open_tokenizer
 from tests.support.checkpoints import write_json
 from tests.support.mutations import mutate
 from tests.support.quantized_cases import QUANTIZED, WIDE
 from tests.support.shapes import WIDTH
-from tests.support.tiny import CASES
+from tests.support.tiny import CASES, CLASSIFIERS
 
 MEMORY = 512 << 20
 """How many bytes a worker may take more than when it begins."""
@@ -45,7 +47,7 @@ SECONDS = 60
 """A worker that does not answer in this time hangs."""
 TEXTS = ["hello world", "a b c d e f g h i j k l m n o p", "z"]
 BACKENDS = ("native", "numpy")
-SOURCES = CASES | QUANTIZED
+SOURCES = CASES | QUANTIZED | CLASSIFIERS
 """What is changed."""
 
 
@@ -59,6 +61,8 @@ def write(name: str, folder: Path) -> None:
     write_json(folder / "added_tokens.json", {"[PAD]": 0, "hello": 30})
     prompts = {"query": "hello ", "document": ""}
     write_json(folder / "config_sentence_transformers.json", {"prompts": prompts})
+    if name in CLASSIFIERS:
+        return
     modules = json.loads((folder / "modules.json").read_text())
     if SOURCES[name].config["model_type"] == "static":
         modules[:2] = [{"path": "", "type": "sentence_transformers.models.StaticEmbedding"}]
@@ -72,14 +76,15 @@ def write(name: str, folder: Path) -> None:
 
 
 def encode(ops: Ops, folder: Path) -> np.ndarray:
-    """The vectors of the texts."""
+    """The vectors of the texts, or their scores."""
     checkpoint = open_checkpoint(Card(id="x", path=folder))
     encoder = load_encoder(ops, checkpoint)
     ids = open_tokenizer(checkpoint, encoder.rows).encode(TEXTS)
     texts = [each[: checkpoint.max_tokens] for each in ids if len(each)]
-    vectors = encoder.encode(texts)
+    head, items = next(iter(encoder.heads)), [Item(each) for each in texts]
+    vectors = HEADS[head].unpack(encoder.run(items, head), items)
     assert np.isfinite(vectors).all(), "vectors that are not finite"
-    if checkpoint.normalize:
+    if checkpoint.normalize and head == "vector":
         lengths = np.linalg.norm(vectors, axis=1)
         assert np.abs(lengths - 1).max() < 1e-4, "vectors that are not of length 1"
     return vectors

@@ -109,6 +109,49 @@ def test_every_tensor_of_a_classifier_is_asked_for(name: str, tmp_path: Path) ->
         load_encoder(NumpyOps(), open_checkpoint(Card(id=NAME, path=tmp_path)))
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *(("classifier.weight", shape) for shape in ((), (3,), (3, 24, 1), (3, 23), (0, 24))),
+        *(("classifier.bias", shape) for shape in ((), (0,), (3, 1), (2,))),
+        ("pooler.dense.weight", (23, 23)),
+    ],
+)
+def test_a_misshapen_tensor_of_a_classifier_is_refused_by_name(
+    ops: Ops, name: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    CLASSIFIERS[NAME].write(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (stored,) = (key for key in tensors if key.endswith(name))
+    tensors[stored] = np.zeros(shape, np.float32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"tensor `(classifier|pooler)\S+` has shape"):
+        load_encoder(ops, open_checkpoint(Card(id=NAME, path=tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"position_embedding_type": "alibi"}, {"model_type": "distilbert"}],
+    ids=str,
+)
+def test_a_classifier_of_a_pass_without_types_is_refused(
+    change: dict[str, str], tmp_path: Path
+) -> None:
+    case = CLASSIFIERS[NAME]
+    case.write(tmp_path)
+    sizes = {
+        "feed_forward_type": "geglu",
+        "dim": 24,
+        "n_heads": 4,
+        "n_layers": 2,
+        "hidden_dim": 48,
+        "activation": "gelu",
+    }
+    write_json(tmp_path / "config.json", case.config | sizes | change)
+    with pytest.raises(CheckpointError, match=r"config\.json: `BertForS\w+` is not"):
+        load_encoder(NumpyOps(), open_checkpoint(Card(id=NAME, path=tmp_path)))
+
+
 def test_a_type_without_a_row_is_refused(ops: Ops, classifier: Checkpoint) -> None:
     encoder = load_encoder(ops, classifier)
     for type_ in (2, -1, 2**31 - 1):

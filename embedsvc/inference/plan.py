@@ -15,6 +15,7 @@ from embedsvc.inference.heads import heads_of
 from embedsvc.inference.models import (
     EXCEED_FLOAT16,
     Architecture,
+    bert,
     fallback,
     find_architecture,
     read_config,
@@ -55,13 +56,20 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
     the checkpoint cannot be computed, or its files do not agree.
     """
     architecture, config = find_pass(checkpoint, dtype)
+    heads = heads_of(checkpoint)
+    if "scores" in heads and architecture is not bert:
+        # The others do not look at types of tokens, or call what follows them by other names.
+        raise checkpoint.error(
+            f"config.json: `{checkpoint.class_name}` is not supported of model_type "
+            f"`{checkpoint.model_type}`"
+        )
     tensors = checkpoint.tensors()
     table_numbers = getattr(config, "table_numbers", None)
     return Plan(
         checkpoint=checkpoint,
         architecture=architecture,
         config=config,
-        heads=heads_of(checkpoint),
+        heads=heads,
         rows=table_rows(architecture, config, tensors),
         size=_weight_bytes(tensors, dtype, packed=packed)
         + _module_bytes(checkpoint)

@@ -138,6 +138,7 @@ def mutate_bytes(chance: random.Random, folder: Path) -> str:
 def mutate_file(chance: random.Random, folder: Path) -> str:
     """Remove a file, or put one of another kind, a folder or a link in its place."""
     file = folder / chance.choice((*JSON_FILES, *WEIGHTS))
+    file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)
     actions: list[Callable[[], object]] = [
         lambda: None,
@@ -206,6 +207,8 @@ def harmless(chance: random.Random, folder: Path) -> str:
             os.mkfifo(folder / name)
     for name in dict.fromkeys(JSON_FILES) if number else ():
         file = folder / name
+        if not file.exists():
+            continue
         value = json.loads(file.read_text(encoding="utf-8"))
         if number == 1 and isinstance(value, dict) and name == "config.json":
             value["x_unheard_of"] = chance.choice(VALUES)

@@ -33,7 +33,12 @@ class Weights:
 
 def prepare(ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Weights:
     """The two layers, from tensors under transformers' names."""
-    labels, width = tensors.shape("classifier.weight") or (0, 0)
+    width = checkpoint.config["hidden_size"]
+    match tensors.shape("classifier.bias"):
+        case (int(labels),) if labels:
+            pass
+        case shape:
+            raise tensors.error(f"tensor `classifier.bias` has shape {shape}, not (labels,)")
 
     def linear(name: str, outputs: int) -> Linear:
         weight = tensors.take_weight(f"{name}.weight", outputs, width)
