@@ -30,8 +30,9 @@ from embedsvc.inference.ops.base import (
     T,
     check_chosen,
 )
-from embedsvc.inference.ops.memory import MemoryUse, return_freed_memory
+from embedsvc.inference.ops.memory import MemoryUse
 from embedsvc.inference.ops.mlx import quantized
+from embedsvc.inference.ops.mlx.compiling import compile_pass
 from embedsvc.inference.ops.mlx.layout import (
     PaddedLayout,
     attend,
@@ -40,7 +41,15 @@ from embedsvc.inference.ops.mlx.layout import (
     grid_shape,
     lay_out,
 )
+from embedsvc.inference.ops.mlx.memory import (
+    bound_cache,
+    clear_cache,
+    describe_gpu,
+    memory_use,
+    most_tokens,
+)
 from embedsvc.inference.ops.mlx.pooling import pool
+from embedsvc.inference.ops.mlx.tuning import choose_faster
 from embedsvc.inference.ops.table_limits import CheckedPass, IndexRange, check_texts
 from embedsvc.system import machine
 from embedsvc.texts.item import TokenIds
@@ -51,12 +60,6 @@ SETTINGS = {
     "MLX_ENABLE_CACHE_THRASHING_CHECK": "0",
 }
 """Variables that MLX reads from the environment, each when it first needs it."""
-CACHE_SHARE = 8
-"""Freed buffers may keep 1 / CACHE_SHARE of the GPU's memory; by default MLX keeps nearly all."""
-BYTES_A_TOKEN = 1 << 20
-"""Memory reckoned for each token of a pass: what 24 layers, 1024 wide, write in all."""
-MOST_TOKENS = 1 << 16
-"""Tokens of a batch, however much memory there is."""
 FUSED_SIZE = 64
 """The narrowest attention head that Metal's fused attention takes."""
 PLAIN_LENGTH = 128
@@ -83,10 +86,9 @@ class MlxOps:
         self.device, self.max_batch_tokens = f"{platform.machine()} CPU", 512
         self.memory = machine.memory().usable
         if self.gpu:
-            self.device, memory = _gpu()
-            self.max_batch_tokens = min(memory // BYTES_A_TOKEN, MOST_TOKENS)
-            mx.set_cache_limit(memory // CACHE_SHARE)
-            self.memory = memory
+            self.device, self.memory = describe_gpu()
+            self.max_batch_tokens = most_tokens(self.memory)
+            bound_cache(self.memory)
         self.dtype: Dtype = dtype or ("float16" if self.gpu else "float32")
         self._dtype: mx.Dtype = getattr(mx, self.dtype)
         # A second pass is queued while one runs, so that the GPU never waits for Python.
@@ -114,31 +116,20 @@ class MlxOps:
     def tune(self, seconds: Callable[[], float]) -> None:
         if self.gpu:
             switch = "pad_heads" if mx.metal.is_available() else "plain"
-            setattr(self, switch, self._faster(switch, seconds))
-            self.compile = self._faster("compile", seconds)
-
-    def _faster(self, switch: str, seconds: Callable[[], float]) -> bool:
-        fastest: dict[bool, float] = {}
-        for value in (False, True):
-            setattr(self, switch, value)
-            seconds()  # compiles kernels
-            fastest[value] = min(seconds() for _ in range(5))
-        return fastest[True] < 0.97 * fastest[False]
+            choose_faster(self, switch, seconds)
+            choose_faster(self, "compile", seconds)
 
     def memory_use(self) -> MemoryUse:
-        return MemoryUse(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
+        return memory_use()
 
     def release(self) -> None:
-        mx.clear_cache()
-        return_freed_memory()
+        clear_cache()
 
     def compiled(self, function: ForwardPass) -> CompiledPass:
-        @mx.compile
-        def fast(*grids: mx.array) -> mx.array:
-            return function(self, lay_out(grids, self._dtype))
+        fast = compile_pass(self, function, self._dtype)
 
         def run(batch: Batch) -> mx.array:
-            return fast(*batch.layout.grids) if self.compile else function(self, batch)
+            return fast(batch) if self.compile else function(self, batch)
 
         return CheckedPass(self, function, run, lambda batch: batch.layout.indices)
 
@@ -278,11 +269,3 @@ def _can_wait_elsewhere() -> bool:
             return thread.submit(np.array, begun).result()[0] == 2
         except RuntimeError:
             return False
-
-
-def _gpu() -> tuple[str, int]:
-    """The GPU's name, in words for people, and its memory in bytes."""
-    info = mx.device_info(mx.gpu)
-    metal = mx.metal.is_available()
-    memory = info["memory_size" if metal else "total_memory"]
-    return f"{info['device_name']} ({'Metal' if metal else 'CUDA'})", int(memory)
