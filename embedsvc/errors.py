@@ -253,9 +253,15 @@ class EmbeddingFailed(RequestError):
 
 
 class Unavailable(RequestError):
-    """The server cannot answer now: it is stopping, or the model does not load."""
+    """The server cannot answer now: it is stopping, or the model does not load.
+
+    Clients are always told when to come back: in 5 seconds, where nothing better is known.
+    """
 
     status = 503
+
+    def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, headers=headers or {"Retry-After": "5"})
 
 
 class Loading(Unavailable):
@@ -267,10 +273,7 @@ class Loading(Unavailable):
     def __init__(self, model: str, state: str, progress: tuple[int, int]) -> None:
         done, total = progress
         percent = f" ({100 * done // total} %)" if total else ""
-        super().__init__(
-            f"The model `{model}` is {state}{percent}. Please try again in 5s.",
-            headers={"Retry-After": "5"},
-        )
+        super().__init__(f"The model `{model}` is {state}{percent}. Please try again in 5s.")
 
 
 class SetupError(EmbedsvcError):

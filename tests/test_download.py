@@ -60,6 +60,20 @@ def test_a_link_that_gives_nothing_is_given_up_and_gone_on_from_later(hub: Hub) 
     assert [each.range for each in hub.asked_for(WEIGHTS)] == ["bytes=5000-"]
 
 
+@pytest.mark.parametrize("cuts", [[], [1] * 50], ids=["byte after byte", "a byte with each try"])
+def test_a_hub_that_drips_is_given_up_and_what_came_is_kept(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, cuts: list[int]
+) -> None:
+    hub.cuts = cuts
+    now = iter(range(0, 10**9, 70))
+    monkeypatch.setattr(download, "monotonic", lambda: next(now))  # 70 seconds a look
+    monkeypatch.setattr(download, "LEAST_RATE", 10**6)
+    nothing_loads(
+        r"org/model comes too slowly from 127\.0\.0\.1: \d+ bytes of [\w./]+ in 70 seconds, and at "
+        "least 1000000 a second have to come; what came is kept"
+    )
+
+
 def test_a_hub_that_ignores_where_to_go_on_from_is_borne(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -268,6 +268,19 @@ def test_models_that_failed_are_forgotten_before_they_are_many(tmp_path: Path) -
         assert len(client.get("/metrics").text) < 100_000
 
 
+def test_one_more_than_may_be_in_use_is_told_when_to_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedsvc.serving.ad_hoc.AD_HOC_MODELS", 1)
+    write_cards(tmp_path)
+    (tmp_path / "another").mkdir()
+    with serve(models=tmp_path / "models.toml", allow_ad_hoc=True) as client:
+        assert client.post("/v1/instances", json={"model": "./tiny"}).status_code == 200
+        answer = client.post("/v1/instances", json={"model": "./another"})
+        assert "1 models without a card are loaded" in answer.json()["error"]["message"]
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
 # --- on the command line -----------------------------------------------------------------------
 
 

@@ -92,8 +92,16 @@ def test_a_time_is_taken_with_its_unit_everywhere(
 
 
 @pytest.mark.parametrize("said", [-1, -2.5, "-1", "-1m", "-24h"])
-def test_any_time_below_none_is_for_ever_as_ollama_has_it(said: str | float) -> None:
+def test_minus_one_and_below_is_for_ever_as_ollama_has_it(said: str | float) -> None:
     assert read_keep_alive(said) == -1.0
+
+
+@pytest.mark.parametrize("said", [-0.5, -1e-9, "-0.5", "-250ms"])
+def test_a_little_less_than_no_time_is_refused(said: str | float, client: TestClient) -> None:
+    sent = {"model": "org/tiny", "keep_alive": said}
+    answer = client.post("/v1/instances", json=sent)
+    wanted = "Invalid 'keep_alive': must be 0 or more, or -1 or less for ever."
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, wanted)
 
 
 @pytest.mark.parametrize("text", NO_SIZES)

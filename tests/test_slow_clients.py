@@ -58,6 +58,24 @@ def test_who_sends_too_slowly_is_told_408(server: Server, trickle: bytes) -> Non
     assert (status, error["type"]) == (408, "invalid_request_error")
 
 
+@pytest.mark.parametrize(
+    ("how", "body"),
+    [(b"Content-Length: 1000", b"{"), (b"Transfer-Encoding: chunked", b"no chunk")],
+    ids=["it never comes", "it is broken"],
+)
+def test_a_request_that_was_answered_without_its_body_gets_no_second_answer(
+    server: Server, how: bytes, body: bytes
+) -> None:
+    with server.connect() as client:
+        client.sendall(b"POST /v1/none HTTP/1.1\r\nHost: localhost\r\n" + how + b"\r\n\r\n")
+        data = client.recv(65536)
+        client.sendall(body)
+        while chunk := client.recv(65536):
+            data += chunk
+    assert data.startswith(b"HTTP/1.1 404 ")
+    assert data.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.mark.parametrize("trickle", [b"", b" "], ids=["nothing", "byte after byte"])
 def test_who_has_sent_much_of_a_body_is_not_waited_for_any_longer_either(
     tmp_path: Path, tiny_folder: Path, trickle: bytes

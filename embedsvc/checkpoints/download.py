@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
+from time import monotonic
 from typing import NamedTuple
 
 import httpx2
@@ -21,6 +22,10 @@ TRIES = 6
 PAUSE_SECONDS = 0.5
 """The pause before the second try; before each further one it is twice as long."""
 PIECE = 1 << 20
+LEAST_RATE = 4096
+"""Bytes per second that have to come of a file, since downloads have few threads."""
+RATE_SECONDS = 60.0
+"""Over how long that rate is looked at."""
 
 
 class File(NamedTuple):
@@ -42,14 +47,16 @@ def fetch(url: str, file: File, blobs: Path, advance: Callable[[int], None], sto
     """Download a file into its blob, going on where an earlier try was cut.
 
     `advance` is called with the bytes that are here. Raises `BrokenAnswer` if the file is not the
-    one that the hub lists, `Refused`, `httpx2.HTTPError`; `Stopped` once `stop` is set.
+    one that the hub lists, or comes too slowly; `Refused`, `httpx2.HTTPError`; `Stopped` once
+    `stop` is set.
     """
     part = part_of(blobs, file)
     failures = 0
+    rate = Rate(url, file)
     while True:
         here = part.stat().st_size if part.exists() else 0
         try:
-            _stream(url, part, here, file, advance)
+            _stream(url, part, here, file, advance, rate)
             break
         except (httpx2.HTTPError, Refused) as error:
             if isinstance(error, Refused) and not _is_passing(error.status):
@@ -58,6 +65,7 @@ def fetch(url: str, file: File, blobs: Path, advance: Callable[[int], None], sto
             failures = 0 if came else failures + 1
             if failures == TRIES:
                 raise
+            rate.add(0)
         if stop.wait(PAUSE_SECONDS * 2**failures):
             raise Stopped("the download was stopped")
     found = _checksum(part, file)
@@ -70,7 +78,33 @@ def fetch(url: str, file: File, blobs: Path, advance: Callable[[int], None], sto
     part.replace(blobs / file.checksum)
 
 
-def _stream(url: str, part: Path, here: int, file: File, advance: Callable[[int], None]) -> None:
+class Rate:
+    """How fast a file comes, over all tries: a hub may also bring one byte with each."""
+
+    def __init__(self, url: str, file: File) -> None:
+        self._url = url
+        self._file = file
+        self._came = 0
+        self._since = monotonic()
+
+    def add(self, size: int) -> None:
+        """Count bytes that came. Raises `BrokenAnswer` if they were too few for too long."""
+        self._came += size
+        seconds = monotonic() - self._since
+        if seconds < RATE_SECONDS:
+            return
+        if self._came < LEAST_RATE * seconds:
+            raise BrokenAnswer(
+                f"comes too slowly from {httpx2.URL(self._url).host}: {self._came} bytes of "
+                f"{self._file.name} in {seconds:.0f} seconds, and at least {LEAST_RATE} a second "
+                "have to come; what came is kept, and the next try goes on behind it"
+            )
+        self._came, self._since = 0, monotonic()
+
+
+def _stream(
+    url: str, part: Path, here: int, file: File, advance: Callable[[int], None], rate: Rate
+) -> None:
     """Add to a part of `here` bytes what is missing of the file. Raises what `fetch` does."""
     size = file.size
     if here == size and part.exists():
@@ -94,6 +128,7 @@ def _stream(url: str, part: Path, here: int, file: File, advance: Callable[[int]
                     )
                 stream.write(chunk)
                 advance(here)
+                rate.add(len(chunk))
             stream.flush()
             os.fsync(stream.fileno())
     if size is not None and here < size:

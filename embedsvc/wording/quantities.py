@@ -106,7 +106,8 @@ def read_seconds(text: str) -> float:
 
 
 def read_keep_alive(value: str | float) -> float:
-    """How long an unused model is kept, in seconds. Any number below 0 is for ever.
+    """How long an unused model is kept, in seconds. -1 is for ever, and so is anything below it,
+    as Ollama has it. What lies between -1 and 0 means neither, and is refused.
 
     >>> read_keep_alive("5m"), read_keep_alive(600), read_keep_alive("-1"), read_keep_alive("-1m")
     (300.0, 600.0, -1.0, -1.0)
@@ -114,6 +115,8 @@ def read_keep_alive(value: str | float) -> float:
     seconds = read_seconds(value) if isinstance(value, str) else float(value)
     if not seconds <= MOST_SECONDS:  # NaN is refused, too
         raise ValueError("must be at most 100 years")
+    if FOR_EVER < seconds < 0:
+        raise ValueError("must be 0 or more, or -1 or less for ever")
     return seconds if seconds >= 0 else FOR_EVER
 
 

@@ -27,7 +27,9 @@ class InstanceBody(msgspec.Struct):
     model: ModelName
     keep_alive: Annotated[
         float | str | None,
-        Meta(description='How long without requests: seconds, or "10m"; -1 is for ever.'),
+        Meta(
+            description='How long without requests: seconds, or "10m"; -1 is for ever, 0 at once.'
+        ),
     ] = None
     pin: Annotated[bool | None, Meta(description="Whether it is only unloaded by request.")] = None
 

@@ -193,9 +193,14 @@ class Connection(HttpProtocol):
         self._write_timer = self.loop.call_later(self.limits.seconds, look)
 
     def _refuse(self, error: RequestError) -> None:
-        """Answer with the error, unless another answer is being sent, and end the connection."""
+        """Answer with the error, unless the request has another answer, and end the connection."""
         self._over = True
         self._stop_reading_timer()
+        if self._reads == "body" and self.cycle.response_complete:
+            # Answered without its body, which does not come as it should. A second answer would be
+            # read as the next request's.
+            self._hang_up()
+            return
         self.limits.refused(error)
         cycle = self._answered
         if cycle is not None and cycle.response_started and not cycle.response_complete:
@@ -207,6 +212,10 @@ class Connection(HttpProtocol):
         head += "".join(f"{name.lower()}: {value}\r\n" for name, value in error.headers.items())
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
         self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """End the connection once the client has had time to read what was written."""
         if self.transport.can_write_eof():
             # Were it closed while bytes are unread, the kernel would drop the answer.
             self.transport.write_eof()
