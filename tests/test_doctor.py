@@ -9,6 +9,7 @@ import pytest
 from embedsvc.daemon.spec import State
 from embedsvc.diagnosis import computing, surroundings
 from embedsvc.errors import CardsError
+from embedsvc.inference import gpu
 from embedsvc.inference.ops.native import library
 from tests.support.doctor import Doctor, FakeManager
 from tests.support.http_server import answering
@@ -59,7 +60,7 @@ def test_kernels_that_were_not_built_are_worth_a_note(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(library, "built", lambda: False)
-    monkeypatch.setattr("embedsvc.inference.device._gpu_likely", lambda: False)
+    monkeypatch.setattr("embedsvc.inference.device.gpu_likely", lambda: False)
     line = doctor.line("kernels")
     assert line.startswith("note")
     assert "apt-get install gcc" in line
@@ -69,9 +70,9 @@ def test_kernels_that_were_not_built_are_worth_a_note(
 def test_a_driver_without_mlx_is_worth_a_note(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embedsvc.inference.device._gpu_likely", lambda: False)
-    monkeypatch.setattr(computing, "has_driver", lambda: True)
-    monkeypatch.setattr(computing, "_mlx", lambda: False)
+    monkeypatch.setattr("embedsvc.inference.device.gpu_likely", lambda: False)
+    monkeypatch.setattr(gpu, "has_driver", lambda: True)
+    monkeypatch.setattr(gpu, "mlx_installed", lambda: False)
     assert "pip install 'embedsvc[cuda]'" in doctor.line("GPU")
 
 

@@ -1,6 +1,5 @@
 """Findings about what computes: versions, the backend, cores, memory."""
 
-import importlib.util
 import os
 import platform
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 from embedsvc import __version__
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError
-from embedsvc.inference.device import has_driver, open_device
+from embedsvc.inference.device import open_device
+from embedsvc.inference.gpu import unused_gpu
 from embedsvc.inference.ops.native import library
 from embedsvc.settings import BackendChoice
 from embedsvc.system import machine
@@ -43,10 +43,9 @@ def backend(choice: BackendChoice) -> Iterator[Finding]:
     yield ok("backend", f"{ops.name}, {ops.dtype}, on {ops.device}; {chosen}")
     if choice == "auto" and ops.name == "numpy":
         yield note("kernels", "not built: NumPy computes, at about half the speed", COMPILER)
-    if choice == "auto" and ops.name != "mlx" and has_driver() and not _mlx():
-        yield note(
-            "GPU", "there is a driver for one, but no MLX", "pip install 'embedsvc[cuda]' uses it"
-        )
+    unused = unused_gpu() if choice == "auto" and ops.name != "mlx" else None
+    if unused is not None:
+        yield note("GPU", *unused)
 
 
 def cores() -> Iterator[Finding]:
@@ -74,16 +73,9 @@ def _why(name: str) -> str:
     """Why the setting `auto` chooses the backend of that name."""
     if name == "mlx":
         return "MLX finds a GPU"
-    if not has_driver():
-        gpu = "no driver for a GPU"
-    else:
-        gpu = "MLX finds no GPU" if _mlx() else "MLX is not installed"
+    gpu = "no GPU is used" if unused_gpu() else "no driver for a GPU"
     built = "kernels in C are built" if library.built() else "no kernels in C are built"
     return f"{gpu}, {built}"
-
-
-def _mlx() -> bool:
-    return importlib.util.find_spec("mlx") is not None
 
 
 def _version(package: str) -> str:

@@ -1,10 +1,6 @@
 """The threads that encoders run on: the one of MLX, or one for each core of a CPU."""
 
 import asyncio
-import ctypes
-import importlib.util
-import logging
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +9,7 @@ from typing import TypeVar
 
 from embedsvc.catalog.cards import Dtype
 from embedsvc.errors import CardsError
+from embedsvc.inference.gpu import gpu_likely, how_to_install
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.turns import Stepwise, Turns, on_this_thread
@@ -22,7 +19,6 @@ T = TypeVar("T")
 LOAD_STEP_SECONDS = 60.0
 """How long one step of loading a model is expected to take: converting a tensor, compiling
 kernels."""
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,17 +117,16 @@ def open_device(backend: BackendChoice, cores: int | None = None) -> Device:
     Raises `CardsError` if a backend is asked for that is not there, or MLX is there for a GPU and
     cannot be loaded.
     """
-    if backend == "mlx" or (backend == "auto" and _gpu_likely()):
+    if backend == "mlx" or (backend == "auto" and gpu_likely()):
         try:
             from embedsvc.inference.ops.mlx import MlxOps, has_gpu
         except ImportError as error:
             raise CardsError(
-                f"backend `mlx` cannot be loaded: {error}; it is `pip install 'embedsvc[cuda]'` on "
-                "NVIDIA, `pip install mlx` on a Mac; `--backend numpy` does without"
+                f"backend `mlx` cannot be loaded: {error}; what helps: {how_to_install()}; "
+                "`--backend numpy` does without"
             ) from None
         if backend == "mlx" or has_gpu():
             return Device(MlxOps, workers=1, one_thread=True)
-        log.warning("MLX finds no GPU, though there is a driver for one; computing without")
     ops = _native_ops(backend, cores) or NumpyOps(cores)
     return Device(lambda _: ops, workers=ops.slots)
 
@@ -153,23 +148,3 @@ def _native_ops(backend: BackendChoice, cores: int | None) -> NumpyOps | None:
             "libc6-dev`, `xcode-select --install`) and then embedsvc again"
         )
     return None
-
-
-def _gpu_likely() -> bool:
-    """Whether it is worth importing MLX to ask it for a GPU."""
-    if importlib.util.find_spec("mlx") is None:
-        return False
-    return has_driver()
-
-
-def has_driver() -> bool:
-    """Whether this is a Mac, which has a GPU, or has NVIDIA's driver."""
-    return sys.platform == "darwin" or _loads("libcuda.so.1")
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True

@@ -1,6 +1,7 @@
 """The registry: cards by name, and for each card in use an instance of its model."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -10,6 +11,7 @@ from embedsvc.catalog.cards import Card, Cards, Prompts
 from embedsvc.catalog.names import check_name
 from embedsvc.errors import InstanceNotFound, Loading, SetupError, Unavailable
 from embedsvc.inference.device import Device, open_device
+from embedsvc.inference.gpu import unused_gpu
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.failures import Failures
 from embedsvc.serving.instance import Description, Instance, State, describe
@@ -20,6 +22,7 @@ from embedsvc.settings import Settings
 from embedsvc.texts.prompts import split_name
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 IDLE_SECONDS = 30.0
 """After so long without requests, the buffers that the device keeps for the next are given back."""
 
@@ -278,6 +281,9 @@ async def open_registry(cards: Cards, settings: Settings) -> AsyncGenerator[Regi
     Raises `SetupError`.
     """
     device = open_device(settings.backend, settings.cores)
+    unused = unused_gpu() if settings.backend == "auto" and device.ops.name != "mlx" else None
+    if unused is not None and unused.hint:
+        log.warning("no GPU is used: %s; what helps: %s", *unused)
     registry = Registry(cards, device, settings)
     try:
         await registry.preload()
