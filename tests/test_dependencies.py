@@ -54,3 +54,19 @@ def test_everything_else_is_the_same_on_all_machines() -> None:
     for machine in MACHINES:
         assert needed(machine) - {"mlx"} == needed("macOS 13")
         assert needed(machine) <= pinned(machine)
+
+
+def test_no_mlx_is_allowed_that_crashes_at_exit_and_every_pin_is_allowed() -> None:
+    lists = [
+        PYPROJECT["project"]["dependencies"],
+        *PYPROJECT["project"]["optional-dependencies"].values(),
+        *PYPROJECT["dependency-groups"].values(),
+    ]
+    asked = [Requirement(each) for some in lists for each in some if isinstance(each, str)]
+    floors = [each.specifier for each in asked if each.name == "mlx"]
+    assert len(floors) == 5
+    assert not any(floor.contains("0.32.1") for floor in floors)
+    text = "".join(file.read_text() for file in (ROOT / "requirements").glob("*.txt"))
+    pins = re.findall(r"^mlx(?:-cpu|-metal|-cuda-\d+)?==([\d.]+)", text, re.MULTILINE)
+    assert len(pins) >= 6
+    assert all(floor.contains(pin) for floor in floors for pin in pins)

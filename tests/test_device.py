@@ -1,6 +1,9 @@
 """Which backend runs: MLX where it has a GPU, else the processor; an error rather than a guess."""
 
+import asyncio
 import sys
+import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from embedsvc.errors import CardsError
 from embedsvc.inference import device, gpu
 from embedsvc.inference.device import Device, open_device
+from embedsvc.inference.ops.numpy import NumpyOps
 
 
 @pytest.fixture
@@ -60,3 +64,21 @@ def test_an_mlx_that_cannot_be_loaded_is_an_error_that_says_what_to_do(
 def test_numpy_runs_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "embedsvc.inference.ops.mlx", None)
     assert backend(open_device("numpy")) == "numpy"
+
+
+def test_the_thread_of_mlx_frees_what_is_its_own_before_it_ends() -> None:
+    done: list[tuple[str, int]] = []
+
+    def note(what: str) -> None:
+        done.append((what, threading.get_ident()))
+
+    opened = Device(lambda _: NumpyOps(), workers=1, one_thread=True, leave=lambda: note("left"))
+    asyncio.run(asyncio.wait_for(_run(opened, lambda: note("computed")), 5))
+    opened.close()
+    (first, thread), (last, same) = done
+    assert (first, last) == ("computed", "left")
+    assert thread == same != threading.get_ident()
+
+
+async def _run(opened: Device, work: Callable[[], None]) -> None:
+    await opened.run(work)

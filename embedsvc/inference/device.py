@@ -34,10 +34,15 @@ class Device:
     """Threads that compute, and the operations they compute with."""
 
     def __init__(
-        self, make_ops: Callable[[Dtype | None], Ops], workers: int, *, one_thread: bool = False
+        self,
+        make_ops: Callable[[Dtype | None], Ops],
+        workers: int,
+        *,
+        one_thread: bool = False,
+        leave: Callable[[], None] | None = None,
     ) -> None:
         """`one_thread`: everything that touches the device, loading included, has to run on its
-        thread."""
+        thread, and last of all `leave()`."""
         self.make_ops = make_ops
         """Makes operations in a dtype (None: the backend's own). With `one_thread` it has to be
         called on that thread; on a CPU it gives the same operations for every dtype."""
@@ -45,6 +50,7 @@ class Device:
         self._waiting = ThreadPoolExecutor(2, thread_name_prefix="results")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._one_thread = one_thread
+        self._leave = leave
         self._working: dict[int, Work] = {}  # by thread; each changes its own alone
         self.ops = self._threads.submit(make_ops, None).result()
 
@@ -106,6 +112,8 @@ class Device:
     def close(self) -> None:
         """Start nothing more, and return when what runs has ended."""
         self._loading.shutdown(cancel_futures=True)
+        if self._leave is not None:
+            self._threads.submit(self._leave).result()
         self._threads.shutdown(cancel_futures=True)
         self._waiting.shutdown()
 
@@ -120,13 +128,14 @@ def open_device(backend: BackendChoice, cores: int | None = None) -> Device:
     if backend == "mlx" or (backend == "auto" and gpu_likely()):
         try:
             from embedsvc.inference.ops.mlx import MlxOps, has_gpu
+            from embedsvc.inference.ops.mlx.compiling import leave_thread
         except ImportError as error:
             raise CardsError(
                 f"backend `mlx` cannot be loaded: {error}; what helps: {how_to_install()}; "
                 "`--backend numpy` does without"
             ) from None
         if backend == "mlx" or has_gpu():
-            return Device(MlxOps, workers=1, one_thread=True)
+            return Device(MlxOps, workers=1, one_thread=True, leave=leave_thread)
     ops = _native_ops(backend, cores) or NumpyOps(cores)
     return Device(lambda _: ops, workers=ops.slots)
 

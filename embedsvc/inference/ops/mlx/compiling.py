@@ -14,3 +14,12 @@ def compile_pass(ops: Ops, function: ForwardPass, dtype: mx.Dtype) -> CompiledPa
         return function(ops, lay_out(grids, dtype))
 
     return lambda batch: fast(*batch.layout.grids)
+
+
+def leave_thread() -> None:
+    """Free what MLX keeps of the calling thread, which is about to end and computes no more.
+
+    Left to itself, MLX frees compiled passes only when the thread is gone, and so their parts that
+    are Python's without the lock that Python needs for it (mlx#4373).
+    """
+    mx.clear_streams()
