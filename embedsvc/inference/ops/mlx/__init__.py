@@ -32,15 +32,9 @@ from embedsvc.inference.ops.base import (
 )
 from embedsvc.inference.ops.memory import MemoryUse
 from embedsvc.inference.ops.mlx import quantized
+from embedsvc.inference.ops.mlx.attention import attend, attend_plainly
 from embedsvc.inference.ops.mlx.compiling import compile_pass
-from embedsvc.inference.ops.mlx.layout import (
-    PaddedLayout,
-    attend,
-    attend_plainly,
-    fill_grid,
-    grid_shape,
-    lay_out,
-)
+from embedsvc.inference.ops.mlx.layout import PaddedLayout, fill_grid, grid_shape, lay_out
 from embedsvc.inference.ops.mlx.memory import (
     bound_cache,
     clear_cache,
