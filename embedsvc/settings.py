@@ -83,6 +83,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How many inputs one request may have."""
     max_request_tokens: int = 300_000
     """How many tokens all inputs of one request may have."""
+    max_pair_tokens: int = 1_000_000
+    """How many tokens all pairs of a request for scores may have; a query counts in each."""
     max_body_bytes: Bytes = 16 << 20
     """How large the body of one request may be."""
     max_waiting_tokens: int = 1_000_000

@@ -68,6 +68,7 @@ FROM_OUTSIDE = {
     "serving.room": "test_model_memory",
     "serving.watchdog": "test_watchdog",
     "system.streams": "test_command_line",
+    "texts.frame": "test_pairs",
     "texts.long_text": "test_long_texts",
     # HTTP, by requests.
     "web.admin.health": "test_app",

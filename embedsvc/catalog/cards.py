@@ -35,6 +35,8 @@ Prompts = dict[str, str]
 """Texts to put before an input, by the name that a client asks for. Spaces at the end matter."""
 TokenIdsMeaning = Literal["cl100k_base", "model", "reject"]
 Truncate = Literal["error", "end", "start", "chunk"]
+Task = Literal["embed", "rerank", "classify"]
+"""What a model gives: vectors, one score for a pair of texts, or scores for several labels."""
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +56,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The repository's commit, tag or branch."""
     aliases: tuple[str, ...] = ()
     """Other names for the model."""
+    task: Task | None = None
+    """What the model is for: "embed", "rerank" or "classify". Default: what its files say."""
     pooling: Pooling | tuple[Pooling, ...] | None = None
     """How the hidden states of a text become one vector. Of several ways, the results are
     put side by side."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsvc.catalog.cards import Card, Pooling, Prompts
+from embedsvc.catalog.cards import Card, Pooling, Prompts, Task
 from embedsvc.checkpoints import transformer_settings
 from embedsvc.checkpoints.config_defaults import completed
 from embedsvc.checkpoints.families import Found, find_pooling, stated_pooling
@@ -24,6 +24,7 @@ from embedsvc.checkpoints.modules import (
 )
 from embedsvc.checkpoints.prompts import read_prompts
 from embedsvc.checkpoints.quantization import read_quantization
+from embedsvc.checkpoints.scoring import Scoring, read_scoring
 from embedsvc.checkpoints.sources import find_checkpoint, sha256
 from embedsvc.checkpoints.tensors import WEIGHTS, Tensors, weight_files
 from embedsvc.errors import CheckpointError
@@ -85,6 +86,15 @@ class Checkpoint:
     """The text that is put before an input where a request asks for no prompt."""
     pooling_source: str
     """What says how to pool, in words; empty for a classifier."""
+    scoring: Scoring | None = None
+    """What the outputs of a classifier mean; None for a model of vectors."""
+
+    @property
+    def task(self) -> Task:
+        """What the model gives."""
+        if self.scoring is None:
+            return "embed"
+        return "rerank" if len(self.scoring.labels) == 1 else "classify"
 
     def fingerprint(self, *how: str) -> str:
         """A digest, in hexadecimal, of all that a vector depends on: files, card, and `how` it is
@@ -139,7 +149,7 @@ def open_checkpoint(card: Card) -> Checkpoint:
     stated = read_prompts(root, card)
     cut = (Truncate(stated.truncate_dim),) if stated.truncate_dim else ()
     steps, normalize = _steps(card, (*modules.steps, *cut))
-    return Checkpoint(
+    checkpoint = Checkpoint(
         card=card,
         root=root.folder,
         folder=files.folder,
@@ -154,7 +164,12 @@ def open_checkpoint(card: Card) -> Checkpoint:
         prompts=stated.prompts if card.prompts is None else card.prompts,
         default_prompt=stated.default,
         pooling_source=found.source,
+        scoring=None if found.pooling else read_scoring(root, config),
     )
+    if card.task not in (None, checkpoint.task):
+        raise root.error("config.json", f"is of a model that can {checkpoint.task}; its card has "
+                         f'`task = "{card.task}"`')  # fmt: skip
+    return checkpoint
 
 
 def _no_modules(files: Files) -> Modules:

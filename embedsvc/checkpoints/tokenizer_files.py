@@ -35,6 +35,9 @@ BERT_LIKE = ("Bert", "DistilBert", "MPNet", "Electra")
 ROBERTA_LIKE = ("Roberta", "GPT2", "Bart")
 """Beginnings of the names of tokeniser classes that read tokenizer_config.json alike."""
 
+WITHOUT_TYPES = ("Roberta", "XLMRoberta", "DistilBert", "Camembert", "GPT2", "Qwen2", "Gemma")
+"""Beginnings of the names of classes that know no types of tokens."""
+
 
 def read_tokenizer(
     model: str,
@@ -73,6 +76,15 @@ def read_tokenizer(
     if rows is not None:
         _check_rows(files, tokenizer, ids, rows, added, made=made)
     return tokenizer
+
+
+def has_types(model: str, folder: Path) -> bool:
+    """Whether transformers gives the types of tokens to a model with this tokeniser."""
+    config = Files(model, folder).read("tokenizer_config.json")
+    stated = as_array(config.get("model_input_names"))
+    if stated is not None:
+        return "token_type_ids" in stated
+    return not str(config.get("tokenizer_class")).startswith(WITHOUT_TYPES)
 
 
 def _guarded(files: Files, work: Callable[[], T], name: str = FILE) -> T:

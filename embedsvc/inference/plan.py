@@ -14,6 +14,7 @@ from embedsvc.errors import CheckpointError
 from embedsvc.inference.heads import heads_of
 from embedsvc.inference.models import (
     EXCEED_FLOAT16,
+    LOOK_TYPES_UP,
     Architecture,
     bert,
     fallback,
@@ -46,7 +47,9 @@ class Plan:
     @property
     def inputs(self) -> Inputs:
         """What the pass is prepared for."""
-        return Inputs(self.checkpoint.max_tokens, pairs="scores" in self.heads)
+        types = getattr(self.config, "type_vocab_size", 1)
+        pairs = self.architecture in LOOK_TYPES_UP and "scores" in self.heads and types > 1
+        return Inputs(self.checkpoint.max_tokens, pairs)
 
 
 def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:

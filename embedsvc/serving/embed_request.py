@@ -39,6 +39,7 @@ async def embed_request(
         _rule_for_long_texts(engine, card, request),
         card.token_ids,
         request.fields.input,
+        request.max_tokens,
     )
     caching = {"read_cache": read_cache, "write_cache": write_cache}
     if request.chunks is None:

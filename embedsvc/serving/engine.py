@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ from embedsvc.texts.inputs import (
     DEFAULT_OPTIONS,
     Input,
     InputOptions,
-    Tokenized,
     count_characters,
     tokenize,
     tokenize_chunks,
@@ -38,11 +37,12 @@ from embedsvc.texts.inputs import (
 from embedsvc.texts.item import Item
 from embedsvc.texts.late_chunking import Chunk, Tally
 from embedsvc.texts.requests import Chunking, Offsets
-from embedsvc.texts.steps import run_to_end
+from embedsvc.texts.steps import Steps, run_to_end
 from embedsvc.texts.threads import Tokenizing
 from embedsvc.texts.tokenizer import Tokenizer
 from embedsvc.texts.truncation import more_than
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 APART = 0.2
 """How far two results of the same text may be apart, as a part of their length. Half precision does
@@ -50,8 +50,7 @@ not always give the same."""
 SHORT = 500
 """Up to this many characters are tokenised sooner than a thread could be asked to do it."""
 FEW = 64
-"""Only fewer texts than this are tokenised on the event loop, and fewer results than this unpacked
-without taking turns."""
+"""Only fewer texts are tokenised on the event loop, or results unpacked without taking turns."""
 SLOW_SECONDS = 0.05
 """A tokeniser that takes this long over short texts is not used on the event loop again."""
 
@@ -96,6 +95,7 @@ class Engine:
         """The vectors of two models may be compared if their fingerprints are the same."""
         self.max_batch_tokens = settings.max_batch_tokens or device.ops.max_batch_tokens
         self.max_request_tokens = settings.max_request_tokens
+        self.max_pair_tokens = settings.max_pair_tokens
         self.truncate: Truncate | None = settings.truncate
         """What becomes of inputs that are too long, where neither request nor card says it."""
         self.truncated = self.split = 0
@@ -104,8 +104,8 @@ class Engine:
         """Of requests, from their inputs to tokens."""
         self._tokenizing = tokenizing
         self._quick = not checkpoint.card.ad_hoc
-        """Whether the tokeniser may be used on the event loop. The pattern in a model's files may
-        take as long as its author likes, and nobody vouches for a model that a client chose."""
+        """Whether the tokeniser may be used on the event loop. A pattern in its files takes as long
+        as its author likes, and nobody vouches for a model that a client chose."""
         self._encoder = encoder
         self._device = device
         self._first_check: NDArray[np.float32] | None = None
@@ -154,9 +154,10 @@ class Engine:
     ) -> Embedded:
         """Vectors of the inputs, one or more. Raises `RequestError`."""
         self.check_head("vector")
-        began = time.perf_counter()
-        tokenized = await self._tokenize(inputs, options)
-        self._time_tokenizing(began)
+        work = tokenize(self.tokenizer, inputs, options)
+        characters = count_characters(inputs, options)
+        here = isinstance(inputs[0], str)  # token ids are decoded with a table: it is read first
+        tokenized = await self.tokenized(work, len(inputs), characters, here=here)
         lengths = list(map(len, tokenized.items))
         vectors = await self.run("vector", tokenized.items, read=read_cache, write=write_cache)
         split = sum(parts > 1 for parts in tokenized.parts)
@@ -229,6 +230,22 @@ class Engine:
             await asyncio.sleep(0)
         return unpacked
 
+    async def tokenized(self, work: Steps[T], texts: int, characters: int, *, here: bool) -> T:
+        """The result of work that tokenises so many texts for a request: by a thread, or `here` if
+        that is sooner than to ask one. Raises `RequestError`, if the queue is full at once."""
+        began = time.perf_counter()
+        if here and texts < FEW and characters <= SHORT and self._quick:
+            try:
+                result = run_to_end(work)
+            finally:
+                self._quick = time.perf_counter() - began < SLOW_SECONDS
+        else:
+            # Each text has at least one token: a full queue refuses now, not after the work.
+            self.batcher.check_room(texts)
+            result = await self._tokenizing.run(work, characters)
+        self._time_tokenizing(began)
+        return result
+
     async def explain(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
         """The tokens of each text. Raises `RequestError`."""
         work = explain(self.tokenizer, texts, special=special, most=self.max_request_tokens)
@@ -268,22 +285,6 @@ class Engine:
         running = await device.run(lambda: encoder.begin(items, head), seconds)
         return await device.wait(lambda: encoder.collect(running), seconds)
 
-    async def _tokenize(self, inputs: Sequence[Input], options: InputOptions) -> Tokenized:
-        """The inputs in tokens: by a thread, or here if that is sooner than to ask a thread."""
-        work = tokenize(self.tokenizer, inputs, options)
-        characters = count_characters(inputs, options)
-        # Token ids are decoded with a table that is read when it is first needed: on a thread.
-        texts = len(inputs) < FEW and isinstance(inputs[0], str)
-        if texts and characters <= SHORT and self._quick:
-            began = time.perf_counter()
-            try:
-                return run_to_end(work)
-            finally:
-                self._quick = time.perf_counter() - began < SLOW_SECONDS
-        # Each input has at least one token: a full queue refuses now, not after the work.
-        self.batcher.check_room(len(inputs))
-        return await self._tokenizing.run(work, characters)
-
     def _warn_of_split(self) -> None:
         log.warning(
             "model %s takes %d tokens, and a text has more: it is embedded in parts, whose vectors "
@@ -295,6 +296,5 @@ class Engine:
     def _time_tokenizing(self, began: float) -> None:
         now = time.perf_counter()
         self.tokenize_seconds.observe(now - began)
-        record = current.get()
-        if record is not None:
+        if (record := current.get()) is not None:
             record.tokenize, record.tokenized = now - began, now

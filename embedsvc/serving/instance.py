@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import msgspec
 
-from embedsvc.catalog.cards import Card, Prompts
+from embedsvc.catalog.cards import Card, Prompts, Task
 from embedsvc.checkpoints.progress import Progress
 from embedsvc.errors import CheckpointError, SetupError, Stopped
 from embedsvc.inference.plan import Plan
@@ -51,6 +51,7 @@ class Description(msgspec.Struct, frozen=True):
     architecture: str
     pooling: str
     pooling_source: str
+    task: Task
     prompts: Prompts
     fingerprint: str
 
@@ -264,6 +265,7 @@ def describe(engine: Engine) -> Description:
         architecture=checkpoint.model_type,
         pooling="+".join(checkpoint.pooling),
         pooling_source=checkpoint.pooling_source,
+        task=checkpoint.task,
         prompts=checkpoint.prompts,
         fingerprint=engine.fingerprint,
     )

@@ -61,6 +61,8 @@ class Loader:
         """The engine of a checkpoint whose memory has been found. Raises `SetupError`."""
         checkpoint = plan.checkpoint
         tokenizer = await self._on(self._files, partial(open_tokenizer, checkpoint, plan.rows))
+        if "scores" in plan.heads:
+            await self._on(self._files, partial(tokenizer.frame, 2))  # errors show at load
         total, done = plan.stored, 0
 
         def on_read(size: int) -> None:

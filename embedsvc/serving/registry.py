@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from embedsvc.bounds import MODEL_NAME
-from embedsvc.catalog.cards import Card, Cards, Prompts
+from embedsvc.catalog.cards import Card, Cards, Prompts, Task
 from embedsvc.catalog.names import check_name
 from embedsvc.errors import InstanceNotFound, Loading, SetupError, Unavailable
 from embedsvc.inference.device import Device, open_device
@@ -77,6 +77,11 @@ class Registry:
     def description(self, card: Card) -> Description | None:
         """What is known of a model that is or was loaded."""
         return self._descriptions.get(card.id)
+
+    def task(self, card: Card) -> Task:
+        """What a card's model gives: what its files say if it is or was loaded, else its card."""
+        known = self._descriptions.get(card.id)
+        return known.task if known else card.task or "embed"
 
     @asynccontextmanager
     async def use(self, name: str) -> AsyncGenerator[Engine]:

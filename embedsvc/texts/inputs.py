@@ -37,6 +37,9 @@ class InputOptions(msgspec.Struct, frozen=True):
     token_ids: TokenIdsMeaning = "cl100k_base"
     field: str = "input"
     """What errors call the inputs."""
+    max_tokens: int | None = None
+    """The most tokens of an input that are read, prompt and special tokens not counted. What is
+    longer is cut, also where it would be refused if it were too long for the model."""
 
 
 DEFAULT_OPTIONS = InputOptions()
@@ -70,6 +73,7 @@ def tokenize(
     Raises `BadRequest` that names an input with wrong ids, too many tokens, or none;
     `TooManyTokens` as soon as there are more than a request may have.
     """
+    tokenizer, options = _limited(tokenizer, options)
     items: list[Item] = []
     parts: list[int] = []
     cut = tokens = characters = 0
@@ -114,6 +118,20 @@ def tokenize_chunks(
     text = _text(options, name, value)
     tokens = yield from tokenize_whole(tokenizer, text, "send it in several texts")
     return find_spans(name, text.text, tokens, chunks)
+
+
+def _limited(tokenizer: Tokenizer, options: InputOptions) -> tuple[Tokenizer, InputOptions]:
+    """The tokeniser of a model that takes as few tokens as the options ask for."""
+    if options.max_tokens is None:
+        return tokenizer, options
+    (prompt,) = tokenizer.encode([options.prompt])
+    most = options.max_tokens + len(prompt)
+    if most >= tokenizer.max_tokens:
+        return tokenizer, options
+    rule = options.rule
+    if rule.truncate == "error":
+        rule = msgspec.structs.replace(rule, truncate="end")
+    return tokenizer.limited(most), msgspec.structs.replace(options, rule=rule)
 
 
 def _groups(inputs: Sequence[Input], options: InputOptions) -> Iterator[range]:

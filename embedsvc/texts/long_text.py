@@ -44,7 +44,7 @@ class NamedText(NamedTuple):
 def tokenize_whole(tokenizer: Tokenizer, text: NamedText, remedy: str) -> Steps[LocatedTokens]:
     """The tokens of a text that has to fit. Raises `BadRequest` if it does not."""
     limit = tokenizer.max_tokens
-    scan = Scan(tokenizer, text, from_start(text.text, _piece(limit)))
+    scan = Scan(tokenizer, text, from_start(text.text, piece_size(limit)))
     yield from scan.beyond(limit)
     if not scan.complete:
         raise too_long(text.name, more_than(scan.tokens), limit, remedy)
@@ -68,7 +68,7 @@ def tokenize_to_fit(tokenizer: Tokenizer, text: NamedText, rule: Rule) -> Steps[
     if split:
         pieces = from_start(text.text)
     else:
-        pieces = {"end": from_start, "start": from_end}[rule.truncate](text.text, _piece(limit))
+        pieces = {"end": from_start, "start": from_end}[rule.truncate](text.text, piece_size(limit))
     scan = Scan(tokenizer, text, pieces, refuse=split)
     yield from scan.beyond(limit)
     if scan.complete:  # it may still fit: cuts between pieces add tokens
@@ -87,7 +87,7 @@ def tokenize_to_fit(tokenizer: Tokenizer, text: NamedText, rule: Rule) -> Steps[
     return replace(fit(text.name, tokens, limit, rule), characters=scan.characters)
 
 
-def _piece(limit: int) -> int:
+def piece_size(limit: int) -> int:
     """The characters of a piece of a text that is read only until it has so many tokens."""
     return min(max(TOKEN_CHARACTERS * limit, LEAST), PIECE)
 
@@ -168,14 +168,18 @@ class Scan:
             self.characters += piece.stop - piece.start
             self.tokens += len(ids) - (SEAM if piece.clean else FRAGMENT)
 
-    def joined(self) -> LocatedTokens:
-        """The tokens of the prompt and of what was scanned, put together from those of the
-        pieces."""
+    def content(self) -> TokenIds:
+        """The tokens of what was scanned, put together from those of the pieces."""
         self._scanned.sort(key=lambda scanned: scanned[0].start)
+        return np.concatenate([ids for _, ids in self._scanned])
+
+    def joined(self) -> LocatedTokens:
+        """The same with prompt and special tokens."""
+        content = self.content()
         first, _ = self._scanned[0]
         frame = self._tokenizer.locate(self._text.text[first.start : first.stop], self._text.prompt)
         prefix, suffix = frame.ids[: frame.prefix], frame.ids[len(frame.ids) - frame.suffix :]
-        ids = np.concatenate([prefix, *(ids for _, ids in self._scanned), suffix])
+        ids = np.concatenate([prefix, content, suffix])
         return LocatedTokens(ids, [], frame.prefix, frame.suffix)
 
 

@@ -1,4 +1,4 @@
-"""What a request for vectors asks for, in whatever dialect it came."""
+"""What a request for vectors or for scores asks for, in whatever dialect it came."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
@@ -9,7 +9,7 @@ from msgspec import Meta
 from embedsvc.bounds import CHOICE, DIMENSIONS, MODEL_NAME, TEXT_CHARACTERS
 from embedsvc.catalog.cards import Truncate
 from embedsvc.errors import BadRequest, EmptyInput
-from embedsvc.texts.truncation import Rule
+from embedsvc.texts.truncation import PAIR_REMEDY, Rule
 
 ComponentType = Literal["float", "int8", "uint8", "binary", "ubinary"]
 """The types of a vector's components that a request may ask for; see `serving.quantize`."""
@@ -45,6 +45,51 @@ class Fields(msgspec.Struct, frozen=True):
     dimensions: str = "dimensions"
 
 
+class PairFields(msgspec.Struct, frozen=True):
+    """The same for the fields of a request for scores."""
+
+    query: str = "query"
+    documents: str = "documents"
+
+
+class ScoringRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request for the scores of pairs of texts. What is None was not asked for."""
+
+    model: str
+    query: str | Sequence[str | None] | None
+    """The first text of every pair, or one for each of the documents. A document whose query is
+    None is scored by itself, as classifiers of single texts do."""
+    documents: Sequence[str]
+    """The second texts."""
+    instruction: str | None = None
+    """What makes a document relevant, for models that take such an instruction."""
+    max_tokens_per_query: int | None = None
+    """The most tokens of a query that are read, without special tokens."""
+    max_tokens_per_doc: int | None = None
+    """The same of a document."""
+    truncate: Truncate | None = None
+    """What becomes of a pair that is too long: `error`, `end` or `start`."""
+    otherwise: Rule = Rule("end", remedy=PAIR_REMEDY)
+    """The same where neither request, card nor setting says it."""
+    query_prompt: str | None = "query"
+    """The prompt that a model of vectors puts before a query; None: the model's default."""
+    document_prompt: str | None = "document"
+    """The same for documents."""
+    fields: PairFields = PairFields()
+
+    @property
+    def queries(self) -> list[str | None]:
+        """The query of each document. Raises `BadRequest` if there is not one for each."""
+        if self.query is None or isinstance(self.query, str):
+            return [self.query] * len(self.documents)
+        if len(self.query) not in (1, len(self.documents)):
+            raise BadRequest(
+                f"Invalid '{self.fields.query}': expected one text, or one for each of the "
+                f"{len(self.documents)} texts in '{self.fields.documents}', not {len(self.query)}."
+            )
+        return list(self.query) * (len(self.documents) // len(self.query))
+
+
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request for vectors. What is None was not asked for."""
 
@@ -55,6 +100,8 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     input_type: str | None = None
     prompt_name: str | None = None
     prompt: str | None = None
+    max_tokens: int | None = None
+    """The most tokens of an input that are read, prompt and special tokens not counted."""
     truncate: Truncate | None = None
     otherwise: Rule = Rule()
     """What becomes of a text that is too long where neither request, card nor setting says it: what
@@ -96,6 +143,20 @@ def read_inputs(value: Any, max_inputs: int = MAX_INPUTS, field: str = "input") 
         where = f"{field}[{value.index(empty)}]"
         raise EmptyInput(f"Invalid '{where}': input cannot be an empty {what}.")
     return value
+
+
+def read_documents(
+    value: Sequence[Any], max_inputs: int = MAX_INPUTS, field: str = "documents"
+) -> list[str]:
+    """The documents of a request for scores: strings, which may be empty. Raises `BadRequest`."""
+    if not value:
+        raise EmptyInput(f"Invalid '{field}': input cannot be an empty array.")
+    if len(value) > max_inputs:
+        raise BadRequest(f"Invalid '{field}': array length must be {max_inputs} or less.")
+    for index, text in enumerate(value):
+        if not isinstance(text, str):
+            raise BadRequest(f"Invalid '{field}[{index}]': expected a string.")
+    return list(value)
 
 
 def each_once(field: str, values: Sequence[Any]) -> None:

@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Encoding
 
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.checkpoints.tokenizer_files import read_tokenizer
-from embedsvc.errors import EmbeddingFailed
-from embedsvc.texts.item import Item, LocatedTokens, TokenIds
+from embedsvc.checkpoints.sample_texts import TEXTS
+from embedsvc.checkpoints.tokenizer_files import has_types, read_tokenizer
+from embedsvc.errors import CheckpointError, EmbeddingFailed
+from embedsvc.texts.frame import Frame, frame_of
+from embedsvc.texts.item import LocatedTokens, TokenIds
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +50,28 @@ class Tokenizer:
         vocabulary = self._tokenizer.get_vocab_size()
         self.vocabulary = vocabulary if rows is None else min(vocabulary, rows)
         """Ids of tokens are below this."""
+        self._typed = has_types(model, folder)
+        self._frames: dict[int, Frame] = {}
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[TokenIds]:
         """The ids of each text, (L,), however long; `special` tokens are added or not."""
         encodings = self._encode(texts, special=special, offsets=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
-    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Item]:
-        """Each pair of texts as one item, with special tokens between and around them."""
-        return [
-            Item(np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32))
-            for encoding in self._encode(pairs, special=True, offsets=False)
-        ]
+    def limited(self, max_tokens: int) -> "Tokenizer":
+        """The same for a model that takes so many tokens."""
+        other = copy(self)
+        other.max_tokens = max_tokens
+        return other
+
+    def frame(self, texts: int) -> Frame:
+        """The special tokens around one text, or around and between two.
+
+        Raises `CheckpointError` unless the tokeniser puts each text in one place.
+        """
+        if texts not in self._frames:
+            self._frames[texts] = self._find_frame(texts)
+        return self._frames[texts]
 
     def locate(self, text: str, prompt: str = "") -> LocatedTokens:
         """The tokens of prompt and text. A token that reaches into the text counts to the text."""
@@ -88,6 +101,18 @@ class Tokenizer:
     def name_of(self, token: int) -> str:
         """The token with that id, as the vocabulary spells it; empty if there is none."""
         return self._tokenizer.id_to_token(token) or ""
+
+    def _find_frame(self, texts: int) -> Frame:
+        for sample in TEXTS:
+            sent = sample if texts == 1 else (sample, sample)
+            (encoding,) = self._encode([sent], special=True, offsets=True)
+            found = frame_of(encoding, texts)
+            if found is not None:
+                return found if self._typed else found.without_types()
+        raise CheckpointError(
+            f"model `{self._model}`: tokenizer.json: its post-processor does not put each text of "
+            "a pair in one place"
+        )
 
     def _encode(
         self, texts: Sequence[str | tuple[str, str]], *, special: bool, offsets: bool

@@ -21,6 +21,8 @@ OPENAI_TOKENS = 8191
 
 ANY_REMEDY = 'send "truncate": "end", "start", or "chunk" for all of it in parts'
 """What to do about a text that is refused."""
+PAIR_REMEDY = 'send "truncate": "end" or "start", or shorter texts'
+"""What to do about a pair of texts that is refused."""
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -85,13 +87,16 @@ def fit(name: str, tokens: LocatedTokens, max_tokens: int, rule: Rule) -> Fitted
     return Fitted(whole, cut=rule.truncate != "chunk")
 
 
-def too_long(name: str, tokens: int | str, max_tokens: int, remedy: str) -> BadRequest:
-    """The refusal of a text, in the words that clients of OpenAI look for, and what to do."""
+def too_long(
+    name: str, tokens: int | str, max_tokens: int, remedy: str, wanted: str = "embedded"
+) -> BadRequest:
+    """The refusal of a text, in the words that clients of OpenAI look for, and what to do to have
+    what was `wanted`."""
     which = "input" if name.endswith("]") else "context"
     return BadRequest(
         f"Invalid '{name}': maximum {which} length is {max_tokens} tokens. This model's maximum "
         f"context length is {max_tokens} tokens, however you requested {tokens} tokens. "
-        f"To have it embedded all the same, {remedy}."
+        f"To have it {wanted} all the same, {remedy}."
     )
 
 

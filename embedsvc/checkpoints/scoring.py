@@ -1,0 +1,74 @@
+"""What the outputs of a classifier mean: its labels, and the function that they go through."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from embedsvc.bounds import VECTOR
+from embedsvc.checkpoints.files import Files, as_object
+
+Activation = Literal["identity", "sigmoid", "softmax", "tanh"]
+NAMES: tuple[tuple[Activation, str], ...] = (
+    ("identity", "linear.Identity"),
+    ("sigmoid", "activation.Sigmoid"),
+    ("softmax", "activation.Softmax"),
+    ("tanh", "activation.Tanh"),
+)
+ACTIVATIONS: dict[str, Activation] = {
+    f"torch.nn.{name}": activation
+    for activation, module in NAMES
+    for name in (f"modules.{module}", module.partition(".")[2])
+}
+"""Activations by the names of torch's classes, which are looked up here and never imported."""
+MULTI_LABEL = "multi_label_classification"
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a classifier's outputs are to be read."""
+
+    labels: tuple[str, ...]
+    """The name of each output."""
+    activation: Activation
+    """What sentence-transformers puts outputs through."""
+    multi_label: bool = False
+    """Whether several labels may be true at once."""
+
+
+def read_scoring(root: Files, config: dict[str, Any]) -> Scoring:
+    """What a folder's files say of the outputs; `config` is its config.json.
+
+    The activation is looked for where sentence-transformers looks, in its order. Raises
+    `CheckpointError` that names the file and the key.
+    """
+    labels = _labels(root, config)
+    own = "config_sentence_transformers.json"
+    nested = as_object(config.get("sentence_transformers")) or {}
+    stated = (
+        (own, root.read(own).get("activation_fn")),
+        ("config.json", nested.get("activation_fn")),
+        ("config.json", config.get("sbert_ce_default_activation_function")),
+    )
+    activation: Activation = "sigmoid" if len(labels) == 1 else "identity"
+    for file, name in stated:
+        if name is None:
+            continue
+        if str(name) not in ACTIVATIONS:
+            raise root.error(file, f"activation `{name}` is not supported")
+        activation = ACTIVATIONS[str(name)]
+        break
+    return Scoring(labels, activation, config.get("problem_type") == MULTI_LABEL)
+
+
+def _labels(files: Files, config: dict[str, Any]) -> tuple[str, ...]:
+    """The names of the outputs. Where none are stated there are two, as transformers has it."""
+    names = config.get("id2label")
+    if names is None:
+        count = config.get("num_labels", 2)
+        if type(count) is not int or not 1 <= count <= VECTOR:
+            raise files.error("config.json", f"`num_labels` must be a number, not {count!r}")
+        return tuple(f"LABEL_{i}" for i in range(count))
+    by_number = {str(key): name for key, name in (as_object(names) or {}).items()}
+    labels = [by_number.get(str(i)) for i in range(len(by_number))]
+    if not labels or not all(isinstance(label, str) for label in labels):
+        raise files.error("config.json", "`id2label` must name the labels 0, 1 and so on")
+    return tuple(map(str, labels))
