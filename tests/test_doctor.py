@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from embedsvc.diagnosis import computing, surroundings
 from embedsvc.errors import CardsError
 from embedsvc.inference import gpu
 from embedsvc.inference.ops.native import library
+from embedsvc.system.mac import Mac
 from tests.support.doctor import Doctor, FakeManager
 from tests.support.http_server import answering
 
@@ -74,6 +76,45 @@ def test_a_driver_without_mlx_is_worth_a_note(
     monkeypatch.setattr(gpu, "has_driver", lambda: True)
     monkeypatch.setattr(gpu, "mlx_installed", lambda: False)
     assert "pip install 'embedsvc[cuda]'" in doctor.line("GPU")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limit", "fits"), [("float32", 4 << 30, "1.1"), ("float16", 3 << 30, "1.6")]
+)
+def test_on_a_small_machine_it_says_what_fits_and_what_helps(
+    dtype: str, limit: int, fits: str
+) -> None:
+    ops = SimpleNamespace(dtype=dtype, memory=5 << 30)
+    (finding,) = computing.room(ops, limit)  # type: ignore[arg-type]
+    assert finding.mark == "note"
+    assert f"{fits} billion parameters in {dtype}" in finding.seen
+    assert "--bits 4" in finding.hint
+    (finding,) = computing.room(ops, 8 << 30)  # type: ignore[arg-type]
+    assert finding.mark == "ok"
+
+
+@pytest.mark.parametrize("macos", [14, 15])
+def test_an_older_macos_does_not_keep_weights_ready(
+    macos: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metal = SimpleNamespace(name="mlx", dtype="float16", device="Apple M1 (Metal)")
+    opened = SimpleNamespace(ops=metal, close=lambda: None)
+    monkeypatch.setattr(computing, "open_device", lambda _: opened)
+    monkeypatch.setattr(computing, "this_mac", lambda: Mac(macos, silicon=True, translated=False))
+    said = [finding.seen for finding in computing.backend("auto") if finding.mark == "note"]
+    assert bool(said) is (macos < 15)
+    assert all("macOS 14 may take away what is not used" in each for each in said)
+
+
+def test_a_mac_whose_python_is_translated_is_told_which_one_to_take(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedsvc.inference.device.gpu_likely", lambda: False)
+    monkeypatch.setattr(gpu, "this_mac", lambda: Mac(15, silicon=True, translated=True))
+    line = doctor.line("GPU")
+    assert line.startswith("note")
+    assert "-> take a Python for Apple silicon" in line
+    assert "cuda" not in line.lower()
 
 
 def test_it_says_who_answers_at_the_address(doctor: Doctor) -> None:

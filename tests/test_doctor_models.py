@@ -1,6 +1,7 @@
 """`embedsvc doctor`: what it says of the models, right or wrong."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,6 +17,14 @@ def test_it_says_what_a_model_is(doctor: Doctor) -> None:
     line = doctor.line("tiny")
     assert line.startswith("ok ")
     assert line.endswith(f"bert, 0 MB of weights, in {doctor.home}/tiny")
+
+
+def test_a_model_that_has_no_room_is_wrong_and_may_be_made_smaller(doctor: Doctor) -> None:
+    line = doctor.line("tiny", "--backend", "numpy", "--max-memory", "1000")
+    assert line.startswith("WRONG")
+    assert re.search(r"needs \d.* kB, and models may take 1 kB", line)
+    assert "`embedsvc convert tiny FOLDER --bits 4`" in line
+    assert doctor.code == 1
 
 
 def test_a_folder_that_is_not_there_is_wrong(doctor: Doctor) -> None:

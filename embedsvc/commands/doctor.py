@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from embedsvc.commands.settings import add_settings
 from embedsvc.daemon.detect import environment_file
 from embedsvc.daemon.environment import read_environment
-from embedsvc.diagnosis.computing import backend, cores, memory, versions
+from embedsvc.diagnosis.computing import backend, cores, memory, room, versions
 from embedsvc.diagnosis.finding import Finding, ok, wrong
-from embedsvc.diagnosis.models import models
+from embedsvc.diagnosis.models import Place, models
 from embedsvc.diagnosis.surroundings import address, folders, service
 from embedsvc.errors import CardsError
+from embedsvc.serving.model_memory import SHARE
 from embedsvc.settings import Settings, read_settings
 
 EXAMPLES = """\
@@ -24,7 +25,7 @@ Looks, and changes nothing. The exit code is 1 if something is wrong.
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    add_settings(parser.add_argument, ("models", "backend", "host", "port"))
+    add_settings(parser.add_argument, ("models", "backend", "host", "port", "max_memory"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,10 +50,14 @@ def diagnose(args: argparse.Namespace) -> Iterator[Finding]:
         yield ok("settings", f"from {' and '.join(sources)}")
     except CardsError as error:
         yield wrong("settings", error, "what follows is by the defaults")
-    yield from backend(settings.backend)
+    ops = yield from backend(settings.backend)
     yield from cores()
     yield from memory()
-    yield from models(settings.models)
+    place = None
+    if ops is not None:
+        place = Place(ops.name, ops.dtype, settings.max_memory or int(ops.memory * SHARE))
+        yield from room(ops, place.memory)
+    yield from models(settings.models, place)
     yield from folders(settings)
     yield from address(settings)
     yield from service(system=False)

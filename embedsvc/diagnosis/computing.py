@@ -3,7 +3,7 @@
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,12 +12,22 @@ from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError
 from embedsvc.inference.device import open_device
 from embedsvc.inference.gpu import unused_gpu
+from embedsvc.inference.ops.hardware import Hardware
 from embedsvc.inference.ops.native import library
 from embedsvc.settings import BackendChoice
 from embedsvc.system import machine
+from embedsvc.system.mac import this_mac
 
 PACKAGES = ("numpy", "tokenizers", "safetensors", "huggingface-hub", "uvicorn", "mlx")
 COMPILER = "apt-get install gcc libc6-dev, or xcode-select --install; then install embedsvc again"
+RESIDENT_MACOS = 15
+"""The oldest macOS that MLX can have keep weights in the GPU's memory while they are not used."""
+SMALL = 6 << 30
+"""With less memory for models, what fits is worth saying: 8 GB of a Mac are fewer."""
+FEWER = (
+    "take a small model (docs/models.md has sizes), or write one with fewer bits: "
+    "`embedsvc convert MODEL FOLDER --bits 4`; `--keep-alive 10m` gives back what is not used"
+)
 
 
 def versions() -> Iterator[Finding]:
@@ -30,13 +40,13 @@ def versions() -> Iterator[Finding]:
     yield ok("packages", ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
 
 
-def backend(choice: BackendChoice) -> Iterator[Finding]:
-    """The backend that a server would use, and why."""
+def backend(choice: BackendChoice) -> Generator[Finding, None, Hardware | None]:
+    """The backend that a server would use, and why. Returns what it is; None if there is none."""
     try:
         device = open_device(choice)
     except CardsError as error:
         yield wrong("backend", error)
-        return
+        return None
     ops = device.ops
     device.close()
     chosen = "asked for" if choice != "auto" else _why(ops.name)
@@ -46,6 +56,24 @@ def backend(choice: BackendChoice) -> Iterator[Finding]:
     unused = unused_gpu() if choice == "auto" and ops.name != "mlx" else None
     if unused is not None:
         yield note("GPU", *unused)
+    mac = this_mac()
+    if mac is not None and ops.name == "mlx" and mac.macos < RESIDENT_MACOS:
+        seen = (
+            f"macOS {mac.macos} may take away what is not used, and one text after a pause is slow"
+        )
+        yield note("GPU", seen, f"macOS {RESIDENT_MACOS} or newer keeps weights where they are")
+    return ops
+
+
+def room(ops: Hardware, limit: int) -> Iterator[Finding]:
+    """How much memory models may take, and on a small machine what fits and what helps."""
+    share = f"{_gib(limit)} GiB together, of {_gib(ops.memory)} (--max-memory)"
+    if limit >= SMALL:
+        yield ok("room", f"models may take {share}")
+        return
+    billions = limit / (4e9 if ops.dtype == "float32" else 2e9)
+    seen = f"models may take {share}: {billions:.2g} billion parameters in {ops.dtype}"
+    yield note("room", seen, FEWER)
 
 
 def cores() -> Iterator[Finding]:

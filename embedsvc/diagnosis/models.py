@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,13 +15,26 @@ from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError, CheckpointError
 from embedsvc.inference.plan import make_plan
 from embedsvc.texts.tokenizer import open_tokenizer
+from embedsvc.wording.quantities import bytes_in_words
 
 MAX_NAMED = 3
 """How many of the models that are to be downloaded are named."""
 
 
-def models(file: Path | None) -> Iterator[Finding]:
-    """The cards file that a server would read, and each of its cards."""
+class Place(NamedTuple):
+    """Where models would be loaded."""
+
+    backend: str
+    dtype: Dtype
+    memory: int
+    """Bytes that all of them may take together."""
+
+
+def models(file: Path | None, place: Place | None) -> Iterator[Finding]:
+    """The cards file that a server would read, and each of its cards.
+
+    `place` is None where nothing can be loaded.
+    """
     try:
         cards = read_cards(find_cards_file(file))
     except CardsError as error:
@@ -39,7 +53,7 @@ def models(file: Path | None) -> Iterator[Finding]:
             else:
                 absent.append(card.id)
             continue
-        yield _checkpoint(card, folder)
+        yield _checkpoint(card, folder, place)
     if absent:
         first, more = absent[:MAX_NAMED], len(absent) - MAX_NAMED
         others = f" and {more} more, which `embedsvc models` lists" if more > 0 else ""
@@ -47,16 +61,22 @@ def models(file: Path | None) -> Iterator[Finding]:
         yield note("to download", seen)
 
 
-def _checkpoint(card: Card, folder: Path) -> Finding:
-    """Whether the files are complete, as they should be, and of a kind that can be computed."""
+def _checkpoint(card: Card, folder: Path, place: Place | None) -> Finding:
+    """Whether the files are complete, as they should be, and of a kind that can be computed, and
+    whether the weights have room."""
     here = msgspec.structs.replace(card, path=folder)
-    dtype: Dtype = card.dtype or "float32"
+    on_mlx = place is not None and place.backend == "mlx"
+    dtype: Dtype = (card.dtype if on_mlx else None) or (place.dtype if place else "float32")
     try:
         checkpoint = open_checkpoint(here)
-        plan = make_plan(checkpoint, dtype, packed=False)
+        plan = make_plan(checkpoint, dtype, packed=on_mlx)
         open_tokenizer(checkpoint, plan.rows)
         weights = sum(file.stat().st_size for file in weight_files(card.id, checkpoint.folder))
     except CheckpointError as error:
         hint = "remove the folder, and it is downloaded again" if card.repo else ""
         return wrong(card.id, error, hint)
+    if place is not None and plan.size > place.memory:
+        needed, there = bytes_in_words(plan.size), bytes_in_words(place.memory)
+        hint = f"`embedsvc convert {card.id} FOLDER --bits 4`, a smaller model, or --max-memory"
+        return wrong(card.id, f"needs {needed}, and models may take {there}", hint)
     return ok(card.id, f"{checkpoint.model_type}, {weights / 1e6:.0f} MB of weights, in {folder}")
