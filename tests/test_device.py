@@ -4,14 +4,21 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from embedsvc.catalog.cards import Card, Dtype
+from embedsvc.checkpoints.checkpoint import open_checkpoint
+from embedsvc.checkpoints.convert import Precision, convert
 from embedsvc.errors import CardsError
 from embedsvc.inference import device, gpu
 from embedsvc.inference.device import Device, open_device
 from embedsvc.inference.ops.numpy import NumpyOps
+from tests.support.checkpoints import write_bert
+from tests.support.tiny import CASES
 
 
 @pytest.fixture
@@ -64,6 +71,56 @@ def test_an_mlx_that_cannot_be_loaded_is_an_error_that_says_what_to_do(
 def test_numpy_runs_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "embedsvc.inference.ops.mlx", None)
     assert backend(open_device("numpy")) == "numpy"
+
+
+class Ops(NumpyOps):
+    """Operations with a dtype of the test's choice."""
+
+    def __init__(self, dtype: Dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+
+@pytest.mark.parametrize(
+    ("default", "one_thread", "asked", "config", "expected"),
+    [
+        ("float16", True, None, {}, "float16"),
+        ("float16", True, None, {"torch_dtype": "float32"}, "float16"),
+        ("float16", True, None, {"torch_dtype": "bfloat16"}, "bfloat16"),
+        ("float16", True, None, {"dtype": "bfloat16"}, "bfloat16"),
+        ("float16", True, "float16", {"dtype": "bfloat16"}, "float16"),
+        ("float16", True, "float32", {"dtype": "bfloat16"}, "float32"),
+        ("float16", True, None, {"dtype": ["bfloat16"]}, "float16"),
+        ("float32", True, None, {"dtype": "bfloat16"}, "float32"),
+        ("float32", True, "bfloat16", {}, "bfloat16"),
+        ("float32", False, "bfloat16", {"dtype": "bfloat16"}, "float32"),
+    ],
+)
+def test_a_gpu_computes_in_bfloat16_what_was_trained_in_it_unless_the_card_says_otherwise(
+    tmp_path: Path,
+    default: Dtype,
+    one_thread: bool,
+    asked: Dtype | None,
+    config: dict[str, Any],
+    expected: Dtype,
+) -> None:
+    card = Card(id="a", path=write_bert(tmp_path / "a", **config), dtype=asked)
+    opened = Device(lambda _: Ops(default), workers=1, one_thread=one_thread)
+    assert opened.dtype(open_checkpoint(card)) == expected
+    opened.close()
+
+
+def test_weights_in_bfloat16_are_computed_in_it_and_so_is_what_exceeds_float16(
+    tmp_path: Path,
+) -> None:
+    first = open_checkpoint(Card(id="a", path=write_bert(tmp_path / "a")))
+    convert(first, tmp_path / "b", Precision("bfloat16"))
+    stored = open_checkpoint(Card(id="b", path=tmp_path / "b"))
+    exceeds = open_checkpoint(Card(id="c", path=CASES["gemma3_text"].write(tmp_path / "c")))
+    opened = Device(lambda _: Ops("float16"), workers=1, one_thread=True)
+    assert opened.dtype(first) == "float16"
+    assert opened.dtype(stored) == opened.dtype(exceeds) == "bfloat16"
+    opened.close()
 
 
 def test_the_thread_of_mlx_frees_what_is_its_own_before_it_ends() -> None:

@@ -111,6 +111,7 @@ def test_models_tell_what_they_are_once_loaded(server: TestClient) -> None:
         "architecture": "bert",
         "pooling": "mean",
         "pooling_source": "its pooling module",
+        "dtype": "float32",
         "prompts": {"query": "find: "},
         "fingerprint": answer.headers["x-embedsvc-fingerprint"],
     }

@@ -30,9 +30,14 @@ ROOM = 25
 class StubEngine:
     """Knows whether it was closed, and who held it then."""
 
-    fingerprint, dimensions = "f", 4
+    fingerprint, dimensions, dtype = "f", 4, "float32"
     checkpoint: Any = SimpleNamespace(
-        max_tokens=1, model_type="stub", pooling=("mean",), pooling_source="its card", prompts={}
+        max_tokens=1,
+        model_type="stub",
+        pooling=("mean",),
+        pooling_source="its card",
+        task="embed",
+        prompts={},
     )
     open = 0
 

@@ -83,7 +83,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What becomes of an input that is too long, where the request does not say. Default: as the
     server is set."""
     dtype: Dtype | None = None
-    """The type of numbers to compute with. Default: float32 on a CPU, float16 on a GPU."""
+    """The type of numbers to compute with. Default: float32 on a CPU; on a
+    GPU float16, or bfloat16 for a model that was trained in it."""
     sha256: str | None = None
     """The digest that model.safetensors must have."""
     preload: bool = False

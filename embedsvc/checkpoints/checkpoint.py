@@ -96,6 +96,15 @@ class Checkpoint:
             return "embed"
         return "rerank" if len(self.scoring.labels) == 1 else "classify"
 
+    def is_bfloat16(self) -> bool:
+        """Whether it was trained in bfloat16, by config.json, or is stored in it.
+
+        Numbers in such a model may be larger than any in float16. Raises `CheckpointError`.
+        """
+        stated = [self.config.get(key) for key in ("dtype", "torch_dtype")]
+        stored = (entry.dtype for entry in self.tensors().entries().values())
+        return "bfloat16" in stated or "BF16" in stored
+
     def fingerprint(self, *how: str) -> str:
         """A digest, in hexadecimal, of all that a vector depends on: files, card, and `how` it is
         computed, such as the dtype."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from embedsvc.catalog.cards import Card, Dtype
+from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.commands.cards import add_cards, cards_of
 from embedsvc.errors import CardsError
@@ -64,12 +64,13 @@ def open_embedder(card: Card) -> Checkpoint:
     return checkpoint
 
 
-def on_device(backend: BackendChoice, dtype: Dtype | None, function: Callable[[Ops], T]) -> T:
-    """The result of `function(ops)`, run on the backend's device with operations in that dtype."""
+def on_device(backend: BackendChoice, checkpoint: Checkpoint, function: Callable[[Ops], T]) -> T:
+    """The result of `function(ops)`, run on the backend's device with operations in the dtype that
+    the checkpoint is computed in. Raises `CheckpointError`."""
     device = open_device(backend)
 
     async def run() -> T:
-        return await device.run(lambda: function(device.make_ops(dtype)))
+        return await device.run(lambda: function(device.make_ops(device.dtype(checkpoint))))
 
     try:
         return asyncio.run(run())

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
             checks.append(check)
         return checks
 
-    checks = on_device(args.backend, card.dtype, check_all)
+    checks = on_device(args.backend, checkpoint, check_all)
     if any(check.passed is False for check in checks):
         print(f"{card.id} is WRONG on this machine", file=sys.stderr)
         return 1

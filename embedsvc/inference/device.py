@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from embedsvc.catalog.cards import Dtype
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.errors import CardsError
 from embedsvc.inference.gpu import gpu_likely, how_to_install
+from embedsvc.inference.models import EXCEED_FLOAT16
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.turns import Stepwise, Turns, on_this_thread
@@ -54,9 +56,19 @@ class Device:
         self._working: dict[int, Work] = {}  # by thread; each changes its own alone
         self.ops = self._threads.submit(make_ops, None).result()
 
-    def dtype(self, card_dtype: Dtype | None) -> Dtype:
-        """The dtype in which a card is computed that asks for this one; a CPU knows but one."""
-        return (card_dtype if self._one_thread else None) or self.ops.dtype
+    def dtype(self, checkpoint: Checkpoint) -> Dtype:
+        """The dtype in which a checkpoint is computed; a CPU knows but one.
+
+        It is what the card asks for. Without that a GPU computes in 16 bits, which are bfloat16
+        where float16 may not suffice. Raises `CheckpointError`.
+        """
+        card_dtype, default = checkpoint.card.dtype, self.ops.dtype
+        if card_dtype is not None and self._one_thread:
+            return card_dtype
+        exceeds = default == "float16" and (
+            checkpoint.model_type in EXCEED_FLOAT16 or checkpoint.is_bfloat16()
+        )
+        return "bfloat16" if exceeds else default
 
     @property
     def working(self) -> list[Work]:
@@ -77,7 +89,7 @@ class Device:
         work = self._noted(function, seconds)
         return await asyncio.get_running_loop().run_in_executor(self._waiting, work)
 
-    async def load(self, dtype: Dtype | None, function: Callable[[Ops, Stepwise], T]) -> T:
+    async def load(self, dtype: Dtype, function: Callable[[Ops, Stepwise], T]) -> T:
         """Run `function(ops, stepwise)` on a thread for loading, which batches do not wait for.
 
         `ops` are operations in that dtype. Where all work has to be done on the device's one

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.modules import Dense
 from embedsvc.errors import CheckpointError, DoesNotFit, EmbeddingFailed
@@ -58,7 +59,7 @@ class Encoder:
         self.rows = plan.rows
         """Tokens that have word embeddings; None where that is not known."""
         self.backend = ops.name
-        self.dtype = ops.dtype
+        self.dtype: Dtype = ops.dtype
 
     def run(self, items: Sequence[Item], head: str) -> list[bytes]:
         """The result of each item, in their order.

@@ -35,6 +35,8 @@ class Plan:
     architecture: Architecture
     config: Any
     """The `Config` of the architecture."""
+    dtype: Dtype
+    """The type of numbers that it is computed in."""
     heads: tuple[str, ...]
     """The names of its heads, the checkpoint's own first."""
     rows: int | None
@@ -72,6 +74,7 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
         checkpoint=checkpoint,
         architecture=architecture,
         config=config,
+        dtype=dtype,
         heads=heads,
         rows=table_rows(architecture, config, tensors),
         size=_weight_bytes(tensors, dtype, packed=packed)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.bounds import CHUNKS
-from embedsvc.catalog.cards import Truncate
+from embedsvc.catalog.cards import Dtype, Truncate
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
 from embedsvc.inference.device import Device
@@ -90,7 +90,7 @@ class Engine:
         self.dimensions = encoder.dimensions
         self.heads = tuple(encoder.heads)
         """The heads it has, the checkpoint's own first."""
-        self.dtype = encoder.dtype
+        self.dtype: Dtype = encoder.dtype
         self.fingerprint = fingerprint
         """The vectors of two models may be compared if their fingerprints are the same."""
         self.max_batch_tokens = settings.max_batch_tokens or device.ops.max_batch_tokens

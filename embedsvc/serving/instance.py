@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import msgspec
 
-from embedsvc.catalog.cards import Card, Prompts, Task
+from embedsvc.catalog.cards import Card, Dtype, Prompts, Task
 from embedsvc.checkpoints.progress import Progress
 from embedsvc.errors import CheckpointError, SetupError, Stopped
 from embedsvc.inference.plan import Plan
@@ -52,6 +52,7 @@ class Description(msgspec.Struct, frozen=True):
     pooling: str
     pooling_source: str
     task: Task
+    dtype: Dtype
     prompts: Prompts
     fingerprint: str
 
@@ -266,6 +267,7 @@ def describe(engine: Engine) -> Description:
         pooling="+".join(checkpoint.pooling),
         pooling_source=checkpoint.pooling_source,
         task=checkpoint.task,
+        dtype=engine.dtype,
         prompts=checkpoint.prompts,
         fingerprint=engine.fingerprint,
     )

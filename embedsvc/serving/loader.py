@@ -73,10 +73,9 @@ class Loader:
         def load(ops: Ops, stepwise: Stepwise) -> Encoder:
             return load_encoder(ops, checkpoint, plan=plan, on_read=on_read, stepwise=stepwise)
 
-        dtype = self.device.dtype(checkpoint.card.dtype)
         encoder, fingerprint = await asyncio.gather(
-            self.device.load(checkpoint.card.dtype, load),
-            self._on(self._files, partial(checkpoint.fingerprint, dtype)),
+            self.device.load(plan.dtype, load),
+            self._on(self._files, partial(checkpoint.fingerprint, plan.dtype)),
         )
         if checkpoint.pooling_source not in (FROM_CARD, FROM_MODULES, ""):
             pooling, source = " + ".join(checkpoint.pooling), checkpoint.pooling_source
@@ -108,8 +107,8 @@ class Loader:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     def _plan(self, card: Card) -> Plan:
-        dtype, packed = self.device.dtype(card.dtype), self.device.ops.name == "mlx"
-        return make_plan(open_checkpoint(card), dtype, packed=packed)
+        checkpoint, packed = open_checkpoint(card), self.device.ops.name == "mlx"
+        return make_plan(checkpoint, self.device.dtype(checkpoint), packed=packed)
 
     def _disk_cache(self, fingerprint: str) -> DiskCache | None:
         """The file of the model's results, if results are to be kept on disk."""

@@ -114,6 +114,7 @@ def _model(request: Request, name: str) -> Model:
         architecture=known.architecture if known else None,
         pooling=known.pooling or None if known else stated,
         pooling_source=known.pooling_source or None if known else None,
+        dtype=known.dtype if known else None,
         prompts=known.prompts if known else card.prompts or {},
         fingerprint=known.fingerprint if known else None,
     )

@@ -106,6 +106,8 @@ class Model(msgspec.Struct):
     pooling_source: str | None
     """What says how to pool; null before the model was loaded, and for one that gives no
     vectors."""
+    dtype: str | None
+    """The type of numbers that it is computed in."""
     prompts: dict[str, str]
     fingerprint: str | None
 
