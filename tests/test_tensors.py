@@ -129,6 +129,18 @@ def test_the_names_of_other_converters_are_known(tmp_path: Path, rename) -> None
     assert np.array_equal(vectors(tmp_path), plain)
 
 
+@pytest.mark.parametrize("shards", [1, 3])
+def test_shards_that_are_only_counted_are_read(tmp_path: Path, shards: int) -> None:
+    """As in mlx-community/multilingual-e5-small-mlx, which has one."""
+    plain = vectors(write_bert(tmp_path))
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    for n in range(shards):
+        part = dict(list(tensors.items())[n::shards])
+        save_file(part, tmp_path / f"weights.{n:02}.safetensors")
+    assert np.array_equal(vectors(tmp_path), plain)
+
+
 def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
     write_bert(tmp_path)
     file = tmp_path / "model.safetensors"

@@ -26,7 +26,8 @@ from embedsvc.checkpoints.prompts import read_prompts
 from embedsvc.checkpoints.quantization import read_quantization
 from embedsvc.checkpoints.scoring import Scoring, read_scoring
 from embedsvc.checkpoints.sources import find_checkpoint, sha256
-from embedsvc.checkpoints.tensors import WEIGHTS, Tensors, weight_files
+from embedsvc.checkpoints.tensor_files import WEIGHTS, weight_files
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import CheckpointError
 
 TOKENIZER_FILES = (

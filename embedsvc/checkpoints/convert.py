@@ -21,14 +21,8 @@ from embedsvc.checkpoints.files import Files
 from embedsvc.checkpoints.modules import BOOLEANS, NAMES, Dense, Normalize, Truncate
 from embedsvc.checkpoints.quantization import FLOAT, Packing
 from embedsvc.checkpoints.quantized import BITS, FLOAT_MODES, GROUP_SIZES, Mode, quantize
-from embedsvc.checkpoints.tensors import (
-    DTYPES,
-    INDEX,
-    WEIGHTS,
-    Entry,
-    Tensors,
-    weight_files,
-)
+from embedsvc.checkpoints.tensor_files import DTYPES, INDEX, WEIGHTS, Entry, weight_files
+from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.checkpoints.transformer_settings import read_settings
 from embedsvc.errors import CheckpointError
 

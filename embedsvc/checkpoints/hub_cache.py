@@ -22,7 +22,10 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from embedsvc.checkpoints.download import File
 
-PATTERNS = ["*.json", "*.txt", "*.model", "model*.safetensors", "*/model*.safetensors"]
+PATTERNS = [
+    *("*.json", "*.txt", "*.model"),
+    *("model*.safetensors", "*/model*.safetensors", "weights*.safetensors"),
+]
 """The files that are needed, as huggingface_hub is asked for them."""
 NOT_NEEDED = frozenset({"onnx", "openvino", "coreml", "gguf", "original"})
 """Folders with the same model in formats that are not read here."""

@@ -1,43 +1,19 @@
 """The weights of a checkpoint, read strictly: no tensor is missing, left over or misshapen."""
 
-import json
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
-from embedsvc.bounds import TENSOR_HEADER
-from embedsvc.checkpoints.file_kinds import found_instead, kind_of
 from embedsvc.checkpoints.files import Files
 from embedsvc.checkpoints.quantization import AFFINE, FLOAT, Packing, Quantization
 from embedsvc.checkpoints.quantized import BITS, Quantized, expand
+from embedsvc.checkpoints.tensor_files import DTYPES, Entry, read_entries, weight_files
 from embedsvc.errors import CheckpointError
-
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-OLD_WEIGHTS = "weights.safetensors"
-"""The name that MLX's tools gave to weights before they took up the common one."""
-
-DTYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": "<u2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "U32": "<u4",
-    "U8": "<u1",
-}
-"""Types of safetensors, and NumPy's names for them. Bfloat16, which NumPy lacks, is read as the
-upper half of a float32."""
-DIMENSIONS = 8
-"""The most that a tensor may have."""
 
 HOLDERS = re.compile(r"^(bert|roberta|mpnet|distilbert|new|model|auto_model)\.")
 """Attributes that hold the model in classes of transformers, which put them before the names of its
@@ -60,21 +36,6 @@ FIRST_CONVERTER_NAMES = (
 """The names that it wrote, and the ones that transformers has."""
 
 
-class Entry(NamedTuple):
-    """Where a tensor lies in which file."""
-
-    file: Path
-    stored: str  # its name in the file
-    dtype: str  # a key of DTYPES
-    shape: tuple[int, ...]
-    offset: int  # bytes from the beginning of the file
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes in the file."""
-        return math.prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
-
-
 class Tensors:
     """The tensors in a folder, each to be taken once, by its name and the shape it must have.
 
@@ -94,7 +55,7 @@ class Tensors:
         self._on_read = on_read
         self.folder = folder
         self._left: dict[str, Entry] = {}
-        entries = [e for file in weight_files(model, folder) for e in _entries(model, file)]
+        entries = [e for file in weight_files(model, folder) for e in read_entries(model, file)]
         renamed = any(HOLDERS.sub("", entry.stored) == FIRST_CONVERTER for entry in entries)
         for entry in entries:
             name = _plain(entry.stored, renamed=renamed)
@@ -223,66 +184,6 @@ class Tensors:
     def error(self, message: str) -> CheckpointError:
         """The error to raise about the weights."""
         return CheckpointError(f"model `{self._model}`: {self.folder}: {message}")
-
-
-def weight_files(model: str, folder: Path) -> list[Path]:
-    """The safetensors files of a folder: one, or the shards that its index lists."""
-    files = Files(model, folder)
-    for name in (WEIGHTS, OLD_WEIGHTS):
-        if files.has(name):
-            return [folder / name]
-    if files.has(INDEX):
-        listed = files.read_as(INDEX, _Index)
-        named = listed.weight_map.values() if listed else ()
-        shards = {Path(name).name for name in named}
-        if not shards:
-            raise files.error(INDEX, "lists no shard")
-        return [folder / name for name in sorted(shards)]
-    raise CheckpointError(f"model `{model}`: {folder}: {WEIGHTS} is missing{found_instead(folder)}")
-
-
-class _Index(msgspec.Struct):
-    weight_map: dict[str, str]
-
-
-def _entries(model: str, file: Path) -> list[Entry]:
-    """The tensors of a file. Raises `CheckpointError` if it is damaged or no safetensors file.
-
-    The header is read twice: by the library, which checks that the tensors lie in the file, one
-    behind the other and as long as their shapes say, and here, since the library gives no offsets.
-    """
-    files = Files(model, file.parent)
-    with files.open(file.name) as stream:
-        beginning = stream.read(100)
-        length = int.from_bytes(beginning[:8], "little")
-        if not 2 <= length <= TENSOR_HEADER:
-            problem = f"is no safetensors file, or has a header of {length} bytes"
-            raise files.error(file.name, kind_of(beginning) or problem)
-        stream.seek(8)
-        content = stream.read(length)
-    try:
-        with safe_open(file, framework="numpy"):
-            pass
-        header: dict[str, Any] = json.loads(content, object_pairs_hook=_unique)
-    except (SafetensorError, OSError, ValueError, RecursionError, MemoryError) as error:
-        raise files.error(file.name, f"{error}; it may be cut off: download it again") from None
-    header.pop("__metadata__", None)
-    entries: list[Entry] = []
-    for raw, about in header.items():
-        kind, shape = about["dtype"], about["shape"]
-        if kind not in DTYPES or len(shape) > DIMENSIONS:
-            raise files.error(file.name, f"tensor `{raw}` holds {kind} in shape {shape[:9]}")
-        offset = 8 + length + about["data_offsets"][0]
-        entries.append(Entry(file, raw, kind, tuple(shape), offset))
-    return entries
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Raises `ValueError` if a key is there twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name is there twice")
-    return found
 
 
 def _plain(name: str, *, renamed: bool) -> str:

@@ -12,7 +12,7 @@ from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.checkpoints.convert import Precision, convert
 from embedsvc.checkpoints.quantized import BITS, GROUP_SIZES, MODES
 from embedsvc.checkpoints.sample_texts import TEXTS
-from embedsvc.checkpoints.tensors import weight_files
+from embedsvc.checkpoints.tensor_files import weight_files
 from embedsvc.commands.model_options import add_model, card_named, on_device, open_embedder
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Ops

@@ -10,7 +10,7 @@ from embedsvc.catalog.cards import Card, Dtype
 from embedsvc.catalog.cards_file import find_cards_file, read_cards
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.sources import find_checkpoint
-from embedsvc.checkpoints.tensors import weight_files
+from embedsvc.checkpoints.tensor_files import weight_files
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError, CheckpointError
 from embedsvc.inference.plan import make_plan

@@ -16,7 +16,7 @@ from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.checkpoints.families import FROM_MODULES
 from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.checkpoints.sources import sha256
-from embedsvc.checkpoints.tensors import weight_files
+from embedsvc.checkpoints.tensor_files import weight_files
 from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.inference.encoder import Encoder, load_encoder
 from embedsvc.inference.ops.base import Ops

@@ -1,4 +1,4 @@
-"""The header of a safetensors file: it may lie, be too large, or promise more than there is."""
+"""Files of weights, and their headers: one may lie, be too large, or promise more than there is."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import pytest
 from embedsvc import bounds
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
+from embedsvc.checkpoints.tensor_files import weight_files
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import CheckpointError
 from tests.support.checkpoints import write_bert
@@ -74,7 +75,7 @@ def test_a_header_beyond_its_bound_is_not_read(
     os.truncate(file, 200 << 20)
     opened: list[str] = []
     monkeypatch.setattr(
-        "embedsvc.checkpoints.tensors.safe_open", lambda file, **_: opened.append(file)
+        "embedsvc.checkpoints.tensor_files.safe_open", lambda file, **_: opened.append(file)
     )
     with pytest.raises(CheckpointError, match=f"has a header of {length} bytes"):
         Tensors("x", tmp_path)
@@ -92,3 +93,30 @@ def test_a_file_that_ends_too_early_is_refused_by_file(tmp_path: Path) -> None:
     for length in (0, 7, 8, 100, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:length])
         assert f"{file}: " in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        (["model.safetensors", "weights.00.safetensors"], ["model.safetensors"]),
+        (["weights.safetensors", "weights.00.safetensors"], ["weights.safetensors"]),
+        # As in mlx-community/multilingual-e5-small-mlx.
+        (["weights.00.safetensors"], ["weights.00.safetensors"]),
+        (
+            [f"weights.0{n}.safetensors" for n in (2, 0, 1)],
+            [f"weights.0{n}.safetensors" for n in (0, 1, 2)],
+        ),
+        (["weights.01.safetensors"], None),
+        (["weights.0.safetensors", "others.safetensors"], None),
+    ],
+)
+def test_the_files_that_hold_the_weights(
+    tmp_path: Path, there: list[str], expected: list[str] | None
+) -> None:
+    for name in there:
+        (tmp_path / name).touch()
+    if expected is None:
+        with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
+            weight_files("x", tmp_path)
+    else:
+        assert [file.name for file in weight_files("x", tmp_path)] == expected
