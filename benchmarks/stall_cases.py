@@ -8,6 +8,7 @@ from typing import Any
 from starlette.routing import BaseRoute
 
 MODEL = "all-MiniLM-L6-v2"
+QUERY = "which word?"
 TEXT_FIELDS = {
     ("openai", "create_embeddings"): "input",
     ("ollama", "create_embeddings"): "input",
@@ -15,16 +16,27 @@ TEXT_FIELDS = {
     ("tei", "create_embeddings"): "inputs",
     ("tei", "tokenize"): "inputs",
     ("cohere", "create_embeddings"): "texts",
+    ("rerank", "rerank"): "documents",
+    ("score", "score"): "text_2",
+    ("score", "classify"): "input",
+    ("tei_scores", "root"): "inputs",
+    ("tei_scores", "predict"): "inputs",
+    ("voyage", "rerank"): "documents",
 }
 """Routes that take texts, and the field that has them."""
+BESIDE = {"documents": {"query": QUERY}, "text_2": {"text_1": QUERY}}
+"""What some of these fields do not go without."""
 NAME_FIELDS = {
     ("ollama", "show"): "model",
+    ("tei_scores", "similarity"): "model",
     ("instances", "create_instance"): "model",
     ("exo", "create_instance"): "model_id",
     ("exo", "place_instance"): "model_id",
     ("instances", "reload_cards"): "",
 }
 """Other routes that take a body, and the field that has a model's name."""
+LISTS = ("texts", "documents")
+"""Fields that take no text that is not in a list, of some routes at least."""
 PATHS = {"model": MODEL, "id": "a", "name": "a"}
 HEAD = 16_000
 """How many characters a long path or query has. It is within the limit of a head."""
@@ -121,12 +133,13 @@ def _shapes(path: str, field: str, most: int) -> Iterator[Case]:
 
 def _texts(path: str, field: str, most: int) -> Iterator[Case]:
     """One long text, and as many short ones as a body has room for."""
+    beside = BESIDE.get(field, {})
 
     def one(text: str) -> bytes:
-        return _json(**{field: [text] if field == "texts" else text})
+        return _json(**{field: [text] if field in LISTS else text} | beside)
 
     def many(text: str) -> bytes:
-        return _json(**{field: [text] * 2048})
+        return _json(**{field: [text] * 2048} | beside)
 
     yield Case(f"{path}, one text of words", "POST", path, lambda: one(_fill("word ", most)))
     yield Case(f"{path}, one text of spaces", "POST", path, lambda: one(_fill(" ", most)))
@@ -136,7 +149,12 @@ def _texts(path: str, field: str, most: int) -> Iterator[Case]:
         yield Case(f"{path}, 2048 long texts", "POST", path, lambda: many(words))
         yield Case(f"{path}, 2048 texts of a word", "POST", path, lambda: many("word"))
         count = (most - 100) // 6
-        yield Case(f"{path}, {count} texts", "POST", path, lambda: _json(**{field: ["wo"] * count}))
+        yield Case(
+            f"{path}, {count} texts",
+            "POST",
+            path,
+            lambda: _json(**{field: ["wo"] * count} | beside),
+        )
 
 
 def _openai(most: int) -> Iterator[Case]:

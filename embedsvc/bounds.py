@@ -53,6 +53,9 @@ CHUNK_TOKENS = 2_000_000
 DIMENSIONS = 65_536
 """Components of a vector that a request may ask for, whatever the model."""
 
+RANK_FIELDS = 32
+"""Fields of documents that are to be ranked, whose names a request may give."""
+
 VECTOR_BYTES = 128 << 20
 """Bytes of the vectors in one answer, as they are written. OpenAI's 2048 inputs fit, as numbers,
 with the 4096 dimensions of the largest models."""

@@ -15,7 +15,10 @@ from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.turns import Stepwise
 from embedsvc.serving.instance import Instance
+from embedsvc.serving.score_request import score_request
+from embedsvc.texts.requests import ScoringRequest
 from tests.support import tiny_registry
+from tests.support.rerankers import write_models
 from tests.support.tiny_registry import open_registry, write_cards
 
 T = TypeVar("T")
@@ -69,6 +72,64 @@ def note_batches(instance: Instance, begun: list[str], busy: asyncio.Event) -> N
         return await compute(items, head)
 
     batcher._run = noted
+
+
+RANKED = [f"{a} {b} {c}" for a in ascii_lowercase for b in "abcdefgh" for c in "abcde"][:1000]
+
+
+async def rank(registry: tiny_registry.TinyRegistry) -> int:
+    """Rank a thousand documents, none of which is in the cache."""
+    asked = ScoringRequest(model="ranker", query="hello", documents=RANKED)
+    async with registry.use("ranker") as engine:
+        scores = await score_request(engine, registry.named("ranker"), asked, read_cache=False)
+        return len(scores.logits)
+
+
+@pytest.fixture
+def ranking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of models, on a device with two slots."""
+    write_models(tmp_path)
+    ops = NumpyOps()
+    ops.slots = 2
+    monkeypatch.setattr(tiny_registry, "Device", lambda *_, **__: Device(lambda _: ops, 2))
+    return tmp_path
+
+
+def test_a_rerank_of_a_thousand_documents_lets_an_embedding_pass(ranking: Path) -> None:
+    async def main() -> None:
+        async with open_registry(ranking, max_batch_tokens=64) as registry:
+            begun: list[str] = []
+            busy = asyncio.Event()
+            for name in ("ranker", "org/tiny"):
+                note_batches(await registry.load(name), begun, busy)
+            running = asyncio.create_task(rank(registry))
+            await busy.wait()
+            before = len(begun)
+            await registry.embed("org/tiny", "short")
+            assert begun[before:].count("ranker") <= 6  # what ran, and one for each that ended
+            assert not running.done()
+            assert await running == 1000
+            assert begun.count("ranker") > 30
+
+    asyncio.run(main())
+
+
+def test_a_rerank_whose_client_hangs_up_is_no_burden_any_more(ranking: Path) -> None:
+    async def main() -> None:
+        async with open_registry(ranking, max_batch_tokens=64) as registry:
+            instance = await registry.load("ranker")
+            begun: list[str] = []
+            busy = asyncio.Event()
+            note_batches(instance, begun, busy)
+            running = asyncio.create_task(rank(registry))
+            await busy.wait()
+            assert instance.engine is not None
+            assert instance.engine.batcher.waiting_tokens > 0
+            running.cancel()
+            await asyncio.wait([running])
+            assert instance.engine.batcher.waiting_tokens == 0
+
+    asyncio.run(main())
 
 
 class Counted(Device):

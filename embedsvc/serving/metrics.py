@@ -133,6 +133,8 @@ class Metrics(Collector):
         """By the kind of error; see `RequestError.reason`."""
         self.request_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
         """From a request's head to its whole answer, by model."""
+        self.inputs: defaultdict[tuple[str, str], int] = defaultdict(int)
+        """Texts of requests, and documents of those that ask for scores, by model and task."""
         self.registry: Registry | None = None
         """The models, whose metrics are read once the registry is there."""
         self._sources: list[Source] = []
@@ -148,6 +150,7 @@ class Metrics(Collector):
             room = len(self.request_seconds) < METRIC_MODELS
             model = record.model if known or room else OTHERS
             self.request_seconds[model].observe(record.total)
+            self.inputs[model, record.task or ""] += record.texts
         if record.refusal:
             self.refusals[record.refusal] += 1
 
@@ -178,6 +181,12 @@ class Metrics(Collector):
             "request_seconds",
             "From a request's head to its whole answer.",
             sorted(self.request_seconds.items()),
+        )
+        yield counter(
+            "inputs",
+            "Texts of requests answered; of those for scores, the documents.",
+            ["model", "task"],
+            [([model, task], count) for (model, task), count in sorted(self.inputs.items())],
         )
         yield from _build()
         for source in self._sources:

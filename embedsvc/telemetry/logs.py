@@ -160,7 +160,8 @@ def request_as_json(request: Record, when: str) -> str:
         line += f'"refusal":"{request.refusal}",'
     if request.model:
         line += (
-            f'"model":{_quoted(request.model)},"texts":{request.texts},"tokens":{request.tokens},'
+            f'"model":{_quoted(request.model)},"task":"{request.task}",'
+            f'"texts":{request.texts},"tokens":{request.tokens},'
             f'"tokenize_ms":{request.tokenize * 1000:.3f},"queue_ms":{request.queue * 1000:.3f},'
             f'"forward_ms":{request.forward * 1000:.3f},'
         )
@@ -176,8 +177,9 @@ def request_in_words(request: Record, when: str) -> str:
     if request.refusal:
         line += f"{request.refusal} "
     if request.model:
+        task = "" if request.task == "embed" else f"{request.task}, "
         line += (
-            f"{request.model}: {request.texts} texts, {request.tokens} tokens, "
+            f"{request.model}: {task}{request.texts} texts, {request.tokens} tokens, "
             f"queue {request.queue * 1000:.1f} ms, forward {request.forward * 1000:.1f} ms, "
         )
     return f"{line}in {request.total * 1000:.1f} ms\n"

@@ -7,6 +7,7 @@ computed for no request, as when a model is loaded, has no record.
 from collections.abc import Callable
 from contextvars import ContextVar
 
+from embedsvc.catalog.cards import Task
 from embedsvc.errors import RequestError
 
 
@@ -28,8 +29,10 @@ class Record:
     """Ends the request's connection at once, where that can be done."""
     model = ""
     """The id of the model's card."""
+    task: Task | None = None
+    """What the model was asked for."""
     texts = 0
-    """How many inputs the request has."""
+    """How many inputs the request has; of a request for scores, how many documents."""
     tokens = 0
     """How many tokens they have together."""
     tokenize = 0.0

@@ -153,7 +153,7 @@ def spans(
         values["http.route"] = request.route
     if request.model:
         values |= {"embedsvc.model": request.model, "embedsvc.texts": request.texts}
-        values["embedsvc.tokens"] = request.tokens
+        values |= {"embedsvc.tokens": request.tokens, "embedsvc.task": request.task or ""}
     if request.refusal:
         values["error.type"] = request.refusal
     root["attributes"] = attributes(values)

@@ -5,7 +5,7 @@ one copy of it, and each piece is let go once the client has read it.
 """
 
 import binascii
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from embedsvc.web.budget import hold_answer, turn_to_write
 
 COMPONENTS = 25_000
 """Components of vectors written in one turn of the event loop, which takes about a millisecond."""
+TURN_BYTES = 1 << 20
+"""Bytes of JSON of any sort written in one turn of the event loop, in a millisecond or two."""
 ROW = 100
 """Bytes of a row beside its vector, at most."""
 BYTES: dict[ComponentType, tuple[float, float]] = {
@@ -83,6 +85,25 @@ async def in_turns(vectors: NDArray[np.float32], write: WriteRows) -> list[bytes
     return pieces
 
 
+async def dump_in_turns(rows: Iterable[Any]) -> list[bytes]:
+    """The JSON of rows with commas between them, in pieces, with turns for others between those.
+
+    Rows may have numbers of NumPy's. Raises what `in_turns` does.
+    """
+    left = iter(rows)
+    pieces = [_dump_some(left)]
+    held = len(pieces[0])
+    while len(pieces[-1]) >= TURN_BYTES:
+        hold_answer(held)
+        async with turn_to_write():
+            more = _dump_some(left)
+        if not more:
+            break
+        pieces += [b",", more]
+        held += len(more)
+    return pieces
+
+
 def values_of(
     vectors: NDArray[np.float32], dtype: ComponentType, encoding_format: EncodingFormat
 ) -> Sequence[Any] | NDArray[Any]:
@@ -95,6 +116,16 @@ def values_of(
     if encoding_format == "base64":
         return [binascii.b2a_base64(row, newline=False).decode() for row in values]
     return values
+
+
+def _dump_some(rows: Iterator[Any]) -> bytes:
+    """The JSON of the next rows, a piece of them; nothing if there are none."""
+    written: list[bytes] = []
+    size = 0
+    while size < TURN_BYTES and (row := next(rows, None)) is not None:
+        written.append(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY))
+        size += len(written[-1])
+    return b",".join(written)
 
 
 def dump_items(items: Any) -> bytes:

@@ -23,7 +23,18 @@ from embedsvc.settings import Settings
 from embedsvc.telemetry.record import current
 from embedsvc.web.admin import activity, api_docs, dashboard, health, instances
 from embedsvc.web.budget import InFlight
-from embedsvc.web.dialects import cohere, exo, ollama, openai, tei
+from embedsvc.web.dialects import (
+    cohere,
+    exo,
+    ollama,
+    openai,
+    rerank,
+    score,
+    tei,
+    tei_scores,
+    voyage,
+)
+from embedsvc.web.dialects.dialect import spoken
 from embedsvc.web.middleware import Edge, Tell
 from embedsvc.web.refusals import write_error
 
@@ -61,6 +72,10 @@ def create_app(settings: Settings, tell: Tell | None = None) -> Starlette:
             *ollama.routes,
             *tei.routes,
             *cohere.routes,
+            *rerank.routes,
+            *score.routes,
+            *tei_scores.routes,
+            *voyage.routes,
             *instances.routes,
             *exo.routes,
             *activity.routes,
@@ -105,7 +120,7 @@ async def _refused(request: Request, error: RequestError) -> Response:
     record = current.get()
     if record is not None:
         record.refusal = error.reason
-    body = write_error(error, request.scope["path"])
+    body = write_error(error, request.scope["path"], spoken(request))
     return Response(body, error.status, headers=error.headers, media_type="application/json")
 
 

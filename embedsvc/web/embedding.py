@@ -1,31 +1,28 @@
 """The one way from a request for vectors to its answer, whichever dialect it came in.
 
 A route reads its body into an `EmbeddingRequest` and calls `answer_embeddings` with a function that
-writes the vectors as the clients of its dialect read them. Everything between is here.
+writes the vectors as the clients of its dialect read them. Everything between is here, and what
+scores need as well is in `web/computing.py`.
 """
 
-import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from embedsvc.errors import BadRequest, ClientGone
+from embedsvc.catalog.cards import Card
+from embedsvc.errors import BadRequest
 from embedsvc.serving.embed_request import embed_request
 from embedsvc.serving.engine import Embedded, Engine
-from embedsvc.telemetry.record import current
 from embedsvc.texts.requests import EmbeddingRequest
 from embedsvc.web.answers import FLOATS, Form, most_rows
+from embedsvc.web.computing import Caching, compute
 from embedsvc.web.endpoint import JsonResponse
 from embedsvc.web.state import registry_of
 
-T = TypeVar("T")
 HEAD = "vector"
 """What these routes ask of a model; see `inference/heads`."""
-PATIENCE = 0.05
-"""Seconds before a request looks whether its client has hung up. Most answers are there sooner."""
-Headers = list[tuple[bytes, bytes]]
 
 
 class Write(Protocol):
@@ -53,7 +50,17 @@ async def answer_embeddings(
     Raises `RequestError`; before anything is computed if the model gives no vectors or the answer
     would be too large. Raises `ClientGone` if the client hangs up first, and computes no further.
     """
-    embedded, headers = await _while_connected(request, _embed(request, asked, forms, check))
+
+    async def embed(engine: Engine, card: Card, prompt: str | None, caching: Caching) -> Embedded:
+        engine.check_head(HEAD)
+        if check is not None:
+            check(engine)
+        most = _most_rows(engine, asked, forms)
+        return await embed_request(engine, card, prompt, asked, most_rows=most, **caching)
+
+    embedded, headers = await compute(request, asked.model, "embed", len(asked.inputs), embed)
+    if embedded.split:
+        headers.append((b"x-embedsvc-split", b"%d" % embedded.split))
     return JsonResponse(await write(embedded), headers)
 
 
@@ -66,35 +73,6 @@ async def load_for_embeddings(request: Request, model: str) -> None:
         engine.check_head(HEAD)
 
 
-async def _embed(
-    request: Request, asked: EmbeddingRequest, forms: Sequence[Form], check: Check | None
-) -> tuple[Embedded, Headers]:
-    registry = registry_of(request)
-    card, prompt = registry.card(asked.model)
-    record = current.get()
-    if record is not None:
-        record.model = card.id
-    control = request.headers.get("cache-control", "").lower()
-    caching = {"read_cache": "no-cache" not in control, "write_cache": "no-store" not in control}
-    async with registry.use(asked.model) as engine:
-        engine.check_head(HEAD)
-        if check is not None:
-            check(engine)
-        most = _most_rows(engine, asked, forms)
-        embedded = await embed_request(engine, card, prompt, asked, most_rows=most, **caching)
-    if record is not None:
-        record.texts, record.tokens = len(asked.inputs), embedded.tokens
-    headers = [
-        (b"openai-model", card.id.encode("ascii", "replace")),
-        (b"x-embedsvc-fingerprint", engine.fingerprint.encode()),
-    ]
-    if embedded.truncated:
-        headers.append((b"x-embedsvc-truncated", b"%d" % embedded.truncated))
-    if embedded.split:
-        headers.append((b"x-embedsvc-split", b"%d" % embedded.split))
-    return embedded, headers
-
-
 def _most_rows(engine: Engine, asked: EmbeddingRequest, forms: Sequence[Form]) -> int:
     """How many rows the answer may have. Raises `BadRequest` if there are more inputs than that."""
     dimensions = min(asked.dimensions or engine.dimensions, engine.dimensions)
@@ -105,38 +83,3 @@ def _most_rows(engine: Engine, asked: EmbeddingRequest, forms: Sequence[Form]) -
             f"{most} vectors of {dimensions} dimensions at most."
         )
     return most
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of the work, which is cancelled if the client hangs up first.
-
-    Raises `ClientGone` then.
-    """
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine is run by one
-    gone: asyncio.Future[Any] | None = None
-    over = False
-
-    def hung_up(_: object) -> None:
-        if not over:  # it may be called after the work has ended, while the answer is written
-            task.cancel()
-
-    def watch() -> None:
-        nonlocal gone
-        # The body has been read, so what the server tells next is that the client hung up.
-        gone = asyncio.ensure_future(request.receive())
-        gone.add_done_callback(hung_up)
-
-    soon = asyncio.get_running_loop().call_later(PATIENCE, watch)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if gone is None or not gone.done():
-            raise  # somebody else cancelled the task
-        task.uncancel()
-        raise ClientGone from None
-    finally:
-        over = True
-        soon.cancel()
-        if gone is not None:
-            gone.cancel()

@@ -63,7 +63,10 @@ def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
         "info": {
             "title": "embedsvc",
             "version": __version__,
-            "description": "Embeddings, in the dialects of OpenAI, Ollama, TEI and Cohere.",
+            "description": (
+                "Embeddings, and scores of pairs of texts, in the dialects of OpenAI, Ollama, "
+                "TEI, Cohere, vLLM, infinity and Voyage."
+            ),
         },
         "paths": paths,
         "components": {

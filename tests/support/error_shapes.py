@@ -18,6 +18,7 @@ PATHS = {
     "{id:uuid}": "00000000-0000-4000-8000-000000000000",
     "{model:path}": "org/tiny",
 }
+TEI_PATHS = ("/", "/embed", "/embed_sparse", "/tokenize", "/info", "/predict", "/similarity")
 TEI_TYPES = {"Validation", "Empty", "Tokenizer"}
 NOT_JSON = "We could not parse the JSON body of your request."
 
@@ -55,12 +56,15 @@ def shaped(
     if path.startswith("/api/"):  # Ollama
         assert set(body) == {"error"}
         message = body["error"]
-    elif path in ("/", "/embed", "/embed_sparse", "/tokenize", "/info"):  # TEI
+    elif path in TEI_PATHS:
         assert set(body) == {"error", "error_type"}
         message = body["error"]
         expected = "Unhealthy" if status == 503 else "Backend" if status >= 500 else "Validation"
         expected = "Overloaded" if status == 429 else expected
         assert body["error_type"] in ({expected} if status != 400 else TEI_TYPES)
+    elif path.startswith("/voyage"):
+        assert set(body) == {"detail"}
+        message = body["detail"]
     elif path.startswith("/v2/"):  # Cohere
         assert set(body) == {"message"}
         message = body["message"]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
+from starlette.requests import Request
 
 from embedsvc.errors import RequestError
 
@@ -18,3 +19,16 @@ class Dialect(NamedTuple):
     """What `write` returns."""
     write: Callable[[RequestError], msgspec.Struct]
     """An error in the shape that clients of this dialect read."""
+
+
+def speak(request: Request, dialect: Dialect) -> None:
+    """Have the request's errors written in that dialect, where not the path but the body says it.
+
+    They have to fit what the dialect of the path answers.
+    """
+    request.scope["dialect"] = dialect
+
+
+def spoken(request: Request) -> Dialect | None:
+    """The dialect that a request's body was found to be in, if `speak` was called."""
+    return request.scope.get("dialect")

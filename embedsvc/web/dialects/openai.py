@@ -109,6 +109,7 @@ def _model(request: Request, name: str) -> Model:
         owned_by="embedsvc",
         root=card.id,
         state=registry.state(card),
+        tasks=[registry.task(card)],
         dimensions=known.dimensions or None if known else None,  # none: it gives no vectors
         max_tokens=known.max_tokens if known else card.max_tokens,
         architecture=known.architecture if known else None,

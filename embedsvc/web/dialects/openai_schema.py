@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from embedsvc.bounds import CHUNKS, PROMPT_CHARACTERS
-from embedsvc.catalog.cards import Truncate
+from embedsvc.catalog.cards import Task, Truncate
 from embedsvc.texts.requests import (
     COMPONENT_TYPES,
     Choice,
@@ -91,7 +91,7 @@ class EmbeddingAnswer(msgspec.Struct):
     usage: Usage
 
 
-class Model(msgspec.Struct):
+class Model(msgspec.Struct, kw_only=True):
     id: str
     object: Literal["model"]
     created: int
@@ -99,6 +99,8 @@ class Model(msgspec.Struct):
     root: str
     """The id of the model's card: this name, or the one that this is another name for."""
     state: str
+    tasks: list[Task] = msgspec.field(default_factory=list[Task])  # older servers do not say it
+    """What it is for. One that embeds can be asked to rerank, too: it gives cosines."""
     dimensions: int | None
     max_tokens: int | None
     architecture: str | None

@@ -1,7 +1,7 @@
 """The routes of Hugging Face's text-embeddings-inference (TEI), whose server has one model.
 
-Here that model is the first in the cards file. `/tokenize` also takes a `model`, which is our own
-addition.
+Here that model is the first in the cards file that does what a route is for, unless the body has a
+`model`, which is our own addition. Those that give scores are in `tei_scores.py` and `rerank.py`.
 """
 
 import asyncio
@@ -14,15 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc import __version__
-from embedsvc.errors import (
-    BadRequest,
-    EmptyInput,
-    NoTokens,
-    Overloaded,
-    RequestError,
-    TooManyBytes,
-    TooManyConnections,
-)
+from embedsvc.errors import BadRequest
 from embedsvc.serving.engine import Embedded, Engine
 from embedsvc.texts.explained import Token
 from embedsvc.texts.prompts import choose
@@ -36,9 +28,9 @@ from embedsvc.texts.requests import (
 )
 from embedsvc.texts.truncation import Rule
 from embedsvc.web.answers import write_vectors
-from embedsvc.web.dialects.dialect import Dialect
 from embedsvc.web.embedding import answer_embeddings
 from embedsvc.web.endpoint import Endpoint, JsonResponse, read_body
+from embedsvc.web.scoring import first_model
 from embedsvc.web.state import registry_of, state_of
 
 FIELDS = Fields("inputs")
@@ -46,6 +38,7 @@ REFUSED = Rule("error", remedy='send "truncate": true')
 ROWS = 2048
 """How many tokens are written in one turn of the event loop, in less than a millisecond."""
 Texts = Annotated[str | list[str], Meta(description="A text, or texts.")]
+Another = Annotated[ModelName | None, Meta(description="Another than the first.")]
 
 
 class TeiEmbedBody(msgspec.Struct):
@@ -55,6 +48,7 @@ class TeiEmbedBody(msgspec.Struct):
     prompt_name: Choice | None = None
     normalize: bool | None = None
     dimensions: Dimensions | None = None
+    model: Another = None
 
 
 EmbedAnswer = list[list[float]]
@@ -64,14 +58,14 @@ class TokenizeBody(msgspec.Struct):
     inputs: Texts
     add_special_tokens: bool = True
     prompt_name: Choice | None = None
-    model: Annotated[ModelName | None, Meta(description="Another than the first.")] = None
+    model: Another = None
 
 
 class Info(msgspec.Struct):
     model_id: str
     model_sha: str | None
     model_dtype: str
-    model_type: dict[str, dict[str, str]]
+    model_type: dict[str, dict[str, str | dict[str, str | int]]]
     max_concurrent_requests: int
     max_input_length: int
     max_batch_tokens: int
@@ -82,22 +76,16 @@ class Info(msgspec.Struct):
     version: str
 
 
-TeiErrorType = Literal["Backend", "Empty", "Overloaded", "Tokenizer", "Unhealthy", "Validation"]
-
-
-class TeiError(msgspec.Struct):
-    """The errors of text-embeddings-inference."""
-
-    error: str
-    error_type: TeiErrorType
-
-
 async def create_embeddings(request: Request) -> Response:
     """`POST /embed`: vectors of texts."""
-    sent = await read_body(request, TeiEmbedBody)
+    return await embed(request, await read_body(request, TeiEmbedBody))
+
+
+async def embed(request: Request, sent: TeiEmbedBody) -> Response:
+    """The answer with the vectors that a body asks for. Raises `RequestError`."""
     side = "start" if (sent.truncation_direction or "").lower() == "left" else "end"
     asked = EmbeddingRequest(
-        model=_first_model(request),
+        model=sent.model or first_model(request, "embed"),
         inputs=_texts(request, sent.inputs),
         dimensions=sent.dimensions,
         prompt_name=sent.prompt_name,
@@ -113,7 +101,7 @@ async def tokenize(request: Request) -> Response:
     """`POST /tokenize`: the model's tokens of texts."""
     sent = await read_body(request, TokenizeBody)
     texts = _texts(request, sent.inputs)
-    name = sent.model or _first_model(request)
+    name = sent.model or first_model(request, "embed")
     async with registry_of(request).use(name) as engine:
         asked = EmbeddingRequest(model=name, inputs=texts, prompt_name=sent.prompt_name)
         prompt = choose(engine.checkpoint.prompts, asked, None, engine.checkpoint.default_prompt)
@@ -125,7 +113,7 @@ async def tokenize(request: Request) -> Response:
 async def info(request: Request) -> Response:
     """`GET /info`: the model and the limits."""
     registry, settings = registry_of(request), state_of(request).settings
-    name = _first_model(request)
+    name = next(iter(registry.cards.by_id))
     card, _ = registry.card(name)
     async with registry.use(name) as engine:
         answer = Info(
@@ -147,45 +135,9 @@ async def info(request: Request) -> Response:
 
 routes = [
     Endpoint("POST", "/embed", create_embeddings, body=TeiEmbedBody, answer=EmbedAnswer),
-    Endpoint("POST", "/", create_embeddings, body=TeiEmbedBody, answer=EmbedAnswer),
     Endpoint("POST", "/tokenize", tokenize, body=TokenizeBody, answer=list[list[Token]]),
     Endpoint("GET", "/info", info, answer=Info),
 ]
-
-
-def write_error(error: RequestError) -> TeiError:
-    """An error as TEI's clients read it."""
-    kind: TeiErrorType
-    if isinstance(error, Overloaded | TooManyBytes | TooManyConnections):
-        kind = "Overloaded"
-    elif isinstance(error, EmptyInput):
-        kind = "Empty"
-    elif isinstance(error, NoTokens):
-        kind = "Tokenizer"
-    elif error.status == 503:
-        kind = "Unhealthy"
-    else:
-        kind = "Backend" if error.status >= 500 else "Validation"
-    return TeiError(error.message, kind)
-
-
-TEI = Dialect(
-    "tei",
-    (
-        "/",  # Ollama's clients look here whether the server is there, and read TEI's errors, too
-        "/decode",
-        "/embed",
-        "/embed_all",
-        "/embed_sparse",
-        "/info",
-        "/predict",
-        "/rerank",
-        "/similarity",
-        "/tokenize",
-    ),
-    TeiError,
-    write_error,
-)
 
 
 async def _write(embedded: Embedded) -> list[bytes]:
@@ -219,14 +171,16 @@ def _check_unnormalized(engine: Engine) -> None:
         raise BadRequest("Invalid 'normalize': this model's vectors have length 1.")
 
 
-def _model_type(engine: Engine) -> dict[str, dict[str, str]]:
-    if "vector" not in engine.heads:
-        return {"classifier": {}}
-    return {"embedding": {"pooling": " + ".join(engine.checkpoint.pooling)}}
-
-
-def _first_model(request: Request) -> str:
-    return next(iter(registry_of(request).cards.by_id))
+def _model_type(engine: Engine) -> dict[str, dict[str, str | dict[str, str | int]]]:
+    checkpoint = engine.checkpoint
+    if checkpoint.scoring is None:
+        return {"embedding": {"pooling": " + ".join(checkpoint.pooling)}}
+    labels = dict(enumerate(checkpoint.scoring.labels))
+    told: dict[str, str | dict[str, str | int]] = {
+        "id2label": {str(number): label for number, label in labels.items()},
+        "label2id": {label: number for number, label in labels.items()},
+    }
+    return {"reranker" if len(labels) == 1 else "classifier": told}
 
 
 def _texts(request: Request, inputs: str | list[str]) -> list[str]:

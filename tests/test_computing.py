@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from embedsvc.errors import ClientGone
-from embedsvc.web import embedding
+from embedsvc.web import computing
 
 
 class Client:
@@ -21,7 +21,7 @@ class Client:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "PATIENCE", 0.0)
+    monkeypatch.setattr(computing, "PATIENCE", 0.0)
 
 
 async def turns(count: int = 5) -> None:
@@ -39,7 +39,7 @@ def test_the_work_of_a_client_who_hangs_up_is_cancelled() -> None:
             await asyncio.sleep(60)
 
         with pytest.raises(ClientGone):
-            await embedding._while_connected(client, work())  # type: ignore[arg-type]
+            await computing._while_connected(client, work())  # type: ignore[arg-type]
         await turns()  # the task itself goes on
 
     asyncio.run(main())
@@ -55,7 +55,7 @@ def test_a_client_who_hangs_up_just_as_the_work_ends_stops_nothing_any_more() ->
             await asyncio.sleep(0)  # it is told in the turn in which this ends
             return "vectors"
 
-        found = await embedding._while_connected(client, work())  # type: ignore[arg-type]
+        found = await computing._while_connected(client, work())  # type: ignore[arg-type]
         await turns()  # the answer is written
         assert found == "vectors"
 

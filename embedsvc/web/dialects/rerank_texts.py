@@ -1,0 +1,88 @@
+"""The texts of a query and of documents, in whichever of the shapes they come that clients know."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import orjson
+
+from embedsvc.errors import BadRequest, EmptyInput
+
+FORMS = "expected a text, or an object with `text` or with `content`"
+
+
+def read_query(value: str | dict[str, Any], field: str = "query") -> str:
+    """The text of a query. Raises `BadRequest`, also if it is empty."""
+    text = read_text(value, field)
+    if not text:
+        raise EmptyInput(f"Invalid '{field}': it cannot be an empty string.")
+    return text
+
+
+def read_documents(
+    values: Sequence[str | dict[str, Any]],
+    most: int,
+    field: str = "documents",
+    rank_fields: Sequence[str] | None = None,
+) -> list[str]:
+    """The texts of documents, which may be empty. Raises `BadRequest`."""
+    check_number(values, most, field)
+    return [
+        value if isinstance(value, str) else read_text(value, f"{field}[{i}]", rank_fields)
+        for i, value in enumerate(values)
+    ]
+
+
+def check_number(values: Sequence[Any], most: int, field: str) -> None:
+    """Raise `BadRequest` unless there are 1 to `most` of them."""
+    if not values:
+        raise EmptyInput(f"Invalid '{field}': it cannot be an empty array.")
+    if len(values) > most:
+        raise BadRequest(f"Invalid '{field}': array length must be {most} or less.")
+
+
+def read_text(
+    value: str | dict[str, Any], field: str, rank_fields: Sequence[str] | None = None
+) -> str:
+    """The text of a string or an object. Raises `BadRequest`.
+
+    >>> read_text({"content": [{"type": "text", "text": "a cat"}]}, "query")
+    'a cat'
+    >>> read_text({"title": "Cats", "year": 1981}, "documents[0]", ["year", "title"])
+    'year: 1981\\ntitle: Cats\\n'
+    """
+    if isinstance(value, str):
+        return value
+    if rank_fields:
+        return _fields(value, field, rank_fields)
+    text = value.get("text")
+    if isinstance(text, str):
+        return text
+    content = value.get("content")
+    if not isinstance(content, list) or not content:
+        raise BadRequest(f"Invalid '{field}': {FORMS}; or say its `rank_fields`.")
+    return "\n".join(_part(part, field) for part in cast("list[Any]", content))
+
+
+def _part(part: Any, field: str) -> str:
+    """A part of `content`, as the clients of vLLM send it. Raises `BadRequest`."""
+    text = cast("dict[str, Any]", part).get("text") if isinstance(part, dict) else None
+    if not isinstance(text, str):
+        raise BadRequest(f"Invalid '{field}': expected parts of `content` that have a `text`.")
+    return text
+
+
+def _fields(value: dict[str, Any], field: str, names: Sequence[str]) -> str:
+    """The fields of a document that are to be read, a line for each, in the order of `names`.
+
+    Of `text` alone there is no name before it: that is what is read of documents by default.
+    """
+    found = {name: value[name] for name in names if name in value}
+    if not found:
+        raise BadRequest(f"Invalid '{field}': it has none of the `rank_fields`.")
+    if list(found) == ["text"] and isinstance(found["text"], str):
+        return found["text"]
+    return "".join(f"{name}: {_plain(each)}\n" for name, each in found.items())
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
