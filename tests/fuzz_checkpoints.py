@@ -36,10 +36,11 @@ from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.item import Item
 from embedsvc.texts.tokenizer import open_tokenizer
 from tests.support.checkpoints import write_json
+from tests.support.classifiers import CLASSIFIERS
 from tests.support.mutations import mutate
 from tests.support.quantized_cases import QUANTIZED, WIDE
 from tests.support.shapes import WIDTH
-from tests.support.tiny import CASES, CLASSIFIERS
+from tests.support.tiny import CASES
 
 MEMORY = 512 << 20
 """How many bytes a worker may take more than when it begins."""

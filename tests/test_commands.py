@@ -11,9 +11,9 @@ from embedsvc.cli import main
 from embedsvc.commands import address
 from embedsvc.commands.address import key_of
 from embedsvc.errors import SetupError
+from tests.support.classifiers import CLASSIFIERS
 from tests.support.fake_server import FakeServer
 from tests.support.server import serving
-from tests.support.tiny import CLASSIFIERS
 from tests.support.tiny_registry import write_cards
 
 KEY = "sk-right-key-123456"

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from embedsvc.web.dialects import cohere, ollama, tei
 from tests.support.app import serve
-from tests.support.tiny import CLASSIFIERS
+from tests.support.classifiers import CLASSIFIERS
 
 TEXTS = ["hello world", "a b c"]
 LONG = "a " * 40

@@ -56,6 +56,14 @@ def test_the_card_may_ask_for_another_pooling_and_for_unit_length(tmp_path: Path
         ([pooling("mean"), ("CNN", {})], r"module `sentence_transformers\.models\.CNN` is not"),
         ([dense(WIDTH, 4, "Tanh"), pooling("mean")], "`Dense` comes before the pooling"),
         ([pooling("mean"), pooling("max")], "`Pooling` comes twice"),
+        (
+            [pooling("mean"), dense(WIDTH, 1, "Tanh", module_output_name="scores"), NORMALIZE],
+            "a module comes after the one that gives scores",
+        ),
+        (
+            [pooling("mean"), dense(WIDTH, 1, "Tanh", module_output_name="sores")],
+            "`module_output_name` = `sores` is not supported",
+        ),
         ([pooling("mean"), dense(WIDTH, 4, "Softplus")], r"activation `torch\S+Softplus` is not"),
         (
             [pooling("mean"), dense(4, 4, "Tanh", activation_function="my.Tanh")],

@@ -16,7 +16,7 @@ from embedsvc.serving.score_request import Scores, score_request
 from embedsvc.settings import Settings
 from embedsvc.texts.requests import PairFields, ScoringRequest, read_documents
 from tests.support.checkpoints import write_bert
-from tests.support.tiny import CLASSIFIERS
+from tests.support.classifiers import CLASSIFIERS
 
 DOCUMENTS = ["a b", "hello world", "", "world " * 200]
 

@@ -33,6 +33,7 @@ FROM_OUTSIDE = {
     "checkpoints.modules": "test_modules",
     "checkpoints.prompts": "test_transformer_settings",
     "checkpoints.progress": "test_download",
+    "checkpoints.token_limit": "test_checkpoint",
     # Commands, as they are typed.
     "commands.bench": "test_bench",
     "commands.cards": "test_names",

@@ -28,6 +28,7 @@ from embedsvc.checkpoints.scoring import Scoring, read_scoring
 from embedsvc.checkpoints.sources import find_checkpoint, sha256
 from embedsvc.checkpoints.tensor_files import WEIGHTS, weight_files
 from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.checkpoints.token_limit import max_tokens
 from embedsvc.errors import CheckpointError
 
 TOKENIZER_FILES = (
@@ -37,11 +38,6 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     *transformer_settings.FILES,
 )
-STATIC_MAX_TOKENS = 32768
-"""Tokens of a text for static embeddings, which have no limit of their own."""
-POSITIONS_FROM = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Values of `model_type` whose positions begin behind the padding token's id, so that those before
-are never used."""
 CLASSIFIER = "ForSequenceClassification"
 """How the class names of models end that give scores and no vectors."""
 CLASSES = {
@@ -91,11 +87,16 @@ class Checkpoint:
     """What the outputs of a classifier mean; None for a model of vectors."""
 
     @property
+    def labels(self) -> int:
+        """How many scores it gives; 0 for a model of vectors."""
+        return len(self.scoring.labels) if self.scoring else 0
+
+    @property
     def task(self) -> Task:
         """What the model gives."""
         if self.scoring is None:
             return "embed"
-        return "rerank" if len(self.scoring.labels) == 1 else "classify"
+        return "rerank" if self.labels == 1 else "classify"
 
     def is_bfloat16(self) -> bool:
         """Whether it was trained in bfloat16, by config.json, or is stored in it.
@@ -159,6 +160,7 @@ def open_checkpoint(card: Card) -> Checkpoint:
     stated = read_prompts(root, card)
     cut = (Truncate(stated.truncate_dim),) if stated.truncate_dim else ()
     steps, normalize = _steps(card, (*modules.steps, *cut))
+    scores = modules.labels is not None or not found.pooling
     checkpoint = Checkpoint(
         card=card,
         root=root.folder,
@@ -170,11 +172,11 @@ def open_checkpoint(card: Card) -> Checkpoint:
         steps=steps,
         normalize=normalize,
         special_tokens=not modules.static,
-        max_tokens=_max_tokens(files, card, config, static=modules.static),
+        max_tokens=max_tokens(files, card, config, static=modules.static),
         prompts=stated.prompts if card.prompts is None else card.prompts,
         default_prompt=stated.default,
         pooling_source=found.source,
-        scoring=None if found.pooling else read_scoring(root, config),
+        scoring=read_scoring(root, config, modules.labels) if scores else None,
     )
     if card.task not in (None, checkpoint.task):
         raise root.error("config.json", f"is of a model that can {checkpoint.task}; its card has "
@@ -248,43 +250,6 @@ def _steps(card: Card, steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], bool]
     if normalize:
         steps = steps[:-1]
     return steps, normalize if card.normalize is None else card.normalize
-
-
-def _max_tokens(files: Files, card: Card, config: dict[str, Any], *, static: bool) -> int:
-    """The most tokens that a text may have. Raises `CheckpointError` if nothing states it."""
-    if static:
-        return min(card.max_tokens or STATIC_MAX_TOKENS, STATIC_MAX_TOKENS)
-    _, settings = transformer_settings.read_settings(files)
-    if card.max_tokens:
-        return card.max_tokens  # `make_plan` refuses it if the model has fewer positions
-    tokenizer = files.read("tokenizer_config.json")
-    limits: list[Any] = [settings.max_seq_length, _positions(config)]
-    if settings.max_seq_length is None:
-        limits.append(tokenizer.get("model_max_length", tokenizer.get("max_len")))
-    known = [int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0]
-    # Tokenisers without a limit state one of 10^30.
-    if not known or min(known) > 10**9:
-        raise CheckpointError(
-            f"model `{card.id}`: neither its card nor {files.folder} says how long a text may be; "
-            "give the card a `max_tokens`"
-        )
-    return min(known)
-
-
-def _positions(config: dict[str, Any]) -> int | None:
-    """How many tokens the model has positions for; None where config.json does not say it.
-
-    >>> _positions({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1})
-    512
-    """
-    if config.get("rotary_scaling_factor"):  # in longer texts, vectors would depend on other texts
-        return config.get("max_trained_positions", 2048)
-    stated = [config.get(key) for key in ("max_position_embeddings", "n_positions")]
-    positions = max((n for n in stated if isinstance(n, int)), default=None)
-    if positions is None or config["model_type"] not in POSITIONS_FROM:
-        return positions
-    padding: Any = config.get("pad_token_id")
-    return positions - (padding if isinstance(padding, int) else 1) - 1
 
 
 def _digests(model: str, folder: Path) -> list[str]:

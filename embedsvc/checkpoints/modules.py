@@ -49,6 +49,8 @@ class Dense:
     name: str = "linear"
     """What the names of its tensors begin with: `linear` in a folder of its own, `dense.0` and so
     on among the weights of the model."""
+    scores: bool = False
+    """Whether what it gives are scores, so that it is the last."""
 
     @property
     def own_folder(self) -> bool:
@@ -95,6 +97,13 @@ class Modules:
     steps: tuple[Step, ...]
     """The modules after the pooling."""
 
+    @property
+    def labels(self) -> int | None:
+        """How many scores they give; None where they give vectors, or only the first module knows
+        what it gives."""
+        last = self.steps[-1] if self.steps else None
+        return last.outputs if isinstance(last, Dense) and last.scores else None
+
 
 def read_modules(files: Files) -> Modules | None:
     """The modules of a folder; None where there is no `modules.json`.
@@ -134,6 +143,8 @@ def read_modules(files: Files) -> Modules | None:
             steps.append(Normalize())
         else:
             raise files.error("modules.json", f"module `{kind}` comes twice")
+    if any(isinstance(step, Dense) and step.scores for step in steps[:-1]):
+        raise files.error("modules.json", "a module comes after the one that gives scores")
     end = len(steps) - (steps[-1:] == [Normalize()])
     steps[end:end] = dense  # those that modules.json does not list
     return Modules(first.folder, static, pooling, include_prompt, tuple(steps))
@@ -218,7 +229,8 @@ def _switch(files: Files, config: dict[str, Any], key: str, *, default: bool = F
 
 
 def _dense(files: Files) -> Dense:
-    config = _of_vectors(files)
+    scores = files.read("config.json").get("module_output_name") == "scores"
+    config = _of_vectors(files, "module_input_name") if scores else _of_vectors(files)
     stated = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = stated.rpartition(".")[2]
     if not stated.startswith("torch.nn.") or activation not in get_args(Activation):
@@ -230,6 +242,7 @@ def _dense(files: Files) -> Dense:
         _switch(files, config, "bias", default=True),
         activation,  # pyright: ignore[reportArgumentType] - checked above
         _switch(files, config, "use_residual"),
+        scores=scores,
     )
 
 
@@ -241,11 +254,11 @@ def _size(files: Files, key: str) -> int:
     return size
 
 
-def _of_vectors(files: Files) -> dict[str, Any]:
+def _of_vectors(files: Files, *keys: str) -> dict[str, Any]:
     """The config.json of a module. Raises `CheckpointError` if the module would work on anything
-    but the pooled vectors."""
+    but the pooled vectors, or put anything else in their place."""
     config = files.read("config.json")
-    for key in ("module_input_name", "module_output_name"):
+    for key in keys or ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, "sentence_embedding"):
             raise files.error("config.json", f"`{key}` = `{config[key]}` is not supported")
     return config

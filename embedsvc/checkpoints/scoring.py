@@ -34,13 +34,14 @@ class Scoring:
     """Whether several labels may be true at once."""
 
 
-def read_scoring(root: Files, config: dict[str, Any]) -> Scoring:
+def read_scoring(root: Files, config: dict[str, Any], outputs: int | None = None) -> Scoring:
     """What a folder's files say of the outputs; `config` is its config.json.
 
+    `outputs` is how many there are, where that is known from a module, which gives them no names.
     The activation is looked for where sentence-transformers looks, in its order. Raises
     `CheckpointError` that names the file and the key.
     """
-    labels = _labels(root, config)
+    labels = _labels(root, config) if outputs is None else _unnamed(outputs)
     own = "config_sentence_transformers.json"
     nested = as_object(config.get("sentence_transformers")) or {}
     stated = (
@@ -66,9 +67,14 @@ def _labels(files: Files, config: dict[str, Any]) -> tuple[str, ...]:
         count = config.get("num_labels", 2)
         if type(count) is not int or not 1 <= count <= VECTOR:
             raise files.error("config.json", f"`num_labels` must be a number, not {count!r}")
-        return tuple(f"LABEL_{i}" for i in range(count))
+        return _unnamed(count)
     by_number = {str(key): name for key, name in (as_object(names) or {}).items()}
     labels = [by_number.get(str(i)) for i in range(len(by_number))]
     if not labels or not all(isinstance(label, str) for label in labels):
         raise files.error("config.json", "`id2label` must name the labels 0, 1 and so on")
     return tuple(map(str, labels))
+
+
+def _unnamed(count: int) -> tuple[str, ...]:
+    """What transformers calls labels that have no names."""
+    return tuple(f"LABEL_{i}" for i in range(count))

@@ -15,7 +15,7 @@ from embedsvc.checkpoints.quantized import BITS, Quantized, expand
 from embedsvc.checkpoints.tensor_files import DTYPES, Entry, read_entries, weight_files
 from embedsvc.errors import CheckpointError
 
-HOLDERS = re.compile(r"^(bert|roberta|mpnet|distilbert|new|model|auto_model)\.")
+HOLDERS = re.compile(r"^(bert|roberta|mpnet|distilbert|new|gte|model|auto_model)\.")
 """Attributes that hold the model in classes of transformers, which put them before the names of its
 tensors."""
 FIRST_CONVERTER = "encoder.layers.0.attention.query_proj.weight"

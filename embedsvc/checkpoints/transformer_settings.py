@@ -28,6 +28,9 @@ WITHOUT_EFFECT = {
 """Keys that change no vector, or that are obeyed here, by the object they are in."""
 WITHOUT_EFFECT_ON_TEXTS = ("padding", "truncation", "return_tensors", "pad_to_multiple_of")
 """The same, in `processing_kwargs`."""
+TASKS = ("feature-extraction", "sequence-classification")
+"""What the first module may be: a backbone, or a classifier of transformers. Which of them it is,
+config.json says."""
 OLD_NAMES = {
     "model_args": "model_kwargs",
     "tokenizer_args": "processor_kwargs",
@@ -73,7 +76,7 @@ def read_settings(files: Files) -> tuple[str, TransformerSettings]:
 def _check(files: Files, name: str, stated: dict[str, Any]) -> None:
     """Raise `CheckpointError` if the file asks for what is not supported here."""
     task = stated.get("transformer_task", "feature-extraction")
-    if task != "feature-extraction":
+    if task not in TASKS:
         raise files.error(name, f"`transformer_task` of `{task}` is not supported")
     for key in ("query_length", "document_length", "query_expansion", "tokenizer_name_or_path"):
         if stated.get(key) is not None:

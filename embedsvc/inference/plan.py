@@ -16,7 +16,6 @@ from embedsvc.inference.models import (
     EXCEED_FLOAT16,
     LOOK_TYPES_UP,
     Architecture,
-    bert,
     fallback,
     find_architecture,
     read_config,
@@ -62,12 +61,6 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
     """
     architecture, config = find_pass(checkpoint, dtype)
     heads = heads_of(checkpoint)
-    if "scores" in heads and architecture is not bert:
-        # The others do not look at types of tokens, or call what follows them by other names.
-        raise checkpoint.error(
-            f"config.json: `{checkpoint.class_name}` is not supported of model_type "
-            f"`{checkpoint.model_type}`"
-        )
     tensors = checkpoint.tensors()
     table_numbers = getattr(config, "table_numbers", None)
     return Plan(

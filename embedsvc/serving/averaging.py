@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.inference.heads.vector import check_finite
+from embedsvc.inference.heads.steps import check_finite
 
 
 def average(

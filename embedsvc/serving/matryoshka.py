@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.errors import BadRequest
-from embedsvc.inference.heads.vector import check_finite
+from embedsvc.inference.heads.steps import check_finite
 
 
 def check_dimensions(

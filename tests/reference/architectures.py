@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
-from transformers import AutoModel, AutoModelForSequenceClassification, Qwen3Config
+from transformers import AutoModel, Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
-from embedsvc.texts.item import Item
 from tests.reference.float64 import jina_bert, nomic_bert_moe
-from tests.support.tiny import CASES, CLASSIFIERS, Case
+from tests.support.tiny import CASES, Case
 
 HERE = Path(__file__).parent / "architectures"
 PACKAGES = ("sentence-transformers", "transformers", "torch", "numpy")
@@ -87,14 +86,6 @@ def vector(case: Case, hidden: NDArray[Any]) -> NDArray[np.float32]:
     return features["sentence_embedding"][0].numpy()
 
 
-def _as_batch(item: Item) -> dict[str, Any]:
-    types = np.zeros_like(item.ids) if item.types is None else item.types
-    return {
-        "input_ids": torch.tensor(item.ids[None].astype(np.int64)),
-        "token_type_ids": torch.tensor(types[None].astype(np.int64)),
-    }
-
-
 @torch.no_grad()
 def main() -> None:
     """Writes a file for each case, and which versions made them."""
@@ -112,14 +103,6 @@ def main() -> None:
             hidden=rows.astype(np.float32),
             vectors=vectors.astype(np.float32),
         )
-    for name, case in CLASSIFIERS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                case.write(Path(folder)), dtype=torch.float64, attn_implementation="eager"
-            ).eval()
-        scores = [model(**_as_batch(item)).logits[0].numpy() for item in case.items()]
-        print(f"{name}: {np.shape(scores)}, {np.abs(scores).mean():.2f} on average")
-        np.savez(HERE / f"{name}.npz", scores=np.stack(scores).astype(np.float32))
     np.savez(HERE / "rotations.npz", **far_rotations())
     versions = {package: version(package) for package in PACKAGES}
     about = json.dumps(versions | {"python": platform.python_version()}, indent=1)

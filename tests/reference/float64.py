@@ -16,7 +16,12 @@ Floats = NDArray[np.float64]
 Tensors = dict[str, NDArray[Any]]
 
 
-def jina_bert(tensors: Tensors, config: dict[str, Any], ids: NDArray[np.int32]) -> Floats:
+def jina_bert(
+    tensors: Tensors,
+    config: dict[str, Any],
+    ids: NDArray[np.int32],
+    types: NDArray[np.int32] | int = 0,
+) -> Floats:
     """BERT with ALiBi and gated linear units (arXiv:2310.19923, sections 3 and 4.1).
 
     The paper's bias is symmetric: a head's slope times the distance, subtracted.
@@ -26,7 +31,7 @@ def jina_bert(tensors: Tensors, config: dict[str, Any], ids: NDArray[np.int32]) 
     distance = np.abs(np.subtract.outer(np.arange(len(ids)), np.arange(len(ids))))
     bias = [-slope * distance for slope in alibi_slopes(heads)]
     hidden = take("embeddings.word_embeddings.weight")[ids]
-    hidden = hidden + take("embeddings.token_type_embeddings.weight")[0]
+    hidden = hidden + take("embeddings.token_type_embeddings.weight")[types]
     hidden = _layer_norm(hidden, take, "embeddings.LayerNorm", eps)
     for i in range(config["num_hidden_layers"]):
         name = f"encoder.layer.{i}"

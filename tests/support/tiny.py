@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from embedsvc.texts.item import Item
 from tests.support.checkpoints import write_json, write_pooling, write_tokenizer
 from tests.support.shapes import (
     EXPERTS,
@@ -89,25 +88,6 @@ class Case:
         write_tokenizer(folder)
         save_file(self.tensors(), folder / "model.safetensors")
         return folder
-
-
-@dataclass(frozen=True)
-class Classifier(Case):
-    """A checkpoint of transformers' that gives scores, for texts or for pairs."""
-
-    def write(self, folder: Path) -> Path:
-        """The checkpoint, as transformers saves it: without modules."""
-        write_json(folder / "config.json", self.config)
-        write_json(folder / "tokenizer_config.json", {"model_max_length": self.longest})
-        write_tokenizer(folder)
-        save_file(self.tensors(), folder / "model.safetensors")
-        return folder
-
-    def items(self) -> list[Item]:
-        """Texts, and the same as pairs: every third token belongs to the second text."""
-        texts = self.texts()
-        pairs = [Item(ids, (np.arange(len(ids)) % 3 == 2).astype(np.int32)) for ids in texts]
-        return [*map(Item, texts), *pairs]
 
 
 SIZES = {
@@ -375,19 +355,3 @@ CASES = {
         integers=("mapping",),
     ),
 }
-
-CLASSIFIERS = {
-    "bert-scores": Classifier(
-        BERT
-        | {
-            "architectures": ["BertForSequenceClassification"],
-            "id2label": {"0": "no", "1": "maybe", "2": "yes"},
-            "label2id": {"no": 0, "maybe": 1, "yes": 2},
-        },
-        {
-            **{f"bert.{name}": shape for name, shape in bert_shapes(64, 2).items()},
-            **linear("classifier", WIDTH, 3),
-        },
-    )
-}
-"""Those that give scores."""

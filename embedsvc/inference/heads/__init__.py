@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.errors import CheckpointError
 from embedsvc.inference.heads import scores, spans, vector
 from embedsvc.inference.ops.base import Array, Batch, Ops
 from embedsvc.texts.item import Item
@@ -69,11 +68,7 @@ def heads_of(checkpoint: Checkpoint) -> tuple[str, ...]:
 
     Raises `CheckpointError` if it has a head that is not supported.
     """
-    if checkpoint.pooling:
-        return ("vector", "spans") if checkpoint.pooling == ("mean",) else ("vector",)
-    if checkpoint.class_name in scores.CLASSES:
+    if checkpoint.scoring is not None:
+        scores.check(checkpoint)
         return ("scores",)
-    raise CheckpointError(
-        f"model `{checkpoint.card.id}`: {checkpoint.folder}/config.json: "
-        f"`{checkpoint.class_name}` is not supported"
-    )
+    return ("vector", "spans") if checkpoint.pooling == ("mean",) else ("vector",)

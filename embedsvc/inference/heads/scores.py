@@ -1,8 +1,8 @@
-"""The head of a classifier: scores for a text, or for a pair of texts, as rerankers give them.
+"""The head of rerankers and classifiers: scores for a pair of texts, or for a text.
 
-It is BERT's: the hidden state of the first token goes through a layer with tanh, the pooler of the
-paper (Devlin et al., 2018, arXiv:1810.04805), and a last layer with an output for each label.
-Scores are these outputs as they are, without a sigmoid or a softmax.
+Hidden states are pooled on the device. What follows is done on the host in float32: the last layers
+of a class of transformers, or sentence-transformers' modules. Scores are what these give, without a
+sigmoid or a softmax.
 """
 
 from collections.abc import Sequence
@@ -12,52 +12,63 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import EmbeddingFailed
-from embedsvc.inference.ops.base import Array, Batch, Linear, Ops
+from embedsvc.inference.heads.classifiers import CLASSIFIERS, Reader
+from embedsvc.inference.heads.steps import RowStep, load_module
+from embedsvc.inference.ops.base import Array, Batch, Ops
 from embedsvc.texts.item import Item
 
 PER: Literal["text"] = "text"
 GIVES = "scores"
-CLASSES = ("BertForSequenceClassification",)
-"""Classes of transformers whose tensors have the names that are used here."""
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    dense: Linear  # D -> D
-    out: Linear  # D -> labels
+    poolings: tuple[Pooling, ...]
+    steps: tuple[RowStep, ...]
+    """From pooled rows (n, D) to scores (n, labels)."""
+    labels: int
+
+
+def check(checkpoint: Checkpoint) -> None:
+    """Raise `CheckpointError` unless it is known what a checkpoint's scores are made by."""
+    known = CLASSIFIERS.get(checkpoint.class_name)
+    if checkpoint.pooling:  # by modules
+        return
+    if known is None or checkpoint.model_type not in known.model_types:
+        of = f" of model_type `{checkpoint.model_type}`" if known else ""
+        raise checkpoint.error(f"config.json: `{checkpoint.class_name}` is not supported{of}")
 
 
 def prepare(ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Weights:
-    """The two layers, from tensors under transformers' names."""
-    width = checkpoint.config["hidden_size"]
-    match tensors.shape("classifier.bias"):
-        case (int(labels),) if labels:
-            pass
-        case shape:
-            raise tensors.error(f"tensor `classifier.bias` has shape {shape}, not (labels,)")
-
-    def linear(name: str, outputs: int) -> Linear:
-        weight = tensors.take_weight(f"{name}.weight", outputs, width)
-        return ops.linear_layer(weight, tensors.take(f"{name}.bias", outputs))
-
-    return Weights(linear("pooler.dense", width), linear("classifier", labels))
+    """The layers after the pooling, on the host."""
+    labels = checkpoint.labels
+    if checkpoint.pooling:
+        steps = tuple(load_module(checkpoint.card.id, step) for step in checkpoint.steps)
+        return Weights(checkpoint.pooling, steps, labels)
+    classifier = CLASSIFIERS[checkpoint.class_name]
+    pooling, steps = classifier.layers(Reader(tensors, checkpoint, labels))
+    return Weights((pooling,), steps, labels)
 
 
 def forward(ops: Ops, weights: Weights, hidden: Array, batch: Batch) -> Array:
-    """Scores (B, labels)."""
-    pooled = ops.pool(hidden, batch.layout, ["cls"])
-    return ops.linear(ops.tanh(ops.linear(pooled, weights.dense)), weights.out)
+    """One row for each text: the poolings of its rows (N, D) side by side (B, D * poolings)."""
+    return ops.pool(hidden, batch.layout, weights.poolings)
 
 
 def pack(weights: Weights, rows: Sequence[Floats], items: Sequence[Item]) -> list[bytes]:
     """The scores of each item (labels,), float32. Raises `EmbeddingFailed`."""
-    if not all(np.isfinite(row).all() for row in rows):
+    scores = np.asarray(rows)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in weights.steps:
+            scores = step(scores)
+    if not np.isfinite(scores).all():
         raise EmbeddingFailed("The model gave no finite score for this input.")
-    return [row.astype("<f4", copy=False).tobytes() for row in rows]
+    return [row.astype("<f4", copy=False).tobytes() for row in scores]
 
 
 def unpack(results: Sequence[bytes], items: Sequence[Item]) -> Floats:

@@ -75,7 +75,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "xlm-roberta": roberta,
 }
 """By `model_type` in config.json."""
-LOOK_TYPES_UP: tuple[Architecture, ...] = (bert, roberta)
+LOOK_TYPES_UP: tuple[Architecture, ...] = (bert, gte, jina_bert, roberta)
 """The architectures whose passes look up the types of tokens, where `Inputs.pairs` asks for it."""
 EXCEED_FLOAT16 = ("gemma3_text",)
 """The architectures whose activations exceed the range of float16."""

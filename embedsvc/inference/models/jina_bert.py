@@ -63,6 +63,7 @@ class Layer:
 class Weights:
     config: Config
     word_embeddings: Array  # (vocabulary, D)
+    type_embeddings: Array | None  # (types, D); None: all tokens are of type 0
     embedding_norm: Norm
     attention: Attention
     layers: tuple[Layer, ...]
@@ -102,9 +103,13 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
         )
 
     bias = -slopes(heads)[:, None] * np.abs(np.arange(1 - inputs.longest, inputs.longest))
+    words, types = read.word_embeddings(
+        config.vocab_size, config.type_vocab_size, width, pairs=inputs.pairs
+    )
     return Weights(
         config=config,
-        word_embeddings=read.word_embeddings(config.vocab_size, config.type_vocab_size, width),
+        word_embeddings=words,
+        type_embeddings=types,
         embedding_norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=ops.array(bias)),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
@@ -132,11 +137,14 @@ def slopes(heads: int) -> NDArray[np.float64]:
 def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     """Hidden states (N, D) of the last layer."""
 
-    def embed(ids: Array) -> Array:
+    def embed(ids: Array, *types: Array) -> Array:
         hidden = ops.embedding(weights.word_embeddings, ids)
+        for type_ in types:
+            hidden = ops.add(hidden, ops.embedding(weights.type_embeddings, type_))
         return ops.layer_norm(hidden, weights.embedding_norm, weights.config.layer_norm_eps)
 
-    hidden = ops.rows(embed, batch.ids)
+    types = () if weights.type_embeddings is None else (batch.types,)
+    hidden = ops.rows(embed, batch.ids, *types)
     for layer in weights.layers:
         hidden = _layer(ops, weights, layer, hidden, batch)
     return hidden

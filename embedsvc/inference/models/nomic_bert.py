@@ -223,7 +223,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
     theta = config.rope_parameters.rope_theta if config.rope_parameters else config.rope_theta
     return Weights(
         config=config,
-        word_embeddings=read.word_embeddings(config.rows, config.type_vocab_size, width),
+        word_embeddings=read.word_embeddings(config.rows, config.type_vocab_size, width)[0],
         embedding_norm=read.norm("emb_ln", width),
         rope=ops.float32(rope_table(size, theta, inputs.longest)),
         attention=Attention(heads, heads, scale=size**-0.5),

@@ -26,14 +26,20 @@ class WeightReader:
             return self.ops.array(self.tensors.take_weight(name, *shape))
         return self.ops.array(self.tensors.take(name, *shape))
 
-    def word_embeddings(self, vocabulary: int, types: int, width: int) -> Array:
-        """The word embeddings. If there are `types` of tokens, the embedding of type 0 is added to
-        each row, since without pairs every token has that type."""
+    def word_embeddings(
+        self, vocabulary: int, types: int, width: int, *, pairs: bool = False
+    ) -> tuple[Array, Array | None]:
+        """The word embeddings, and what a token's type adds (types, D), if there are `pairs`.
+
+        If there are `types` of tokens, the embedding of type 0 is added to each word's, since
+        without pairs every token has that type; a type adds how it differs from type 0.
+        """
         words = self.tensors.take("embeddings.word_embeddings.weight", vocabulary, width)
-        if types:
-            name = "embeddings.token_type_embeddings.weight"
-            words = words + self.tensors.take(name, types, width)[0]
-        return self.ops.array(words)
+        if not types:
+            return self.ops.array(words), None
+        table = self.tensors.take("embeddings.token_type_embeddings.weight", types, width)
+        added = self.ops.array(table - table[0]) if pairs else None
+        return self.ops.array(words + table[0]), added
 
     def norm(self, name: str, width: int, *, bias: bool = True) -> Norm:
         """A layer norm, with or without a bias."""

@@ -1,0 +1,139 @@
+"""The last layers of transformers' classifiers, by the class that saved a checkpoint.
+
+Each begins with the pooling of hidden states. Names of tensors are the checkpoints' own, without
+what holds the backbone ("bert.").
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from embedsvc.catalog.cards import Pooling
+from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.checkpoints.modules import Activation
+from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.heads.steps import RowStep, layer_norm, linear
+from embedsvc.inference.models.configs import Eps
+from embedsvc.wording.msgspec_errors import plain_types
+
+
+class Layers(NamedTuple):
+    """What a classifier does with the hidden states of a text."""
+
+    pooling: Pooling
+    steps: tuple[RowStep, ...]
+    """From pooled rows (n, D) to scores (n, labels)."""
+
+
+class Reader:
+    """Takes the layers of one classifier out of its checkpoint. Raises `CheckpointError`."""
+
+    def __init__(self, tensors: Tensors, checkpoint: Checkpoint, labels: int) -> None:
+        self.tensors = tensors
+        self.checkpoint = checkpoint
+        self.labels = labels
+        config = checkpoint.config
+        self.width: int = config["dim"] if "hidden_size" not in config else config["hidden_size"]
+
+    def dense(self, name: str, activation: Activation, *, bias: bool = True) -> RowStep:
+        """A layer D -> D."""
+        return self._linear(name, self.width, activation, bias=bias)
+
+    def out(self, name: str, *, bias: bool = True) -> RowStep:
+        """The layer D -> labels."""
+        return self._linear(name, self.labels, "Identity", bias=bias)
+
+    def norm(self, name: str, eps: float, *, bias: bool) -> RowStep:
+        """A layer norm."""
+        weight = self.tensors.take(f"{name}.weight", self.width)
+        return layer_norm(
+            weight, self.tensors.take(f"{name}.bias", self.width) if bias else None, eps
+        )
+
+    def _linear(self, name: str, outputs: int, activation: Activation, *, bias: bool) -> RowStep:
+        weight = self.tensors.take(f"{name}.weight", outputs, self.width)
+        shift = self.tensors.take(f"{name}.bias", outputs) if bias else None
+        return linear(weight, shift, activation)
+
+
+def _bert(read: Reader) -> Layers:
+    """BERT's pooler (Devlin et al., 2018, arXiv:1810.04805) and a last layer."""
+    return Layers("cls", (read.dense("pooler.dense", "Tanh"), read.out("classifier")))
+
+
+def _roberta(read: Reader) -> Layers:
+    return Layers("cls", (read.dense("classifier.dense", "Tanh"), read.out("classifier.out_proj")))
+
+
+def _distilbert(read: Reader) -> Layers:
+    return Layers("cls", (read.dense("pre_classifier", "ReLU"), read.out("classifier")))
+
+
+def _gte(read: Reader) -> Layers:
+    """BERT's, whose pooler some checkpoints lack."""
+    if "pooler.dense.weight" in read.tensors:
+        return _bert(read)
+    return Layers("cls", (read.out("classifier"),))
+
+
+class ModernBertHead(msgspec.Struct, frozen=True):
+    """The fields of config.json that the head of a ModernBERT depends on."""
+
+    norm_eps: Eps
+    classifier_pooling: Literal["cls", "mean"] = "cls"
+    classifier_bias: bool = False
+    classifier_activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
+    norm_bias: bool = False
+
+
+MODERNBERT_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "GELU",
+    "relu": "ReLU",
+    "silu": "SiLU",
+    "tanh": "Tanh",
+}
+
+
+def _modernbert(read: Reader) -> Layers:
+    """A layer and a norm after the pooling (Warner et al., 2024, arXiv:2412.13663)."""
+    try:
+        config = msgspec.convert(read.checkpoint.config, ModernBertHead)
+    except msgspec.ValidationError as error:
+        raise read.checkpoint.error(f"config.json: {plain_types(str(error))}") from None
+    activation = MODERNBERT_ACTIVATIONS[config.classifier_activation]
+    steps = (
+        read.dense("head.dense", activation, bias=config.classifier_bias),
+        read.norm("head.norm", config.norm_eps, bias=config.norm_bias),
+        read.out("classifier"),
+    )
+    return Layers(config.classifier_pooling, steps)
+
+
+def _decoder(read: Reader) -> Layers:
+    """One row for each label, for the state of the last token."""
+    return Layers("last_token", (read.out("score", bias=False),))
+
+
+class Classifier(NamedTuple):
+    """A class of transformers."""
+
+    layers: Callable[[Reader], Layers]
+    model_types: tuple[str, ...]
+    """Those whose backbones it is for."""
+
+
+CLASSIFIERS = {
+    "BertForSequenceClassification": Classifier(_bert, ("bert",)),
+    "JinaBertForSequenceClassification": Classifier(_bert, ("bert", "jina_bert")),
+    "RobertaForSequenceClassification": Classifier(_roberta, ("roberta",)),
+    "XLMRobertaForSequenceClassification": Classifier(_roberta, ("xlm-roberta",)),
+    "CamembertForSequenceClassification": Classifier(_roberta, ("camembert",)),
+    "MPNetForSequenceClassification": Classifier(_roberta, ("mpnet",)),
+    "DistilBertForSequenceClassification": Classifier(_distilbert, ("distilbert",)),
+    "ModernBertForSequenceClassification": Classifier(_modernbert, ("modernbert",)),
+    "NewForSequenceClassification": Classifier(_gte, ("new",)),
+    "GteForSequenceClassification": Classifier(_gte, ("gte",)),
+    "Qwen3ForSequenceClassification": Classifier(_decoder, ("qwen3",)),
+}
+"""By the name in `architectures` of config.json."""
