@@ -16,12 +16,11 @@ from tests.support.attention import SPECS, unpadded
 
 
 @pytest.mark.parametrize("kind", SPECS)
-@pytest.mark.parametrize("switch", ["pad_heads", "plain"])
 def test_attention_is_the_same_whichever_way_is_faster(
-    switch: str, kind: str, random: np.random.Generator
+    kind: str, random: np.random.Generator
 ) -> None:
     ops, other = MlxOps("float32"), MlxOps("float32")
-    setattr(other, switch, True)
+    other.plain = True
     kv_heads, rest = SPECS[kind]
     bias = ops.array(random.normal(size=(2, 2 * 16 - 1))) if "bias" in rest else None
     spec = Attention(2, kv_heads, **rest | {"bias": bias})
@@ -45,23 +44,19 @@ def test_a_compiled_pass_gives_the_same(
     assert np.abs(encoder.encode(texts) - expected).max() <= 1e-6
 
 
-@pytest.mark.parametrize(("metal", "tried"), [(True, "pad_heads"), (False, "plain")])
+@pytest.mark.parametrize("metal", [True, False])
 def test_a_switch_is_kept_only_where_it_is_faster(
-    monkeypatch: pytest.MonkeyPatch, metal: bool, tried: str
+    monkeypatch: pytest.MonkeyPatch, metal: bool
 ) -> None:
     ops = MlxOps("float32")
 
     def seconds() -> float:
-        return 2.0 - 0.5 * ops.pad_heads - 0.5 * ops.plain + 0.5 * ops.compile
+        return 2.0 - 0.5 * ops.plain + 0.5 * ops.compile
 
     monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
     ops.gpu = True
     ops.tune(seconds)
-    assert (ops.pad_heads, ops.plain, ops.compile) == (
-        tried == "pad_heads",
-        tried == "plain",
-        False,
-    )
+    assert (ops.plain, ops.compile) == (not metal, False)
 
 
 def test_shapes_are_few_and_padding_is_little() -> None:

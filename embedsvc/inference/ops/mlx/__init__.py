@@ -7,6 +7,7 @@ the constructor included, must run on the one device thread.
 # MLX's stubs leave *args untyped, in eval, reshape and transpose among others.
 # pyright: reportUnknownMemberType=false
 
+import math
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ from embedsvc.inference.ops.mlx.memory import (
     memory_use,
     most_tokens,
 )
+from embedsvc.inference.ops.mlx.narrow_heads import DOUBLED_LENGTH, can_double, double, halve
 from embedsvc.inference.ops.mlx.pooling import pool
 from embedsvc.inference.ops.mlx.tuning import choose_faster
 from embedsvc.inference.ops.table_limits import CheckedPass, IndexRange, check_texts
@@ -54,8 +56,6 @@ SETTINGS = {
     "MLX_ENABLE_CACHE_THRASHING_CHECK": "0",
 }
 """Variables that MLX reads from the environment, each when it first needs it."""
-FUSED_SIZE = 64
-"""The narrowest attention head that Metal's fused attention takes."""
 PLAIN_LENGTH = 128
 """The longest texts whose attention scores may be written to memory."""
 
@@ -70,8 +70,8 @@ class MlxOps:
         for setting, value in SETTINGS.items():
             os.environ.setdefault(setting, value)
         self.gpu = has_gpu()
-        self.pad_heads = False
-        """Whether attention heads are padded with zeros to FUSED_SIZE, which changes no result."""
+        self.doubled_length: float = math.inf
+        """The shortest texts whose narrow attention heads are made twice as wide."""
         self.plain = False
         """Whether attention of short texts is products and a softmax, not MLX's fused operation."""
         self.compile = False
@@ -83,6 +83,8 @@ class MlxOps:
             self.device, self.memory = describe_gpu()
             self.max_batch_tokens = most_tokens(self.memory)
             bound_cache(self.memory)
+            if mx.metal.is_available():
+                self.doubled_length = DOUBLED_LENGTH
         self.dtype: Dtype = dtype or ("float16" if self.gpu else "float32")
         self._dtype: mx.Dtype = getattr(mx, self.dtype)
         # A second pass is queued while one runs, so that the GPU never waits for Python.
@@ -109,8 +111,8 @@ class MlxOps:
 
     def tune(self, seconds: Callable[[], float]) -> None:
         if self.gpu:
-            switch = "pad_heads" if mx.metal.is_available() else "plain"
-            choose_faster(self, switch, seconds)
+            if not mx.metal.is_available():
+                choose_faster(self, "plain", seconds)
             choose_faster(self, "compile", seconds)
 
     def memory_use(self) -> MemoryUse:
@@ -231,18 +233,12 @@ class MlxOps:
         self, q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
     ) -> mx.array:
         size = q.shape[1] // spec.heads
-        widen = FUSED_SIZE - size if self.pad_heads and size < FUSED_SIZE else 0
-
-        def by_head(x: mx.array) -> mx.array:  # (B, heads, L, size)
-            grid = x.reshape(layout.texts, layout.length, -1, size)
-            if widen:
-                grid = mx.pad(grid, [(0, 0), (0, 0), (0, 0), (0, widen)])
-            return grid.transpose(0, 2, 1, 3)
-
+        doubled = layout.length >= self.doubled_length and can_double(size)
+        if doubled:
+            q, k, v = (double(x, size) for x in (q, k, v))
         plain = self.plain and layout.length <= PLAIN_LENGTH
-        attention = attend_plainly if plain else attend
-        context = attention(by_head(q), by_head(k), by_head(v), spec, layout)
-        return context[..., :size].transpose(0, 2, 1, 3).reshape(-1, spec.heads * size)
+        context = (attend_plainly if plain else attend)(q, k, v, spec, layout)
+        return halve(context, size) if doubled else context
 
     def pool(self, hidden: mx.array, layout: PaddedLayout, poolings: Sequence[Pooling]) -> mx.array:
         parts = [pool(hidden, layout, pooling) for pooling in poolings]

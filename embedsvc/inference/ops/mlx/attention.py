@@ -15,15 +15,16 @@ BIASED_SCORES = 1 << 26
 def attend(
     q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
 ) -> mx.array:
-    """MLX's fused attention of (B, heads, L, size), some queries at a time if the mask is large."""
+    """`Ops.attention` by MLX's fused attention, some queries at a time if the mask is large."""
+    q, k, v = _by_head(q, k, v, spec, layout)
     length = layout.length
     if spec.causal and _everything(spec, layout):
         mask = "causal"  # padding is behind all tokens, where no query looks
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=spec.scale, mask=mask)
+        return _by_row(mx.fast.scaled_dot_product_attention(q, k, v, scale=spec.scale, mask=mask))
     scores = length * length * (1 if spec.bias is None else layout.texts * spec.heads)
     if scores <= BIASED_SCORES or _everything(spec, layout):
         mask = _whole_mask(spec, layout)
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=spec.scale, mask=mask)
+        return _by_row(mx.fast.scaled_dot_product_attention(q, k, v, scale=spec.scale, mask=mask))
     step = max(1, BIASED_SCORES * length // scores)
     parts: list[mx.array] = []
     for first in range(0, length, step):
@@ -31,17 +32,34 @@ def attend(
         mask = _mask(spec, layout, first, last)
         some = q[:, :, first:last]
         parts.append(mx.fast.scaled_dot_product_attention(some, k, v, scale=spec.scale, mask=mask))
-    return mx.concatenate(parts, axis=2)
+    return _by_row(mx.concatenate(parts, axis=2))
 
 
 def attend_plainly(
     q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
 ) -> mx.array:
-    """Attention by products and a softmax, which MLX need not plan for each new shape."""
+    """`Ops.attention` by products and a softmax, which MLX need not plan for each new shape."""
+    q, k, v = _by_head(q, k, v, spec, layout)
     if spec.kv_heads < spec.heads:
         k, v = (mx.repeat(x, spec.heads // spec.kv_heads, axis=1) for x in (k, v))
     scores = (q * spec.scale) @ k.swapaxes(-1, -2) + _whole_mask(spec, layout)
-    return mx.softmax(scores, axis=-1, precise=True) @ v
+    return _by_row(mx.softmax(scores, axis=-1, precise=True) @ v)
+
+
+def _by_head(
+    q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
+) -> tuple[mx.array, ...]:
+    """Rows of heads side by side as (B, heads, L, size) each."""
+    size = q.shape[1] // spec.heads
+    return tuple(
+        x.reshape(layout.texts, layout.length, -1, size).transpose(0, 2, 1, 3) for x in (q, k, v)
+    )
+
+
+def _by_row(context: mx.array) -> mx.array:
+    """(B, heads, L, size) as rows of heads side by side."""
+    texts, heads, length, size = context.shape
+    return context.transpose(0, 2, 1, 3).reshape(texts * length, heads * size)
 
 
 def _everything(spec: Attention, layout: PaddedLayout) -> bool:
