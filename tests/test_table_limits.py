@@ -61,6 +61,34 @@ def test_an_id_that_has_no_row_is_refused_by_name(ops: Ops, bad: int, first: boo
     assert np.isfinite(ops.to_numpy(run(ops.batch(good)))).all()
 
 
+@pytest.mark.parametrize("positions", [None, "positions", "rope"])
+def test_a_first_pass_in_parts_of_two_rows_is_checked_as_well(
+    monkeypatch: pytest.MonkeyPatch, ops: Ops, positions: str | None
+) -> None:
+    monkeypatch.setattr("embedsvc.inference.ops.numpy.ROWS", 2)
+    monkeypatch.setattr("embedsvc.inference.ops.mlx.dispatch.MOST_OPERATIONS", 2)
+    with pytest.raises(EmbeddingFailed, match=f"no token {ROWS}"):
+        ops.to_numpy(looking_up(ops, positions)(ops.batch([ids(0, 1, 2, 3, ROWS)])))
+    if positions is not None:
+        with pytest.raises(EmbeddingFailed, match="A text of 9 tokens is longer"):
+            ops.to_numpy(looking_up(ops, positions)(ops.batch([np.ones(9, np.int32)])))
+
+
+def test_no_part_of_a_first_pass_is_begun_before_it_is_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ops, begun = MlxOps("float32"), list[mx.array]()
+    monkeypatch.setattr("embedsvc.inference.ops.mlx.dispatch.MOST_OPERATIONS", 1 << 16)
+    monkeypatch.setattr(mx, "async_eval", begun.append)
+    with pytest.raises(EmbeddingFailed, match="A text of 300 tokens is longer"):
+        looking_up(ops, "positions")(ops.batch([np.ones(300, np.int32)]))
+    with pytest.raises(EmbeddingFailed, match="no token 9"):
+        looking_up(ops)(ops.batch([np.full(300, 9, np.int32)]))
+    assert not begun
+    looking_up(ops)(ops.batch([np.ones(300, np.int32)]))
+    assert len(begun) > 1
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
 @pytest.mark.parametrize("positions", LOOKS_UP)
 def test_a_text_longer_than_the_table_of_positions_is_refused_by_name(

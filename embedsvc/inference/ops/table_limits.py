@@ -105,7 +105,7 @@ class CheckedPass:
         if self._limits is not None:
             self._limits.check(indices)
             return self._run(batch)
-        noting: Any = _NotingOps(self._ops, batch)
+        noting: Any = _NotingOps(self._ops, batch, indices)
         try:
             result = self._function(noting, batch)
         except IndexError:  # NumPy's own, which names no limit
@@ -119,16 +119,25 @@ class CheckedPass:
 class _NotingOps:
     """Operations that note which tables a batch's ids, positions and types are looked up in."""
 
-    def __init__(self, ops: Ops, batch: Batch) -> None:
+    def __init__(self, ops: Ops, batch: Batch, indices: IndexRange) -> None:
         self.limits = Limits()
         self._ops = ops
         self._batch = batch
+        self._indices = indices
+        self._wholes: dict[int, Array] = {}
+        """What the rows that are worked on now are some of, by the rows' identity."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ops, name)
 
     def rows(self, function: Callable[..., Any], *inputs: Array) -> Any:
-        return function(*inputs)  # all rows at once, so that ids are the same object as the batch's
+        def noting(*parts: Array) -> Any:
+            self._wholes = dict(zip(map(id, parts), inputs, strict=True))
+            return function(*parts)
+
+        result = self._ops.rows(noting, *inputs)
+        self._wholes = {}
+        return result
 
     def embedding(self, table: Array, indices: Array) -> Array:
         self.looked_up(table.shape[0], indices)
@@ -141,10 +150,11 @@ class _NotingOps:
     def attention(self, q: Array, k: Array, v: Array, spec: Any, layout: Any) -> Array:
         if spec.bias is not None:
             self.looked_up((spec.bias.shape[1] + 1) // 2, self._batch.positions)
+        self.limits.check(self._indices)  # MLX computes parts of a long text at once
         return self._ops.attention(q, k, v, spec, layout)
 
     def looked_up(self, rows: int, indices: Array) -> None:
-        limits = self.limits
+        limits, indices = self.limits, self._wholes.get(id(indices), indices)
         if indices is self._batch.ids:
             limits.ids = rows if limits.ids is None else min(rows, limits.ids)
         elif indices is self._batch.positions:

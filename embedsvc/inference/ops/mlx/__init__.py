@@ -29,12 +29,13 @@ from embedsvc.inference.ops.base import (
     Linear,
     Norm,
     T,
-    check_chosen,
 )
 from embedsvc.inference.ops.memory import MemoryUse
 from embedsvc.inference.ops.mlx import quantized
 from embedsvc.inference.ops.mlx.attention import attend, attend_plainly
 from embedsvc.inference.ops.mlx.compiling import compile_pass
+from embedsvc.inference.ops.mlx.dispatch import at_once, by_rows
+from embedsvc.inference.ops.mlx.experts import mix
 from embedsvc.inference.ops.mlx.layout import PaddedLayout, fill_grid, grid_shape, lay_out
 from embedsvc.inference.ops.mlx.memory import (
     bound_cache,
@@ -87,6 +88,8 @@ class MlxOps:
                 self.doubled_length = DOUBLED_LENGTH
         self.dtype: Dtype = dtype or ("float16" if self.gpu else "float32")
         self._dtype: mx.Dtype = getattr(mx, self.dtype)
+        self._widest = 1
+        """Operations, for each row, of the widest linear layer."""
         # A second pass is queued while one runs, so that the GPU never waits for Python.
         self.pipelined = self.gpu and _can_wait_elsewhere()
         self.slots = 2 if self.pipelined else 1
@@ -104,6 +107,7 @@ class MlxOps:
         return mx.array(value).astype(mx.float32)
 
     def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
+        self._widest = max(self._widest, 2 * math.prod(weight.shape))
         return Linear(self.array(weight), None if bias is None else self.array(bias))
 
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
@@ -157,7 +161,7 @@ class MlxOps:
     # --- the forward pass ----------------------------------------------------------------------
 
     def rows(self, function: Callable[..., T], *inputs: mx.array) -> T:
-        return function(*inputs)
+        return by_rows(function, inputs, at_once(self._widest))
 
     def copy(self, x: mx.array) -> mx.array:
         return x
@@ -186,20 +190,8 @@ class MlxOps:
         return mx.addmm(layer.bias, x, layer.weight.T)
 
     def experts(self, x: mx.array, scores: mx.array, chosen: int, layer: Experts) -> mx.array:
-        check_chosen(chosen, scores.shape[1], layer)
-        weights = mx.softmax(scores.astype(mx.float32), axis=-1)
-        best = mx.argpartition(-weights, chosen - 1, axis=-1)[:, :chosen]
-        weights = mx.take_along_axis(weights, best, axis=-1)[..., None]  # (N, chosen, 1)
         dtype = x.dtype if self.gpu else mx.float32  # all that MLX's CPU has a kernel for
-        up, down = layer.up.astype(dtype), layer.down.astype(dtype)
-        # Rows are put in the order of their experts, so that each expert's weights are read once.
-        best = best.reshape(-1)
-        order = mx.argsort(best)
-        rows = x[order // chosen][:, None].astype(dtype)  # (N * chosen, 1, D)
-        inner = self.gelu(mx.gather_mm(rows, up, None, best[order], sorted_indices=True))
-        out = mx.gather_mm(inner, down, None, best[order], sorted_indices=True)
-        out = out[mx.argsort(order)].reshape(-1, chosen, x.shape[1])
-        return (out * weights).sum(axis=1).astype(x.dtype)
+        return mix(x, scores, chosen, layer, self.gelu, dtype)
 
     def layer_norm(self, x: mx.array, norm: Norm, eps: float) -> mx.array:
         return mx.fast.layer_norm(x, norm.weight, norm.bias, eps)

@@ -1,4 +1,7 @@
-"""Attention on MLX, over texts padded to one length."""
+"""Attention on MLX, over texts padded to one length.
+
+Long texts are done some queries at a time, with the keys that at least one of those may see.
+"""
 
 # MLX's stubs leave *args untyped, in reshape and transpose among others.
 # pyright: reportUnknownMemberType=false
@@ -6,33 +9,33 @@
 import mlx.core as mx
 
 from embedsvc.inference.ops.base import Attention
+from embedsvc.inference.ops.mlx.bands import attend_in_bands, band_size
+from embedsvc.inference.ops.mlx.dispatch import at_once, submit
 from embedsvc.inference.ops.mlx.layout import PaddedLayout, masked
 
-BIASED_SCORES = 1 << 26
-"""Scores that a mask with a bias may have. If there are more, queries are done some at a time."""
+MASK_NUMBERS = 1 << 26
+"""Numbers that a mask may have. If it would have more, queries are done some at a time."""
 
 
 def attend(
     q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
 ) -> mx.array:
-    """`Ops.attention` by MLX's fused attention, some queries at a time if the mask is large."""
-    q, k, v = _by_head(q, k, v, spec, layout)
+    """`Ops.attention` by MLX's fused attention."""
     length = layout.length
-    if spec.causal and _everything(spec, layout):
-        mask = "causal"  # padding is behind all tokens, where no query looks
-        return _by_row(mx.fast.scaled_dot_product_attention(q, k, v, scale=spec.scale, mask=mask))
-    scores = length * length * (1 if spec.bias is None else layout.texts * spec.heads)
-    if scores <= BIASED_SCORES or _everything(spec, layout):
-        mask = _whole_mask(spec, layout)
-        return _by_row(mx.fast.scaled_dot_product_attention(q, k, v, scale=spec.scale, mask=mask))
-    step = max(1, BIASED_SCORES * length // scores)
+    band = band_size(spec, length)
+    if band is not None:
+        return attend_in_bands(q, k, v, spec, layout, band)
+    q, k, v = _by_head(q, k, v, spec, layout)
+    step = _queries_at_once(spec, layout, q.shape[-1])
+    if step >= length:
+        return _some_queries(q, k, v, spec, layout, 0, length).reshape(layout.cells, -1)
     parts: list[mx.array] = []
     for first in range(0, length, step):
         last = min(first + step, length)
-        mask = _mask(spec, layout, first, last)
-        some = q[:, :, first:last]
-        parts.append(mx.fast.scaled_dot_product_attention(some, k, v, scale=spec.scale, mask=mask))
-    return _by_row(mx.concatenate(parts, axis=2))
+        parts.append(_some_queries(q, k, v, spec, layout, first, last))
+        if not layout.traced:
+            submit(parts[-1])
+    return mx.concatenate(parts, axis=1).reshape(layout.cells, -1)
 
 
 def attend_plainly(
@@ -43,7 +46,8 @@ def attend_plainly(
     if spec.kv_heads < spec.heads:
         k, v = (mx.repeat(x, spec.heads // spec.kv_heads, axis=1) for x in (k, v))
     scores = (q * spec.scale) @ k.swapaxes(-1, -2) + _whole_mask(spec, layout)
-    return _by_row(mx.softmax(scores, axis=-1, precise=True) @ v)
+    context = mx.softmax(scores, axis=-1, precise=True) @ v
+    return context.transpose(0, 2, 1, 3).reshape(layout.cells, -1)
 
 
 def _by_head(
@@ -56,39 +60,78 @@ def _by_head(
     )
 
 
-def _by_row(context: mx.array) -> mx.array:
-    """(B, heads, L, size) as rows of heads side by side."""
-    texts, heads, length, size = context.shape
-    return context.transpose(0, 2, 1, 3).reshape(texts * length, heads * size)
+def _queries_at_once(spec: Attention, layout: PaddedLayout, size: int) -> int:
+    """Neighbouring queries of each text that one kernel may take."""
+    each = layout.texts * spec.heads * layout.length  # scores of one query of each text
+    most = at_once(4 * size * each)
+    if _sees_all(spec, layout):
+        return most
+    in_mask = layout.length if spec.bias is None else each
+    return min(most, max(1, MASK_NUMBERS // in_mask))
 
 
-def _everything(spec: Attention, layout: PaddedLayout) -> bool:
+def _some_queries(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    spec: Attention,
+    layout: PaddedLayout,
+    first: int,
+    last: int,
+) -> mx.array:
+    """The contexts of queries first..last-1 of each text: (B, n, heads, size)."""
+    far = layout.length if spec.window is None else spec.window
+    start, stop = max(0, first - far), last if spec.causal else min(layout.length, last + far)
+    if spec.causal and _sees_all(spec, layout):
+        mask = "causal"  # padding is behind all tokens, where no query looks
+    elif last - first == layout.length:
+        mask = _whole_mask(spec, layout)
+    elif _sees_all(spec, layout):
+        mask = layout.added
+    else:
+        mask = _mask(spec, layout, range(first, last), range(start, stop))
+    context = mx.fast.scaled_dot_product_attention(
+        q[:, :, first:last],
+        k[:, :, start:stop],
+        v[:, :, start:stop],
+        scale=spec.scale,
+        mask=mask,
+    )
+    return context.transpose(0, 2, 1, 3)
+
+
+def _sees_all(spec: Attention, layout: PaddedLayout) -> bool:
     """Whether a query sees every token of its text; if causal, all those up to itself."""
     return spec.bias is None and (spec.window is None or spec.window >= layout.length - 1)
 
 
 def _whole_mask(spec: Attention, layout: PaddedLayout) -> mx.array:
     """What is added to the scores of all queries, made once for all layers of a kind."""
-    if not spec.causal and _everything(spec, layout):
+    if not spec.causal and _sees_all(spec, layout):
         return layout.added
     mask = layout.masks.get(spec)
     if mask is None:
-        mask = layout.masks[spec] = _mask(spec, layout, 0, layout.length)
+        every = range(layout.length)
+        mask = layout.masks[spec] = _mask(spec, layout, every, every)
     return mask
 
 
-def _mask(spec: Attention, layout: PaddedLayout, first: int, last: int) -> mx.array:
-    """What is added to the scores of queries first..last-1: (B, heads or 1, n, L)."""
-    distance = mx.arange(layout.length) - mx.arange(first, last)[:, None]  # (n, L)
-    seen = mx.ones_like(distance).astype(mx.bool_)
+def _mask(spec: Attention, layout: PaddedLayout, queries: range, keys: range) -> mx.array:
+    """What is added to the scores of those queries and keys: (B, heads or 1, n, m)."""
+    distance = _numbers(keys) - _numbers(queries)[:, None]  # (n, m)
+    seen = layout.mask[:, None, None, keys.start : keys.stop]
     if spec.causal:
-        seen = distance <= 0
+        seen = seen & (distance <= 0)
     if spec.window is not None:
         seen = seen & (mx.abs(distance) <= spec.window)
     # Padding must see something too, itself: else it becomes NaN, and NaN passes every mask.
-    seen = (seen & layout.mask[:, None, None]) | (distance == 0)
-    bias = mx.array(0.0)
-    if spec.bias is not None:
-        furthest = (spec.bias.shape[1] - 1) // 2
-        bias = spec.bias[:, mx.clip(distance, -furthest, furthest) + furthest]
-    return masked(seen, bias, layout.added.dtype)
+    seen = seen | (distance == 0)
+    if spec.bias is None:
+        return masked(seen, layout.added.dtype)
+    furthest = (spec.bias.shape[1] - 1) // 2
+    bias = spec.bias[:, mx.clip(distance, -furthest, furthest) + furthest]
+    return masked(seen, layout.added.dtype, bias)
+
+
+def _numbers(of: range) -> mx.array:
+    return mx.arange(of.start, of.stop)

@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -16,6 +17,13 @@ from embedsvc.texts.item import TokenIds
 
 LENGTH_STEP = 16
 """Texts are padded to a multiple of this; long ones to a multiple of more."""
+
+
+class Bands(NamedTuple):
+    """The queries of a batch in bands of neighbours, for attention to a window."""
+
+    keys: mx.array  # (bands, m): the rows whose keys a band may see
+    mask: mx.array  # (bands, 1, n, m), added to scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,18 @@ class PaddedLayout:
     sizes: tuple[int, ...] = ()  # on the host: the lengths of the texts, without rows of padding
     masks: dict[Attention, mx.array] = field(default_factory=dict[Attention, mx.array])
     """The masks of `attend`, made by the first layer of each kind and used by those behind it."""
+    bands: dict[Attention, Bands] = field(default_factory=dict[Attention, Bands])
+    """The same for `attend_in_bands`."""
+
+    @property
+    def cells(self) -> int:
+        """Rows of the pass, those of padding included."""
+        return self.texts * self.length
+
+    @property
+    def traced(self) -> bool:
+        """Whether the pass is only written down, by `mx.compile`, so that nothing can be run."""
+        return self.indices is None
 
 
 def grid_shape(texts: int, longest: int) -> tuple[int, int]:
@@ -66,16 +86,17 @@ def lay_out(
     texts, length = grids[0].shape
     mask = grids[0] >= 0
     positions = mx.where(mask, mx.arange(length), 0)  # a model may have no position for padding
-    added = masked(mask, mx.array(0.0), dtype)[:, None, None]
+    added = masked(mask, dtype)[:, None, None]
     layout = PaddedLayout(texts, length, grids, mask, mask.sum(axis=1), added, indices, sizes)
     ids, *types = (mx.maximum(grid, 0).reshape(-1) for grid in grids)
     return Batch(ids, positions.reshape(-1), layout, *types)
 
 
-def masked(seen: mx.array, bias: mx.array, dtype: mx.Dtype) -> mx.array:
-    """`bias` where a token is seen, elsewhere the lowest number of `dtype`.
+def masked(seen: mx.array, dtype: mx.Dtype, bias: mx.array | None = None) -> mx.array:
+    """What is added to scores: the bias where a token is seen, elsewhere the lowest number.
 
     It is no boolean mask, because CUDA would write that out for every head and layer. It is not
     -inf either, because some fused attention makes NaN of a whole block of such scores.
     """
-    return mx.where(seen, bias, mx.finfo(dtype).min).astype(dtype)
+    lowest = mx.array(mx.finfo(dtype).min, dtype=dtype)
+    return mx.where(seen, mx.array(0, dtype=dtype) if bias is None else bias, lowest)

@@ -1,0 +1,148 @@
+"""No kernel on MLX does more than a bound, and what is done in parts is what it was."""
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from embedsvc.inference.ops.base import Attention, columns
+from embedsvc.inference.ops.mlx import MlxOps, bands, dispatch
+from embedsvc.inference.ops.mlx.attention import attend
+from embedsvc.inference.ops.mlx.layout import grid_shape, lay_out
+from tests.support.attention import unpadded
+
+KINDS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "causal": {"causal": True},
+    "window": {"window": 40},
+    "causal window": {"window": 40, "causal": True},
+    "window of most": {"window": 300},
+    "shared keys": {"kv_heads": 1},
+}
+
+
+@pytest.fixture
+def operations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Those of each kernel of attention and of each linear layer, as they are asked for."""
+    found: list[int] = []
+    attention, linear = mx.fast.scaled_dot_product_attention, MlxOps.linear
+
+    def noted_attention(q: mx.array, k: mx.array, v: mx.array, **options: Any) -> mx.array:
+        found.append(4 * q.size * k.shape[2])
+        return attention(q, k, v, **options)
+
+    def noted_linear(self: MlxOps, x: mx.array, layer: Any) -> mx.array:
+        found.append(2 * x.shape[0] * layer.weight.size)
+        return linear(self, x, layer)
+
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", noted_attention)
+    monkeypatch.setattr(MlxOps, "linear", noted_linear)
+    return found
+
+
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    return lambda most: monkeypatch.setattr(dispatch, "MOST_OPERATIONS", most)
+
+
+@pytest.mark.parametrize("most", [3 << 17, 3 << 18])
+@pytest.mark.parametrize("banded", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_in_parts_is_that_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+    random: np.random.Generator,
+    operations: list[int],
+    bound: Callable[[int], None],
+    kind: str,
+    banded: bool,
+    most: int,
+) -> None:
+    ops, spec = MlxOps("float32"), Attention(**{"heads": 2, "kv_heads": 2, **KINDS[kind]})
+    batch = ops.batch([np.zeros(n, np.int32) for n in (300, 512)])
+    qkv = ops.array(random.normal(size=(1024, 8 + 8 * spec.kv_heads)))
+    q, k, v = columns(qkv, 8, 4 * spec.kv_heads, 4 * spec.kv_heads)
+    monkeypatch.setattr(bands, "LEAST_BAND", 1 << 20)
+    whole = unpadded(ops, ops.attention(q, k, v, spec, batch.layout), batch)
+    monkeypatch.setattr(bands, "LEAST_BAND", 64 if banded else 1 << 20)
+    operations.clear()
+    bound(most)
+    parts = unpadded(ops, ops.attention(q, k, v, spec, batch.layout), batch)
+    assert np.abs(parts - whole).max() <= 1e-5
+    assert len(operations) > 1
+    assert max(operations) <= most
+
+
+@pytest.mark.parametrize("spec", [Attention(32, 8), Attention(32, 8, causal=True)])
+def test_the_longest_texts_of_large_models_stay_within_the_bound(
+    monkeypatch: pytest.MonkeyPatch, operations: list[int], spec: Attention
+) -> None:
+    """Qwen3-Embedding-4B's attention to 32768 tokens is only written down here."""
+    begun: list[mx.array] = []
+    monkeypatch.setattr(mx, "async_eval", begun.append)
+    batch = MlxOps("float16").batch([np.zeros(32768, np.int32)])
+    q, k, v = (mx.zeros((32768, heads * 128), mx.float16) for heads in (32, 8, 8))
+    assert attend(q, k, v, spec, batch.layout).shape == q.shape
+    assert max(operations) <= dispatch.MOST_OPERATIONS
+    whole = 4 * 32768**2 * 32 * 128
+    assert sum(operations) == pytest.approx(whole * (0.5 if spec.causal else 1), rel=0.04)
+    assert [part.shape[2:] for part in begun] == [(32, 128)] * len(operations)
+    assert sum(part.shape[1] for part in begun) == 32768
+
+
+def test_parts_are_not_begun_while_a_pass_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, bound: Callable[[int], None]
+) -> None:
+    bound(1 << 17)
+    monkeypatch.setattr(mx, "async_eval", lambda _: pytest.fail("it is not run yet"))
+    q = mx.zeros((512, 8))
+    layout = lay_out((mx.zeros((1, 512), mx.int32),), mx.float32).layout
+    assert attend(q, q, q, Attention(2, 2), layout).shape == (512, 8)
+
+
+def test_rows_go_through_layers_in_parts(
+    random: np.random.Generator, operations: list[int], bound: Callable[[int], None]
+) -> None:
+    ops = MlxOps("float32")
+    narrow = ops.linear_layer(random.normal(size=(4, 8)), None)
+    wide = ops.linear_layer(random.normal(size=(40, 8)), np.arange(40.0))
+    x = ops.array(random.normal(size=(1000, 8)))
+
+    def function(x: mx.array) -> tuple[mx.array, mx.array]:
+        return ops.linear(x, narrow), ops.linear(x, wide)
+
+    whole = ops.rows(function, x)
+    operations.clear()
+    bound(200_000)  # 312 rows of the wide one: parts of 256, the last of 232
+    parts = ops.rows(function, x)
+    assert [n // (2 * 8 * 40) for n in operations[1::2]] == [256, 256, 256, 232]
+    assert max(operations) <= 200_000
+    for found, expected in zip(parts, whole, strict=True):
+        assert np.abs(ops.to_numpy(found) - ops.to_numpy(expected)).max() <= 1e-5
+
+
+def test_experts_take_rows_in_parts(
+    random: np.random.Generator, monkeypatch: pytest.MonkeyPatch, bound: Callable[[int], None]
+) -> None:
+    ops = MlxOps("float32")
+    layer = ops.experts_layer(random.normal(size=(3, 5, 4)), random.normal(size=(3, 4, 5)))
+    x, scores = ops.array(random.normal(size=(200, 4))), ops.array(random.normal(size=(200, 3)))
+    whole = ops.to_numpy(ops.experts(x, scores, 2, layer))
+    taken: list[int] = []
+    product = mx.gather_mm
+
+    def noted(rows: mx.array, *rest: Any, **options: Any) -> mx.array:
+        taken.append(rows.shape[0])
+        return product(rows, *rest, **options)
+
+    monkeypatch.setattr(mx, "gather_mm", noted)
+    bound(64 * 2 * 2 * 4 * 5)
+    assert np.abs(ops.to_numpy(ops.experts(x, scores, 2, layer)) - whole).max() <= 1e-6
+    assert taken == [128, 128, 128, 128, 128, 128, 16, 16]
+
+
+def test_a_batch_of_bert_large_is_not_cut() -> None:
+    """What is read in parts is written once more, so that cutting is for what needs it."""
+    assert dispatch.at_once(2 * 1024 * 4096) == 1 << 16
+    assert grid_shape(1, 32768) == (1, 32768)
