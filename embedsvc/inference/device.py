@@ -3,9 +3,10 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
@@ -17,6 +18,7 @@ from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.turns import Stepwise, Turns, on_this_thread
 from embedsvc.settings import BackendChoice
 
+S = TypeVar("S")
 T = TypeVar("T")
 LOAD_STEP_SECONDS = 60.0
 """How long one step of loading a model is expected to take: converting a tensor, compiling
@@ -49,12 +51,14 @@ class Device:
         """Makes operations in a dtype (None: the backend's own). With `one_thread` it has to be
         called on that thread; on a CPU it gives the same operations for every dtype."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="device")
-        self._waiting = ThreadPoolExecutor(2, thread_name_prefix="results")
+        self._last: Future[Any]
+        """What was queued last for the threads of the device."""
+        self._collecting = ThreadPoolExecutor(2, thread_name_prefix="results")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._one_thread = one_thread
         self._leave = leave
         self._working: dict[int, Work] = {}  # by thread; each changes its own alone
-        self.ops = self._threads.submit(make_ops, None).result()
+        self.ops = self._submit(lambda: make_ops(None)).result()
 
     def dtype(self, checkpoint: Checkpoint) -> Dtype:
         """The dtype in which a checkpoint is computed; a CPU knows but one.
@@ -80,14 +84,28 @@ class Device:
 
         `seconds` is how long it is expected to take; the watchdog measures against it.
         """
-        work = self._noted(function, seconds)
-        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return asyncio.wrap_future(self._submit(self._noted(function, seconds)))
 
-    async def wait(self, function: Callable[[], T], seconds: float = 0.0) -> T:
-        """Run `function`, which blocks until work that was begun is finished, on a thread beside
-        the device's, so that those stay free."""
-        work = self._noted(function, seconds)
-        return await asyncio.get_running_loop().run_in_executor(self._waiting, work)
+    async def run_pipelined(
+        self, begin: Callable[[], S], collect: Callable[[S], T], seconds: float = 0.0
+    ) -> T:
+        """Do as `run` does for `collect(begin())`, where `collect` waits for what `begin` began.
+
+        If more work is queued for the device's thread by then, another thread collects, so that the
+        device can begin that. Else the thread does it itself, which is sooner: what comes alone is
+        handed to that thread and back, and to no other.
+        """
+
+        def work() -> Future[T]:
+            collecting = partial(collect, begin())
+            if not self._last.running():  # it is not this work, the only one that can be running
+                return self._collecting.submit(self._noted(collecting, seconds))
+            collected: Future[T] = Future()
+            collected.set_result(collecting())
+            return collected
+
+        collected = await self.run(work, seconds)
+        return collected.result() if collected.done() else await asyncio.wrap_future(collected)
 
     async def load(self, dtype: Dtype, function: Callable[[Ops, Stepwise], T]) -> T:
         """Run `function(ops, stepwise)` on a thread for loading, which batches do not wait for.
@@ -106,7 +124,13 @@ class Device:
 
     def _take_turn(self, work: Callable[[], T]) -> T:
         """Run one step of loading on the device, after the work already queued there."""
-        return self._threads.submit(self._noted(work, LOAD_STEP_SECONDS)).result()
+        return self._submit(self._noted(work, LOAD_STEP_SECONDS)).result()
+
+    def _submit(self, work: Callable[[], T]) -> Future[T]:
+        """Queue work for the threads of the device."""
+        future = self._threads.submit(work)
+        self._last = future
+        return future
 
     def _noted(self, function: Callable[[], T], seconds: float) -> Callable[[], T]:
         """The function, listed in `working` while it runs."""
@@ -125,9 +149,9 @@ class Device:
         """Start nothing more, and return when what runs has ended."""
         self._loading.shutdown(cancel_futures=True)
         if self._leave is not None:
-            self._threads.submit(self._leave).result()
+            self._submit(self._leave).result()
         self._threads.shutdown(cancel_futures=True)
-        self._waiting.shutdown()
+        self._collecting.shutdown()
 
 
 def open_device(backend: BackendChoice, cores: int | None = None) -> Device:

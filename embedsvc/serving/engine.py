@@ -276,14 +276,10 @@ class Engine:
         longest = encoder.cost.start + encoder.cost.of(max(map(len, items)))
         seconds = max(longest, encoder.cost.batch_seconds)
         if device.ops.pipelined:
-            return self._run_pipelined(items, head, seconds)
+            return device.run_pipelined(
+                lambda: encoder.begin(items, head), encoder.collect, seconds
+            )
         return device.run(lambda: encoder.run(items, head), seconds)
-
-    async def _run_pipelined(self, items: list[Item], head: str, seconds: float) -> list[bytes]:
-        """Begin a batch and wait for it elsewhere, so that the device can begin the next one."""
-        device, encoder = self._device, self._encoder
-        running = await device.run(lambda: encoder.begin(items, head), seconds)
-        return await device.wait(lambda: encoder.collect(running), seconds)
 
     def _warn_of_split(self) -> None:
         log.warning(
