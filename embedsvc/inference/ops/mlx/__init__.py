@@ -36,6 +36,7 @@ from embedsvc.inference.ops.mlx.attention import attend, attend_plainly
 from embedsvc.inference.ops.mlx.compiling import compile_pass
 from embedsvc.inference.ops.mlx.dispatch import at_once, by_rows
 from embedsvc.inference.ops.mlx.experts import mix
+from embedsvc.inference.ops.mlx.fusing import Activation, Fused, LastStep
 from embedsvc.inference.ops.mlx.layout import PaddedLayout, fill_grid, grid_shape, lay_out
 from embedsvc.inference.ops.mlx.memory import (
     bound_cache,
@@ -46,6 +47,7 @@ from embedsvc.inference.ops.mlx.memory import (
 )
 from embedsvc.inference.ops.mlx.narrow_heads import DOUBLED_LENGTH, can_double, double, halve
 from embedsvc.inference.ops.mlx.pooling import pool
+from embedsvc.inference.ops.mlx.rope import TurnCache
 from embedsvc.inference.ops.mlx.tuning import choose_faster
 from embedsvc.inference.ops.table_limits import CheckedPass, IndexRange, check_texts
 from embedsvc.system import machine
@@ -90,6 +92,9 @@ class MlxOps:
         self._dtype: mx.Dtype = getattr(mx, self.dtype)
         self._widest = 1
         """Operations, for each row, of the widest linear layer."""
+        self._fused = Fused(compiled=self.gpu)
+        self._last = LastStep()
+        self._turns = TurnCache()
         # A second pass is queued while one runs, so that the GPU never waits for Python.
         self.pipelined = self.gpu and _can_wait_elsewhere()
         self.slots = 2 if self.pipelined else 1
@@ -134,6 +139,8 @@ class MlxOps:
         return CheckedPass(self, function, run, lambda batch: batch.layout.indices)
 
     def begin(self, value: mx.array) -> mx.array:
+        self._last.clear()
+        self._turns.clear()
         value = value.astype(mx.float32)
         mx.async_eval(value)
         return value
@@ -175,19 +182,23 @@ class MlxOps:
         pass
 
     def add(self, x: mx.array, y: mx.array) -> mx.array:
-        return x + y
+        joined = self._last.join("add", x, y)
+        return x + y if joined is None else joined
 
     def multiply(self, x: mx.array, y: mx.array) -> mx.array:
-        return x * y
+        joined = self._last.join("multiply", x, y)
+        return x * y if joined is None else joined
 
     def linear(self, x: mx.array, layer: Linear) -> mx.array:
         weight = layer.weight
         if isinstance(weight, Quantized):
             out = quantized.product(x, weight)
             return out if layer.bias is None else out + layer.bias
-        if layer.bias is None:
-            return x @ layer.weight.T
-        return mx.addmm(layer.bias, x, layer.weight.T)
+        if layer.bias is not None:
+            return mx.addmm(layer.bias, x, weight.T)
+        out = x @ weight.T
+        self._last.note(out, "add", lambda other: mx.addmm(other, x, weight.T))
+        return out
 
     def experts(self, x: mx.array, scores: mx.array, chosen: int, layer: Experts) -> mx.array:
         dtype = x.dtype if self.gpu else mx.float32  # all that MLX's CPU has a kernel for
@@ -201,25 +212,26 @@ class MlxOps:
         return mx.fast.rms_norm(slices, weight, eps).reshape(x.shape)
 
     def gelu(self, x: mx.array) -> mx.array:
-        return x * (1 + mx.erf(x * 0.7071067811865476)) * 0.5
+        return self._activation("gelu", x)
 
     def gelu_tanh(self, x: mx.array) -> mx.array:
-        return x * (1 + mx.tanh(0.7978845608 * x * (1 + 0.044715 * x * x))) * 0.5
+        return self._activation("gelu_tanh", x)
 
     def silu(self, x: mx.array) -> mx.array:
-        return x * mx.sigmoid(x)
+        return self._activation("silu", x)
 
     def tanh(self, x: mx.array) -> mx.array:
         return mx.tanh(x)
 
+    def _activation(self, name: Activation, x: mx.array) -> mx.array:
+        alone, with_gate = self._fused.activations[name]
+        out = alone(x)
+        self._last.note(out, "multiply", lambda gate: with_gate(x, gate))
+        return out
+
     def rope(self, x: mx.array, table: mx.array, positions: mx.array) -> mx.array:
-        half = table.shape[1] // 2
-        angles = table[positions][:, None]  # (N, 1, size), float32
-        cos, sin = angles[..., :half], angles[..., half:]
-        heads = x.reshape(x.shape[0], -1, 2 * half)
-        first, second = heads[..., :half], heads[..., half:]
-        rotated = [first * cos - second * sin, second * cos + first * sin]
-        return mx.concatenate(rotated, axis=-1).reshape(x.shape).astype(x.dtype)
+        turns = self._turns.take(table, positions)
+        return self._fused.turn(*self._turns.operands(x, turns)).reshape(x.shape)
 
     def attention(
         self, q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
