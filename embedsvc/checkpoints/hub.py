@@ -12,18 +12,20 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import httpx2
+import msgspec
 from filelock import Timeout
 from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import WeakFileLock, validate_repo_id
 
-from embedsvc.bounds import HUB_BYTES, HUB_FILES
+from embedsvc.bounds import CHECKPOINT_JSON, HUB_BYTES, HUB_FILES
 from embedsvc.checkpoints import hub_cache
 from embedsvc.checkpoints.download import File, fetch, part_of
 from embedsvc.checkpoints.hub_cache import COMMIT, NOT_NEEDED
-from embedsvc.checkpoints.hub_client import BrokenAnswer, Info, Refused, ask
+from embedsvc.checkpoints.hub_client import BrokenAnswer, Info, Refused, ask, read_answer
 from embedsvc.checkpoints.progress import Progress
 from embedsvc.errors import Stopped
 
@@ -37,6 +39,9 @@ DEEPEST = 8
 """Folders in each other that a path may have."""
 LOCK_SECONDS = 1.0
 """How often a download that waits for another process looks whether it is to stop."""
+CONFIG = "config.json"
+FAILURES = (BrokenAnswer, Refused, httpx2.HTTPError, HFValidationError, OSError)
+"""What asking a hub, and keeping what it answers, may end with."""
 CHECKSUM = re.compile("[0-9a-f]{64}|[0-9a-f]{40}")
 
 
@@ -76,12 +81,31 @@ def pull(
     """
     try:
         return _download(repo, revision or constants.DEFAULT_REVISION, progress, stop or Event())
-    except BrokenAnswer as error:
-        raise HubError(str(error)) from None
-    except (Refused, httpx2.HTTPError, HFValidationError, OSError) as error:
+    except FAILURES as error:
         unreachable = isinstance(error, httpx2.TransportError | OfflineModeIsEnabled)
         if unreachable and (folder := hub_cache.kept_by_others(repo, revision)):
             return folder
+        raise HubError(_in_words(error, repo, revision)) from None
+
+
+def look_ahead(repo: str, revision: str | None) -> tuple[dict[str, Any], int]:
+    """config.json of a repository, empty if it has none at its root, and the bytes of its weights.
+
+    Nothing is kept of what is downloaded for that. Raises `HubError`.
+    """
+    try:
+        validate_repo_id(repo)
+        info = ask(repo, revision or constants.DEFAULT_REVISION, Event())
+        files = needed_files(info)
+        weights = _size([file for file in files if file.name.endswith(".safetensors")])
+        if not any(file.name == CONFIG for file in files):
+            return {}, weights
+        url = hf_hub_url(repo, CONFIG, revision=info.sha, endpoint=constants.ENDPOINT)
+        content = read_answer(url, CHECKPOINT_JSON, Event())
+        return msgspec.json.decode(content, type=dict[str, Any]), weights
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise HubError(f"has a {CONFIG} that is no JSON object") from None
+    except FAILURES as error:
         raise HubError(_in_words(error, repo, revision)) from None
 
 
@@ -205,6 +229,8 @@ def _size(files: Sequence[File]) -> int:
 def _in_words(error: Exception, repo: str, revision: str | None) -> str:
     """Why a download failed; the sentence goes on from the repository's name."""
     hub = constants.ENDPOINT
+    if isinstance(error, BrokenAnswer):
+        return str(error)
     if isinstance(error, OfflineModeIsEnabled):
         return "is not on this disk, and HF_HUB_OFFLINE keeps it from being downloaded"
     if isinstance(error, Refused):

@@ -71,23 +71,29 @@ def ask(repo: str, revision: str, stop: Event) -> Info:
     Raises `Refused`, `BrokenAnswer`, `httpx2.HTTPError`; `Stopped` once `stop` is set.
     """
     url = f"{constants.ENDPOINT}/api/models/{repo}/revision/{quote(revision, safe='')}?blobs=true"
-    content = bytearray()
-    began = time.monotonic()
-    with opened(url, build_hf_headers()) as answer:
-        for chunk in answer.iter_raw():
-            content += chunk
-            if len(content) > HUB_INFO_BYTES:
-                raise BrokenAnswer(f"is told of by {constants.ENDPOINT} at too great a length")
-            if stop.is_set():
-                raise Stopped(f"the download of {repo} was stopped")
-            if time.monotonic() - began > INFO_SECONDS:
-                raise httpx2.ReadTimeout("its answer does not end")
+    content = read_answer(url, HUB_INFO_BYTES, stop)
     try:
         return msgspec.json.decode(content, type=Info)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise BrokenAnswer(
             f"is told of by {constants.ENDPOINT} in a way that is not known"
         ) from None
+
+
+def read_answer(url: str, most: int, stop: Event) -> bytes:
+    """A short answer, of so many bytes at most. Raises what `ask` does."""
+    content = bytearray()
+    began = time.monotonic()
+    with opened(url, build_hf_headers()) as answer:
+        for chunk in answer.iter_raw():
+            content += chunk
+            if len(content) > most:
+                raise BrokenAnswer(f"is told of by {constants.ENDPOINT} at too great a length")
+            if stop.is_set():
+                raise Stopped("the download was stopped")
+            if time.monotonic() - began > INFO_SECONDS:
+                raise httpx2.ReadTimeout("its answer does not end")
+    return bytes(content)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import importlib.util
 from functools import lru_cache
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.progress import Progress
@@ -41,6 +42,22 @@ def is_here(card: Card) -> bool:
     from embedsvc.checkpoints import hub_cache  # takes long to import
 
     return hub_cache.kept(card.repo, card.revision) is not None
+
+
+def look_ahead(card: Card) -> tuple[dict[str, Any], int]:
+    """config.json of files that are not here, and how many bytes of weights there are, by the hub.
+
+    Raises `CheckpointError`.
+    """
+    if card.repo is None:
+        find_checkpoint(card)  # raises, with all places that were looked at
+        return {}, 0
+    from embedsvc.checkpoints import hub  # takes long to import
+
+    try:
+        return hub.look_ahead(card.repo, card.revision)
+    except hub.HubError as error:
+        raise CheckpointError(f"model `{card.id}`: repository {card.repo} {error}") from None
 
 
 def _path(card: Card, looked: list[str]) -> Path | None:

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Generator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypedDict
 from uuid import uuid4
 
 import msgspec
@@ -20,6 +20,7 @@ from embedsvc.errors import CheckpointError, SetupError, Stopped
 from embedsvc.inference.plan import Plan
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.loader import Loader
+from embedsvc.serving.outline import Outline, outline_of
 from embedsvc.wording.plain import shown
 
 State = Literal["unloaded", "downloading", "loading", "ready", "unloading", "failed"]
@@ -41,6 +42,15 @@ class StateChanged(Protocol):
     """Is called after every change of an instance's state. The registry has one."""
 
     def __call__(self, instance: "Instance", /) -> None: ...
+
+
+class Wishes(TypedDict, total=False):
+    """How an instance is to be. What is left out, or None, is as the card or the server says."""
+
+    keep_alive: float | None
+    pin: bool | None
+    identity: str | None
+    """The id of the instance, if it has to be made."""
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -69,8 +79,9 @@ class Instance:
         pinned: bool,
         find_room: FindRoom,
         state_changed: StateChanged,
+        identity: str | None = None,
     ) -> None:
-        self.id = str(uuid4())
+        self.id = identity or str(uuid4())
         self.card = card
         self.keep_alive = keep_alive
         """Seconds without users after which it is unloaded. Negative: never."""
@@ -82,6 +93,8 @@ class Instance:
         """Bytes that are done, and bytes in all, of the download or of loading."""
         self.size = 0
         """Bytes of its weights in memory."""
+        self.outline: Outline | None = None
+        """What its files say of it, once they are here."""
         self.last_used = asyncio.get_running_loop().time()
         self.users = 0
         self.abandoned = False
@@ -187,7 +200,7 @@ class Instance:
     async def _load(self) -> None:
         try:
             plan = await self._loader.fetch(self.card, self._progress_in("downloading"), self._stop)
-            self.progress = (0, 0)
+            self.outline, self.progress = outline_of(plan), (0, 0)
             self._enter("loading")
             await self._find_room(self, plan)
             self._engine = await self._loader.load(plan, self._progress_in("loading"))

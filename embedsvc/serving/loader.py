@@ -14,8 +14,8 @@ from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.families import FROM_CARD, FROM_MODULES
 from embedsvc.checkpoints.progress import Progress
-from embedsvc.checkpoints.sources import find_checkpoint, is_here
-from embedsvc.errors import CardsError
+from embedsvc.checkpoints.sources import find_checkpoint, is_here, look_ahead
+from embedsvc.errors import CardsError, CheckpointError
 from embedsvc.inference.device import Device
 from embedsvc.inference.encoder import Encoder, load_encoder
 from embedsvc.inference.ops.base import Ops
@@ -23,6 +23,7 @@ from embedsvc.inference.plan import Plan, make_plan
 from embedsvc.inference.turns import Stepwise
 from embedsvc.serving.disk_cache import DiskCache
 from embedsvc.serving.engine import Engine
+from embedsvc.serving.outline import Outline, outline_from, outline_of
 from embedsvc.settings import Settings
 from embedsvc.texts.threads import Tokenizing
 from embedsvc.texts.tokenizer import open_tokenizer
@@ -56,6 +57,19 @@ class Loader:
             threads = self._files
         await self._on(threads, partial(find_checkpoint, card, progress, stop))
         return await self._on(self._files, partial(self._plan, card))
+
+    async def outline(self, card: Card, *, ask_hub: bool) -> Outline:
+        """What can be told of the card's model without loading it.
+
+        If its files are not here, that is what the hub says of them, if that may be asked. Raises
+        `CheckpointError`.
+        """
+        if await self._on(self._files, partial(is_here, card)):
+            return outline_of(await self._on(self._files, partial(self._plan, card)))
+        if not ask_hub:
+            raise CheckpointError(f"model `{card.id}`: its files are not here yet")
+        threads = self._ad_hoc_downloads if card.ad_hoc else self._downloads
+        return outline_from(*await self._on(threads, partial(look_ahead, card)))
 
     async def load(self, plan: Plan, progress: Progress) -> Engine:
         """The engine of a checkpoint whose memory has been found. Raises `SetupError`."""

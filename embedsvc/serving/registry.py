@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 from embedsvc.bounds import MODEL_NAME
 from embedsvc.catalog.cards import Card, Cards, Prompts, Task
@@ -14,9 +14,10 @@ from embedsvc.inference.device import Device, open_device
 from embedsvc.inference.gpu import unused_gpu
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.failures import Failures
-from embedsvc.serving.instance import Description, Instance, State, describe
+from embedsvc.serving.instance import Description, Instance, State, Wishes, describe
 from embedsvc.serving.loader import Loader
 from embedsvc.serving.model_memory import SHARE, ModelMemory
+from embedsvc.serving.outline import Outlines
 from embedsvc.serving.room import Room
 from embedsvc.settings import Settings
 from embedsvc.texts.prompts import split_name
@@ -42,6 +43,7 @@ class Registry:
         """Those that take no users any more and still have memory."""
         self._descriptions: dict[str, Description] = {}
         """By the ids of cards: what is known of models that are or were loaded."""
+        self.outlines = Outlines(self._loader.outline)
         self._failures = Failures()
         self._room = Room(self.memory, self)
         self._appeared = asyncio.Event()
@@ -101,16 +103,13 @@ class Registry:
             self._uses += 1
             yield engine
 
-    def start(
-        self, card: Card, *, keep_alive: float | None = None, pin: bool | None = None
-    ) -> Instance:
+    def start(self, card: Card, **wishes: Unpack[Wishes]) -> Instance:
         """The card's instance. If there is none, it is made and begins to load.
 
-        That is so even where the model just failed to load. Settings that are not given are the
-        card's, or the server's.
+        That is so even where the model just failed to load.
         """
         self._failures.forget(card.id)
-        return self._start(card, keep_alive=keep_alive, pin=pin)
+        return self._start(card, **wishes)
 
     def forget(self, card: Card) -> None:
         """Forget a card that is not in the file, whose model is not loaded."""
@@ -208,11 +207,10 @@ class Registry:
             raise self._unavailable(failed.card, str(failed.error))
         return self._start(card)
 
-    def _start(
-        self, card: Card, *, keep_alive: float | None = None, pin: bool | None = None
-    ) -> Instance:
+    def _start(self, card: Card, **wishes: Unpack[Wishes]) -> Instance:
         if self._closed:
             raise Unavailable("The server is shutting down.")
+        keep_alive, pin = wishes.get("keep_alive"), wishes.get("pin")
         instance = self._instances.get(card.id)
         if instance is not None and instance.closing and not instance.over:
             self._unloading.add(instance)
@@ -224,6 +222,7 @@ class Registry:
                 pinned=card.pin if pin is None else pin,
                 find_room=self._room.find,
                 state_changed=self._state_changed,
+                identity=wishes.get("identity"),
             )
             self._appeared.set()
             self._appeared = asyncio.Event()
@@ -248,6 +247,8 @@ class Registry:
 
     def _state_changed(self, instance: Instance) -> None:
         card, engine = instance.card, instance.engine
+        if instance.outline is not None:
+            self.outlines.keep(card, instance.outline)
         if instance.state == "ready" and engine is not None:
             self._descriptions[card.id] = describe(engine)
             self._failures.forget(card.id)
