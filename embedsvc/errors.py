@@ -13,6 +13,7 @@ EmbedsvcError
 │   ├── Forbidden         403  a foreign web page, or another host's name, on a server without keys
 │   ├── ModelNotFound     404  no card has this name
 │   ├── InstanceNotFound  404  no instance has this id
+│   ├── NotThere          404  there is nothing of that name or path
 │   ├── NoRoute      404, 405  nothing answers at this path, or not to this method
 │   ├── BodyTooLarge      413  the request's body has too many bytes
 │   ├── UnsupportedBody   415  the server cannot read the encoding or charset of the body
@@ -232,6 +233,12 @@ class InstanceNotFound(RequestError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"There is no instance `{shown(name)}`.")
+
+
+class NotThere(RequestError):
+    """There is nothing of the requested name or path; the message has the words of a dialect."""
+
+    status = 404
 
 
 class Overloaded(RequestError):

@@ -186,7 +186,7 @@ def test_the_stream_tells_of_every_second_and_ends_when_the_server_does() -> Non
     with serving("--backend", "numpy") as (url, process):
         with httpx2.stream("GET", f"{url}/v1/activity", timeout=30) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
-            lines = (line for line in answer.iter_lines() if line)
+            lines = (line for line in answer.iter_lines() if line.startswith("data: "))
             first, second = (json.loads(next(lines).removeprefix("data: ")) for _ in range(2))
             assert first["activity"] is None
             assert second["activity"]["requests"] == 0

@@ -16,6 +16,7 @@ from tests.support.error_shapes import (
     EMBEDDINGS,
     NOT_JSON,
     POSTS,
+    endpoints,
     serve_with_limits,
     shaped,
 )
@@ -42,7 +43,8 @@ def test_words_of_a_dialect_do_not_reach_beyond_its_paths(server: TestClient) ->
 
 @pytest.mark.parametrize("path", sorted({path for _, path in ALL}))
 def test_a_method_that_a_path_does_not_have_is_a_405(server: TestClient, path: str) -> None:
-    has = {method for method, other in ALL if other == path}
+    # Some paths are below one that takes any: /models/add is a model's, too, to who asks for one.
+    has = {route.method for route in endpoints() if route.path_regex.match(path)}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - has:
         answer = shaped(server.request(method, path), 405, f"Not allowed to {method} on {path}.")
         assert has <= set(answer.headers["allow"].split(", "))

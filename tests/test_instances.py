@@ -1,4 +1,4 @@
-"""Instances over HTTP, as this server spells them and as exo does."""
+"""Instances over HTTP, as this server spells them."""
 
 import json
 from collections.abc import Iterator
@@ -34,6 +34,7 @@ def events(answer: Response) -> list[dict]:
     assert answer.headers["content-type"].startswith("text/event-stream")
     messages = answer.text.split("\n\n")
     assert messages.pop() == ""
+    assert messages.pop(0) == ": keep-alive"
     return [json.loads(message.removeprefix("data: ")) for message in messages]
 
 
@@ -108,7 +109,9 @@ def test_models_tell_what_they_are_once_loaded(server: TestClient) -> None:
         "state": "ready",
         "dimensions": 16,
         "max_tokens": 32,
+        "context_length": 32,
         "architecture": "bert",
+        "family": "bert",
         "pooling": "mean",
         "pooling_source": "its pooling module",
         "dtype": "float32",
@@ -166,58 +169,6 @@ def test_what_is_wrong_is_said(server: TestClient) -> None:
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events")):
         answer = server.request(method, f"/v1/instances/{uuid4()}{path}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "instance_not_found")
-
-
-def exo_instance(model: str) -> dict:
-    """As exo's previews give it."""
-    shards = {"modelId": model, "runnerToShard": {}, "nodeToRunner": {}}
-    return {"MlxRingInstance": {"instanceId": str(uuid4()), "shardAssignments": shards}}
-
-
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/place_instance", {"model_id": "a", "sharding": "Pipeline", "min_nodes": 1}),
-        ("/instance", {"instance": exo_instance("a")}),
-        ("/instance", {"model_id": "a"}),
-    ],
-)
-def test_exos_clients_make_await_and_remove_instances(
-    server: TestClient, path: str, body: dict
-) -> None:
-    made = server.post(path, json=body).json()
-    assert made["message"] == "Command received."
-    assert made["model_card"] == {"model_id": "a"}
-    identity = made["instance_id"]
-    (ready,) = events(server.get("/instance/await?model_id=a&timeout_seconds=10"))
-    assert ready["type"] == "ready"
-    inside = ready["instance"]["MlxRingInstance"]
-    assert inside["instanceId"] == identity
-    assert inside["shardAssignments"]["modelId"] == "a"
-    assert server.get(f"/instance/{identity}").json() == ready["instance"]
-    state = server.get("/state").json()
-    assert state["instances"] == {identity: ready["instance"]}
-    assert state["runners"] == {identity: {"RunnerReady": {}}}
-    removed = server.delete(f"/instance/{identity}").json()
-    assert (removed["message"], removed["instance_id"]) == ("Command received.", identity)
-    assert embed(server, "a").status_code == 200
-
-
-def test_awaiting_an_instance_ends_in_time_and_with_the_reason(
-    server: TestClient, tmp_path: Path
-) -> None:
-    (told,) = events(server.get("/instance/await?model_id=a&timeout_seconds=0.01"))
-    assert told["type"] == "timeout"
-    (tmp_path / "tiny" / "model.safetensors").unlink()
-    server.post("/place_instance", json={"model_id": "a"})
-    (told,) = events(server.get("/instance/await?model_id=a&timeout_seconds=10"))
-    assert "model.safetensors is missing" in told["message"]
-    (runner,) = server.get("/state").json()["runners"].values()
-    assert "is missing" in runner["RunnerFailed"]["errorMessage"]
-    for query in ("", "?model_id=a&timeout_seconds=-1", "?model_id=a&timeout_seconds=x"):
-        assert server.get(f"/instance/await{query}").status_code == 400
-    assert server.get("/instance/await?model_id=none").status_code == 404
-    assert server.post("/instance", json={"instance": {}}).status_code == 400
 
 
 CHANGES = [

@@ -21,6 +21,14 @@ async def find_or_make_card(registry: Registry, name: str, *, field: str = "mode
     The new one is of a repository, or of a folder where the name begins with "./" or "/".
     Raises what `Registry.card` raises, and `Unavailable` if too many such models are in use.
     """
+    card = await look_for_card(registry, name, field=field)
+    if registry.cards.by_id.get(card.id) is card:
+        return card
+    return _remember(registry, card, check_name(name, field))
+
+
+async def look_for_card(registry: Registry, name: str, *, field: str = "model") -> Card:
+    """The same card; a new one is not remembered. Raises what `Registry.card` does."""
     try:
         return registry.card(name, field=field)[0]
     except ModelNotFound as error:
@@ -32,7 +40,7 @@ async def find_or_make_card(registry: Registry, name: str, *, field: str = "mode
     card = await registry.look_up(lambda: ad_hoc_card(name, root))
     if card is None:
         raise not_found
-    return _remember(registry, card, name)
+    return card
 
 
 def _remember(registry: Registry, card: Card, name: str) -> Card:

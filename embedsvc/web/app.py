@@ -1,6 +1,7 @@
 """The application: its routes, what it opens when it starts, and how its errors are answered."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from embedsvc.web.budget import InFlight
 from embedsvc.web.dialects import (
     cohere,
     exo,
+    exo_cluster,
     ollama,
     openai,
     rerank,
@@ -78,6 +80,7 @@ def create_app(settings: Settings, tell: Tell | None = None) -> Starlette:
             *voyage.routes,
             *instances.routes,
             *exo.routes,
+            *exo_cluster.routes,
             *activity.routes,
             *dashboard.routes,
             *api_docs.routes,
@@ -92,6 +95,7 @@ def create_app(settings: Settings, tell: Tell | None = None) -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.settings = settings
+    app.state.node_id = os.urandom(16).hex()
     app.state.metrics = metrics
     app.state.in_flight = held
     app.state.stopping = asyncio.Event()

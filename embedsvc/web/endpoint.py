@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from embedsvc.telemetry.record import current
-from embedsvc.web.bodies.json_body import decode, prepared
+from embedsvc.web.bodies.json_body import decode, prepared, wrong_field
 from embedsvc.web.bodies.receive import receive_body
 from embedsvc.web.budget import hold_answer
 from embedsvc.web.state import state_of
@@ -76,6 +77,16 @@ async def read_bytes(request: Request) -> bytes:
 async def read_body(request: Request, kind: type[T]) -> T:
     """The body as a struct. Raises `BadRequest` that names the field that is wrong."""
     return decode(await read_bytes(request), kind)
+
+
+def read_query(request: Request, kind: type[T]) -> T:
+    """The parameters of a request. Raises `BadRequest` that names the one that is wrong."""
+    sent = dict(request.query_params)
+    try:
+        return msgspec.convert(sent, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raw = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in sent.items()}
+        raise wrong_field(raw, kind, str(error)) from None
 
 
 class JsonResponse(Response):

@@ -8,6 +8,11 @@ from starlette.responses import StreamingResponse
 
 from embedsvc.web.state import state_of
 
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which clients do not take for a message."""
+KEEP_ALIVE_SECONDS = 10.0
+"""After so long without a message, a comment is sent: proxies end connections that are silent."""
+
 
 class Events(StreamingResponse):
     """A stream of messages, each of them JSON. It ends with the messages, or when the server
@@ -21,19 +26,24 @@ class Events(StreamingResponse):
 
 
 async def _framed(messages: AsyncIterator[bytes], stopping: asyncio.Event) -> AsyncIterator[bytes]:
+    yield KEEP_ALIVE
     stop = asyncio.ensure_future(stopping.wait())
-    message: asyncio.Future[bytes] | None = None
+    message = asyncio.ensure_future(anext(messages))
     try:
         while True:
-            message = asyncio.ensure_future(anext(messages))
-            await asyncio.wait([message, stop], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                [message, stop], timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
             if stop.done():
                 return
+            if not message.done():
+                yield KEEP_ALIVE
+                continue
             try:
                 yield b"data: %b\n\n" % message.result()
             except StopAsyncIteration:
                 return
+            message = asyncio.ensure_future(anext(messages))
     finally:
         stop.cancel()
-        if message is not None:
-            message.cancel()
+        message.cancel()

@@ -9,13 +9,14 @@ import msgspec
 from embedsvc.errors import RequestError
 from embedsvc.web.dialects.cohere import COHERE
 from embedsvc.web.dialects.dialect import Dialect
+from embedsvc.web.dialects.exo_schema import EXO
 from embedsvc.web.dialects.ollama import OLLAMA
 from embedsvc.web.dialects.openai_error import OPENAI
 from embedsvc.web.dialects.rerank import RERANK
 from embedsvc.web.dialects.tei_error import TEI
 from embedsvc.web.dialects.voyage import VOYAGE
 
-DIALECTS: tuple[Dialect, ...] = (OPENAI, OLLAMA, TEI, COHERE, RERANK, VOYAGE)
+DIALECTS: tuple[Dialect, ...] = (OPENAI, OLLAMA, TEI, COHERE, EXO, RERANK, VOYAGE)
 
 
 def write_error(error: RequestError, path: str = "", dialect: Dialect | None = None) -> bytes:

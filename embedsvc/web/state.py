@@ -22,6 +22,8 @@ class State(Protocol):
     """Set when the server stops, so that answers which never end by themselves do."""
     registry: Registry
     watch: Watch
+    node_id: str
+    """What exo's clients know this server by."""
     started: int
     """When the server started, in seconds since 1970."""
 

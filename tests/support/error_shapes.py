@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 from httpx2 import Response
@@ -16,9 +17,14 @@ PATHS = {
     "{id}": "none",
     "{id:path}": "none",
     "{id:uuid}": "00000000-0000-4000-8000-000000000000",
+    "{path:path}": "none",
     "{model:path}": "org/tiny",
 }
 TEI_PATHS = ("/", "/embed", "/embed_sparse", "/tokenize", "/info", "/predict", "/similarity")
+EXO = (
+    *("/instance", "/place_instance", "/node_id", "/state", "/events", "/onboarding"),
+    *("/models/add", "/models/custom", "/v1/feature-flags", "/v1/instance-links"),
+)
 TEI_TYPES = {"Validation", "Empty", "Tokenizer"}
 NOT_JSON = "We could not parse the JSON body of your request."
 
@@ -65,6 +71,12 @@ def shaped(
     elif path.startswith("/voyage"):
         assert set(body) == {"detail"}
         message = body["detail"]
+    elif path.startswith(EXO):
+        assert set(body) == {"error"}
+        assert set(body["error"]) == {"message", "type", "param", "code"}
+        message = body["error"]["message"]
+        assert body["error"]["type"] == HTTPStatus(status).phrase
+        assert body["error"]["code"] == status
     elif path.startswith("/v2/"):  # Cohere
         assert set(body) == {"message"}
         message = body["message"]

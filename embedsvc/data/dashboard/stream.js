@@ -44,6 +44,8 @@ async function read(body, seen) {
     if (done) return;
     const events = (rest + value).split("\n\n");
     rest = events.pop();
-    for (const event of events) seen(JSON.parse(event.slice("data: ".length)));
+    for (const event of events) {
+      if (event.startsWith("data: ")) seen(JSON.parse(event.slice("data: ".length)));
+    }
   }
 }

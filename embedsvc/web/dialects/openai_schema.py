@@ -91,7 +91,27 @@ class EmbeddingAnswer(msgspec.Struct):
     usage: Usage
 
 
+CAPABILITIES: dict[Task, str] = {
+    "embed": "embedding",
+    "rerank": "rerank",
+    "classify": "classification",
+}
+"""What the lists of models call what a model gives."""
+
+
+class ModelsQuery(msgspec.Struct):
+    """`downloaded` leaves out the models whose files are not here."""
+
+    status: Literal["downloaded"] | msgspec.UnsetType = msgspec.UNSET
+
+
 class Model(msgspec.Struct, kw_only=True):
+    """A name that a request may have, and the model that it means.
+
+    Fields from `hugging_face_id` on are as exo adds them, for Open WebUI among others. What is not
+    known before a model was looked at is 0 or empty.
+    """
+
     id: str
     object: Literal["model"]
     created: int
@@ -112,6 +132,21 @@ class Model(msgspec.Struct, kw_only=True):
     """The type of numbers that it is computed in."""
     prompts: dict[str, str]
     fingerprint: str | None
+    hugging_face_id: str = ""
+    """The name by which exo's clients ask for the model to be loaded: its card's id."""
+    name: str = ""
+    description: str = ""
+    context_length: int = 0
+    tags: list[str] = []
+    storage_size_megabytes: int = 0
+    supports_tensor: bool = False
+    is_custom: bool = False
+    """Whether a client added it, so that it has no card in the file."""
+    family: str = ""
+    quantization: str = ""
+    base_model: str = ""
+    capabilities: list[str] = []
+    reasoning_dialect: Literal["none"] = "none"
 
 
 class ModelList(msgspec.Struct):
