@@ -1,16 +1,16 @@
 """`embedsvc bench`: how fast a server is that speaks OpenAI's API, this one or another."""
 
 import argparse
-import http.client
 import random
 import sys
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 
 from embedsvc.bench.answers import NotEmbeddings, read_vectors
+from embedsvc.bench.target import PATIENCE_SECONDS, Target
 from embedsvc.bench.texts import (
     SHAPES,
     SWEEPS,
@@ -34,30 +34,8 @@ The exit code is 1 if an answer was an error or wrong.
 
 HEADINGS = ("shape", "texts/s", "tokens/s", "p50 ms", "p90 ms", "p99 ms", "errors")
 FIGURES = ("texts_per_second", "tokens_per_second", "p50_ms", "p90_ms", "p99_ms")
-PATIENCE_SECONDS = 60.0
 LONGEST = 86_400
 """The longest window, in seconds."""
-
-
-class Target(NamedTuple):
-    """The server to measure."""
-
-    host: str
-    port: int
-    path: str
-    key: str
-    model: str
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}{self.path}"
-
-    def head(self) -> str:
-        """The head of a request, without the length of its body."""
-        return (
-            f"POST {self.path}/embeddings HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
-            f"Authorization: Bearer {self.key}\r\nContent-Type: application/json\r\n"
-        )
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -140,7 +118,7 @@ def _target(args: argparse.Namespace) -> Target:
     target = Target(parts.hostname, parts.port or 80, path, key or "none", args.model or "")
     if target.model:
         return target
-    status, body = _ask(target, "GET", "/models")
+    status, body = target.ask("GET", f"{path}/models")
     if status == HTTPStatus.UNAUTHORIZED:
         raise ServerError(key_refused(url, sent=key is not None))
     try:
@@ -156,7 +134,7 @@ def _try(target: Target, encoding: str) -> tuple[int, float]:
     """
     text, tokens = make_text(random.Random("try"), SHAPES["single"])
     body = {"model": target.model, "input": text, "encoding_format": encoding}
-    status, answer = _ask(target, "POST", "/embeddings", orjson.dumps(body))
+    status, answer = target.ask("POST", f"{target.path}/embeddings", body)
     try:
         if status == HTTPStatus.UNAUTHORIZED:
             raise ServerError(key_refused(target.url, sent=target.key != "none"))
@@ -166,20 +144,6 @@ def _try(target: Target, encoding: str) -> tuple[int, float]:
     except NotEmbeddings as error:
         raise ServerError(f"bench: no vector from the server: {error}") from None
     return vectors.shape[1], counted / tokens
-
-
-def _ask(target: Target, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(target.host, target.port, timeout=PATIENCE_SECONDS)
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {target.key}"}
-    try:
-        connection.request(method, target.path + path, body, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    except (OSError, http.client.HTTPException) as error:
-        address = f"{target.host}:{target.port}"
-        raise ServerError(f"bench: nothing answers at {address}: {error}") from None
-    finally:
-        connection.close()
 
 
 def _line(cells: tuple[str, ...]) -> str:
