@@ -1,5 +1,6 @@
 """`embedsvc verify`: a verdict that can be trusted, either way."""
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -41,6 +42,17 @@ def test_without_anything_to_compare_with_that_is_said(
     said = capsys.readouterr().out
     assert "no numbers of it are recorded for these weights" in said
     assert "is sound; nothing to compare it with" in said
+
+
+def test_programs_get_a_line_for_each_check(
+    tiny: Checkpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(tiny.root), "--backend", "numpy", "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {each["check"]: each["passed"] for each in told} == {
+        name: check.passed for name, check in checks(tiny).items()
+    }
+    assert all(each["found"] for each in told)
 
 
 def test_vectors_that_depend_on_the_batch_are_found(

@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+import msgspec
+
 from embedsvc.commands.model_options import add_model, card_named, on_device, open_embedder
 from embedsvc.diagnosis.verify import Check, verify
 from embedsvc.inference.ops.base import Ops
@@ -10,6 +12,7 @@ from embedsvc.inference.ops.base import Ops
 EXAMPLES = """\
   embedsvc verify all-MiniLM-L6-v2
   embedsvc verify ./my-model --backend numpy
+  embedsvc verify bge-m3 --json
 
 The exit code is 1 if something is wrong.
 """
@@ -20,25 +23,40 @@ MARKS = {True: "ok", False: "WRONG", None: "-"}
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_model(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="a line of JSON for each check, for programs"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print each check, then the verdict. Returns 1 if a check failed. Raises `SetupError`."""
     card = card_named(args.model, args.models)
     checkpoint = open_embedder(card)
-    print(f"{card.id}: {checkpoint.root}")
+    if not args.json:
+        print(f"{card.id}: {checkpoint.root}")
 
     def check_all(ops: Ops) -> list[Check]:
         checks: list[Check] = []
         for check in verify(ops, checkpoint):
-            print(f"  {MARKS[check.passed]:6} {check.name}: {check.found}", flush=True)
+            print(_as_json(check) if args.json else _in_words(check), flush=True)
             checks.append(check)
         return checks
 
     checks = on_device(args.backend, checkpoint, check_all)
+    if args.json:
+        return 1 if any(check.passed is False for check in checks) else 0
     if any(check.passed is False for check in checks):
         print(f"{card.id} is WRONG on this machine", file=sys.stderr)
         return 1
     compared = all(check.passed for check in checks)
     print(f"{card.id} is right" if compared else f"{card.id} is sound; nothing to compare it with")
     return 0
+
+
+def _in_words(check: Check) -> str:
+    return f"  {MARKS[check.passed]:6} {check.name}: {check.found}"
+
+
+def _as_json(check: Check) -> str:
+    told = {"check": check.name, "passed": check.passed, "found": check.found}
+    return msgspec.json.encode(told).decode()
