@@ -29,6 +29,7 @@ COMMANDS = {
     "bench": "measure a running server, this one or any other",
     "convert": "write a model in another precision, and print what that costs",
     "doctor": "say what is here, what is wrong with it, and what would help",
+    "report": "measure this machine, to be shown to others: nothing in it tells who you are",
     "service": "have launchd or systemd keep a server running",
     "verify": "check that a model computes what it should on this machine",
     "completion": "print what a shell needs to complete these commands",

@@ -73,6 +73,7 @@ def test_a_driver_without_mlx_is_worth_a_note(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("embedsvc.inference.device.gpu_likely", lambda: False)
+    monkeypatch.setattr(gpu, "this_mac", lambda: None)
     monkeypatch.setattr(gpu, "has_driver", lambda: True)
     monkeypatch.setattr(gpu, "mlx_installed", lambda: False)
     assert "pip install 'embedsvc[cuda]'" in doctor.line("GPU")

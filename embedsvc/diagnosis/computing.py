@@ -37,7 +37,7 @@ def versions() -> Iterator[Finding]:
     yield ok(
         "Python", f"{python}, on {platform.system()} {platform.release()} {platform.machine()}"
     )
-    yield ok("packages", ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
+    yield ok("packages", ", ".join(f"{name} {installed(name)}" for name in PACKAGES))
 
 
 def backend(choice: BackendChoice) -> Generator[Finding, None, Hardware | None]:
@@ -106,7 +106,8 @@ def _why(name: str) -> str:
     return f"{gpu}, {built}"
 
 
-def _version(package: str) -> str:
+def installed(package: str) -> str:
+    """The version of a package, or that it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
