@@ -97,6 +97,9 @@ TENSOR_HEADER = 8 << 20
 TOKENIZER_FILE = 64 << 20
 """Bytes of a tokeniser's vocabulary or of tokenizer.json. Those of 256 000 tokens have 34 MiB."""
 
+TEMPLATE = 32_768
+"""Characters of a chat template that is read for how a query and a document are put together."""
+
 MODULES = 32
 """Modules in a chain of sentence-transformers."""
 

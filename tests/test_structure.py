@@ -30,6 +30,7 @@ FROM_OUTSIDE = {
     "catalog.toml_document": "test_cards",
     # Parts of opening a checkpoint.
     "checkpoints.file_kinds": "test_checkpoint_files",
+    "checkpoints.jinja_parts": "test_pair_template",
     "checkpoints.modules": "test_modules",
     "checkpoints.prompts": "test_transformer_settings",
     "checkpoints.progress": "test_download",

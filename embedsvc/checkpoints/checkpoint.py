@@ -9,12 +9,13 @@ from typing import Any
 from embedsvc.catalog.cards import Card, Pooling, Prompts, Task
 from embedsvc.checkpoints import transformer_settings
 from embedsvc.checkpoints.config_defaults import completed
-from embedsvc.checkpoints.families import Found, find_pooling, stated_pooling
+from embedsvc.checkpoints.families import Found, find_pooling, is_qwen3_reranker, stated_pooling
 from embedsvc.checkpoints.file_kinds import found_instead
 from embedsvc.checkpoints.files import Files, as_array
 from embedsvc.checkpoints.modules import (
     Dense,
     LayerNorm,
+    LogitScore,
     Modules,
     Normalize,
     Step,
@@ -22,6 +23,7 @@ from embedsvc.checkpoints.modules import (
     dense_among_weights,
     read_modules,
 )
+from embedsvc.checkpoints.pair_template import PairTemplate, find_pair_template
 from embedsvc.checkpoints.prompts import read_prompts
 from embedsvc.checkpoints.quantization import read_quantization
 from embedsvc.checkpoints.scoring import Scoring, read_scoring
@@ -40,6 +42,10 @@ TOKENIZER_FILES = (
 )
 CLASSIFIER = "ForSequenceClassification"
 """How the class names of models end that give scores and no vectors."""
+DECODER = "ForCausalLM"
+"""How the class names of models end that write texts."""
+YES_NO = LogitScore("yes", "no")
+"""What sentence-transformers has where a decoder's files say nothing of it."""
 CLASSES = {
     "BertFor": "bert",
     "BertModel": "bert",
@@ -85,6 +91,8 @@ class Checkpoint:
     """What says how to pool, in words; empty for a classifier."""
     scoring: Scoring | None = None
     """What the outputs of a classifier mean; None for a model of vectors."""
+    pair_template: PairTemplate | None = None
+    """How a decoder is asked about a pair of texts."""
 
     @property
     def labels(self) -> int:
@@ -119,6 +127,8 @@ class Checkpoint:
             elif isinstance(step, Truncate):
                 parts.append(str(step.size))
         parts.append(repr((self.pooling, self.normalize, sorted(self.prompts.items()))))
+        if self.pair_template is not None:
+            parts.append(repr((self.pair_template, self.scoring)))
         if self.card.plain_tokens:
             parts.append(repr(self.card.plain_tokens))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
@@ -149,7 +159,11 @@ def open_checkpoint(card: Card) -> Checkpoint:
     files = Files(card.id, modules.folder)
     config = _config(files, modules)
     class_name = next(iter(map(str, as_array(config.get("architectures")) or ())), "")
-    if class_name.endswith(CLASSIFIER):
+    reranker = is_qwen3_reranker(card, root, config) or card.task == "rerank"
+    logit_score = modules.logit_score
+    if class_name.endswith(DECODER) and not modules.pooling and reranker:
+        logit_score = logit_score or YES_NO
+    if class_name.endswith(CLASSIFIER) or logit_score is not None:
         found = stated_pooling(card, modules)
     else:
         found = find_pooling(card, root, config, modules)
@@ -160,7 +174,8 @@ def open_checkpoint(card: Card) -> Checkpoint:
     stated = read_prompts(root, card)
     cut = (Truncate(stated.truncate_dim),) if stated.truncate_dim else ()
     steps, normalize = _steps(card, (*modules.steps, *cut))
-    scores = modules.labels is not None or not found.pooling
+    outputs = 1 if logit_score else modules.labels
+    scores = outputs is not None or not found.pooling
     checkpoint = Checkpoint(
         card=card,
         root=root.folder,
@@ -176,7 +191,10 @@ def open_checkpoint(card: Card) -> Checkpoint:
         prompts=stated.prompts if card.prompts is None else card.prompts,
         default_prompt=stated.default,
         pooling_source=found.source,
-        scoring=read_scoring(root, config, modules.labels) if scores else None,
+        scoring=read_scoring(root, config, outputs, logit_score) if scores else None,
+        pair_template=find_pair_template(
+            files, config["model_type"], needed=logit_score is not None, is_qwen3=reranker
+        ),
     )
     if card.task not in (None, checkpoint.task):
         raise root.error("config.json", f"is of a model that can {checkpoint.task}; its card has "

@@ -6,6 +6,7 @@ of its repository, or of the one that it was converted from, if its files say so
 tells nothing, since models of one architecture pool in different ways.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from embedsvc.checkpoints.origins import alike, converted_from, plain
 FROM_CARD = "its card"
 FROM_MODULES = "its pooling module"
 FROM_CONFIG = "`pooling_config` in config.json"
+QWEN3_RERANKER = re.compile(r"qwen3-reranker-(0\.6|4|8)b\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,30 @@ def find_family(name: str) -> Family | None:
 
 def _known(card: Card, root: Files, config: dict[str, Any]) -> Found | None:
     """What is known of the model by its repository's name, else by the one that it comes from."""
+    for name, where in _names(card, root, config):
+        family = find_family(name)
+        if family is not None:
+            source = f"what is known of {name}{where} ({family.source})"
+            return Found((family.pooling,), source, dense=family.dense)
+    return None
+
+
+def is_qwen3_reranker(card: Card, root: Files, config: dict[str, Any]) -> bool:
+    """Whether a checkpoint is known, by a name of it, as one of the Qwen3 rerankers.
+
+    Their class is that of any Qwen3 that writes texts, and until April 2026 their files had the
+    chat template of one.
+    """
+    for name, _ in _names(card, root, config):
+        organisation, _, model = name.lower().partition("/")
+        if organisation in ("qwen", "tomaarsen", *SERVERS) and QWEN3_RERANKER.match(model):
+            return True
+    return False
+
+
+def _names(card: Card, root: Files, config: dict[str, Any]) -> list[tuple[str, str]]:
+    """The names of a model: its repository's, and that of the one it comes from; and what says
+    so."""
     own = card.repo or _cached_repo(root.folder) or root.folder.name
     names = [(own, "")]
     origin = converted_from(root, own)
@@ -203,12 +229,7 @@ def _known(card: Card, root: Files, config: dict[str, Any]) -> Found | None:
         names.append((origin, ", which README.md names"))
     elif alike(own, path := str(config.get("_name_or_path"))):
         names.append((path, ", which config.json names"))
-    for name, where in names:
-        family = find_family(name)
-        if family is not None:
-            source = f"what is known of {name}{where} ({family.source})"
-            return Found((family.pooling,), source, dense=family.dense)
-    return None
+    return names
 
 
 def _cached_repo(folder: Path) -> str | None:

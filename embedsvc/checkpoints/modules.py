@@ -82,6 +82,17 @@ Step = Dense | LayerNorm | Normalize | Truncate
 
 
 @dataclass(frozen=True, slots=True)
+class LogitScore:
+    """Scores by the logits that a decoder gives of what follows a text: that of one token less that
+    of another."""
+
+    true: int | str
+    """The token, by its id or as the vocabulary spells it."""
+    false: int | str | None
+    """None: nothing is subtracted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Modules:
     """The modules of a model, as `modules.json` lists them."""
 
@@ -96,11 +107,15 @@ class Modules:
     """Whether tokens of the prompt are pooled too."""
     steps: tuple[Step, ...]
     """The modules after the pooling."""
+    logit_score: LogitScore | None = None
+    """What gives scores, where the first module is a whole decoder."""
 
     @property
     def labels(self) -> int | None:
         """How many scores they give; None where they give vectors, or only the first module knows
         what it gives."""
+        if self.logit_score is not None:
+            return 1
         last = self.steps[-1] if self.steps else None
         return last.outputs if isinstance(last, Dense) and last.scores else None
 
@@ -120,6 +135,9 @@ def read_modules(files: Files) -> Modules | None:
     static = kinds[:1] == ["StaticEmbedding"]
     if kinds[:1] != ["Transformer"] and not static:
         raise files.error("modules.json", "the first module must be a Transformer")
+    if kinds[1:] == ["LogitScore"]:
+        score = _logit_score(files.inside(_path(files, listed[1])))
+        return Modules(first.folder, static, (), include_prompt=True, steps=(), logit_score=score)
     pooling: tuple[Pooling, ...] = ("mean",) if static else ()
     pooled, include_prompt = static, True
     steps: list[Step] = []
@@ -132,6 +150,8 @@ def read_modules(files: Files) -> Modules | None:
                 pooling, include_prompt = read_pooling(inside, inside.read("config.json"))
         elif kind == "Dropout":  # does nothing when embedding
             pass
+        elif kind == "LogitScore":
+            raise files.error("modules.json", "module `LogitScore` must follow the first alone")
         elif not pooled:
             raise files.error("modules.json", f"module `{kind}` comes before the pooling")
         elif kind == "Dense":
@@ -178,6 +198,7 @@ def _kind(files: Files, module: dict[str, Any]) -> str:
     package, _, kind = type_.rpartition(".")
     known = (
         "Transformer", "StaticEmbedding", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout",
+        "LogitScore",
     )  # fmt: skip
     if kind not in known or package.partition(".")[0] != "sentence_transformers":
         raise files.error("modules.json", f"module `{type_}` is not supported")
@@ -244,6 +265,19 @@ def _dense(files: Files) -> Dense:
         _switch(files, config, "use_residual"),
         scores=scores,
     )
+
+
+def _logit_score(files: Files) -> LogitScore:
+    config = files.read("config.json")
+    name = config.get("module_input_name", "causal_logits")
+    if name != "causal_logits":
+        raise files.error("config.json", f"`module_input_name` = `{name}` is not supported")
+    true, false = config.get("true_token_id"), config.get("false_token_id")
+    for key, token in (("true_token_id", true), ("false_token_id", false)):
+        missing = token is None and key == "false_token_id"
+        if not missing and (type(token) is not int or not 0 <= token < 1 << 31):
+            raise files.error("config.json", f"`{key}` must be the id of a token, not `{token}`")
+    return LogitScore(true, false)  # pyright: ignore[reportArgumentType] - checked above
 
 
 def _size(files: Files, key: str) -> int:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from embedsvc.bounds import VECTOR
 from embedsvc.checkpoints.files import Files, as_object
+from embedsvc.checkpoints.modules import LogitScore
 
 Activation = Literal["identity", "sigmoid", "softmax", "tanh"]
 NAMES: tuple[tuple[Activation, str], ...] = (
@@ -32,9 +33,16 @@ class Scoring:
     """What sentence-transformers puts outputs through."""
     multi_label: bool = False
     """Whether several labels may be true at once."""
+    logit_score: LogitScore | None = None
+    """The tokens whose logits are the score, of a decoder."""
 
 
-def read_scoring(root: Files, config: dict[str, Any], outputs: int | None = None) -> Scoring:
+def read_scoring(
+    root: Files,
+    config: dict[str, Any],
+    outputs: int | None = None,
+    logit_score: LogitScore | None = None,
+) -> Scoring:
     """What a folder's files say of the outputs; `config` is its config.json.
 
     `outputs` is how many there are, where that is known from a module, which gives them no names.
@@ -57,7 +65,8 @@ def read_scoring(root: Files, config: dict[str, Any], outputs: int | None = None
             raise root.error(file, f"activation `{name}` is not supported")
         activation = ACTIVATIONS[str(name)]
         break
-    return Scoring(labels, activation, config.get("problem_type") == MULTI_LABEL)
+    multi_label = config.get("problem_type") == MULTI_LABEL
+    return Scoring(labels, activation, multi_label, logit_score)
 
 
 def _labels(files: Files, config: dict[str, Any]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,23 @@ class Tensors:
         biases = self._floats(f"{stem}.biases", self.take_stored(f"{stem}.biases"))
         return Quantized(packed, self._floats(f"{stem}.scales", scales), biases, group_size, bits)
 
+    def rows(self, name: str, rows: Sequence[int], table: int, width: int) -> NDArray[np.float32]:
+        """Some rows (n, width) of a matrix (table, width), of which no more is read."""
+        stem = name.removesuffix(".weight")
+        if any(not 0 <= row < table for row in rows):
+            raise self.error(f"tensor `{name}` has {table} rows, and one of {list(rows)} is needed")
+        if f"{stem}.scales" not in self._left:
+            self._check(name, self.shape(name), (table, width))
+            return self._floats(name, self._stored_rows(name, rows))
+        mode, bits, group_size = self._packing(stem, width)
+        self._check(name, (self.shape(name)[0], width), (table, width))
+        packed, scales = (self._stored_rows(f"{stem}.{x}", rows) for x in ("weight", "scales"))
+        if mode != "affine":
+            return expand(Quantized(packed, scales, None, group_size, bits, mode))
+        biases = self._floats(f"{stem}.biases", self._stored_rows(f"{stem}.biases", rows))
+        scales = self._floats(f"{stem}.scales", scales)
+        return expand(Quantized(packed, scales, biases, group_size, bits))
+
     def _packing(self, stem: str, inputs: int) -> Packing:
         """How a matrix is quantised, found out by the shapes and types of its tensors. None of them
         is read before they are checked."""
@@ -147,6 +164,16 @@ class Tensors:
         """The tensor of that name in the type in which it is stored, bfloat16 as float32."""
         entry = self._entry(name)
         del self._left[name]
+        return self._read(name, entry)
+
+    def _stored_rows(self, name: str, rows: Sequence[int]) -> NDArray[Any]:
+        """The same of some rows of a matrix, without taking it."""
+        whole = self._entry(name)
+        row = whole._replace(shape=(1, *whole.shape[1:]))
+        offsets = [whole.offset + at * row.nbytes for at in rows]
+        return np.concatenate([self._read(name, row._replace(offset=at)) for at in offsets])
+
+    def _read(self, name: str, entry: Entry) -> NDArray[Any]:
         count = math.prod(entry.shape)
         with Files(self._model, entry.file.parent).open(entry.file.name) as stream:
             stream.seek(entry.offset)

@@ -18,6 +18,7 @@ from embedsvc.serving.embed_request import embed_request
 from embedsvc.serving.engine import Engine
 from embedsvc.texts.pairs import CutPairs, PairOptions, tokenize_pairs
 from embedsvc.texts.requests import EmbeddingRequest, Fields, ScoringRequest
+from embedsvc.texts.templated_pairs import sizes, tokenize_templated
 from embedsvc.texts.truncation import Rule
 
 COSINE = Scoring(("cosine",), "identity")
@@ -70,13 +71,14 @@ async def score_request(
 ) -> Scores:
     """The scores that a request asks for, in the order of its documents. Raises `RequestError`."""
     queries = request.queries
-    if request.instruction is not None:
+    template = engine.checkpoint.pair_template
+    if request.instruction is not None and not (template and template.takes_instruction):
         raise BadRequest(f"Invalid 'instruction': model `{card.id}` takes no instruction.")
     if "scores" not in engine.heads:
         return await _cosines(
             engine, card, request, queries, read_cache=read_cache, write_cache=write_cache
         )
-    documents = request.documents
+    documents, tokenizer = request.documents, engine.tokenizer
     options = PairOptions(
         _rule(engine, card, request),
         request.max_tokens_per_query,
@@ -86,8 +88,13 @@ async def score_request(
         request.otherwise.remedy,
         engine.max_pair_tokens,
     )
-    work = tokenize_pairs(engine.tokenizer, queries, documents, options)
-    characters = sum(map(len, documents)) + sum(map(len, filter(None, set(queries))))
+    if template is None:
+        work = tokenize_pairs(tokenizer, queries, documents, options)
+        characters = sum(map(len, documents)) + sum(map(len, filter(None, set(queries))))
+    else:
+        instruction = request.instruction or engine.checkpoint.default_prompt
+        work = tokenize_templated(tokenizer, template, queries, documents, options, instruction)
+        characters = sum(sizes(template, queries, documents))
     tokenized = await engine.tokenized(work, len(documents), characters, here=True)
     logits = await engine.run("scores", tokenized.items, read=read_cache, write=write_cache)
     engine.truncated += tokenized.cut

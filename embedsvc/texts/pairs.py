@@ -4,7 +4,7 @@ Where a pair is too long, the longer of its texts is cut first ("longest first",
 Hugging Face do it). A query that many documents share is tokenised once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,24 +74,44 @@ def tokenize_pairs(
     """
     known: dict[str, Content] = {}
     distinct = len(set(queries))
-    items: list[Item] = []
-    cut = tokens = 0
-    for group in _groups(documents):
-        if group.start:
-            yield
+
+    def build(group: range) -> Steps[list[tuple[Item, bool]]]:
+        items: list[tuple[Item, bool]] = []
         contents = yield from _documents(tokenizer, documents, options, group)
         for index, document in zip(group, contents, strict=True):
             query = queries[index]
             if query is not None and query not in known:
-                name = _name(options.query, index, distinct)
+                name = name_of(options.query, index, distinct)
                 known[query] = yield from _content(tokenizer, name, query, options, is_query=True)
             texts = [document] if query is None else [known[query], document]
-            item, was_cut = _fit(tokenizer, texts, options, index, len(documents))
+            items.append(_fit(tokenizer, texts, options, index, len(documents)))
+        return items
+
+    return (yield from in_groups(list(map(len, documents)), options, build))
+
+
+def in_groups(
+    sizes: Sequence[int],
+    options: PairOptions,
+    build: Callable[[range], Steps[list[tuple[Item, bool]]]],
+) -> Steps[TokenizedPairs]:
+    """The items that `build` makes of groups of pairs, by their places, and whether each was cut.
+
+    `sizes` are how many characters there are to tokenise of each pair.
+
+    Raises `TooManyTokens` as soon as there are more than a request may have.
+    """
+    items: list[Item] = []
+    cut = tokens = 0
+    for group in _groups(sizes):
+        if group.start:
+            yield
+        for item, was_cut in (yield from build(group)):
             items.append(item)
             cut += was_cut
             tokens += len(item)
         if tokens > options.request_tokens:
-            all_counted = group.stop == len(documents)
+            all_counted = group.stop == len(sizes)
             counted = tokens if all_counted else more_than(tokens)
             raise TooManyTokens(counted, options.request_tokens)
     return TokenizedPairs(items, cut)
@@ -122,7 +142,7 @@ def _fit(
     cut = any(text.cut for text in texts)
     if sum(lengths) > room:
         if options.truncate == "error" or room < len(texts):
-            name = _name(options.documents, index, of)
+            name = name_of(options.documents, index, of)
             count = sum(lengths) + frame.special
             raise too_long(name, count, tokenizer.max_tokens, options.remedy, "scored")
         cut = True
@@ -148,24 +168,45 @@ def _documents(
         if len(text) <= PIECE:
             contents.append(_limited(next(encoded), options.max_tokens_per_doc, options))
         else:
-            name = _name(options.documents, index, len(documents))
+            name = name_of(options.documents, index, len(documents))
             contents.append((yield from _content(tokenizer, name, text, options)))
     return contents
+
+
+def beginning(
+    tokenizer: Tokenizer, name: str, text: str, options: PairOptions, limit: int | None
+) -> Steps[tuple[str, bool]]:
+    """As much of a text, at its beginning or its end, as the model can take or `limit` allows, or a
+    little more; and whether that is not all. Raises `BadRequest`.
+    """
+    if len(text) <= PIECE:
+        return text, False
+    scan = yield from _scanned(tokenizer, name, text, options, limit)
+    return (text, False) if scan.complete else (scan.text, True)
+
+
+def _scanned(
+    tokenizer: Tokenizer, name: str, text: str, options: PairOptions, limit: int | None
+) -> Steps[Scan]:
+    """A text that was read no further than the model can take it. Raises `BadRequest`."""
+    most = tokenizer.max_tokens if limit is None else min(limit, tokenizer.max_tokens)
+    pieces = from_end if options.truncate == "start" else from_start
+    scan = Scan(tokenizer, NamedText(name, text, ""), pieces(text, piece_size(most)), refuse=False)
+    yield from scan.beyond(most)
+    if not scan.complete and options.truncate == "error" and limit is None:
+        tokens = more_than(scan.tokens)
+        raise too_long(name, tokens, tokenizer.max_tokens, options.remedy, "scored")
+    return scan
 
 
 def _content(
     tokenizer: Tokenizer, name: str, text: str, options: PairOptions, *, is_query: bool = False
 ) -> Steps[Content]:
-    """The tokens of a text, read no further than the model can take it. Raises `BadRequest`."""
+    """The tokens of a text. Raises `BadRequest`."""
     limit = options.max_tokens_per_query if is_query else options.max_tokens_per_doc
-    most = tokenizer.max_tokens if limit is None else min(limit, tokenizer.max_tokens)
-    pieces = from_end if options.truncate == "start" else from_start
-    scan = Scan(tokenizer, NamedText(name, text, ""), pieces(text, piece_size(most)), refuse=False)
-    yield from scan.beyond(most)
+    scan = yield from _scanned(tokenizer, name, text, options, limit)
     whole = scan.complete
-    if not whole and options.truncate == "error" and limit is None:
-        raise too_long(name, more_than(scan.tokens), tokenizer.max_tokens, options.remedy, "scored")
-    if whole or scan.characters <= max(TOKEN_CHARACTERS * most, PIECE):
+    if whole or scan.characters <= max(TOKEN_CHARACTERS * tokenizer.max_tokens, PIECE):
         (ids,) = tokenizer.encode([text if whole else scan.text], special=False)
     else:
         ids = scan.content()
@@ -180,17 +221,17 @@ def _limited(ids: TokenIds, most: int | None, options: PairOptions) -> Content:
     return Content(_side(ids, most, options), cut=True)
 
 
-def _groups(documents: Sequence[str]) -> Iterator[range]:
-    """The places of the documents in groups, each of which can be tokenised in a step or two."""
+def _groups(sizes: Sequence[int]) -> Iterator[range]:
+    """The places of pairs in groups, each of which can be tokenised in a step or two."""
     start = characters = 0
-    for index, document in enumerate(documents):
-        if index > start and (index - start == GROUP or characters + len(document) > PIECE):
+    for index, size in enumerate(sizes):
+        if index > start and (index - start == GROUP or characters + size > PIECE):
             yield range(start, index)
             start, characters = index, 0
-        characters += len(document)
-    yield range(start, len(documents))
+        characters += size
+    yield range(start, len(sizes))
 
 
-def _name(field: str, index: int, of: int) -> str:
+def name_of(field: str, index: int, of: int) -> str:
     """What errors call a text: `documents[3]`, or `query` if it is the only one."""
     return field if of == 1 else f"{field}[{index}]"

@@ -58,6 +58,10 @@ class Tokenizer:
         encodings = self._encode(texts, special=special, offsets=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
+    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """The places of each text's tokens: the first character, and the one after the last."""
+        return [e.offsets for e in self._encode(texts, special=False, offsets=True)]
+
     def limited(self, max_tokens: int) -> "Tokenizer":
         """The same for a model that takes so many tokens."""
         other = copy(self)

@@ -11,8 +11,9 @@ import msgspec
 
 from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.checkpoints.modules import Activation
+from embedsvc.checkpoints.modules import Activation, LogitScore
 from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.checkpoints.tokenizer_files import read_tokenizer
 from embedsvc.inference.heads.steps import RowStep, layer_norm, linear
 from embedsvc.inference.models.configs import Eps
 from embedsvc.wording.msgspec_errors import plain_types
@@ -113,6 +114,31 @@ def _modernbert(read: Reader) -> Layers:
 def _decoder(read: Reader) -> Layers:
     """One row for each label, for the state of the last token."""
     return Layers("last_token", (read.out("score", bias=False),))
+
+
+def logit_score(tensors: Tensors, checkpoint: Checkpoint, tokens: LogitScore) -> Layers:
+    """What a decoder's last layer makes of the state of the last token, for one token or two.
+
+    Of that layer, which has a row for each token, no more than their rows is read.
+    """
+    config = checkpoint.config
+    tied = config.get("tie_word_embeddings", False) or "lm_head.weight" not in tensors
+    name = "embed_tokens.weight" if tied else "lm_head.weight"
+    whole = checkpoint.tensors()  # the architecture has taken the word embeddings
+    chosen = [_id(checkpoint, token) for token in (tokens.true, tokens.false) if token is not None]
+    rows = whole.rows(name, chosen, config["vocab_size"], config["hidden_size"])
+    weight = rows[:1] - rows[1:] if len(rows) > 1 else rows
+    return Layers("last_token", (linear(weight, None),))
+
+
+def _id(checkpoint: Checkpoint, token: int | str) -> int:
+    """The id of a token."""
+    if isinstance(token, int):
+        return token
+    found = read_tokenizer(checkpoint.card.id, checkpoint.folder).token_to_id(token)
+    if found is None:
+        raise checkpoint.error(f"tokenizer.json: there is no token `{token}`, to answer with")
+    return found
 
 
 class Classifier(NamedTuple):

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.checkpoints.pair_template import DECODERS
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import EmbeddingFailed
-from embedsvc.inference.heads.classifiers import CLASSIFIERS, Reader
+from embedsvc.inference.heads.classifiers import CLASSIFIERS, Reader, logit_score
 from embedsvc.inference.heads.steps import RowStep, load_module
 from embedsvc.inference.ops.base import Array, Batch, Ops
 from embedsvc.texts.item import Item
@@ -39,6 +40,12 @@ def check(checkpoint: Checkpoint) -> None:
     known = CLASSIFIERS.get(checkpoint.class_name)
     if checkpoint.pooling:  # by modules
         return
+    if checkpoint.scoring is not None and checkpoint.scoring.logit_score is not None:
+        if checkpoint.model_type not in DECODERS:
+            raise checkpoint.error(
+                f"config.json: logits of model_type `{checkpoint.model_type}` are not supported"
+            )
+        return
     if known is None or checkpoint.model_type not in known.model_types:
         of = f" of model_type `{checkpoint.model_type}`" if known else ""
         raise checkpoint.error(f"config.json: `{checkpoint.class_name}` is not supported{of}")
@@ -50,8 +57,12 @@ def prepare(ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Weights:
     if checkpoint.pooling:
         steps = tuple(load_module(checkpoint.card.id, step) for step in checkpoint.steps)
         return Weights(checkpoint.pooling, steps, labels)
-    classifier = CLASSIFIERS[checkpoint.class_name]
-    pooling, steps = classifier.layers(Reader(tensors, checkpoint, labels))
+    tokens = checkpoint.scoring.logit_score if checkpoint.scoring else None
+    if tokens is not None:
+        pooling, steps = logit_score(tensors, checkpoint, tokens)
+    else:
+        classifier = CLASSIFIERS[checkpoint.class_name]
+        pooling, steps = classifier.layers(Reader(tensors, checkpoint, labels))
     return Weights((pooling,), steps, labels)
 
 
