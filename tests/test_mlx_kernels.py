@@ -12,7 +12,6 @@ from embedsvc.inference.models import Architecture, bert, modernbert, qwen3
 from embedsvc.inference.ops.base import Inputs
 from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.mlx.layout import lay_out
-from embedsvc.inference.ops.mlx.narrow_heads import DOUBLED_LENGTH
 from tests.support.mlx_kernels import as_on_metal, count
 from tests.support.project import ROOT
 
@@ -59,13 +58,13 @@ class Zeros:
 
 
 def kernels(name: str, tokens: int) -> int:
-    """Those of a pass over two texts of so many tokens, in half precision."""
+    """Those of a pass over one text of so many tokens, in half precision."""
     architecture, pooling, fields = MODELS[name]
     config = architecture.Config(**fields)
     tensors: Any = Zeros()
     with as_on_metal():
         ops = MlxOps("float16")
-        ops.doubled_length = DOUBLED_LENGTH
+        ops.double_heads = True
         weights = architecture.prepare(ops, tensors, config, Inputs(longest=tokens))
 
         def run(grid: mx.array) -> mx.array:
@@ -73,7 +72,7 @@ def kernels(name: str, tokens: int) -> int:
             hidden = architecture.forward(ops, weights, batch)
             return ops.pool(hidden, batch.layout, [pooling]).astype(mx.float32)
 
-        return count(run, mx.zeros((2, tokens), mx.int32))
+        return count(run, mx.zeros((1, tokens), mx.int32))
 
 
 def test_passes_take_as_many_kernels_as_the_architecture_page_says() -> None:

@@ -45,7 +45,7 @@ from embedsvc.inference.ops.mlx.memory import (
     memory_use,
     most_tokens,
 )
-from embedsvc.inference.ops.mlx.narrow_heads import DOUBLED_LENGTH, can_double, double, halve
+from embedsvc.inference.ops.mlx.narrow_heads import double, halve, should_double
 from embedsvc.inference.ops.mlx.pooling import pool
 from embedsvc.inference.ops.mlx.rope import TurnCache
 from embedsvc.inference.ops.mlx.tuning import choose_faster
@@ -73,8 +73,8 @@ class MlxOps:
         for setting, value in SETTINGS.items():
             os.environ.setdefault(setting, value)
         self.gpu = has_gpu()
-        self.doubled_length: float = math.inf
-        """The shortest texts whose narrow attention heads are made twice as wide."""
+        self.double_heads = False
+        """Whether narrow attention heads are made twice as wide where that pays."""
         self.plain = False
         """Whether attention of short texts is products and a softmax, not MLX's fused operation."""
         self.compile = False
@@ -86,8 +86,7 @@ class MlxOps:
             self.device, self.memory = describe_gpu()
             self.max_batch_tokens = most_tokens(self.memory)
             bound_cache(self.memory)
-            if mx.metal.is_available():
-                self.doubled_length = DOUBLED_LENGTH
+            self.double_heads = mx.metal.is_available()
         self.dtype: Dtype = dtype or ("float16" if self.gpu else "float32")
         self._dtype: mx.Dtype = getattr(mx, self.dtype)
         self._widest = 1
@@ -237,7 +236,7 @@ class MlxOps:
         self, q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
     ) -> mx.array:
         size = q.shape[1] // spec.heads
-        doubled = layout.length >= self.doubled_length and can_double(size)
+        doubled = self.double_heads and should_double(size, layout.texts, layout.length)
         if doubled:
             q, k, v = (double(x, size) for x in (q, k, v))
         plain = self.plain and layout.length <= PLAIN_LENGTH
