@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlx_embeddings.convert import convert
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
@@ -129,6 +130,24 @@ def test_half_precision_is_obeyed(tmp_path: Path) -> None:
     expected = load_encoder(MlxOps("float32"), checkpoint).encode(TEXTS)
     half = load_encoder(MlxOps("float16"), checkpoint).encode(TEXTS)
     assert 1e-6 < np.abs(half - expected).max() < 0.02
+
+
+@pytest.mark.parametrize("mode", ["affine", "mxfp8"])
+def test_what_its_converter_makes_of_it_is_computed_too(tmp_path: Path, mode: str) -> None:
+    original = write(tmp_path / "original", pooling="mean")
+    tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    write_json(tmp_path / "original" / "tokenizer_config.json", tokenizer)
+    out = tmp_path / "converted"
+    options = {"q_mode": mode, "q_bits": 8, "q_group_size": 32, "dtype": "float32"}
+    convert(str(tmp_path / "original"), str(out), quantize=True, **options)
+    converted = open_checkpoint(Card(id="x", path=out, pooling="mean"))
+    assert "quantization" in converted.config
+    expected = load_encoder(MlxOps("float32"), original).encode(TEXTS)
+    encoder = load_encoder(MlxOps("float32"), converted)
+    found = encoder.encode(TEXTS)
+    assert np.einsum("nd,nd->n", found, expected).min() >= 0.99
+    alone = np.concatenate([encoder.encode([ids]) for ids in TEXTS])
+    assert np.abs(found - alone).max() <= 1e-5
 
 
 def test_without_mlx_the_backend_to_use_is_named(tmp_path: Path) -> None:

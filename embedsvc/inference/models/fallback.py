@@ -64,9 +64,31 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
         model = utils.load_model(tensors.folder, path_to_repo=tensors.folder.name)
     except (KeyError, TypeError, ValueError) as error:
         raise tensors.error(f"mlx-embeddings cannot load model_type `{kind}`: {error}") from None
-    model.set_dtype(getattr(mx, ops.dtype))
+    dtype = getattr(mx, ops.dtype)
+    model.set_dtype(dtype)
+    _expand_tables(model, dtype)
     positions: Any = config.get("max_position_embeddings")
     return Weights(model, vocabulary, positions if isinstance(positions, int) else None)
+
+
+def _expand_tables(model: Any, dtype: Any) -> None:
+    """Hold tables of embeddings as floats where they are quantised. mlx-embeddings makes masks in
+    the dtype of a table, and those of whole numbers hide nothing."""
+    import mlx.core as mx
+    import mlx.nn as nn
+    from mlx.utils import tree_unflatten
+
+    tables: list[tuple[str, Any]] = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.QuantizedEmbedding):
+            packed: Any = module
+            how = {key: getattr(packed, key) for key in ("group_size", "bits", "mode")}
+            table: Any = nn.Embedding(1, 1)
+            table.weight = mx.dequantize(
+                packed.weight, packed.scales, packed.get("biases"), **how, dtype=dtype
+            )
+            tables.append((name, table))
+    model.update_modules(tree_unflatten(tables))
 
 
 def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
