@@ -128,11 +128,18 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 
 # Beside it environments of their own, of pinned packages, all of them, so that pip has nothing to look for.
 
-$(VENV)/.extras: $(VENV)/pyvenv.cfg pyproject.toml requirements/extras.txt
+# What many models were converted with, in folders beside the newest version.
+CONVERTERS := mlx-embeddings-0.0.3 mlx-embeddings-0.0.5
+
+$(VENV)/.extras: $(VENV)/pyvenv.cfg pyproject.toml requirements/extras.txt $(CONVERTERS:%=requirements/%.txt)
 	@echo 'Installing mlx-embeddings, Ray and what they need (some 1.5 GB) into $(VENV)/extras'
 	@$(BIN)/python -m venv $(VENV)/extras
 	@$(VENV)/extras/bin/python -m pip --disable-pip-version-check --quiet install \
 		--no-deps --require-hashes -r requirements/extras.txt
+	@for old in $(CONVERTERS); do \
+		$(VENV)/extras/bin/python -m pip --disable-pip-version-check --quiet install --upgrade \
+			--target $(VENV)/extras/$$old --no-deps --require-hashes -r requirements/$$old.txt || exit 1; \
+	done
 	@$(VENV)/extras/bin/python -m pip --disable-pip-version-check --quiet install \
 		--no-deps --no-build-isolation --editable .
 	@touch $@

@@ -14,7 +14,7 @@ from tests.support.conversions import opened
 @pytest.mark.parametrize(
     "end",
     ["mlx", "mlx-fp16", "bf16", "bfloat16", "float32", "4bit", "4bit-dwq", "8-bit", "q8", "mxfp8",
-     "nvfp4", "4bit-gs32", "mlx-8bit"],
+     "nvfp4", "4bit-gs32", "mixed_3_6", "mlx-8bit"],
 )  # fmt: skip
 def test_a_name_without_what_converters_add(end: str) -> None:
     assert plain(f"bge-m3-{end}") == "bge-m3"

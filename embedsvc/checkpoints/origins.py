@@ -10,7 +10,7 @@ from embedsvc.bounds import MODEL_NAME, README
 from embedsvc.checkpoints.files import Files
 
 PRECISION = re.compile(
-    r"(?:-(?:mlx|b?f(?:p|loat)?(?:16|32)|[2-8]-?bit|q[2-8]|mxfp[48]|nvfp4|dwq|gs\d{2,3}))+$"
+    r"(?:-(?:mlx|b?f(?:p|loat)?(?:16|32)|[2-8]-?bit|q[2-8]|mxfp[48]|nvfp4|dwq|mixed_\d_\d|gs\d{2,3}))+$"
 )
 """What converters add to a model's name, in lower case: the format and the precision."""
 CONVERTED = re.compile(r"converted to MLX format from\s+\[([^\]\s]{1,200})\]")

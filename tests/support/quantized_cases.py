@@ -24,10 +24,12 @@ def wide_case(name: str) -> Case:
 
 
 def _wide(shapes: Shapes) -> Shapes:
-    def wider(size: int) -> int:
-        return size if size in (VOCABULARY, 64, 2) else WIDE if size == WIDTH else 4 * size
+    def wider(name: str, size: int) -> int:
+        if size == VOCABULARY or (("position" in name or "token_type" in name) and size != WIDTH):
+            return size
+        return size * WIDE // WIDTH if size % WIDTH == 0 else 4 * size
 
-    return {key: tuple(map(wider, shape)) for key, shape in shapes.items()}
+    return {key: tuple(wider(key, size) for size in shape) for key, shape in shapes.items()}
 
 
 @dataclass(frozen=True)
