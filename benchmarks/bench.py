@@ -17,7 +17,7 @@ from benchmarks.model import DIMENSIONS, MODEL
 from benchmarks.peers import PEERS
 from benchmarks.server import NotServing, Server, busy_seconds
 from benchmarks.setup import prepare, start
-from embedsvc.bench.answers import NotEmbeddings, problems, read_vectors
+from embedsvc.bench.answers import WrongAnswer, check_vectors, problems, read_vectors
 from embedsvc.bench.texts import SWEEPS, Shape, make_requests
 from embedsvc.bench.window import measure
 
@@ -111,7 +111,7 @@ def _measure_server(
             seconds=plan.seconds,
             warm_up=plan.warm_up,
             patience=plan.patience,
-            dimensions=DIMENSIONS,
+            check=check_vectors(DIMENSIONS),
         )
         shares = {}
         if before and (after := busy_seconds(server.pid)):
@@ -136,9 +136,9 @@ def _compare(server: Server, encoding: str) -> Row:
         try:
             status, body = server.post({"input": batch, "encoding_format": encoding})
             if status != 200:
-                raise NotEmbeddings(f"{status}: {body[:200].decode(errors='replace')}")
+                raise WrongAnswer(f"{status}: {body[:200].decode(errors='replace')}")
             found.append(read_vectors(body, len(batch), DIMENSIONS)[0])
-        except (NotEmbeddings, OSError, http.client.HTTPException) as error:
+        except (WrongAnswer, OSError, http.client.HTTPException) as error:
             return {"vectors": "failed", "why": str(error)[:200], "least_cosine": None}
     vectors, expected = np.concatenate(found), np.concatenate([reference.vectors] * 2)
     near = cosines(vectors, expected)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsvc.bench.answers import NotEmbeddings, read_vectors
+from embedsvc.bench.answers import WrongAnswer, read_vectors
 
 STOP_SECONDS = 10.0
 
@@ -156,7 +156,7 @@ def _wait(server: Server, process: subprocess.Popen[bytes], log: Path, most: flo
                 raise NotServing(said)
         except (OSError, http.client.HTTPException):
             pass
-        except NotEmbeddings as error:
+        except WrongAnswer as error:
             raise NotServing(f"its answer is no embedding: {error}") from None
         time.sleep(0.02)
     raise NotServing(f"no embedding within {most:.0f} s. {said}")

@@ -17,6 +17,7 @@ COMMANDS = {
     "serve": "serve the models of a cards file",
     "embed": "write the vectors of files, folders or lines to a file",
     "search": "search what embed wrote",
+    "rerank": "put texts in the order in which they answer a question",
     "similarity": "compare texts",
     "ps": "list the models that a running server has loaded",
     "load": "have a running server load a model",

@@ -2,11 +2,13 @@
 
 import base64
 import json
+import random
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from embedsvc.bench.texts import RANKING_SHAPES, TWO_TOKENS, Shape, ask_for_scores
 from embedsvc.cli import main
 from tests.support.http_server import HttpServer, QuietHandler
 from tests.support.server import serving
@@ -45,6 +47,30 @@ def test_a_table_for_people(server: str, capsys: pytest.CaptureFixture[str]) -> 
     assert line.endswith("none")
 
 
+def test_a_server_that_ranks_is_measured_too(
+    server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ("--model", "all-MiniLM-L6-v2")
+    assert bench(server, "--task", "rerank", *model, "--shapes", "2x5", "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["shape"], row["errors"], row["wrong"]) == ("2x5", {}, {})
+    assert row["texts_per_second"] == pytest.approx(5 * row["requests_per_second"])
+    assert bench(server, "--task", "rerank", *model, "--shapes", "single") == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("/v1: scores")
+
+
+@pytest.mark.parametrize("shape", RANKING_SHAPES.values(), ids=RANKING_SHAPES)
+def test_pairs_have_as_many_tokens_as_is_said(shape: Shape) -> None:
+    body, tokens = ask_for_scores(random.Random(1), shape)
+    assert len(body["documents"]) == shape.texts
+    counted = 0
+    for document in body["documents"]:
+        words = f"{body['query']} {document}".replace(".", " .").split()
+        counted += 3 + len(words) + sum(word in TWO_TOKENS for word in words)
+    assert counted == tokens
+    assert shape.tokens is None or tokens > shape.texts * shape.tokens
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
@@ -57,6 +83,7 @@ def test_a_table_for_people(server: str, capsys: pytest.CaptureFixture[str]) -> 
         (("--seconds", "-1"), 3, "--seconds and --warm-up are at most 86400"),
         (("--warm-up", "99999999"), 3, "--seconds and --warm-up are at most 86400"),
         (("--model", "other"), 1, "no vector from the server: 404"),
+        (("--model", "other", "--task", "rerank"), 1, "no score from the server: 404"),
     ],
 )
 def test_what_cannot_be_measured_is_said(
@@ -78,10 +105,15 @@ def test_a_server_that_is_not_there_is_said_to_be_away(capsys: pytest.CaptureFix
 
 
 class Wrong(QuietHandler):
-    """Answers vectors whose length is not 1."""
+    """Answers vectors whose length is not 1, and documents in the wrong order."""
 
     def post(self) -> None:
-        self.body()
+        sent = json.loads(self.body())
+        if "query" in sent:
+            count = len(sent["documents"])
+            results = [{"index": i, "relevance_score": i} for i in range(count)]
+            self.answer(200, json.dumps({"results": results}).encode())
+            return
         vector = base64.b64encode(np.ones(4, dtype="<f4").tobytes()).decode()
         self.answer(200, json.dumps({"data": [{"index": 0, "embedding": vector}]}).encode())
 
@@ -90,3 +122,10 @@ def test_wrong_vectors_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     with HttpServer(Wrong) as wrong:
         assert bench(f"{wrong.url}/v1", "--model", "m", "--shapes", "single") == 1
     assert "not of length 1" in capsys.readouterr().out
+
+
+def test_wrong_orders_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    with HttpServer(Wrong) as wrong:
+        options = ("--model", "m", "--task", "rerank", "--shapes", "1x3")
+        assert bench(f"{wrong.url}/v1", *options) == 1
+    assert "not the best first" in capsys.readouterr().out

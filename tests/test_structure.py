@@ -48,6 +48,7 @@ FROM_OUTSIDE = {
     "commands.pull": "test_hub",
     "commands.reload": "test_commands",
     "commands.rm": "test_hub",
+    "commands.rerank": "test_rank",
     "commands.search": "test_search",
     "commands.serve": "test_server",
     "commands.settings": "test_settings",

@@ -24,10 +24,10 @@ class Target(NamedTuple):
     def url(self) -> str:
         return f"http://{self.host}:{self.port}{self.path}"
 
-    def head(self) -> str:
+    def head(self, route: str = "/embeddings") -> str:
         """The head of a request, without the length of its body."""
         return (
-            f"POST {self.path}/embeddings HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
+            f"POST {self.path}{route} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
             f"Authorization: Bearer {self.key}\r\nContent-Type: application/json\r\n"
         )
 

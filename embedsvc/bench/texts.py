@@ -4,7 +4,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,8 @@ class Shape:
     """How many texts one request has."""
     words: tuple[int, int] = (12, 12)
     """The fewest and the most words of a text. Lengths are log-uniform between them."""
+    longest: int = MAX_TOKENS
+    """The most tokens of a text."""
     tokens: int | None = None
     """Exactly how many tokens each text has, in place of a number of words."""
     rate: float | None = None
@@ -81,6 +83,17 @@ SHAPES = {
         Shape("mixed", clients=16, words=(3, 250)),
     )
 }
+RANKING_SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("rank-32", texts=32, tokens=60),
+        Shape("rank-100", texts=100, tokens=200),
+        Shape("rank-mixed", clients=16, texts=10, words=(20, 400), longest=400),
+    )
+}
+"""Shapes for servers that rank documents for a query: as a search makes them, as one that is
+thorough does, and many clients with documents of any length."""
+QUERY = Shape("query", words=(5, 12))
 SWEEPS: dict[str, list[Shape]] = {
     "clients": [Shape(f"clients-{n}", clients=n) for n in (1, 2, 4, 8, 16, 32, 64, 128, 256)],
     "texts": [Shape(f"texts-{2**n}", texts=2**n) for n in range(12)],
@@ -95,12 +108,13 @@ def shape_named(name: str) -> Shape:
     """The shape of that name. Raises `ValueError`.
 
     >>> shape_named("4x256")  # 4 clients, 256 texts in each request
-    Shape(name='4x256', clients=4, texts=256, words=(12, 12), tokens=None, rate=None)
+    Shape(name='4x256', clients=4, texts=256, words=(12, 12), longest=256, tokens=None, rate=None)
     >>> shape_named("open:80").rate  # 80 single texts a second
     80.0
     """
-    if name in SHAPES:
-        return SHAPES[name]
+    for named in (SHAPES, RANKING_SHAPES):
+        if name in named:
+            return named[name]
     if found := re.fullmatch(r"open:([0-9]{1,6}(?:\.[0-9]{1,6})?)", name):
         rate = float(found[1])
         if rate > 0:
@@ -108,8 +122,8 @@ def shape_named(name: str) -> Shape:
     if found := re.fullmatch(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", name):
         return Shape(name, clients=int(found[1]), texts=int(found[2]))
     raise ValueError(
-        f"no shape {name}: there are {', '.join(SHAPES)}, CLIENTSxTEXTS of at most 9999 each, and "
-        "open:RATE of at most 999999"
+        f"no shape {name}: there are {', '.join(SHAPES | RANKING_SHAPES)}, CLIENTSxTEXTS of at "
+        "most 9999 each, and open:RATE of at most 999999"
     )
 
 
@@ -120,17 +134,37 @@ def sweep_named(name: str) -> list[Shape]:
     return SWEEPS[name]
 
 
-def make_requests(shape: Shape, seed: str, head: str, fields: dict[str, Any]) -> Iterator[Request]:
-    """Endless requests, the same ones for the same seed.
+Ask = Callable[[random.Random, Shape], tuple[dict[str, Any], int]]
+"""Makes the fields of a request of a shape, and says how many tokens are in them."""
+
+
+def make_requests(
+    shape: Shape, seed: str, head: str, fields: dict[str, Any], ask: Ask | None = None
+) -> Iterator[Request]:
+    """Endless requests, the same ones for the same seed: for vectors, or for what `ask` makes.
 
     Each has the HTTP head `head` and the JSON fields `fields`.
     """
     rng = random.Random(seed)
     while True:
-        made = [make_text(rng, shape) for _ in range(shape.texts)]
-        texts = [text for text, _ in made]
-        body = fields | {"input": texts if shape.texts > 1 else texts[0]}
-        yield Request(http_post(head, body), shape.texts, sum(tokens for _, tokens in made))
+        asked, tokens = (ask or ask_for_vectors)(rng, shape)
+        yield Request(http_post(head, fields | asked), shape.texts, tokens)
+
+
+def ask_for_vectors(rng: random.Random, shape: Shape) -> tuple[dict[str, Any], int]:
+    """The texts of a request for vectors, and their tokens."""
+    made = [make_text(rng, shape) for _ in range(shape.texts)]
+    texts = [text for text, _ in made]
+    asked = {"input": texts if shape.texts > 1 else texts[0]}
+    return asked, sum(tokens for _, tokens in made)
+
+
+def ask_for_scores(rng: random.Random, shape: Shape) -> tuple[dict[str, Any], int]:
+    """A query and its documents, and the tokens of all pairs: [CLS] query [SEP] document [SEP]."""
+    query, of_query = make_text(rng, QUERY)
+    made = [make_text(rng, shape) for _ in range(shape.texts)]
+    asked = {"query": query, "documents": [text for text, _ in made]}
+    return asked, sum(of_query + tokens - 1 for _, tokens in made)
 
 
 def http_post(head: str, body: dict[str, Any]) -> bytes:
@@ -150,6 +184,6 @@ def make_text(rng: random.Random, shape: Shape) -> tuple[str, int]:
     low, high = shape.words
     count = round(math.exp(rng.uniform(math.log(low), math.log(high))))
     words = rng.choices(ONE_TOKEN, k=count)
-    twos = min(sum(rng.random() < 1 / 12 for _ in range(count)), MAX_TOKENS - 3 - count)
+    twos = min(sum(rng.random() < 1 / 12 for _ in range(count)), max(0, shape.longest - 3 - count))
     words[:twos] = rng.choices(TWO_TOKENS, k=twos)
     return f"{' '.join(words)}.", count + twos + 3

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from embedsvc.bench.answers import check_answers
+from embedsvc.bench.answers import ANY_VECTORS, Check, check_answers
 from embedsvc.bench.load import Load, Measurement
 from embedsvc.bench.texts import Request, Shape
 from embedsvc.system.loop import new_event_loop
@@ -21,7 +21,7 @@ def measure(
     seconds: float,
     warm_up: float,
     patience: float,
-    dimensions: int | None = None,
+    check: Check = ANY_VECTORS,
 ) -> dict[str, Any]:
     """Load a server and return the figures of the window. This blocks.
 
@@ -33,14 +33,14 @@ def measure(
         return await load.measure(seconds, warm_up, patience)
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return summarise(runner.run(run()), dimensions)
+        return summarise(runner.run(run()), check)
 
 
-def summarise(measured: Measurement, dimensions: int | None = None) -> dict[str, Any]:
+def summarise(measured: Measurement, check: Check) -> dict[str, Any]:
     """The figures of a window, as `embedsvc bench --json` prints them."""
     counts = [request.texts for request in measured.sent]
     tokens = sum(request.tokens for request in measured.sent)
-    wrong, counted = check_answers(measured.bodies, counts, dimensions)
+    wrong, counted = check_answers(measured.bodies, counts, check)
     latencies = np.array(measured.latencies or [np.nan]) * 1000
     p50, p90, p95, p99 = (float(np.percentile(latencies, p)) for p in (50, 90, 95, 99))
     return {

@@ -1,4 +1,4 @@
-"""A server's answer to a request for vectors, checked against the request."""
+"""A server's answer to a request for vectors or for scores, checked against the request."""
 
 import binascii
 from collections.abc import Sequence
@@ -28,6 +28,15 @@ class _Sent(msgspec.Struct):
     model: str = ""
 
 
+class _Result(msgspec.Struct):
+    index: int
+    relevance_score: float
+
+
+class _Ranked(msgspec.Struct):
+    results: list[_Result]
+
+
 class Answer(NamedTuple):
     """A complete answer."""
 
@@ -53,6 +62,25 @@ def read_answer(content: bytes, texts: Sequence[str], *, chunked: bool) -> Answe
         raise ValueError(f"{len(rows)} vectors for {len(texts)} texts")
     tokens = sent.usage.prompt_tokens if sent.usage else 0
     return Answer(_matrix(rows), chunks, tokens, sent.model)
+
+
+def read_scores(content: bytes, count: int) -> NDArray[np.float64]:
+    """The scores (n,) of so many documents, in their order, from a server that reranks.
+
+    Raises `ValueError`, which says what is wrong with the answer.
+    """
+    try:
+        results = msgspec.json.decode(content, type=_Ranked).results
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    scores = np.full(count, np.nan)
+    if sorted(result.index for result in results) != list(range(count)):
+        raise ValueError(f"{len(results)} results for {count} documents, or not one of each")
+    for result in results:
+        scores[result.index] = result.relevance_score
+    if not np.isfinite(scores).all():
+        raise ValueError("a score is not finite")
+    return scores
 
 
 def _matrix(rows: Sequence[_Row]) -> NDArray[np.float32]:

@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.catalog.cards import Card, Cards
@@ -12,14 +14,16 @@ from embedsvc.errors import BulkError, Unavailable
 from embedsvc.serving.embed_request import embed_request
 from embedsvc.serving.engine import Embedded
 from embedsvc.serving.registry import Registry, open_registry
+from embedsvc.serving.score_request import check_one_score, score_request
 from embedsvc.settings import Settings
+from embedsvc.texts.requests import ScoringRequest
 
 UNLIMITED = 1 << 60
 """Tokens. The callers bound how much waits, so the engine refuses nothing."""
 
 
 class Local:
-    """A loaded model; see `Embedder`."""
+    """A loaded model; see `Embedder` and `Ranker`."""
 
     fingerprint: str | None = None  # not needed: the model stays the same for the whole run
     calls = 4  # enough for a pass on each core and a next one that waits
@@ -37,6 +41,17 @@ class Local:
         except Unavailable as error:
             raise BulkError(str(error)) from None
 
+    async def score(self, query: str, documents: Sequence[str]) -> NDArray[np.float64]:
+        request = ScoringRequest(model=self.model, query=query, documents=documents)
+        try:
+            card, _ = self._registry.card(request.model)
+            async with self._registry.use(request.model) as engine:
+                if engine.checkpoint.scoring is not None:
+                    check_one_score(card.id, engine.checkpoint.scoring)
+                return (await score_request(engine, card, request)).probabilities()[:, 0]
+        except Unavailable as error:
+            raise BulkError(str(error)) from None
+
 
 @asynccontextmanager
 async def open_local(card: Card, settings: Settings) -> AsyncGenerator[Local, None]:
@@ -47,6 +62,7 @@ async def open_local(card: Card, settings: Settings) -> AsyncGenerator[Local, No
         cache_bytes=0,  # equal texts that are in flight are still embedded only once
         cache_folder=None,
         max_request_tokens=UNLIMITED,
+        max_pair_tokens=UNLIMITED,
         max_waiting_tokens=UNLIMITED,
     )
     cards = Cards(find_cards_file(settings.models), {card.id: card}, {card.id: card})

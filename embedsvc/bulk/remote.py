@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from embedsvc.bounds import ANSWER_BYTES
-from embedsvc.bulk.answer import read_answer
+from embedsvc.bulk.answer import read_answer, read_scores
 from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed, key_refused
 from embedsvc.serving.engine import Embedded
@@ -69,7 +71,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class Remote:
-    """A server's model; see `Embedder`."""
+    """A server's model; see `Embedder` and `Ranker`."""
 
     def __init__(
         self,
@@ -110,6 +112,18 @@ class Remote:
             )
         )
         return Embedded(answer.vectors, answer.tokens, truncated, split, answer.chunks)
+
+    async def score(self, query: str, documents: Sequence[str]) -> NDArray[np.float64]:
+        request = {"query": query, "documents": documents}
+        if self._asked:  # else the server knows which of its models reranks
+            request["model"] = self._asked
+        reply = await self.request("POST", "/rerank", msgspec.json.encode(request))
+        try:
+            scores = read_scores(reply.content, len(documents))
+        except ValueError as error:
+            raise BulkError(f"{self._url}: no scores: {plain_types(str(error))}") from None
+        self.model = reply.headers.get("openai-model") or self.model
+        return scores
 
     def _check_model(self, served: ServedModel) -> None:
         """Raises `BulkError` if this answer is by another model than the first one."""
@@ -188,7 +202,8 @@ class Remote:
 async def open_remote(
     url: str, key: str, model: str | None, calls: int
 ) -> AsyncGenerator[Remote, None]:
-    """A server's model of that name, or the first one that it lists. Raises `BulkError`."""
+    """A server's model of that name; if it is None, the first one that it lists, and if it is
+    "", the one that the server chooses by itself. Raises `BulkError`."""
     if not _is_url(url):
         raise BulkError(f"--url must be like http://127.0.0.1:8000/v1, not {url}")
     base = url.rstrip("/").removesuffix("/embeddings")
@@ -201,7 +216,9 @@ async def open_remote(
         timeout=TIMEOUT,
         trust_env=not is_here(base),
     ) as client:
-        yield Remote(client, model or await Remote(client, "", calls).first_model(), calls)
+        if model is None:
+            model = await Remote(client, "", calls).first_model()
+        yield Remote(client, model, calls)
 
 
 def _is_url(url: str) -> bool:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 from embedsvc.bulk.embedder import Embedder
-from embedsvc.bulk.local import open_local
-from embedsvc.bulk.remote import open_remote
+from embedsvc.bulk.local import Local, open_local
+from embedsvc.bulk.rank import Ranker
+from embedsvc.bulk.remote import Remote, open_remote
 from embedsvc.commands.address import DEFAULT_URL, KEY_HELP, key_of, url_of
+from embedsvc.commands.cards import cards_of
 from embedsvc.commands.model_options import card_and_prompt_named
 from embedsvc.commands.settings import setting_help
 from embedsvc.errors import CardsError
@@ -91,7 +93,28 @@ def open_source(
     args: argparse.Namespace, model: str | None = None
 ) -> AbstractAsyncContextManager[Embedder]:
     """The embedder that the options name. `model` is the default. Raises `SetupError`."""
-    model = args.model or model
+    return _open(args, args.model or model)
+
+
+def open_ranker(
+    args: argparse.Namespace, model: str | None
+) -> AbstractAsyncContextManager[Ranker]:  # fmt: skip
+    """The model that reranks: the one of that name, else the first that is for it.
+
+    Raises `SetupError`.
+    """
+    if model is None and args.url is not None:
+        return _open(args, "")
+    if model is None:
+        cards = cards_of(args.models).by_id.values()
+        model = next((card.id for card in cards if card.task == "rerank"), None)
+    return _open(args, model)
+
+
+def _open(
+    args: argparse.Namespace, model: str | None
+) -> AbstractAsyncContextManager[Local | Remote]:  # fmt: skip
+    """The model of that name, at the server or in this process. Raises `SetupError`."""
     kind = (model or "").rpartition(":")[2]
     if kind in SYNONYMS:
         raise CardsError(f"`{model}`: say the prompt by --input-type {kind}")

@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 from embedsvc.bulk.embedder import Embedder, probe
 from embedsvc.bulk.manifest import EmbedOptions, Manifest
 from embedsvc.bulk.outputs import output_for
+from embedsvc.bulk.rank import best_first, score_all
 from embedsvc.bulk.rows import to_json
 from embedsvc.bulk.search import Hit, search
-from embedsvc.commands.embedder_options import add_source, check_arguments, open_source, run_loop
+from embedsvc.commands.embedder_options import (
+    add_source,
+    check_arguments,
+    open_ranker,
+    open_source,
+    run_loop,
+)
 from embedsvc.errors import BulkError, CardsError, RequestError
 from embedsvc.telemetry.logs import within_line
 from embedsvc.texts.prompts import SYNONYMS
@@ -23,7 +30,10 @@ from embedsvc.texts.prompts import SYNONYMS
 EXAMPLES = """\
   embedsvc search reviews.parquet "arrived broken"
   embedsvc search notes.jsonl "what did we decide about backups?" -k 3 --json
+  embedsvc search notes.jsonl "what did we decide about backups?" --rerank ms-marco-MiniLM-L6-v2
 """
+CANDIDATES = 50
+"""How many rows are reranked."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +45,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     option(
         "--prompt", help="before the query; needed if INDEX was made with --prompt; default: none"
     )
+    option("--rerank", metavar="M", help="a model that puts the nearest in order; default: none")
+    option(
+        "--candidates",
+        type=int,
+        default=CANDIDATES,
+        metavar="N",
+        help=f"rows that it puts in order; default: {CANDIDATES}",
+    )
     option("--json", action="store_true", help="a line of JSON for each row, for programs")
     add_source(parser, "the one that made INDEX")
 
@@ -42,8 +60,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Embed the query, and print the best rows. Raises `SetupError`."""
     check_arguments(args)
-    if args.k < 1:
-        raise CardsError(f"-k must be at least 1, not {args.k}")
+    for name, value in (("-k", args.k), ("--candidates", args.candidates)):
+        if value < 1:
+            raise CardsError(f"{name} must be at least 1, not {value}")
     output = output_for(args.index)
     if not os.path.lexists(args.index):
         raise BulkError(f"{args.index} is not there")
@@ -59,9 +78,34 @@ def run(args: argparse.Namespace) -> int:
         query = run_loop(embed())
     except RequestError as error:
         raise BulkError(f"the query: {error}") from None
-    for hit in search(index, query, args.k):
-        print(_json(hit) if args.json else _line(hit))
+    if args.rerank is None:
+        hits = search(index, query, args.k)
+    else:
+        hits = _reranked(args, search(index, query, max(args.k, args.candidates)))
+    for hit in hits:
+        print(as_json(hit) if args.json else as_line(hit))
     return 0
+
+
+def _reranked(args: argparse.Namespace, nearest: list[Hit]) -> list[Hit]:
+    """The best rows by a reranker's scores, each with the cosine that it was found by.
+
+    Raises `SetupError`.
+    """
+    texts = [text if isinstance(text := hit.row.get("text"), str) else "" for hit in nearest]
+
+    async def score() -> NDArray[np.float64]:
+        async with open_ranker(args, args.rerank) as ranker:
+            return await score_all(ranker, args.query, texts)
+
+    try:
+        scores = run_loop(score())
+    except RequestError as error:
+        raise BulkError(f"--rerank {args.rerank}: {error}") from None
+    return [
+        Hit(float(scores[i]), {"cosine": round(nearest[i].score, 6)} | nearest[i].row)
+        for i in best_first(scores, args.k)
+    ]
 
 
 def _query_options(manifest: Manifest, args: argparse.Namespace) -> EmbedOptions:
@@ -91,11 +135,13 @@ async def _check(embedder: Embedder, args: argparse.Namespace, manifest: Manifes
         raise BulkError(f"{args.index} was made by `{manifest.model}`, and this is {this}")
 
 
-def _json(hit: Hit) -> str:
+def as_json(hit: Hit) -> str:
+    """A row and its score as a line of JSON."""
     return to_json({"score": round(hit.score, 6)} | hit.row).decode()
 
 
-def _line(hit: Hit) -> str:
+def as_line(hit: Hit) -> str:
+    """A row and its score as a line for people."""
     identity, text = (_on_one_line(hit.row.get(name)) for name in ("id", "text"))
     line = within_line(f"{hit.score:7.4f}  {identity}  {text}")
     if not sys.stdout.isatty():

@@ -19,7 +19,10 @@ NOT_HERE = (
     (r"(\S*/)?pip ", "installs from the network"),
     (r"ray |serve run |export RAY_", "needs Ray; extras/test_ray.py has it"),
     (r"embedsvc report ", "takes a while; tests/test_report.py has it"),
-    (r"embedsvc (pull|rm) |.*\b(bge-m3|e5-small-v2|nomic-embed\S*)\b", "needs a download"),
+    (
+        r"embedsvc (pull|rm) |.*\b(bge-m3|e5-small-v2|nomic-embed\S*|ms-marco\S*)\b",
+        "needs a download",
+    ),
     (r"make test\b", "is what runs this"),
     (r"git pull$", "changes this checkout"),
     (r"rm -r ~", "would remove settings; tests/test_systemd_unit.py sees what uninstalling leaves"),

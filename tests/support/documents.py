@@ -16,7 +16,7 @@ from tests.support.project import ROOT
 ADDRESS = "http://127.0.0.1:8000"
 CHAT = "http://127.0.0.1:11434"
 """Where the pages expect a chat model: Ollama's address."""
-HERE = {"openai", "numpy", "embedsvc", "passages", *sys.stdlib_module_names}
+HERE = {"openai", "numpy", "embedsvc", "passages", "rerank", *sys.stdlib_module_names}
 """What an example may import to be run in tests/. The others are run in clients/."""
 NOTES = {
     "returns.md": "Customers may send things back within 30 days of delivery, unused and in the "
@@ -95,6 +95,7 @@ PRINTED = (
     ("clustering.md", "k_means", ("3 like: ", "2 like: ", "'The lamp arrived broken")),
     ("rag.md", "chromadb", ("notes/returns.md: 'Customers may send",)),
     ("rag.md", "qdrant_client", ("notes/returns.md: 'Customers may send",)),
+    ("rag.md", "rerank(question, [", ("notes/returns.md: 'Customers may send",)),
     ("search.md", "passages", ("notes/backups.md  'The database is copied", "3 of 3 right")),
 )
 """A page, a word that a program on it has, and what the program prints of the example files."""

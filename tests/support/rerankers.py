@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from tests.support.app import serve
 from tests.support.checkpoints import write_bert
+from tests.support.classifiers import CLASSIFIERS
 from tests.support.shapes import WIDTH, linear
-from tests.support.tiny import CLASSIFIERS
 
 ONE_LABEL = replace(
     CLASSIFIERS["bert-scores"],
