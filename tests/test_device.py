@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -76,36 +76,37 @@ def test_numpy_runs_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
 class Ops(NumpyOps):
     """Operations with a dtype of the test's choice."""
 
-    def __init__(self, dtype: Dtype) -> None:
+    def __init__(self, dtype: Dtype, name: Literal["mlx", "numpy"] = "mlx") -> None:
         super().__init__()
         self.dtype = dtype
+        self.name: Any = name
 
 
 @pytest.mark.parametrize(
-    ("default", "one_thread", "asked", "config", "expected"),
+    ("default", "name", "asked", "config", "expected"),
     [
-        ("float16", True, None, {}, "float16"),
-        ("float16", True, None, {"torch_dtype": "float32"}, "float16"),
-        ("float16", True, None, {"torch_dtype": "bfloat16"}, "bfloat16"),
-        ("float16", True, None, {"dtype": "bfloat16"}, "bfloat16"),
-        ("float16", True, "float16", {"dtype": "bfloat16"}, "float16"),
-        ("float16", True, "float32", {"dtype": "bfloat16"}, "float32"),
-        ("float16", True, None, {"dtype": ["bfloat16"]}, "float16"),
-        ("float32", True, None, {"dtype": "bfloat16"}, "float32"),
-        ("float32", True, "bfloat16", {}, "bfloat16"),
-        ("float32", False, "bfloat16", {"dtype": "bfloat16"}, "float32"),
+        ("float16", "mlx", None, {}, "float16"),
+        ("float16", "mlx", None, {"torch_dtype": "float32"}, "float16"),
+        ("float16", "mlx", None, {"torch_dtype": "bfloat16"}, "bfloat16"),
+        ("float16", "mlx", None, {"dtype": "bfloat16"}, "bfloat16"),
+        ("float16", "mlx", "float16", {"dtype": "bfloat16"}, "float16"),
+        ("float16", "mlx", "float32", {"dtype": "bfloat16"}, "float32"),
+        ("float16", "mlx", None, {"dtype": ["bfloat16"]}, "float16"),
+        ("float32", "mlx", None, {"dtype": "bfloat16"}, "float32"),
+        ("float32", "mlx", "bfloat16", {}, "bfloat16"),
+        ("float32", "numpy", "bfloat16", {"dtype": "bfloat16"}, "float32"),
     ],
 )
 def test_a_gpu_computes_in_bfloat16_what_was_trained_in_it_unless_the_card_says_otherwise(
     tmp_path: Path,
     default: Dtype,
-    one_thread: bool,
+    name: Literal["mlx", "numpy"],
     asked: Dtype | None,
     config: dict[str, Any],
     expected: Dtype,
 ) -> None:
     card = Card(id="a", path=write_bert(tmp_path / "a", **config), dtype=asked)
-    opened = Device(lambda _: Ops(default), workers=1, one_thread=one_thread)
+    opened = Device(lambda _: Ops(default, name), workers=1)
     assert opened.dtype(open_checkpoint(card)) == expected
     opened.close()
 
@@ -117,7 +118,7 @@ def test_weights_in_bfloat16_are_computed_in_it_and_so_is_what_exceeds_float16(
     convert(first, tmp_path / "b", Precision("bfloat16"))
     stored = open_checkpoint(Card(id="b", path=tmp_path / "b"))
     exceeds = open_checkpoint(Card(id="c", path=CASES["gemma3_text"].write(tmp_path / "c")))
-    opened = Device(lambda _: Ops("float16"), workers=1, one_thread=True)
+    opened = Device(lambda _: Ops("float16"), workers=1)
     assert opened.dtype(first) == "float16"
     assert opened.dtype(stored) == opened.dtype(exceeds) == "bfloat16"
     opened.close()

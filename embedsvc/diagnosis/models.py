@@ -13,7 +13,7 @@ from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.checkpoints.tensor_files import weight_files
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError, CheckpointError
-from embedsvc.inference.plan import make_plan
+from embedsvc.inference.plan import choose_dtype, make_plan
 from embedsvc.texts.tokenizer import open_tokenizer
 from embedsvc.wording.quantities import bytes_in_words
 
@@ -66,9 +66,9 @@ def _checkpoint(card: Card, folder: Path, place: Place | None) -> Finding:
     whether the weights have room."""
     here = msgspec.structs.replace(card, path=folder)
     on_mlx = place is not None and place.backend == "mlx"
-    dtype: Dtype = (card.dtype if on_mlx else None) or (place.dtype if place else "float32")
     try:
         checkpoint = open_checkpoint(here)
+        dtype = choose_dtype(checkpoint, place.backend, place.dtype) if place else "float32"
         plan = make_plan(checkpoint, dtype, packed=on_mlx)
         open_tokenizer(checkpoint, plan.rows)
         weights = sum(file.stat().st_size for file in weight_files(card.id, checkpoint.folder))

@@ -12,9 +12,9 @@ from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.errors import CardsError
 from embedsvc.inference.gpu import gpu_likely, how_to_install
-from embedsvc.inference.models import EXCEED_FLOAT16
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.inference.plan import choose_dtype
 from embedsvc.inference.turns import Stepwise, Turns, on_this_thread
 from embedsvc.settings import BackendChoice
 
@@ -61,18 +61,8 @@ class Device:
         self.ops = self._submit(lambda: make_ops(None)).result()
 
     def dtype(self, checkpoint: Checkpoint) -> Dtype:
-        """The dtype in which a checkpoint is computed; a CPU knows but one.
-
-        It is what the card asks for. Without that a GPU computes in 16 bits, which are bfloat16
-        where float16 may not suffice. Raises `CheckpointError`.
-        """
-        card_dtype, default = checkpoint.card.dtype, self.ops.dtype
-        if card_dtype is not None and self._one_thread:
-            return card_dtype
-        exceeds = default == "float16" and (
-            checkpoint.model_type in EXCEED_FLOAT16 or checkpoint.is_bfloat16()
-        )
-        return "bfloat16" if exceeds else default
+        """The dtype in which a checkpoint is computed. Raises `CheckpointError`."""
+        return choose_dtype(checkpoint, self.ops.name, self.ops.dtype)
 
     @property
     def working(self) -> list[Work]:

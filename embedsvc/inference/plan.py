@@ -77,6 +77,22 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
     )
 
 
+def choose_dtype(checkpoint: Checkpoint, backend: str, default: Dtype) -> Dtype:
+    """The type of numbers that a checkpoint is computed in on a backend with that default.
+
+    MLX computes in what the card asks for. Without that it has 16 bits on a GPU, and they are
+    bfloat16 where float16 may not suffice. The others know but one type. Raises `CheckpointError`.
+    """
+    if backend != "mlx":
+        return default
+    if checkpoint.card.dtype is not None:
+        return checkpoint.card.dtype
+    exceeds = default == "float16" and (
+        checkpoint.model_type in EXCEED_FLOAT16 or checkpoint.is_bfloat16()
+    )
+    return "bfloat16" if exceeds else default
+
+
 def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
     """The architecture that computes a checkpoint in that dtype, and its `Config`.
 
