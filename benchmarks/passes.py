@@ -69,7 +69,7 @@ def embedsvc(folder: str, dtype: str, switches: dict[str, bool]) -> Engine:
         queue.add(submission, list(map(Item, texts)), 0.0)
         cut: list[list[Ids]] = []
         while len(queue):
-            taken = queue.next_batch(encoder.cost.batch_seconds, ops.max_batch_tokens)
+            taken = queue.next_batch(encoder.cost.batch_seconds, encoder.max_batch_tokens)
             cut.append([entry.item.ids for entry in taken])
         return cut
 

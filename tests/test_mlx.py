@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -11,6 +12,8 @@ from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Attention, columns
 from embedsvc.inference.ops.mlx import MlxOps
+from embedsvc.inference.plan import make_plan
+from embedsvc.system import machine
 from embedsvc.texts.item import Item
 from tests.support.attention import SPECS, unpadded
 
@@ -80,24 +83,56 @@ def test_float32_is_not_rounded_and_new_shapes_are_no_mistake(
 
 
 @pytest.mark.parametrize(
-    ("metal", "memory", "tokens"), [(True, 8, 8192), (False, 24, 24576), (False, 140, 65536)]
+    ("info", "memory"),
+    [
+        ({"memory_size": 8 << 30, "max_recommended_working_set_size": 5726623061}, 5726623061),
+        ({"memory_size": 16 << 30, "max_recommended_working_set_size": 11453246122}, 11453246122),
+        ({"memory_size": 32 << 30, "max_recommended_working_set_size": 22906492245}, 22906492245),
+        ({"memory_size": 6 << 30}, 4 << 30),  # as on a virtual machine that does not tell
+        ({"memory_size": 6 << 30, "max_recommended_working_set_size": 0}, 4 << 30),
+        ({"total_memory": 24 << 30}, 24 << 30),  # CUDA
+    ],
 )
-def test_the_largest_batch_fits_the_memory_of_the_gpu(
-    monkeypatch: pytest.MonkeyPatch, metal: bool, memory: int, tokens: int
+def test_what_metal_recommends_is_the_memory_that_there_is_and_is_kept_resident(
+    monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], memory: int
 ) -> None:
-    info = {"device_name": "G", "memory_size" if metal else "total_memory": memory << 30}
-    limits: list[int] = []
-    for name, value in (
-        ("set_default_device", lambda _: None),
-        ("is_available", lambda _: True),
-        ("device_info", lambda _: info),
-        ("set_cache_limit", limits.append),
-    ):
-        monkeypatch.setattr(mx, name, value)
+    metal = "memory_size" in info
+    limits: dict[str, list[int]] = {"cache": [], "memory": [], "wired": []}
+    monkeypatch.setattr(mx, "set_default_device", lambda _: None)
+    monkeypatch.setattr(mx, "is_available", lambda _: True)
+    monkeypatch.setattr(mx, "device_info", lambda _: info | {"device_name": "G"})
     monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
+    for name, given in limits.items():
+        monkeypatch.setattr(mx, f"set_{name}_limit", given.append)
     ops = MlxOps()
-    assert (ops.dtype, ops.max_batch_tokens, limits) == ("float16", tokens, [memory << 27])
+    assert (ops.dtype, ops.memory, ops.pass_memory) == ("float16", memory, memory // 4)
     assert ops.device == f"G ({'Metal' if metal else 'CUDA'})"
+    resident = [memory] if metal else []
+    assert limits == {"cache": [memory // 8], "memory": resident, "wired": resident}
+
+
+def test_without_a_gpu_memory_is_the_machine_s_and_nothing_is_wired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mx, "set_wired_limit", None)
+    ops = MlxOps()
+    assert (ops.dtype, ops.memory) == ("float32", machine.memory().usable)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_pass_takes_no_more_memory_than_is_reckoned_for_its_tokens(
+    tiny: Checkpoint, compiled: bool
+) -> None:
+    ops = MlxOps("float32")
+    encoder = load_encoder(ops, tiny)
+    ops.compile = compiled
+    items = [Item(np.zeros(32, np.int32))] * 64
+    encoder.run(items, "vector")
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    encoder.run(items, "vector")
+    reckoned = make_plan(tiny, "float32", packed=True).token_size * 64 * 32
+    assert reckoned / 8 < mx.get_peak_memory() - before < reckoned
 
 
 def test_half_precision_survives_padding_and_windows(random: np.random.Generator) -> None:

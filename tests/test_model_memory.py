@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.errors import DoesNotFit, Unavailable
 from embedsvc.inference.device import Device
+from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.mlx import MlxOps
+from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.inference.plan import make_plan
 from tests.support import tiny_registry
 from tests.support.tiny_registry import become, open_registry, write_cards
 
@@ -81,6 +85,42 @@ def test_an_idle_model_makes_room_before_a_busy_one(tmp_path: Path) -> None:
             assert registry.states() == {"a": "ready", "c": "ready"}
 
     asyncio.run(main())
+
+
+def test_passes_keep_their_share_of_the_device_whatever_the_operator_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = write_cards(tmp_path)
+
+    class Small(NumpyOps):
+        """A device that has room for a model and a half, beside what its passes need."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.memory, self.pass_memory = 2 * size, size // 2
+
+    monkeypatch.setattr(tiny_registry, "NumpyOps", Small)
+
+    async def main() -> None:
+        async with open_registry(tmp_path, max_memory=10 * size) as registry:
+            assert registry.memory.limit == 2 * size - size // 2
+            await registry.embed("a")
+            await registry.embed("b")
+            assert registry.states() == {"b": "ready"}
+
+    asyncio.run(main())
+    assert "max_memory is " in caplog.text
+
+
+@pytest.mark.parametrize(("share", "tokens"), [(0, 1), (100, 100), (1 << 20, 4096)])
+def test_a_batch_has_no_more_tokens_than_its_pass_has_memory_for(
+    tiny: Checkpoint, share: int, tokens: int
+) -> None:
+    plan = make_plan(tiny, "float32", packed=False)
+    assert plan.token_size == 32 * 4 * 32  # its widest layer is 32 wide
+    ops = NumpyOps()
+    ops.pass_memory = share * plan.token_size
+    assert load_encoder(ops, tiny, plan=plan).max_batch_tokens == tokens
 
 
 def test_on_mlx_a_model_gives_its_memory_back(

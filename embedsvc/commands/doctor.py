@@ -12,7 +12,7 @@ from embedsvc.diagnosis.finding import Finding, ok, wrong
 from embedsvc.diagnosis.models import Place, models
 from embedsvc.diagnosis.surroundings import address, folders, service
 from embedsvc.errors import CardsError
-from embedsvc.serving.model_memory import SHARE
+from embedsvc.serving.model_memory import weight_limit
 from embedsvc.settings import Settings, read_settings
 
 EXAMPLES = """\
@@ -55,7 +55,7 @@ def diagnose(args: argparse.Namespace) -> Iterator[Finding]:
     yield from memory()
     place = None
     if ops is not None:
-        place = Place(ops.name, ops.dtype, settings.max_memory or int(ops.memory * SHARE))
+        place = Place(ops.name, ops.dtype, weight_limit(ops, settings.max_memory))
         yield from room(ops, place.memory)
     yield from models(settings.models, place)
     yield from folders(settings)

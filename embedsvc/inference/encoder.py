@@ -50,6 +50,9 @@ class Encoder:
     cost: Cost
     """What a pass costs. All heads count alike, since the backbone takes nearly all of the time.
     `load_encoder` sets it."""
+    max_batch_tokens: int
+    """Tokens of one batch, padding included, whose pass has room in memory. `load_encoder` sets
+    it."""
 
     def __init__(self, ops: Ops, plan: Plan, heads: dict[str, LoadedHead]) -> None:
         self._ops = ops
@@ -130,15 +133,18 @@ def load_encoder(
     passes = stepwise(encoder)
     encoder.dimensions = _warm_up(passes, plan)
     ops.tune(lambda: passes.seconds(TYPICAL_LENGTHS))
-    encoder.cost = measure(passes.seconds, plan.inputs.longest, ops.max_batch_tokens)
+    most = max(ops.pass_memory // plan.token_size, 1)
+    encoder.max_batch_tokens = min(ops.max_batch_tokens, most)
+    encoder.cost = measure(passes.seconds, plan.inputs.longest, encoder.max_batch_tokens)
     return encoder
 
 
 def _check_memory(ops: Ops, plan: Plan) -> None:
-    if plan.size > ops.memory:
-        needed, there = (f"{size / 1e9:.3g} GB" for size in (plan.size, ops.memory))
+    most = ops.memory - ops.pass_memory
+    if plan.size > most:
+        needed, there = (f"{size / 1e9:.3g} GB" for size in (plan.size, most))
         model = plan.checkpoint.card.id
-        raise DoesNotFit(f"model `{model}` needs {needed}, and the device has {there}")
+        raise DoesNotFit(f"model `{model}` needs {needed}, and the device has {there} for weights")
 
 
 def _load_heads(

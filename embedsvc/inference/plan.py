@@ -24,6 +24,10 @@ from embedsvc.inference.models import (
 from embedsvc.inference.ops.base import Inputs
 from embedsvc.wording.msgspec_errors import plain_types
 
+LAYERS_AT_ONCE = 32
+"""How many outputs of the widest layer a pass has in memory at once, at most. It keeps few of them,
+but MLX allocates those of a dozen operations ahead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -42,6 +46,8 @@ class Plan:
     """How many tokens have word embeddings; None where only mlx-embeddings knows."""
     size: int
     """Bytes of memory that the weights take, and the tables that are made beside them."""
+    token_size: int
+    """Bytes of memory that a pass takes for each of its tokens."""
     stored: int
     """Bytes of all tensors in the files."""
 
@@ -73,6 +79,7 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
         size=_weight_bytes(tensors, dtype, packed=packed)
         + _module_bytes(checkpoint)
         + (4 * table_numbers(checkpoint.max_tokens) if table_numbers else 0),
+        token_size=LAYERS_AT_ONCE * _widest(tensors) * _bytes(dtype),
         stored=sum(entry.nbytes for entry in tensors.entries().values()),
     )
 
@@ -125,7 +132,7 @@ def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
 
 def _weight_bytes(tensors: Tensors, dtype: Dtype, *, packed: bool) -> int:
     """Bytes of memory that the weights take."""
-    item = 4 if dtype == "float32" else 2
+    item = _bytes(dtype)
     size = 0
     for name, entry in tensors.entries().items():
         count = math.prod(entry.shape)
@@ -136,6 +143,21 @@ def _weight_bytes(tensors: Tensors, dtype: Dtype, *, packed: bool) -> int:
         else:
             size += count * item
     return size
+
+
+def _widest(tensors: Tensors) -> int:
+    """How many numbers the widest layer takes in for each token."""
+    widths = [1]
+    for name, entry in tensors.entries().items():
+        if len(entry.shape) > 1:
+            packed = 32 // tensors.fewest_bits(name) if entry.dtype == "U32" else 1
+            widths.append(entry.shape[-1] * packed)
+    return max(widths)
+
+
+def _bytes(dtype: Dtype) -> int:
+    """Bytes of a number of that type."""
+    return 4 if dtype == "float32" else 2
 
 
 def _module_bytes(checkpoint: Checkpoint) -> int:

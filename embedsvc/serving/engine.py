@@ -93,7 +93,7 @@ class Engine:
         self.dtype: Dtype = encoder.dtype
         self.fingerprint = fingerprint
         """The vectors of two models may be compared if their fingerprints are the same."""
-        self.max_batch_tokens = settings.max_batch_tokens or device.ops.max_batch_tokens
+        self.max_batch_tokens = settings.max_batch_tokens or encoder.max_batch_tokens
         self.max_request_tokens = settings.max_request_tokens
         self.max_pair_tokens = settings.max_pair_tokens
         self.truncate: Truncate | None = settings.truncate

@@ -3,11 +3,21 @@
 from collections.abc import Hashable
 
 from embedsvc.errors import DoesNotFit
+from embedsvc.inference.ops.hardware import Hardware
 from embedsvc.wording.quantities import bytes_in_words
 
 SHARE = 0.7
 """Share of the device's memory that models may take where no limit is set. Passes, caches and other
 processes need some too."""
+
+
+def weight_limit(hardware: Hardware, asked: int | None) -> int:
+    """Bytes that the weights of all models may take, `asked` where the operator says so.
+
+    It is never more than what passes leave of the memory that there is.
+    """
+    most = hardware.memory - hardware.pass_memory
+    return min(int(hardware.memory * SHARE) if asked is None else asked, most)
 
 
 class ModelMemory:

@@ -30,12 +30,17 @@ class Hardware(Protocol):
 
     @property
     def max_batch_tokens(self) -> int:
-        """Tokens of one batch, padding included, that certainly fit the memory."""
+        """Tokens of one batch, padding included, beyond which nothing is gained."""
         ...
 
     @property
     def memory(self) -> int:
-        """Bytes of memory that the device has."""
+        """Bytes of memory that weights and passes may use together."""
+        ...
+
+    @property
+    def pass_memory(self) -> int:
+        """Bytes of them that are kept for what passes compute."""
         ...
 
     def memory_use(self) -> MemoryUse:

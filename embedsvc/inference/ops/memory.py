@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+PASSES = 4
+"""Of the memory that models have, 1 / PASSES is for what passes compute, and the rest for
+weights."""
 PAGES = Path("/proc/self/statm")
 
 

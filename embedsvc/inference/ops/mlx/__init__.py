@@ -30,7 +30,7 @@ from embedsvc.inference.ops.base import (
     Norm,
     T,
 )
-from embedsvc.inference.ops.memory import MemoryUse
+from embedsvc.inference.ops.memory import PASSES, MemoryUse
 from embedsvc.inference.ops.mlx import quantized
 from embedsvc.inference.ops.mlx.attention import attend, attend_plainly
 from embedsvc.inference.ops.mlx.compiling import compile_pass
@@ -39,11 +39,10 @@ from embedsvc.inference.ops.mlx.experts import mix
 from embedsvc.inference.ops.mlx.fusing import Activation, Fused, LastStep
 from embedsvc.inference.ops.mlx.layout import PaddedLayout, fill_grid, grid_shape, lay_out
 from embedsvc.inference.ops.mlx.memory import (
-    bound_cache,
     clear_cache,
     describe_gpu,
+    keep_within,
     memory_use,
-    most_tokens,
 )
 from embedsvc.inference.ops.mlx.narrow_heads import double, halve, should_double
 from embedsvc.inference.ops.mlx.pooling import pool
@@ -61,6 +60,10 @@ SETTINGS = {
 """Variables that MLX reads from the environment, each when it first needs it."""
 PLAIN_LENGTH = 128
 """The longest texts whose attention scores may be written to memory."""
+
+
+MOST_TOKENS = 1 << 16
+"""Tokens of a batch on a GPU, however small the model."""
 
 
 class MlxOps:
@@ -84,9 +87,10 @@ class MlxOps:
         self.memory = machine.memory().usable
         if self.gpu:
             self.device, self.memory = describe_gpu()
-            self.max_batch_tokens = most_tokens(self.memory)
-            bound_cache(self.memory)
+            self.max_batch_tokens = MOST_TOKENS
+            keep_within(self.memory)
             self.double_heads = mx.metal.is_available()
+        self.pass_memory = self.memory // PASSES
         self.dtype: Dtype = dtype or ("float16" if self.gpu else "float32")
         self._dtype: mx.Dtype = getattr(mx, self.dtype)
         self._widest = 1

@@ -6,28 +6,36 @@ from embedsvc.inference.ops.memory import MemoryUse, return_freed_memory
 
 CACHE_SHARE = 8
 """Freed buffers may keep 1 / CACHE_SHARE of the GPU's memory; by default MLX keeps nearly all."""
-BYTES_A_TOKEN = 1 << 20
-"""Memory reckoned for each token of a pass: what 24 layers, 1024 wide, write in all."""
-MOST_TOKENS = 1 << 16
-"""Tokens of a batch, however much memory there is."""
+USUAL_SHARE = 2 / 3
+"""The share of its memory that a small Mac has for its GPU, should Metal not tell."""
 
 
 def describe_gpu() -> tuple[str, int]:
-    """The GPU's name, in words for people, and its memory in bytes."""
+    """The GPU's name, in words for people, and the bytes of memory that it may use.
+
+    Metal recommends how many those are: two thirds of the memory of a small Mac, three quarters of
+    a large one's, or what `sudo sysctl iogpu.wired_limit_mb=...` sets. With more, macOS takes
+    memory away from the GPU while it computes.
+    """
     info = mx.device_info(mx.gpu)
-    metal = mx.metal.is_available()
-    memory = info["memory_size" if metal else "total_memory"]
-    return f"{info['device_name']} ({'Metal' if metal else 'CUDA'})", int(memory)
+    if not mx.metal.is_available():
+        return f"{info['device_name']} (CUDA)", int(info["total_memory"])
+    recommended = int(info.get("max_recommended_working_set_size", 0))
+    memory = recommended or int(int(info["memory_size"]) * USUAL_SHARE)
+    return f"{info['device_name']} (Metal)", memory
 
 
-def most_tokens(memory: int) -> int:
-    """Tokens of one batch, padding included, that certainly fit so much memory."""
-    return min(memory // BYTES_A_TOKEN, MOST_TOKENS)
+def keep_within(memory: int) -> None:
+    """Have MLX stay within so many bytes of the GPU's memory, and keep little of what is freed.
 
-
-def bound_cache(memory: int) -> None:
-    """Bound what MLX keeps of freed buffers by a share of so much memory."""
+    On Metal, work waits rather than take more while other work is about to give some back. What is
+    taken stays in the GPU's memory until it is freed: else macOS pages weights out after a second
+    without use, and the next text waits for them (macOS before 15 does it all the same).
+    """
     mx.set_cache_limit(memory // CACHE_SHARE)
+    if mx.metal.is_available():
+        mx.set_memory_limit(memory)
+        mx.set_wired_limit(memory)
 
 
 def memory_use() -> MemoryUse:

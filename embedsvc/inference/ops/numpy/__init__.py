@@ -29,6 +29,7 @@ from embedsvc.inference.ops.base import (
     check_chosen,
 )
 from embedsvc.inference.ops.memory import (
+    PASSES,
     MemoryUse,
     process_memory,
     return_freed_memory,
@@ -64,6 +65,7 @@ class NumpyOps:
             f"{platform.machine()} CPU, {self.slots} core{plural}{_one_thread_a_product()}"
         )
         self.memory = machine.memory().usable
+        self.pass_memory = self.memory // PASSES
         self._set_allocator()
 
     # --- loading -------------------------------------------------------------------------------
