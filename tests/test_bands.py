@@ -15,7 +15,7 @@ def windowed(window: int, *, causal: bool = False, kv_heads: int = 2) -> Attenti
     return Attention(2, kv_heads, scale=0.7, causal=causal, window=window)
 
 
-@pytest.mark.parametrize("lengths", [[1000, 3, 77], [640], [130, 1024]])
+@pytest.mark.parametrize("lengths", [[1000, 3, 77], [640]])
 @pytest.mark.parametrize(
     "spec",
     [
