@@ -23,6 +23,7 @@ from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.numpy import NumpyOps
 from tests.support.checkpoints import write_json
 from tests.support.tiny import CASES, Case
+from tests.support.tolerance import within
 
 RECORDED = Path(__file__).parent / "reference" / "architectures"
 OPTIONAL = ("mapping", "weights")
@@ -80,7 +81,7 @@ def test_hidden_states_equal_the_reference(
 ) -> None:
     texts = case.texts()
     expected, _ = recorded(name)
-    assert np.abs(hidden_states(ops, checkpoint, texts) - expected).max() <= 1e-5
+    assert np.abs(hidden_states(ops, checkpoint, texts) - expected).max() <= within(1e-5, ops)
 
 
 def hidden_states(
@@ -107,8 +108,8 @@ def test_vectors_equal_the_reference_alone_and_in_a_batch(
     _, expected = recorded(name)
     together = encoder.encode(case.texts())
     alone = np.concatenate([encoder.encode([text]) for text in case.texts()])
-    assert np.abs(together - expected).max() <= 1e-5
-    assert np.abs(alone - expected).max() <= 1e-5
+    assert np.abs(together - expected).max() <= within(1e-5, ops)
+    assert np.abs(alone - expected).max() <= within(1e-5, ops)
 
 
 def test_padding_changes_no_vector(name: str, case: Case, checkpoint: Checkpoint) -> None:
@@ -116,7 +117,7 @@ def test_padding_changes_no_vector(name: str, case: Case, checkpoint: Checkpoint
     *short, long = case.texts()
     alone = np.concatenate([encoder.encode([text]) for text in short])
     padded = np.concatenate([encoder.encode([text, long])[:1] for text in short])
-    assert np.abs(padded - alone).max() <= 2e-6
+    assert np.abs(padded - alone).max() <= within(2e-6)
 
 
 def test_half_precision_stays_near_the_reference(

@@ -5,6 +5,7 @@ import pytest
 
 from embedsvc.inference.ops.base import Attention, Ops, columns
 from tests.support.attention import SPECS, attend, unpadded
+from tests.support.tolerance import within
 
 
 @pytest.mark.parametrize("kind", SPECS)
@@ -23,7 +24,7 @@ def test_attention_stays_within_a_text_and_its_kind(
     texts = np.split(unpadded(ops, ops.array(qkv), batch), np.cumsum(lengths)[:-1])
     expected = [attend(*columns(text, *widths), spec) for text in texts]
     found = ops.attention(*columns(ops.array(qkv.copy()), *widths), spec, batch.layout)
-    assert np.abs(unpadded(ops, found, batch) - np.concatenate(expected)).max() <= 2e-6
+    assert np.abs(unpadded(ops, found, batch) - np.concatenate(expected)).max() <= within(2e-6, ops)
     assert np.isfinite(ops.to_numpy(found)).all(), "padding that is not finite spreads"
 
 
@@ -45,7 +46,7 @@ def test_long_texts_see_what_they_should(
     ):
         expected = np.concatenate([attend(*columns(text, 4, 4, 4), spec) for text in texts])
         found = ops.attention(*columns(ops.array(qkv.copy()), 4, 4, 4), spec, batch.layout)
-        assert np.abs(unpadded(ops, found, batch) - expected).max() <= 2e-6
+        assert np.abs(unpadded(ops, found, batch) - expected).max() <= within(2e-6, ops)
 
 
 @pytest.mark.parametrize("size", [30.0, 1000.0, -1000.0])
@@ -57,4 +58,4 @@ def test_attention_holds_where_scores_are_huge(ops: Ops, size: float) -> None:
     qkv[:, 2] = np.arange(rows)
     context = ops.attention(*columns(ops.array(qkv), 1, 1, 1), Attention(1, 1), batch.layout)
     found = unpadded(ops, context, batch)
-    assert np.abs(found - (2 if size > 0 else 0)).max() <= 1e-6
+    assert np.abs(found - (2 if size > 0 else 0)).max() <= within(1e-6, ops)

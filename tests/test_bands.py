@@ -9,6 +9,7 @@ from embedsvc.inference.ops.mlx import MlxOps, bands
 from embedsvc.inference.ops.mlx.bands import band_size
 from embedsvc.inference.ops.mlx.layout import grid_shape
 from tests.support.attention import unpadded
+from tests.support.tolerance import within
 
 
 def windowed(window: int, *, causal: bool = False, kv_heads: int = 2) -> Attention:
@@ -42,7 +43,7 @@ def test_a_window_sees_the_same_in_bands(
     assert np.isfinite(ops.to_numpy(found)).all(), "padding that is not finite spreads"
     monkeypatch.setattr(bands, "LEAST_BAND", 1 << 20)
     whole = ops.attention(*columns(qkv, 8, width, width), spec, batch.layout)
-    assert np.abs(unpadded(ops, found, batch) - unpadded(ops, whole, batch)).max() <= 1e-6
+    assert np.abs(unpadded(ops, found, batch) - unpadded(ops, whole, batch)).max() <= within(1e-6)
 
 
 def test_bands_are_made_once_for_all_layers_of_a_kind() -> None:

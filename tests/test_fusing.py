@@ -13,6 +13,7 @@ from embedsvc.inference.ops.base import columns, rope_table
 from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.mlx.fusing import FACTORS, Fused, LastStep
 from embedsvc.inference.ops.mlx.rope import TurnCache
+from tests.support.tolerance import within
 
 VIEWS = {"Slice", "Reshape", "Unflatten", "ExpandDims", "Squeeze", "Transpose"}
 
@@ -70,7 +71,7 @@ def test_a_residual_and_a_gate_become_part_of_the_step_before(
     for found in (ops.add(ops.linear(x, layer), y), ops.add(y, ops.linear(x, layer))):
         assert kernels(found, tmp_path) == ["AddMM"]
         expected = np.array(x) @ np.array(layer.weight).T + np.array(y)
-        assert np.abs(ops.to_numpy(found) - expected).max() <= 1e-5
+        assert np.abs(ops.to_numpy(found) - expected).max() <= within(1e-5)
     ops._fused = Fused(compiled=True)
     (fused,) = kernels(ops.multiply(ops.gelu(x), y), tmp_path)
     assert fused.startswith("Compiled")
@@ -97,7 +98,7 @@ def test_a_product_with_a_bias_is_added_to_as_it_is(random: np.random.Generator)
     x = ops.array(random.normal(size=(3, 8)))
     expected = np.array(x) @ np.array(layer.weight).T + 1 + np.array(x)
     found = ops.add(ops.linear(x, layer), x)
-    assert np.abs(ops.to_numpy(found) - expected).max() <= 1e-5
+    assert np.abs(ops.to_numpy(found) - expected).max() <= within(1e-5)
 
 
 def test_turns_are_looked_up_once_a_pass() -> None:

@@ -18,6 +18,7 @@ from embedsvc.texts.requests import Chunking
 from embedsvc.texts.steps import run_to_end
 from embedsvc.texts.tokenizer import Tokenizer
 from tests.support.embeddings import embed, vectors
+from tests.support.tolerance import within
 
 CLS, SEP = 2, 3  # and a is 4, b is 5, ...
 
@@ -109,9 +110,9 @@ def test_spans_are_pooled_alike_on_every_backend(ops: Ops, tiny: Checkpoint) -> 
     tokens = np.array([CLS, 30, 31, 4, 5, SEP], np.int32)
     spanned, part = Item(tokens, spans=((0, 6), (0, 2), (2, 6))), Item(tokens[:3], spans=((0, 3),))
     rows = spans(encoder, spanned, part)
-    assert np.abs(rows[[0, 3]] - encoder.encode([tokens, tokens[:3]])).max() <= 1e-6
+    assert np.abs(rows[[0, 3]] - encoder.encode([tokens, tokens[:3]])).max() <= within(1e-6, ops)
     expected = spans(load_encoder(NumpyOps(), tiny), spanned, part)
-    assert np.abs(rows - expected).max() <= 1e-5
+    assert np.abs(rows - expected).max() <= within(1e-5, ops)
 
 
 def test_the_cache_tells_spans_apart(client: TestClient) -> None:

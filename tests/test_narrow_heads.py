@@ -9,6 +9,7 @@ from embedsvc.inference.ops.base import Attention, columns
 from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.mlx.narrow_heads import DOUBLED_LENGTH, double, halve, should_double
 from tests.support.attention import SPECS, unpadded
+from tests.support.tolerance import within
 
 
 def test_heads_are_doubled_only_where_metal_takes_them_then() -> None:
@@ -46,4 +47,4 @@ def test_attention_of_doubled_heads_is_the_same(
         unpadded(each, each.attention(q, k, v, spec, batch.layout), batch)
         for each in (ops, doubling)
     )
-    assert np.abs(one - other).max() <= (1e-6 if dtype == "float32" else 1e-3)
+    assert np.abs(one - other).max() <= (within(1e-6) if dtype == "float32" else 1e-3)

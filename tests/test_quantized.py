@@ -20,6 +20,7 @@ from embedsvc.inference.plan import make_plan
 from tests.support.checkpoints import write_json
 from tests.support.quantized_cases import wide_case
 from tests.support.tiny import Case
+from tests.support.tolerance import within
 
 PACKINGS = (*AFFINE, *FLOAT)
 NAMES = [f"{each.mode}-{each.bits}-{each.group_size}" for each in PACKINGS]
@@ -115,7 +116,7 @@ def test_products_and_tables_are_those_of_the_expanded_matrix(
     assert np.abs(found - (x @ whole.T + bias)).max() < 1e-4
     ids = ops.batch([np.array([0, 95, 7], np.int32)]).ids
     rows = ops.to_numpy(ops.embedding(ops.array(quantized), ids))[:3]
-    assert np.abs(rows - whole[[0, 95, 7]]).max() < 1e-5
+    assert np.abs(rows - whole[[0, 95, 7]]).max() < within(1e-5, ops)
     larger = quantized * np.float32(8)
     rows = ops.to_numpy(ops.embedding(ops.array(larger), ids))[:3]
     assert np.abs(rows - 8 * whole[[0, 95, 7]]).max() < 1e-4
@@ -172,7 +173,7 @@ def test_vectors_are_those_of_the_expanded_weights(
     tiny = write(tmp_path / "x", name, {"": packing}, packing._asdict())
     found = vectors(ops, tmp_path / "x", tiny)
     expected = vectors(NumpyOps(), tmp_path / "x-whole", tiny)
-    assert np.abs(found - expected).max() < 1e-5
+    assert np.abs(found - expected).max() < within(1e-5, ops)
     assert np.einsum("nd,nd->n", found, expected).min() > 1 - 1e-6
 
 
@@ -203,7 +204,7 @@ def test_a_layer_may_be_quantised_otherwise_than_its_neighbours(
     tiny = write(tmp_path / "x", name, {**others, "": Packing("mxfp4", 4, 32)}, about)
     found = vectors(ops, tmp_path / "x", tiny)
     expected = vectors(NumpyOps(), tmp_path / "x-whole", tiny)
-    assert np.abs(found - expected).max() < 1e-5
+    assert np.abs(found - expected).max() < within(1e-5, ops)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from embedsvc.checkpoints.tensor_files import weight_files
 from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.inference.encoder import Encoder, load_encoder
 from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.ops.hardware import Hardware
 from embedsvc.texts.item import TokenIds
 from embedsvc.texts.tokenizer import open_tokenizer
 
@@ -28,6 +29,10 @@ FULL_LENGTH = 512
 """A long text is tried too, of so many tokens, or of as many as the model takes."""
 EXACT, CLOSE = 0.99999, 0.998
 """The least cosines with the reference: in float32, and in 16 bits."""
+SAME = 1 - 1e-6
+"""The least cosine in float32 between a text alone and in a batch."""
+VIRTUAL_ERROR = 1e-4
+"""How far float32 may be off on the GPU of a virtual Mac, which adds up in an order of its own."""
 
 Vectors = NDArray[np.float32]
 
@@ -79,9 +84,20 @@ def verify(ops: Ops, checkpoint: Checkpoint) -> Iterator[Check]:
     if checkpoint.normalize:
         off = float(np.abs(np.linalg.norm(vectors.astype(np.float64), axis=1) - 1).max())
         yield Check("unit length", off <= 1e-5, f"off by {off:.1e} at most")
-    yield _same_in_batches(encoder, ids, vectors, ops)
-    shown = vectors[: len(TEXTS)]
-    yield from _against_reference(checkpoint, shown, EXACT if ops.dtype == "float32" else CLOSE)
+    yield _same_in_batches(encoder, ids, vectors, least_cosine(ops, SAME))
+    yield from _against_reference(checkpoint, vectors[: len(TEXTS)], least_cosine(ops, EXACT))
+
+
+def least_cosine(ops: Hardware, exact: float) -> float:
+    """The least cosine that vectors computed there may have, where `exact` is that of float32."""
+    if ops.dtype != "float32":
+        return CLOSE
+    return min(exact, 1 - VIRTUAL_ERROR) if is_virtual(ops) else exact
+
+
+def is_virtual(ops: Hardware) -> bool:
+    """Whether it is the GPU that macOS gives its virtual machines, by what it says of itself."""
+    return "Paravirtual" in ops.device
 
 
 def _tokens(checkpoint: Checkpoint, rows: int | None) -> list[TokenIds]:
@@ -92,11 +108,12 @@ def _tokens(checkpoint: Checkpoint, rows: int | None) -> list[TokenIds]:
     return [text[:limit] for text, limit in zip(texts, limits, strict=True)]
 
 
-def _same_in_batches(encoder: Encoder, ids: list[TokenIds], vectors: Vectors, ops: Ops) -> Check:
+def _same_in_batches(
+    encoder: Encoder, ids: list[TokenIds], vectors: Vectors, bound: float
+) -> Check:
     order: list[int] = np.random.default_rng(0).permutation(len(ids)).tolist()
     together = encoder.encode([ids[i] for i in order])
     cosines = _cosines(together, vectors[order])
-    bound = 1 - 1e-6 if ops.dtype == "float32" else CLOSE
     apart = float(np.abs(together - vectors[order]).max())
     return Check(
         "alone = in a batch",
