@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from embedsvc.catalog.ad_hoc import ad_hoc_card
+from embedsvc.catalog.cards import OF_THE_MODEL, Card
 from embedsvc.catalog.cards_file import find_cards_file, read_cards
 from embedsvc.errors import CardsError
 
@@ -177,3 +178,60 @@ def test_the_file_is_looked_for_here_then_with_the_user_then_in_the_package(
     Path("models.toml").touch()
     assert find_cards_file(None, environ) == Path("models.toml")
     assert find_cards_file(Path("given.toml"), environ) == Path("given.toml")
+
+
+def test_a_card_may_be_like_another_of_the_same_model(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text(
+        """
+        [models.original]
+        repo = "somebody/original"
+        revision = "main"
+        aliases = ["first"]
+        prompts = {query = "q: "}
+        prompt_aliases = {first-query = "query"}
+        normalize = true
+        max_tokens = 100
+        preload = true
+        [models.converted]
+        repo = "mlx-community/original-4bit"
+        like = "original"
+        max_tokens = 50
+        """
+    )
+    card = read_cards(file).by_id["converted"]
+    assert (card.prompts, card.normalize, card.max_tokens) == ({"query": "q: "}, True, 50)
+    assert card.repo == "mlx-community/original-4bit"
+    assert (card.revision, card.aliases, card.prompt_aliases, card.preload) == (None, (), {}, False)
+
+
+def test_a_card_may_be_like_one_that_is_shipped(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text('[models.gemma]\npath = "gemma"\nlike = "embeddinggemma-300m"\n')
+    cards = read_cards(file)
+    assert list(cards.by_id) == ["gemma"]
+    assert cards.by_id["gemma"].plain_tokens == ("<image_soft_token>",)
+
+
+@pytest.mark.parametrize(
+    ("like", "said"),
+    [
+        ('"missing"', "key `like`: no card has the id `missing`"),
+        ('"b"', "key `like`: `b` is like another itself; name that"),
+        ('"a"', "key `like`: `a` is like another itself"),
+        ("3", "key `like`: expected a string or null, not a whole number"),
+    ],
+)
+def test_a_card_that_is_like_none_is_refused(tmp_path: Path, like: str, said: str) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text(f'[models.a]\npath = "a"\nlike = {like}\n[models.b]\npath = "b"\nlike = "c"\n')
+    with pytest.raises(CardsError, match=said) as refused:
+        read_cards(file)
+    assert '[models."a"]' in str(refused.value)
+
+
+def test_each_key_of_a_card_is_of_the_model_or_of_its_files_and_life() -> None:
+    others = {"id", "path", "package", "repo", "revision", "like", "aliases", "prompt_aliases",
+              "sha256", "preload", "pin", "keep_alive"}  # fmt: skip
+    assert {*OF_THE_MODEL, *others} == set(Card.__struct_fields__)
+    assert not others & {*OF_THE_MODEL}

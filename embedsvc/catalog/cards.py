@@ -19,6 +19,7 @@ from embedsvc.wording.quantities import Seconds
 
 Pooling = Literal["mean", "cls", "last_token", "max", "mean_sqrt_len", "weighted_mean"]
 NOT_LOADED = (
+    "like",
     "aliases",
     "prompt_aliases",
     "dimensions",
@@ -30,6 +31,21 @@ NOT_LOADED = (
     "keep_alive",
 )
 """Fields that are read whenever they are needed. The others are read when the model is loaded."""
+OF_THE_MODEL = (
+    "task",
+    "pooling",
+    "normalize",
+    "max_tokens",
+    "dimensions",
+    "layer_norm",
+    "prompts",
+    "plain_tokens",
+    "token_ids",
+    "truncate",
+    "dtype",
+)
+"""Fields that are the same of a model in another precision. The others say where its files are, or
+what it is called, and how long it stays."""
 Dtype = Literal["float32", "float16", "bfloat16"]
 Prompts = dict[str, str]
 """Texts to put before an input, by the name that a client asks for. Spaces at the end matter."""
@@ -54,6 +70,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A Hugging Face repository."""
     revision: str | None = None
     """The repository's commit, tag or branch."""
+    like: str | None = None
+    """The id of another card, in this file or of those that are shipped, of the same model in
+    another precision. What this card leaves out of how the model is used is said there."""
     aliases: tuple[str, ...] = ()
     """Other names for the model."""
     task: Task | None = None

@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from embedsvc.bounds import MODEL_NAME
-from embedsvc.catalog.cards import Card, Cards
+from embedsvc.catalog.cards import OF_THE_MODEL, Card, Cards
 from embedsvc.catalog.toml_document import near, read_document, unquoted
 from embedsvc.errors import CardsError
 from embedsvc.system.home import expanded, home
@@ -28,17 +28,17 @@ def find_cards_file(named: Path | None, environ: Mapping[str, str] = os.environ)
     """
     if named is not None:
         return named
-    here = Path(__file__).parents[1]
-    places = [
-        Path("models.toml"),
-        *_user_files(environ),
-        here / "models.toml",  # installed from a wheel
-        here.parent / "models.toml",  # run from a source tree
-    ]
+    places = [Path("models.toml"), *_user_files(environ), *_shipped_files()]
     for place in places:
         if os.path.isfile(place):  # noqa: PTH113 - it is False, too, where this user may not look
             return place
     raise CardsError(f"no cards file; looked at {', '.join(str(place) for place in places)}")
+
+
+def _shipped_files() -> list[Path]:
+    """Where the packaged file may be: in a wheel, or in a source tree."""
+    here = Path(__file__).parents[1]
+    return [here / "models.toml", here.parent / "models.toml"]
 
 
 def _user_files(environ: Mapping[str, str]) -> list[Path]:
@@ -65,7 +65,7 @@ def read_cards(file: Path) -> Cards:
     by_id: dict[str, Card] = {}
     by_name: dict[str, Card] = {}
     for name, table in tables.items():
-        card = _read_card(file, name, table)
+        card = _read_card(file, name, table, tables)
         by_id[card.id] = card
         for known in (card.id, *card.aliases, *card.prompt_aliases):
             if len(known) > MODEL_NAME or not known.isprintable():
@@ -82,8 +82,8 @@ def read_cards(file: Path) -> Cards:
     return Cards(file, by_id, by_name)
 
 
-def _read_card(file: Path, name: str, table: Any) -> Card:
-    """The card in one table. Raises `CardsError`."""
+def _read_card(file: Path, name: str, table: Any, others: dict[str, Any]) -> Card:
+    """The card in one table of the file. Raises `CardsError`."""
     where = f'{file}: [models."{shown(name)}"]'
     if not isinstance(table, dict):
         raise CardsError(f"{where}: must be a table")
@@ -104,6 +104,8 @@ def _read_card(file: Path, name: str, table: Any) -> Card:
             keys = {**keys, "keep_alive": read_keep_alive(keep_alive)}
     except ValueError as error:
         raise CardsError(f"{where}: key `keep_alive`: {error}") from None
+    if isinstance(like := keys.get("like"), str):
+        keys = {**_of_the_model(where, like, others), **keys}
     try:
         card = msgspec.convert({**keys, "id": name}, Card, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
@@ -112,6 +114,23 @@ def _read_card(file: Path, name: str, table: Any) -> Card:
         path = file.parent / expanded(card.path)
         card = msgspec.structs.replace(card, path=path)
     return card
+
+
+def _of_the_model(where: str, like: str, others: dict[str, Any]) -> dict[str, Any]:
+    """What the card of that id says of how the model is used, in any precision.
+
+    Raises `CardsError` if there is none, in the same file or in the packaged one.
+    """
+    table = others.get(like)
+    shipped = next(filter(Path.is_file, _shipped_files()), None)
+    if table is None and shipped is not None:
+        table = read_document(shipped)["models"].get(like)
+    if not isinstance(table, dict):
+        raise CardsError(f"{where}: key `like`: no card has the id `{shown(like)}`")
+    keys = cast(dict[str, Any], table)
+    if "like" in keys:
+        raise CardsError(f"{where}: key `like`: `{shown(like)}` is like another itself; name that")
+    return {key: keys[key] for key in OF_THE_MODEL if key in keys}
 
 
 def _decode_path(kind: type, value: Any) -> Any:
