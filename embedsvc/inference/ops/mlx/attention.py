@@ -62,11 +62,11 @@ def _by_head(
 
 def _queries_at_once(spec: Attention, layout: PaddedLayout, size: int) -> int:
     """Neighbouring queries of each text that one kernel may take."""
-    each = layout.texts * spec.heads * layout.length  # scores of one query of each text
-    most = at_once(4 * size * each)
+    seen = layout.texts * layout.length  # keys of one query of each text
+    most = at_once(4 * size * spec.heads * seen)
     if _sees_all(spec, layout):
         return most
-    in_mask = layout.length if spec.bias is None else each
+    in_mask = seen if spec.bias is None else seen * spec.heads
     return min(most, max(1, MASK_NUMBERS // in_mask))
 
 
