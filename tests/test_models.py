@@ -104,5 +104,24 @@ def test_names_that_clients_have_built_in_are_models() -> None:
         assert name in CARDS.by_name, "as Ollama calls it"
 
 
+def test_rerankers_that_clients_have_built_in_are_models() -> None:
+    for name in (
+        "rerank-english-v3.0",
+        "rerank-multilingual-v3.0",
+        "rerank-v3.5",
+        "rerank-v4.0-fast",
+        "jina-reranker-v2-base-multilingual",
+        "rerank-2.5",
+    ):
+        assert CARDS.by_name[name].task == "rerank"
+    assert CARDS.by_name["cross-encoder/ms-marco-MiniLM-L-6-v2"].id == "ms-marco-MiniLM-L6-v2"
+
+
+def test_a_card_of_a_reranker_says_so_before_it_is_loaded() -> None:
+    for card in CARDS.by_id.values():
+        assert (card.task == "rerank") == bool(re.search("rerank|marco", card.id.lower()))
+        assert card.task is None or not card.dimensions
+
+
 def test_only_the_model_that_is_installed_is_loaded_at_start() -> None:
     assert [card.id for card in CARDS.by_id.values() if card.preload] == ["all-MiniLM-L6-v2"]

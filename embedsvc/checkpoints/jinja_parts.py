@@ -35,6 +35,7 @@ class _Message(NamedTuple):
 
 UNDEFINED = object()
 TAG = re.compile(r"(\{\{.{0,4000}?\}\}|\{%.{0,4000}?%\}|\{#.{0,4000}?#\})", re.DOTALL)
+BEGIN = re.compile(r"\{[{%#]")
 SET = re.compile(r"set\s+([A-Za-z_]\w*)\s*=(.*)", re.DOTALL)
 TOKEN = re.compile(
     r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[A-Za-z_]\w*|\d{1,3}|[|()\[\].,=])"""
@@ -100,6 +101,8 @@ def _pieces(source: str) -> list[str | _Tag]:
     pieces: list[str | _Tag] = []
     for index, piece in enumerate(split):
         if index % 2 == 0:
+            if BEGIN.search(piece):  # of a tag that does not end, or is very long
+                raise NotUnderstood
             pieces.append(piece)
         elif piece[1] != "#":
             pieces.append(_Tag(piece[1], piece[2:-2].removeprefix("-").removesuffix("-").strip()))

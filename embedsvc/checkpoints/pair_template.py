@@ -5,12 +5,13 @@ not run as one: see `jinja_parts`. What is made of it, once, are the texts that 
 between and behind instruction, query and document.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from embedsvc.bounds import TEMPLATE
 from embedsvc.checkpoints.files import Files, as_array, as_object
-from embedsvc.checkpoints.jinja_parts import NotUnderstood, Part, Slot, render
+from embedsvc.checkpoints.jinja_parts import NotUnderstood, Part, Role, Slot, render
 
 FILE = "chat_template.jinja"
 CONFIG = "tokenizer_config.json"
@@ -93,15 +94,16 @@ def parse(source: str) -> PairTemplate | None:
     >>> parse("{% for message in messages %}{{ message.content }}{% endfor %}") is None
     True
     """
+    plain = _pair(source, ("query", "document"))
+    if plain is None or Slot("system") in plain:
+        return None
+    return PairTemplate(_pair(source, ("system", "query", "document")) or plain, plain)
+
+
+def _pair(source: str, roles: Sequence[Role]) -> tuple[Part, ...] | None:
+    """The parts that messages of these roles give; None unless each of a pair is there once."""
     try:
-        instructed = render(source, ("system", "query", "document"))
-        plain = render(source, ("query", "document"))
+        parts = render(source, roles)
     except (NotUnderstood, RecursionError):
         return None
-    for parts in (instructed, plain):
-        for role in ("query", "document"):
-            if parts.count(Slot(role)) != 1:
-                return None
-    if Slot("system") in plain or instructed.count(Slot("system")) > 1:
-        return None
-    return PairTemplate(instructed, plain)
+    return parts if all(parts.count(Slot(role)) == 1 for role in ("query", "document")) else None

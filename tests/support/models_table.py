@@ -1,4 +1,4 @@
-"""The table of models in the documentation, made from the cards and the comments in models.toml."""
+"""The tables of models in the documentation, made from cards and from comments in models.toml."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,8 @@ class Facts(NamedTuple):
 
     licence: str
     parameters: str
-    dimensions: int
+    dimensions: int | None
+    """None of a reranker."""
     tokens: int | None
     heading: str
 
@@ -29,37 +30,53 @@ def facts() -> dict[str, Facts]:
             heading = match[1]
         if match := re.match(r'\[models\."([^"]+)"\] # (.+)$', line):
             name, said = match.groups()
-            size = re.search(r"([\d.]+[MB]) parameters, (\d+) dimensions(?:, (\d+) tokens)?$", said)
+            size = re.search(
+                r"([\d.]+[MB]) parameters(?:, (\d+) dimensions)?(?:, (\d+) tokens)?$", said
+            )
             assert size, f"{name}: {said}"
-            tokens = int(size[3]) if size[3] else None
+            dimensions, tokens = (int(number) if number else None for number in size.groups()[1:])
             licence = said.partition(";")[0]
-            found[name] = Facts(licence, size[1], int(size[2]), tokens, heading)
+            found[name] = Facts(licence, size[1], dimensions, tokens, heading)
     return found
 
 
 def table() -> str:
-    """The table, a row for each card, with a heading where the file has one."""
-    known = facts()
+    """The table of models of vectors, a row for each card."""
     rows = [
         "| model | also | languages | parameters | dimensions | tokens | prompts | licence |",
         "|---|---|---|---:|---|---:|---|---|",
     ]
-    for card in read_cards(FILE).by_id.values():
-        fact = known[card.id]
+    for card, fact in _cards(rerankers=False):
         prompts = ", ".join(f"`{name}`" for name, text in (card.prompts or {}).items() if text)
         sizes = ", ".join(map(str, (fact.dimensions, *card.dimensions)))
-        cells = (
-            f"`{card.id}`",
-            _also(card),
-            "many" if fact.heading == "many languages" else "English",
-            fact.parameters,
-            sizes,
-            f"{fact.tokens:,}" if fact.tokens else "",
-            prompts,
-            fact.licence,
-        )
-        rows.append("| " + " | ".join(cells) + " |")
+        first, last = _cells(card, fact)
+        rows.append("| " + " | ".join((*first, sizes, *last[:1], prompts, *last[1:])) + " |")
     return "\n".join(rows) + "\n"
+
+
+def rerankers() -> str:
+    """The table of rerankers."""
+    rows = [
+        "| model | also | languages | parameters | tokens | licence |",
+        "|---|---|---|---:|---:|---|",
+    ]
+    for card, fact in _cards(rerankers=True):
+        first, last = _cells(card, fact)
+        rows.append("| " + " | ".join((*first, *last)) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _cards(*, rerankers: bool) -> list[tuple[Card, Facts]]:
+    known = facts()
+    cards = read_cards(FILE).by_id.values()
+    return [(card, known[card.id]) for card in cards if (card.task == "rerank") == rerankers]
+
+
+def _cells(card: Card, fact: Facts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What stands in both tables, up to the parameters and from the tokens on."""
+    languages = "many" if fact.heading.endswith("many languages") else "English"
+    tokens = f"{fact.tokens:,}" if fact.tokens else ""
+    return (f"`{card.id}`", _also(card), languages, fact.parameters), (tokens, fact.licence)
 
 
 def _also(card: Card) -> str:

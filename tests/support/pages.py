@@ -53,6 +53,7 @@ def exit_codes() -> str:
 
 PARTS = (
     Part("models.md", "models", models_table.table),
+    Part("models.md", "rerankers", models_table.rerankers),
     Part("configuration.md", "settings", settings_tables.settings),
     Part("configuration.md", "cards", settings_tables.cards),
     Part("operations.md", "exit codes", exit_codes),
