@@ -31,7 +31,7 @@ def test_attention_stays_within_a_text_and_its_kind(
 def test_long_texts_see_what_they_should(
     monkeypatch: pytest.MonkeyPatch, ops: Ops, random: np.random.Generator
 ) -> None:
-    monkeypatch.setattr("embedsvc.inference.ops.mlx.attention.MASK_NUMBERS", 1 << 10)
+    monkeypatch.setattr("embedsvc.inference.ops.mlx.dispatch.MOST_NUMBERS", 1 << 10)
     monkeypatch.setattr("embedsvc.inference.ops.numpy.attention.SMALL_PRODUCT", 1 << 8)
     bias = ops.array(random.normal(size=(2, 2 * 96 - 1)))
     batch = ops.batch([np.zeros(n, np.int32) for n in (50, 90)])

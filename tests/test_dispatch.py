@@ -118,6 +118,26 @@ def test_the_longest_texts_of_large_models_stay_within_the_bound(
     assert sum(part.shape[1] for part in begun) == 32768
 
 
+def test_scores_that_go_through_memory_are_bounded_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """EmbeddingGemma's heads of 256 have no fused attention on Metal."""
+    scores: list[int] = []
+
+    def noted(q: mx.array, k: mx.array, v: mx.array, **options: Any) -> mx.array:
+        scores.append(q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2])
+        return q
+
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", noted)
+    monkeypatch.setattr(mx, "async_eval", lambda _: None)
+    batch = MlxOps("float16").batch([np.zeros(2048, np.int32)] * 32)
+    for size, window in ((256, None), (256, 256), (256, 1000), (64, None)):
+        q = mx.zeros((65536, 3 * size), mx.float16)
+        scores.clear()
+        attend(q, q, q, Attention(3, 3, window=window), batch.layout)
+        assert (max(scores) <= dispatch.MOST_NUMBERS) == (size == 256)
+
+
 def test_parts_are_not_begun_while_a_pass_is_compiled(
     monkeypatch: pytest.MonkeyPatch, bound: Callable[[int], None]
 ) -> None:

@@ -15,12 +15,11 @@ import pytest
 from numpy.typing import NDArray
 
 from embedsvc.inference.ops.mlx.fusing import Fused
+from embedsvc.inference.ops.mlx.narrow_heads import FUSED_SIZES
 
 Layout = NDArray[np.int8]
 """Stands for an array of the graph: only its shape and its strides count."""
 RESHAPES = ("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze")
-FUSED_SIZES = (64, 72, 80, 96, 128, 192, 256)
-"""Widths of the heads that Metal's fused attention takes."""
 
 
 @contextmanager

@@ -12,9 +12,7 @@ from embedsvc.inference.ops.base import Attention
 from embedsvc.inference.ops.mlx.bands import attend_in_bands, band_size
 from embedsvc.inference.ops.mlx.dispatch import at_once, submit
 from embedsvc.inference.ops.mlx.layout import PaddedLayout, masked
-
-MASK_NUMBERS = 1 << 26
-"""Numbers that a mask may have. If it would have more, queries are done some at a time."""
+from embedsvc.inference.ops.mlx.narrow_heads import FUSED_SIZES
 
 
 def attend(
@@ -63,11 +61,12 @@ def _by_head(
 def _queries_at_once(spec: Attention, layout: PaddedLayout, size: int) -> int:
     """Neighbouring queries of each text that one kernel may take."""
     seen = layout.texts * layout.length  # keys of one query of each text
-    most = at_once(4 * size * spec.heads * seen)
-    if _sees_all(spec, layout):
-        return most
-    in_mask = seen if spec.bias is None else seen * spec.heads
-    return min(most, max(1, MASK_NUMBERS // in_mask))
+    numbers = 0
+    if size not in FUSED_SIZES:
+        numbers = seen * spec.heads  # scores
+    elif not _sees_all(spec, layout):
+        numbers = seen if spec.bias is None else seen * spec.heads  # of the mask
+    return at_once(4 * size * spec.heads * seen, numbers)
 
 
 def _some_queries(

@@ -12,6 +12,7 @@ import mlx.core as mx
 from embedsvc.inference.ops.base import Attention
 from embedsvc.inference.ops.mlx.dispatch import at_once, by_rows
 from embedsvc.inference.ops.mlx.layout import Bands, PaddedLayout, masked
+from embedsvc.inference.ops.mlx.narrow_heads import FUSED_SIZES
 
 LEAST_BAND = 64
 """The fewest queries of a band: what Apple's kernels compute at a time."""
@@ -55,7 +56,8 @@ def attend_in_bands(
         )
         return context.transpose(0, 2, 1, 3)  # (bands, band, heads, size)
 
-    most = at_once(4 * size * spec.heads * band * _keys(spec, band))
+    scores = spec.heads * band * _keys(spec, band)  # of a band
+    most = at_once(4 * size * scores, 0 if size in FUSED_SIZES else scores)
     by_band = q.reshape(-1, band, spec.heads, size)
     return by_rows(attend, (by_band, bands.keys, bands.mask), most).reshape(layout.cells, -1)
 

@@ -20,18 +20,24 @@ is a command buffer, which MLX ends once it has 40 kernels (50 on the largest ch
 read 40 million numbers in all. At that size layers take less than a second, whatever their shapes.
 Parts of attention read the same numbers, so each ends its buffer by itself (`submit`).
 """
+MOST_NUMBERS = 1 << 26
+"""Numbers of a mask, or of scores, that are in memory at a time."""
 TILE = 64
 """Rows that kernels compute at a time; a part has a multiple of that."""
 
 
-def at_once(operations: int) -> int:
+def at_once(operations: int, numbers: int = 0) -> int:
     """How many rows, of so many operations each, one kernel may compute.
+
+    `numbers` is how many of a mask, or of scores, go through memory for each row.
 
     >>> at_once(MOST_OPERATIONS // 1000)
     960
     """
-    most = max(1, MOST_OPERATIONS // operations)
-    return most // TILE * TILE or most
+    most = MOST_OPERATIONS // operations
+    if numbers:
+        most = min(most, MOST_NUMBERS // numbers)
+    return most // TILE * TILE or max(1, most)
 
 
 def by_rows(function: Callable[..., T], inputs: tuple[mx.array, ...], most: int) -> T:

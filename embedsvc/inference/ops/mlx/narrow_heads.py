@@ -9,8 +9,11 @@ again, so that no result changes.
 
 import mlx.core as mx
 
-FUSED_SIZES = (64, 72, 80, 96, 128, 192, 256)
-"""Widths of the heads that Metal's fused attention takes, of more than 8 queries."""
+FUSED_SIZES = (64, 72, 80, 96, 128)
+"""Widths of the heads that Metal's fused attention takes, of more than 8 queries.
+
+MLX has kernels for 192 and 256 too, and finds it faster to write scores to memory.
+"""
 DOUBLED_LENGTH = 128
 """The shortest texts of a batch whose heads are doubled.
 
