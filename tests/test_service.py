@@ -12,6 +12,7 @@ from embedsvc.commands import service as command
 from embedsvc.commands.arguments import actions, subcommands
 from embedsvc.daemon import detect
 from embedsvc.daemon.actions import MARKER, Answer, DryRun
+from embedsvc.daemon.environment import CARRIED, NOT_READ
 from embedsvc.errors import ServiceError
 from embedsvc.probe import Found
 from tests.support.daemon import FakeSystemd, Recorder, job, units
@@ -31,6 +32,8 @@ def linux(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(home)
     for name in [name for name in os.environ if name.startswith("EMBEDSVC_")]:
         monkeypatch.delenv(name)
+    for name in (*CARRIED, *NOT_READ):
+        monkeypatch.delenv(name, raising=False)
     return home
 
 
@@ -166,11 +169,12 @@ def test_a_program_that_is_not_installed_is_not_made_a_service(tmp_path: Path) -
 def test_launchd_s_services_of_the_machine_never_run_as_root_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    machine = Recorder(lambda _: Answer(0, ""))
     monkeypatch.setattr(detect.sys, "platform", "darwin")
     monkeypatch.delenv("SUDO_USER", raising=False)
     with pytest.raises(ServiceError, match="say with --user"):
-        detect.system_user(None)
+        detect.system_user(machine, None)
     with pytest.raises(ServiceError, match="there is no user nobody-of-this-name"):
-        detect.system_user("nobody-of-this-name")
+        detect.system_user(machine, "nobody-of-this-name")
     monkeypatch.setenv("SUDO_USER", "root")
-    assert detect.system_user(None) == "root"
+    assert detect.system_user(machine, None) == "root"

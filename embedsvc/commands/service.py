@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from embedsvc.commands.arguments import complete_help
+from embedsvc.commands.service_warnings import warnings_of
 from embedsvc.commands.settings import add_settings
 from embedsvc.daemon.actions import MARKER, Actions, DryRun
 from embedsvc.daemon.detect import (
@@ -20,7 +21,7 @@ from embedsvc.daemon.detect import (
     manager,
     system_user,
 )
-from embedsvc.daemon.environment import read_environment, updated
+from embedsvc.daemon.environment import carried, read_environment, updated
 from embedsvc.daemon.spec import ServiceSpec
 from embedsvc.errors import CardsError
 from embedsvc.exits import EXIT_BAD
@@ -45,6 +46,8 @@ ACTIONS = {
     "logs": "print its logs",
 }
 USER_HELP = "with --system: who runs it; default: a user made up by systemd, on a Mac who ran sudo"
+DOWNLOADS = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+"""Variables with folders that models are downloaded to."""
 STOP_MARGIN = 15
 """How many seconds the server has to end in, beyond those for what is in flight."""
 READY_SECONDS = 60.0
@@ -66,7 +69,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         if name == "install":
             option("--user", help=USER_HELP, metavar="NAME")
             group = action.add_argument_group(
-                "settings", "as of `embedsvc serve`; EMBEDSVC_* variables count too, and are kept"
+                "settings",
+                "as of `embedsvc serve`; EMBEDSVC_* variables count too, and are kept, as are "
+                "those of the hub (HF_TOKEN, HF_HOME, ...), of proxies and of certificates",
             )
             add_settings(group.add_argument)
         lines = [line for line in EXAMPLES.splitlines() if f" {name}" in line]
@@ -81,8 +86,10 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "install":
         return _install(args, actions, dry=dry)
     file = environment_file(system=args.system)
-    settings = read_settings({}, read_environment(file)) if _readable(file) else None
-    service = manager(actions, _spec_of(settings or Settings(), file, system=args.system))
+    values = read_environment(file) if _readable(file, dry=dry) else None
+    settings = None if values is None else read_settings({}, values)
+    spec = _spec_of(settings or Settings(), values or {}, file, system=args.system)
+    service = manager(actions, spec)
     match args.action:
         case "start" | "restart":
             service.start() if args.action == "start" else service.restart()
@@ -97,21 +104,27 @@ def run(args: argparse.Namespace) -> int:
             command = service.logs(args.lines, follow=args.follow)
             return EXIT_BAD if subprocess.run(command, check=False).returncode else 0
         case _:
-            return _status(service, settings)
+            status = _status(service, settings)
+            if status and settings is not None:
+                _warn(spec, settings, values or {})
+            return status
     return 0
 
 
 def _install(args: argparse.Namespace, actions: Actions, *, dry: bool) -> int:
     file = environment_file(system=args.system)
-    text = read_text(file) if _readable(file) else _new_environment()
-    values = (read_environment(file) if _readable(file) else {}) | _chosen(vars(args))
+    here = _readable(file, dry=dry)
+    text = read_text(file) if here else _new_environment()
+    chosen = _chosen(vars(args))
+    values = (read_environment(file) if here else {}) | chosen
     settings = read_settings({}, values)
-    user = system_user(args.user) if args.system else None
-    spec = _spec_of(settings, file, system=args.system, user=user)
+    user = system_user(actions, args.user) if args.system else None
+    spec = _spec_of(settings, values, file, system=args.system, user=user)
     check_program(actions, spec)
+    _warn(spec, settings, values)
     service = manager(actions, spec)
-    changed = updated(text, _chosen(vars(args)))
-    if changed != text or not file.exists():
+    changed = updated(text, chosen)
+    if changed != text or not here:
         # systemd reads this file as root. On a Mac the server itself reads it, as its user.
         actions.write(file, changed, 0o600, user if sys.platform == "darwin" else None)
     notes = service.install()
@@ -119,6 +132,11 @@ def _install(args: argparse.Namespace, actions: Actions, *, dry: bool) -> int:
     for note in notes:
         print(f"note: {note}")
     return 0 if dry else _await(service, settings, actions)
+
+
+def _warn(spec: ServiceSpec, settings: Settings, values: Mapping[str, str]) -> None:
+    for warning in warnings_of(spec, settings, values):
+        print(f"warning: {warning}")
 
 
 def _await(service: Manager, settings: Settings | None, actions: Actions) -> int:
@@ -153,8 +171,15 @@ def _place(settings: Settings) -> Place:
 
 
 def _spec_of(
-    settings: Settings, file: Path, *, system: bool, user: str | None = None
+    settings: Settings,
+    values: Mapping[str, str],
+    file: Path,
+    *,
+    system: bool,
+    user: str | None = None,
 ) -> ServiceSpec:
+    """`values` are the variables that the service has, or is to have."""
+    writes = [settings.cache_folder, *(values.get(name) for name in DOWNLOADS)]
     return ServiceSpec(
         command=(sys.executable, "-P", "-m", "embedsvc", "serve"),
         environment=file,
@@ -163,12 +188,13 @@ def _spec_of(
         home=home(),
         port=settings.port,
         stop_seconds=int(settings.shutdown_seconds) + STOP_MARGIN,
-        writes=tuple(folder for folder in (settings.cache_folder,) if folder),
+        writes=tuple(Path(folder) for folder in writes if folder),
     )
 
 
 def _chosen(options: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of the command line and the environment, as variables.
+    """The settings of the command line and the environment, and what else of that the server
+    obeys, as variables.
 
     Paths become absolute, because a service has no folder of its own.
     """
@@ -184,7 +210,7 @@ def _chosen(options: Mapping[str, Any]) -> dict[str, str]:
     here = Path("models.toml")
     if "EMBEDSVC_MODELS" not in values and here.is_file():
         values["EMBEDSVC_MODELS"] = str(here.absolute())  # `serve` would use it in this folder
-    return values
+    return values | carried(os.environ)
 
 
 def _new_environment() -> str:
@@ -195,9 +221,14 @@ def _new_environment() -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _readable(file: Path) -> bool:
-    """Whether a file is there and may be read. Raises `CardsError` if its folder may not be."""
+def _readable(file: Path, *, dry: bool) -> bool:
+    """Whether a file is there and may be read.
+
+    Raises `CardsError` if its folder may not be. A dry run takes it for a file that is not there.
+    """
     try:
         return file.is_file() and os.access(file, os.R_OK)
     except PermissionError as error:
+        if dry:
+            return False
         raise CardsError(f"{file}: {error.strerror}") from None

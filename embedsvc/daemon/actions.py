@@ -4,6 +4,7 @@ Files that embedsvc has not written are never touched.
 """
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,6 +19,9 @@ MARKER = "Written by `embedsvc service install`"
 """A text in every file that `Machine` writes. A file without it is not ours."""
 SECRET = ("KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD")
 """The last word in the name of a variable whose value must not be printed."""
+CREDENTIALS = re.compile(r"//[^/\s]*@")
+"""A user and a password in a URL."""
+NOT_SHOWN = "(not shown)"
 
 
 class Answer(NamedTuple):
@@ -29,6 +33,10 @@ class Answer(NamedTuple):
 
 class Actions:
     """Writes files and runs commands."""
+
+    def refuse(self, why: str) -> None:
+        """Raise `ServiceError`. A dry run tells it, and goes on."""
+        raise ServiceError(why)
 
     def ask(self, *command: str) -> Answer:
         """Run a command that changes nothing. Raises `ServiceError` if there is no such command."""
@@ -75,7 +83,7 @@ class Actions:
     def write(self, path: Path, text: str, mode: int = 0o644, owner: str | None = None) -> None:
         """Write a file of ours, whole or not at all. Raises `ServiceError` if another's is
         there."""
-        _check_ours(path)
+        self._check_ours(path)
         new = path.with_name(f".{path.name}.new")
 
         def write() -> None:
@@ -94,15 +102,35 @@ class Actions:
 
     def remove(self, path: Path) -> None:
         """Remove a file of ours, if it is there. Raises `ServiceError` if it is another's."""
-        _check_ours(path)
+        self._check_ours(path)
         _try(path, lambda: path.unlink(missing_ok=True))
+
+    def _check_ours(self, path: Path) -> None:
+        try:
+            there = path.exists() or path.is_symlink()
+        except PermissionError:
+            there = True
+        if there and not ours(path):
+            self.refuse(
+                f"{path} was not written by embedsvc, or cannot be read; move it away first"
+            )
 
 
 class DryRun(Actions):
-    """Only tells what it would do, through `say`."""
+    """Only tells what it would do, through `say`; what is in the way of it, too."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
+
+    def refuse(self, why: str) -> None:
+        self._say(f"warning: {why}")
+
+    def ask(self, *command: str) -> Answer:
+        try:
+            return super().ask(*command)
+        except ServiceError as error:
+            self.refuse(str(error))
+            return Answer(127, "")
 
     def do(self, *command: str, allowed: tuple[int, ...] = (0,)) -> Answer:
         self._say(f"run {shlex.join(command)}")
@@ -116,13 +144,13 @@ class DryRun(Actions):
             self._say(f"make folder {folder}{_of(owner)}")
 
     def write(self, path: Path, text: str, mode: int = 0o644, owner: str | None = None) -> None:
-        _check_ours(path)
+        self._check_ours(path)
         lines = "".join(f"    {_masked(line)}\n" for line in text.splitlines())
         self._say(f"write {path}{_of(owner)}, mode {mode:04o}:\n{lines}")
 
     def remove(self, path: Path) -> None:
-        _check_ours(path)
-        if path.exists():
+        self._check_ours(path)
+        if ours(path):
             self._say(f"remove {path}")
 
 
@@ -132,13 +160,6 @@ def ours(path: Path) -> bool:
         return MARKER in path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-
-
-def _check_ours(path: Path) -> None:
-    if (path.exists() or path.is_symlink()) and not ours(path):
-        raise ServiceError(
-            f"{path} was not written by embedsvc, or cannot be read; move it away first"
-        )
 
 
 def _try(path: Path, act: Callable[[], object]) -> None:
@@ -160,8 +181,15 @@ def secret(name: str) -> bool:
 
 
 def _masked(line: str) -> str:
-    name, is_setting, _ = line.partition("=")
-    return f"{name}=(not shown)" if is_setting and secret(name) else line
+    """A line without what must not be printed.
+
+    >>> _masked("HF_TOKEN=hf_x"), _masked("HTTPS_PROXY=http://ada:pass@proxy:3128")
+    ('HF_TOKEN=(not shown)', 'HTTPS_PROXY=http://(not shown)@proxy:3128')
+    """
+    name, is_setting, value = line.partition("=")
+    if not is_setting:
+        return line
+    return f"{name}={NOT_SHOWN if secret(name) else CREDENTIALS.sub(f'//{NOT_SHOWN}@', value)}"
 
 
 def _of(owner: str | None) -> str:

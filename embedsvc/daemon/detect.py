@@ -8,13 +8,10 @@ from typing import Protocol
 
 from embedsvc.daemon.actions import Actions
 from embedsvc.daemon.launchd import Launchd
+from embedsvc.daemon.places import open_to_all
 from embedsvc.daemon.spec import NAME, ServiceSpec, State
 from embedsvc.daemon.systemd import Systemd
-from embedsvc.errors import ServiceError
 from embedsvc.system.home import home
-
-HOMES = ("home", "root", "Users", "run/user")
-"""Folders of homes, which a unit of the system hides from its program."""
 
 
 class Manager(Protocol):
@@ -37,9 +34,9 @@ def manager(actions: Actions, spec: ServiceSpec) -> Manager:
     """The manager that this machine has. Raises `ServiceError` if it has neither."""
     if sys.platform == "darwin":
         return Launchd(actions, spec)
-    if sys.platform == "linux":
-        return Systemd(actions, spec)
-    raise ServiceError(f"there is no service manager for {sys.platform} here")
+    if sys.platform != "linux":
+        actions.refuse(f"there is no service manager for {sys.platform} here")
+    return Systemd(actions, spec)
 
 
 def environment_file(*, system: bool) -> Path:
@@ -47,7 +44,7 @@ def environment_file(*, system: bool) -> Path:
     return (Path("/etc") if system else home() / ".config") / NAME / "environment"
 
 
-def system_user(named: str | None) -> str | None:
+def system_user(actions: Actions, named: str | None) -> str | None:
     """The user who is to run a service of the whole machine. None: systemd makes one up.
 
     Raises `ServiceError` if there is no such user, or none for launchd.
@@ -55,12 +52,10 @@ def system_user(named: str | None) -> str | None:
     if named is None and sys.platform == "darwin":
         named = os.environ.get("SUDO_USER")
         if named is None:
-            raise ServiceError("say with --user who is to run the service")
-    if named is not None:
-        try:
-            pwd.getpwnam(named)
-        except KeyError:
-            raise ServiceError(f"there is no user {named}") from None
+            actions.refuse("say with --user who is to run the service")
+            named = "USER"
+    elif named is not None and not _is_user(named):
+        actions.refuse(f"there is no user {named}")
     return named
 
 
@@ -69,18 +64,20 @@ def check_program(actions: Actions, spec: ServiceSpec) -> None:
     python = spec.command[0]
     answer = actions.ask("env", "-i", python, "-P", "-c", "import embedsvc")
     if answer.status:
-        raise ServiceError(f"embedsvc is not installed for {python}: {answer.text}")
+        said = f": {answer.text}" if answer.text else ""
+        actions.refuse(f"embedsvc is not installed for {python}{said}")
     if spec.system and spec.user is None:
         for folder in (Path(sys.prefix), Path(sys.base_prefix)):
-            if not _open_to_all(folder.resolve()):
-                raise ServiceError(
+            if not open_to_all(folder.resolve()):
+                actions.refuse(
                     f"the service's user cannot read {folder}: install embedsvc where everybody "
                     "can, as in /opt/embedsvc, or say with --user who is to run it"
                 )
 
 
-def _open_to_all(folder: Path) -> bool:
-    """Whether everybody can read a folder, and it is not in a home, which the unit hides."""
-    if any(folder.is_relative_to(f"/{part}") for part in HOMES):
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
         return False
-    return all(place.stat().st_mode & 0o001 for place in (folder, *folder.parents))
+    return True

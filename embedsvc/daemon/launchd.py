@@ -70,7 +70,7 @@ class Launchd:
 
     def start(self) -> None:
         if not self.file.exists():
-            raise ServiceError("the service is not installed; `embedsvc service install` does it")
+            self._actions.refuse("the service is not installed: `embedsvc service install` does it")
         self._start()
 
     def stop(self) -> None:
@@ -206,7 +206,7 @@ class Launchd:
         be writing a line to the file that was moved.
         """
         if " " in str(self._log):
-            raise ServiceError(f"newsyslog cannot rotate {self._log}: there is a space in it")
+            self._actions.refuse(f"newsyslog cannot rotate {self._log}: there is a space in it")
         owner = f"{self._spec.user}:" if self._spec.user else ""
         return (
             f"# {MARKER}; what it writes over when it is run again.\n"

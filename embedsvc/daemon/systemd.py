@@ -97,7 +97,8 @@ class Systemd:
             whose = "this machine" if self._spec.system else "this user"
             hint = "; log in as them rather than by su, or say --system"
             hint = "" if self._spec.system else hint
-            raise ServiceError(f"no systemd runs for {whose}{hint} ({answer.text})")
+            said = f" ({answer.text})" if answer.text else ""
+            self._actions.refuse(f"no systemd runs for {whose}{hint}{said}")
 
 
 def unit(spec: ServiceSpec) -> str:
