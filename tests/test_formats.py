@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.quantized import Quantized
-from embedsvc.inference.ops.base import Batch
-from embedsvc.inference.ops.native import NativeOps, formats
-from embedsvc.inference.ops.native.formats.base import PackedWeight
+from embedsvc.inference.ops.base import Batch, Linear
+from embedsvc.inference.ops.native import NativeOps, formats, library
+from embedsvc.inference.ops.native.formats.base import LinearFormat, PackedWeight
+from embedsvc.inference.ops.native.formats.bfloat16 import BFloat16Panels
 from embedsvc.inference.ops.native.formats.float32 import Float32Panels, float32_panels
+from embedsvc.inference.ops.native.formats.int8 import Int8Panels
 from embedsvc.inference.ops.native.library import Kernels
 
 KERNELS = Kernels(number=0, name="of four columns", panel=4)
@@ -34,12 +37,50 @@ def test_a_bias_is_padded_to_whole_panels() -> None:
     assert set(formats.pack(weight, None, KERNELS).arrays) == {"weight"}
 
 
+def test_two_bfloat16_are_a_word_and_zeros_stand_behind_the_last_input() -> None:
+    weight = np.array([[1, -2, 3], [0.5, 1 + 2**-8, 1 + 3 * 2**-8]], np.float32)
+    packed = BFloat16Panels().pack(weight, None, KERNELS)
+    (panel,) = packed.arrays["words"]
+    assert panel.shape == (16, 4)
+    assert [[*map(hex, column)] for column in panel.view(np.uint32).T[:, :3].tolist()] == [
+        ["0xc0003f80", "0x4040", "0x0"],
+        ["0x3f803f00", "0x3f82", "0x0"],  # ties go to the even one
+        *[["0x0"] * 3] * 2,
+    ]
+    assert (packed.operation, packed.outputs) == ("linear_bfloat16", 2)
+
+
+def test_four_int8_are_a_word_and_groups_have_scales() -> None:
+    weight = np.zeros((2, 70), np.float32)
+    weight[0, :4], weight[1, 64:] = [127, -127, 1.4, 0], -2
+    packed = Int8Panels().pack(weight, np.ones(2), KERNELS)
+    (panel,), (scales,) = packed.arrays["words"], packed.arrays["scales"]
+    codes = np.ascontiguousarray(panel.T).view(np.uint8)  # (columns, inputs)
+    assert codes[:2].astype(int).shape == (2, 128)
+    assert (codes[0, :4].astype(int) - 128).tolist() == [127, -127, 1, 0]
+    assert (codes[1, 64:].astype(int) - 128).tolist() == [-127] * 6 + [0] * 58
+    assert scales.T.tolist() == [[1, 0], [0, np.float32(2 / 127)], [0, 0], [0, 0]]
+    assert (packed.operation, packed.outputs) == ("linear_int8", 2)
+
+
+@pytest.mark.parametrize("format_", [BFloat16Panels(), Int8Panels()])
+def test_a_weight_that_is_not_finite_shows(format_: LinearFormat) -> None:
+    for odd in (np.nan, np.inf):
+        weight = np.ones((32, 64), np.float32)
+        weight[3, 5] = odd
+        ops = NativeOps(1)
+        layer = Linear(format_.pack(weight, None, library.load().kernels[0]), None)
+        found = ops.linear(np.ones((2, 64), np.float32), layer)
+        assert not np.isfinite(found[:, 3]).any()
+        assert np.isfinite(np.delete(found, 3, axis=1)).all()
+
+
 class Halved:
     """A format for wide layers alone, that loses half of every weight: so it can be told."""
 
     operation = "linear"
 
-    def takes(self, weight: NDArray[Any] | Quantized, kernels: Kernels) -> bool:
+    def takes(self, weight: NDArray[Any] | Quantized, dtype: Dtype) -> bool:
         return len(weight.packed if isinstance(weight, Quantized) else weight) > 3
 
     def pack(

@@ -17,6 +17,7 @@ from tests.support.passes import EXPERTS, ROWS, WIDTH, batch, everything
 
 DECLARED = library.load().declared
 OPERATIONS = DECLARED.operations
+PANEL = library.load().kernels[0].panel
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,14 @@ HOSTILE: dict[str, list[tuple[str, Any]]] = {
     "linear": [
         *(("inputs", 0), ("inputs", 2**62), ("weight_size", 10), ("bias_size", 10)),
         *(("activation", 5), ("activation", -1), ("weight", 0), ("x.column", 17)),
+    ],
+    "linear_bfloat16": [
+        *(("inputs", 0), ("inputs", 2**62), ("inputs", WIDTH + 1), ("words_size", 16 * PANEL - 1)),
+        *(("activation", 5), ("words", 0), ("x.column", 1), ("bias_size", 7), ("width", 2**40)),
+    ],
+    "linear_int8": [
+        *(("inputs", 0), ("inputs", 2**62), ("inputs", WIDTH + 1), ("words_size", 16 * PANEL - 1)),
+        *(("scales", 0), ("scales_size", PANEL - 1), ("words", 0), ("out.buffer", -1)),
     ],
     "layer_norm": [("weight", 0), ("weight_size", WIDTH - 1), ("bias_size", WIDTH - 1)],
     "rms_norm": [("size", 0), ("size", -4), ("size", 3), ("weight_size", 3), ("weight", 0)],

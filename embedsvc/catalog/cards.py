@@ -46,7 +46,8 @@ OF_THE_MODEL = (
 )
 """Fields that are the same of a model in another precision. The others say where its files are, or
 what it is called, and how long it stays."""
-Dtype = Literal["float32", "float16", "bfloat16"]
+FloatDtype = Literal["float32", "float16", "bfloat16"]
+Dtype = Literal["float32", "float16", "bfloat16", "int8"]
 Prompts = dict[str, str]
 """Texts to put before an input, by the name that a client asks for. Spaces at the end matter."""
 TokenIdsMeaning = Literal["cl100k_base", "model", "reject"]
@@ -102,8 +103,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What becomes of an input that is too long, where the request does not say. Default: as the
     server is set."""
     dtype: Dtype | None = None
-    """The type of numbers to compute with. Default: float32 on a CPU; on a
-    GPU float16, or bfloat16 for a model that was trained in it."""
+    """The type of numbers to compute with. `int8` is for CPUs and `float16` for GPUs: what has no
+    such numbers takes its default. Default: `--dtype`, else float32 on a CPU; on a GPU float16, or
+    bfloat16 for a model that was trained in it."""
     sha256: str | None = None
     """The digest that model.safetensors must have."""
     preload: bool = False

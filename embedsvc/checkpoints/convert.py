@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.catalog.cards import Dtype
+from embedsvc.catalog.cards import FloatDtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.families import FROM_MODULES
 from embedsvc.checkpoints.files import Files
@@ -26,7 +26,7 @@ from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.checkpoints.transformer_settings import read_settings
 from embedsvc.errors import CheckpointError
 
-CODES: dict[Dtype, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+CODES: dict[FloatDtype, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """Names of types in safetensors files."""
 WHOLE = ("position", "token_type", "router", "pooler", "norm")
 """Parts of the names of matrices that are not quantised, since they are small and worth their
@@ -37,7 +37,7 @@ precision."""
 class Precision:
     """The precision that weights are converted to."""
 
-    dtype: Dtype | None = None
+    dtype: FloatDtype | None = None
     """The dtype of floats. None: as they are stored, or float16 beside quantised matrices."""
     bits: int | None = None
     """The bits of each weight of a matrix; None: those of the mode, which for `affine` means that
@@ -138,7 +138,7 @@ class _Planned:
         return [part for part in parts if part is not None]
 
 
-def _plan(name: str, entry: Entry, dtype: Dtype | None, packing: Packing | None) -> _Planned:
+def _plan(name: str, entry: Entry, dtype: FloatDtype | None, packing: Packing | None) -> _Planned:
     """How a tensor is written. Raises `CheckpointError` if it is quantised already."""
     if entry.dtype == "U32":
         raise CheckpointError(f"tensor `{name}` is quantised already; convert the original")
@@ -157,7 +157,7 @@ def _plan(name: str, entry: Entry, dtype: Dtype | None, packing: Packing | None)
 
 
 def _write_weights(
-    tensors: Tensors, file: Path, dtype: Dtype | None, packing: Packing | None
+    tensors: Tensors, file: Path, dtype: FloatDtype | None, packing: Packing | None
 ) -> None:
     """Write a safetensors file tensor by tensor, so that only one is in memory at a time."""
     planned = [_plan(name, entry, dtype, packing) for name, entry in tensors.entries().items()]
@@ -190,7 +190,7 @@ def _encode(value: NDArray[Any], code: str) -> bytes:
 
 
 def _write_config(
-    checkpoint: Checkpoint, inside: Path, dtype: Dtype | None, packing: Packing | None
+    checkpoint: Checkpoint, inside: Path, dtype: FloatDtype | None, packing: Packing | None
 ) -> None:
     """Have config.json state the new precision."""
     config = Files(checkpoint.card.id, inside).read("config.json")

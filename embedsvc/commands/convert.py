@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.catalog.cards import Card, Dtype
+from embedsvc.catalog.cards import Card, FloatDtype
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.checkpoints.convert import Precision, convert
 from embedsvc.checkpoints.quantized import BITS, GROUP_SIZES, MODES
@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("out", type=Path, help="folder to write, which is not there yet")
     parser.add_argument(
-        "--dtype", choices=get_args(Dtype), help="of what is not quantised; default: as it is"
+        "--dtype", choices=get_args(FloatDtype), help="of what is not quantised; default: as it is"
     )
     parser.add_argument(
         "--bits", type=int, choices=BITS, help="quantise matrices to so many; default: none"

@@ -29,7 +29,8 @@ TYPES = 3
 """Rows of the table of types."""
 HOSTILE = [0, 1, 2, 3, 5, 7, 8, 16, 64, 1000, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1]
 HOSTILE += [-number for number in HOSTILE] + [-(2**63)]
-TRUSTED = {"weight", "bias", "down", "weight_size", "bias_size", "down_size", "scale", "epsilon"}
+WEIGHTS = ("weight", "bias", "down", "words", "scales")
+TRUSTED = {"scale", "epsilon", *WEIGHTS, *(f"{name}_size" for name in WEIGHTS)}
 """Fields that C cannot check: where weights are, and how many numbers they have."""
 WILD = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, 88, -104], np.float32)
 POOLINGS = get_args(Pooling)
@@ -222,11 +223,12 @@ def tampered_batch(random: Random, batch: Batch) -> Batch:
 class Fuzz:
     def __init__(self, seed: int, kernels: Kernels) -> None:
         self.random = Random(seed)
-        self.ops = NativeOps(2, kernels)
+        self.all_ops = [NativeOps(2, kernels, dtype) for dtype in NativeOps.dtypes]
         self.seen: Counter[str] = Counter()
 
-    def round(self) -> None:
-        self.random.steady = True
+    def round(self, number: int) -> None:
+        self.ops = self.all_ops[number % len(self.all_ops)]
+        self.random.steady = self.ops.dtype == "float32"
         make, batch = random_pass(self.random), random_batch(self.random)
         traced = self.ops.trace(make(self.ops))
         program = self.ops.program(traced)
@@ -237,6 +239,7 @@ class Fuzz:
             bound = 1e-4 * max(1.0, float(np.abs(expected).max()))
             assert np.abs(found - expected).max() <= bound, "differs from NumPy"
             self.seen["right"] += 1
+        self.seen[self.ops.dtype] += 1
         for _ in range(10):
             tape, other = tampered_tape(self.random, traced), tampered_batch(self.random, batch)
             self.tried("tape", lambda tape=tape: self.ops.program(tape).run(batch))
@@ -256,7 +259,7 @@ class Fuzz:
     def with_wild_numbers(self, traced: Encoded, batch: Batch) -> None:
         """Run the pass with weights that are NaN or infinite: it must end, whatever it computes."""
         kept = [weight.copy() for weight in traced.weights]
-        for weight in traced.weights:
+        for weight in (each for each in traced.weights if each.dtype == np.float32):
             weight.setflags(write=True)
             places = self.random.random(weight.shape) < 0.2
             weight[places] = self.random.choice(WILD, places.sum())
@@ -288,9 +291,9 @@ def main() -> None:
     library.LIBRARY = Path(os.environ["KERNELS"])
     for kernels in library.load().kernels:
         fuzz = Fuzz(seed, kernels)
-        for _ in range(rounds):
-            fuzz.round()
-        print(kernels.name, dict(sorted(fuzz.seen.items())), flush=True)
+        for number in range(rounds):
+            fuzz.round(number)
+        print(*kernels[1:2], *kernels[3:], dict(sorted(fuzz.seen.items())), flush=True)
 
 
 if __name__ == "__main__":

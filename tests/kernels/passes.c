@@ -16,7 +16,7 @@
 #define THREADS 4
 #define PASSES 60
 
-int embedsvc_kernels(int number, char name[16], int64_t *panel);
+const char *embedsvc_kernels(int number, int64_t *panel);
 void embedsvc_threads(int threads);
 int64_t embedsvc_kept(void);
 void embedsvc_release(void);
@@ -27,7 +27,8 @@ int embedsvc_run(const Program *program, const int32_t *ids, const int32_t *posi
                  const int32_t *types, int64_t tokens, const int64_t *bounds, int64_t texts,
                  float *out, int64_t room, Refusal *why);
 
-static float table[ROWS * WIDTH], weight[96 * WIDTH];
+static float table[ROWS * WIDTH], weight[96 * WIDTH], scales[48];
+static int32_t halves[WHOLE_WORDS * 48], quarters[WHOLE_WORDS * 48]; /* in panels of up to 48 columns */
 static int32_t ids[TOKENS_], positions[TOKENS_];
 static const int64_t bounds[TEXTS_ + 1] = {0, 1, 20, 37, 38, TOKENS_};
 static float expected[TEXTS_ * WIDTH];
@@ -45,7 +46,8 @@ static void check(int right, const char *what) {
 
 static Program *made(int kernels) {
     const Operand none = {-1, 0};
-    const Buffer buffers[] = {{WIDTH, TOKENS}, {3 * WIDTH, TOKENS}, {WIDTH, TOKENS}, {WIDTH, TEXTS}};
+    const Buffer buffers[] = {{WIDTH, TOKENS}, {3 * WIDTH, TOKENS}, {WIDTH, TOKENS}, {WIDTH, TEXTS},
+                              {WIDTH, TOKENS}, {WIDTH, TOKENS}};
     const Instruction tape[] = {
         {.operation = EMBEDDING, .x = none, .y = none, .z = none, .out = {0, 0}, .width = WIDTH,
          .rows = ROWS, .weight = table, .weight_size = ROWS * WIDTH},
@@ -53,10 +55,15 @@ static Program *made(int kernels) {
          .inputs = WIDTH, .activation = GELU, .weight = weight, .weight_size = 96 * WIDTH},
         {.operation = ATTENTION, .x = {1, 0}, .y = {1, WIDTH}, .z = {1, 2 * WIDTH}, .out = {2, 0},
          .width = WIDTH, .heads = 3, .kv_heads = 3, .size = WIDTH / 3, .window = -1, .scale = 0.3},
-        {.operation = POOL_MEAN, .x = {2, 0}, .y = none, .z = none, .out = {3, 0}, .width = WIDTH},
+        {.operation = LINEAR_BFLOAT16, .x = {2, 0}, .y = none, .z = none, .out = {4, 0}, .width = WIDTH,
+         .inputs = WIDTH, .words = halves, .words_size = COUNT(halves)},
+        {.operation = LINEAR_INT8, .x = {4, 0}, .y = {2, 0}, .z = none, .out = {5, 0}, .width = WIDTH,
+         .inputs = WIDTH, .words = quarters, .words_size = COUNT(quarters), .scales = scales,
+         .scales_size = COUNT(scales)},
+        {.operation = POOL_MEAN, .x = {5, 0}, .y = none, .z = none, .out = {3, 0}, .width = WIDTH},
     };
     Refusal why;
-    Program *program = embedsvc_program(kernels, tape, 4, buffers, 4, 3, &why);
+    Program *program = embedsvc_program(kernels, tape, COUNT(tape), buffers, COUNT(buffers), 3, &why);
     check(program != NULL, program ? "" : why.rule ? why.rule : "no memory");
     return program;
 }
@@ -94,12 +101,14 @@ static void *tidying(void *unused) {
 int main(void) {
     for (int i = 0; i < ROWS * WIDTH; i++) table[i] = (float)(i * 37 % 101) / 101 - 0.5f;
     for (int i = 0; i < 96 * WIDTH; i++) weight[i] = (float)(i * 53 % 97) / 97 - 0.5f;
+    for (int i = 0; i < COUNT(halves); i++) halves[i] = i % 2 ? 0x3E203D40 : 0xBE103E80;
+    for (int i = 0; i < COUNT(quarters); i++) quarters[i] = i * 1103515245u;
+    for (int i = 0; i < COUNT(scales); i++) scales[i] = 0.001f * (float)(1 + i % 5);
     for (int i = 0; i < TOKENS_; i++) ids[i] = i * 7 % ROWS, positions[i] = i;
     embedsvc_threads(4);
-    for (int kernels = 0; kernels < 3; kernels++) {
-        char name[16];
-        int64_t panel;
-        if (!embedsvc_kernels(kernels, name, &panel)) continue;
+    const char *names;
+    int64_t panel;
+    for (int kernels = 0; (names = embedsvc_kernels(kernels, &panel)); kernels++) {
         program = made(kernels);
         run(program, expected);
         atomic_store(&over, 0);
@@ -112,7 +121,7 @@ int main(void) {
         atomic_store(&over, 1);
         pthread_join(tidies, NULL);
         embedsvc_free(program);
-        puts(name);
+        puts(names);
     }
     return 0;
 }

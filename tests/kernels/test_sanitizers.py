@@ -14,14 +14,20 @@ from pathlib import Path
 import pytest
 
 import hatch_build
-from tests.support.c_programs import THREAD_POOL, THREAD_POOL_CASES, build
+from embedsvc.inference.ops.native.library import load
+from tests.support.c_programs import NATIVE, THREAD_POOL, THREAD_POOL_CASES, build
 from tests.support.project import ROOT
 
 RACES = {"TSAN_OPTIONS": "halt_on_error=1:die_after_fork=0"}
 FUZZ_PASSES = 150
+DOTS = (
+    *("baseline.c", "avx2.c", "avx512.c", "scratch.c", "thread_pool.c"),
+    *("avx2_dots.c", "avx512_dots.c", "neon_dots.c", "amx.c"),
+)
 TESTS = {
     # Passes beside each other take minutes here. passes.c tries them, under ThreadSanitizer.
     "operations": ["tests/test_native.py", "-k", "not beside"],
+    "precisions": ["tests/test_low_precision.py", "-k", "not real"],
     "backends": [
         *("tests/test_ops.py", "tests/test_attention.py", "tests/test_table_limits.py"),
         *("-k", "native"),
@@ -90,9 +96,11 @@ def test_no_random_pass_or_tape_or_index_makes_them(kernels: Path, seed: int) ->
     said = clean(watched(kernels, "-m", "tests.kernels.fuzz", str(seed), str(FUZZ_PASSES)))
     lines = said.splitlines()
     assert lines[-1].startswith(("SSE2", "NEON"))
+    assert len(lines) == len(load().kernels)
     for line in lines:
         counts = {name: int(count) for name, count in re.findall(r"'([^']*)': (\d+)", line)}
-        assert counts["right"] >= FUZZ_PASSES / 2
+        assert counts["right"] >= FUZZ_PASSES / 5  # of those in float32, a third
+        assert counts["bfloat16"] == counts["int8"] == FUZZ_PASSES / 3
         assert counts["tape refused (CheckpointError)"] >= FUZZ_PASSES
         assert counts["batch refused (EmbeddingFailed)"] >= FUZZ_PASSES
         assert counts["no memory"] >= FUZZ_PASSES
@@ -126,6 +134,15 @@ def test_undefined_behaviour_is_reported(tmp_path: Path) -> None:
     )
     assert "runtime error: signed integer overflow" in done.stderr
     assert done.returncode != 0
+
+
+def test_every_way_to_multiply_is_right_and_one_that_is_wrong_is_not_used(tmp_path: Path) -> None:
+    """Those of AMX on tiles that are plain loops, since few processors have them."""
+    sources = [ROOT / "tests/kernels/dots.c", *map(NATIVE.joinpath, DOTS)]
+    dots = build(tmp_path / "dots", "-O1", "-fsanitize=address,undefined", sources=sources)
+    done = subprocess.run([dots], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("what is wrong is not used\n")
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,10 @@ from typing import Any, get_args
 import numpy as np
 
 from embedsvc.catalog.cards import Pooling
-from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_table
-from embedsvc.inference.ops.native import NativeOps
+from embedsvc.inference.ops.base import Attention, Batch, Linear, Norm, columns, rope_table
+from embedsvc.inference.ops.native import NativeOps, library
+from embedsvc.inference.ops.native.formats.bfloat16 import BFloat16Panels
+from embedsvc.inference.ops.native.formats.int8 import Int8Panels
 
 WIDTH, ROWS, INNER, EXPERTS = 8, 9, 20, 3
 
@@ -26,6 +28,11 @@ def everything(ops: Any) -> Callable[[Any, Batch], Any]:
     layer = ops.experts_layer(floats(EXPERTS, INNER, WIDTH), floats(EXPERTS, WIDTH, INNER))
     spec = Attention(2, 2, bias=floats(2, 2 * ROWS - 1), window=5)
     out = ops.linear_layer(floats(5, 6 * WIDTH), floats(5))
+    kernels = library.load().kernels[0]
+    low = [
+        Linear(format_.pack(floats(WIDTH, WIDTH), floats(WIDTH), kernels), None)
+        for format_ in (BFloat16Panels(), Int8Panels())
+    ]
 
     def run(ops: Any, batch: Batch) -> Any:
         hidden = ops.add(ops.embedding(words, batch.ids), ops.embedding(places, batch.positions))
@@ -35,6 +42,8 @@ def everything(ops: Any) -> Callable[[Any, Batch], Any]:
         context = ops.attention(q, k, v, spec, batch.layout)
         context = ops.silu(ops.multiply(context, ops.copy(hidden)))
         hidden = ops.add(ops.experts(context, ops.linear(context, router), 2, layer), one)
+        for each in low:
+            hidden = ops.linear(hidden, each)
         pooled = ops.pool(hidden, batch.layout, get_args(Pooling))
         return ops.gelu(ops.linear(pooled, out))
 

@@ -20,7 +20,12 @@ class Hardware(Protocol):
 
     @property
     def dtype(self) -> Dtype:
-        """The type of weights and activations."""
+        """The type of weights, and of what is multiplied by them."""
+        ...
+
+    @property
+    def dtypes(self) -> tuple[Dtype, ...]:
+        """Those that it can compute in."""
         ...
 
     @property

@@ -70,6 +70,7 @@ class MlxOps:
     """See `Ops`."""
 
     name: Literal["mlx"] = "mlx"
+    dtypes: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
     grid = staticmethod(grid_shape)
 
     def __init__(self, dtype: Dtype | None = None) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.quantized import Quantized
 from embedsvc.inference.ops.base import (
     Batch,
@@ -38,16 +39,39 @@ class NativeOps(NumpyOps):
     """See `Ops`. A pass with an operation that has no kernel runs on NumPy, except its products."""
 
     name: Literal["native", "numpy"] = "native"
+    dtypes: tuple[Dtype, ...] = ("float32", "bfloat16", "int8")
 
-    def __init__(self, cores: int | None = None, kernels: Kernels | None = None) -> None:
+    def __init__(
+        self,
+        cores: int | None = None,
+        kernels: Kernels | None = None,
+        dtype: Dtype | None = None,
+    ) -> None:
         """`cores` None: all of them; `kernels` None: the best that this processor can run."""
         super().__init__(cores)
         self._library = library.load()
         self._kernels = kernels or self._library.kernels[0]
         self._library.functions.embedsvc_threads(self.slots)
         plural = "s" if self.slots > 1 else ""
+        self.dtype = dtype or "float32"
         self.device = (
             f"{platform.machine()} CPU, {self.slots} core{plural}, {self._kernels.name} kernels"
+            f"{self._products()}"
+        )
+
+    def _products(self) -> str:
+        """What multiplies in this dtype, as the end of a sentence."""
+        kernels = self._kernels
+        by = {"bfloat16": kernels.bfloat16, "int8": kernels.int8}.get(self.dtype)
+        return (
+            ""
+            if by is None
+            else f", {self.dtype} products by {by}"
+            + (
+                f" ({kernels.distrusted} gives other results here and is not used)"
+                if kernels.distrusted
+                else ""
+            )
         )
 
     def _set_allocator(self) -> None:
@@ -64,7 +88,7 @@ class NativeOps(NumpyOps):
         super().release()
 
     def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
-        return Linear(formats.pack(weight, bias, self._kernels), None)  # the bias is packed with it
+        return Linear(formats.pack(weight, bias, self._kernels, self.dtype), None)  # and the bias
 
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
         return Experts(*(float32_panels(weights, self._kernels) for weights in (up, down)))

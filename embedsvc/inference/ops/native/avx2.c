@@ -8,8 +8,9 @@
 #define LANES 8
 #define TALL 4
 #define WIDE 3
-#define KERNELS kernels_avx2
-#define INSTRUCTION_SET "AVX2"
+#define OPERATIONS_OF_SET operations_avx2
+#define BFLOAT16_DOTS bfloat16_avx2
+#define INT8_DOTS int8_avx2
 #include "kernels.inc"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -8,8 +8,9 @@
 #define LANES 16
 #define TALL 8
 #define WIDE 3
-#define KERNELS kernels_avx512
-#define INSTRUCTION_SET "AVX-512"
+#define OPERATIONS_OF_SET operations_avx512
+#define BFLOAT16_DOTS bfloat16_avx512
+#define INT8_DOTS int8_avx512
 #include "kernels.inc"
 #if defined(__clang__)
 #pragma clang attribute pop

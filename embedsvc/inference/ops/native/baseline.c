@@ -3,11 +3,11 @@
 #define LANES 4
 #if defined(__aarch64__)
 #define TALL 8
-#define INSTRUCTION_SET "NEON"
 #else
 #define TALL 4
-#define INSTRUCTION_SET "SSE2"
 #endif
 #define WIDE 3
-#define KERNELS kernels_baseline
+#define OPERATIONS_OF_SET operations_baseline
+#define BFLOAT16_DOTS bfloat16_baseline
+#define INT8_DOTS int8_baseline
 #include "kernels.inc"

@@ -64,7 +64,7 @@ static int alike(const Check *check, Operand x, Operand y) {
 
 /* Columns rounded up to whole panels. */
 static int64_t panels(const Check *check, int64_t columns) {
-    int64_t panel = check->program->kernels->panel;
+    int64_t panel = check->program->kernels->operations->panel;
     return (columns + panel - 1) / panel * panel;
 }
 
@@ -109,6 +109,31 @@ static const char *check_linear(const Check *check, const Instruction *in) {
     REQUIRE(between(in->activation, NONE, ACTIVATIONS - 1));
     if (in->y.buffer < 0) return NULL;
     REQUIRE(reads(check, in->y, in->width) && alike(check, in->y, in->out) && apart(in->y, in->out));
+    return NULL;
+}
+
+/* A linear layer in a lower precision, of which a word has so many numbers. */
+static const char *check_low_linear(const Check *check, const Instruction *in, int64_t numbers) {
+    REQUIRE(fits(check, in->out, in->width) && reads(check, in->x, in->inputs));
+    REQUIRE(alike(check, in->x, in->out) && apart(in->x, in->out));
+    int64_t whole = numbers * WHOLE_WORDS, words = (in->inputs + whole - 1) / whole * WHOLE_WORDS;
+    REQUIRE(in->words && in->words_size >= panels(check, in->width) * words);
+    REQUIRE(!in->bias || in->bias_size >= panels(check, in->width));
+    REQUIRE(between(in->activation, NONE, ACTIVATIONS - 1));
+    if (in->y.buffer < 0) return NULL;
+    REQUIRE(reads(check, in->y, in->width) && alike(check, in->y, in->out) && apart(in->y, in->out));
+    return NULL;
+}
+
+static const char *check_linear_bfloat16(const Check *check, const Instruction *in) {
+    return check_low_linear(check, in, 2);
+}
+
+static const char *check_linear_int8(const Check *check, const Instruction *in) {
+    const char *rule = check_low_linear(check, in, 4);
+    if (rule) return rule;
+    int64_t groups = (in->inputs + 4 * GROUP_WORDS - 1) / (4 * GROUP_WORDS);
+    REQUIRE(in->scales && in->scales_size >= panels(check, in->width) * groups);
     return NULL;
 }
 

@@ -14,6 +14,7 @@ TYPES: dict[str, Any] = {
     "double": ctypes.c_double,
     "const char *": ctypes.c_char_p,
     "const float *": ctypes.c_void_p,
+    "const int32_t *": ctypes.c_void_p,
 }
 """The types of fields in C, and those of ctypes."""
 

@@ -10,19 +10,6 @@
 #define CHUNK_ROWS 128 /* rows at a time, so that what one instruction writes is cached for the next */
 #define SHARED_ROWS 16 /* rows of a chunk that a thread takes at a time, if there are more than twice as many */
 
-/* The kernels of that number, the best ones first; NULL if this processor cannot run them. */
-static const Kernels *kernels_numbered(int number) {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
-    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (number == 0) return avx512 ? &kernels_avx512 : NULL;
-    if (number == 1) return avx2 ? &kernels_avx2 : NULL;
-#endif
-    return number == 2 ? &kernels_baseline : NULL;
-}
-
 /* One run of a program. */
 typedef struct {
     const Program *program;
@@ -71,6 +58,7 @@ static void run_shared_part(void *argument, long part) {
 
 static void run_instruction(Run *run, const Instruction *instruction, long first, long rows) {
     Work work = {.instruction = instruction, .rows = rows, .failed = &run->failed};
+    work.kernels = run->program->kernels;
     work.bounds = run->batch->bounds;
     work.texts = run->batch->texts;
     work.x = operand(run, instruction->x, first, &work.x_stride);
@@ -78,7 +66,7 @@ static void run_instruction(Run *run, const Instruction *instruction, long first
     work.z = operand(run, instruction->z, first, &work.z_stride);
     work.out = operand(run, instruction->out, first, &work.out_stride);
     if (looks_up(instruction)) work.indices = run->batch->sources[instruction->source] + first;
-    void (*kernel)(const Work *) = run->program->kernels->run[instruction->operation];
+    void (*kernel)(const Work *) = run->program->kernels->operations->run[instruction->operation];
     if (scopes[instruction->operation] != BY_ROW || rows <= 2 * SHARED_ROWS || !thread_pool_helps()) {
         kernel(&work);
     } else {
@@ -133,14 +121,13 @@ static int place_buffers(const Run *run, float *out) {
     return 1;
 }
 
-/* The name of the kernels of that number, and the columns of a panel of their weights; returns 0 if this
-   processor cannot run them. Numbers begin at 0, the best kernels first; number 2 runs everywhere. */
-API int embedsvc_kernels(int number, char name[16], int64_t *panel) {
+/* The kernels of that number, and the columns of a panel of their weights. They have the names "operations;
+   bfloat16;int8;distrusted". Numbers begin at 0, the fastest kernels first; NULL: there are no more. */
+API const char *embedsvc_kernels(int number, int64_t *panel) {
     const Kernels *kernels = kernels_numbered(number);
-    if (!kernels) return 0;
-    strncpy(name, kernels->name, 15);
-    *panel = kernels->panel;
-    return 1;
+    if (!kernels) return NULL;
+    *panel = kernels->operations->panel;
+    return kernels->names;
 }
 
 /* How many threads a run may use while no other runs, its own included. */

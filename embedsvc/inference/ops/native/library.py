@@ -9,19 +9,22 @@ from typing import Any, NamedTuple
 from embedsvc.inference.ops.native.declarations import Declarations, read_declarations
 
 LIBRARY = Path(__file__).with_name("kernels.so")
-ABI = 5
+ABI = 6
 """As in tape.h: the version of the functions that are called here."""
-INSTRUCTION_SETS = 3
-"""How many sets of kernels there may be; not every processor runs all of them."""
 
 
 class Kernels(NamedTuple):
-    """The operations compiled for one instruction set."""
+    """The operations for one instruction set, and what multiplies for them in lower precisions."""
 
     number: int
     name: str
     panel: int
     """Columns of a panel of weights."""
+    bfloat16: str = ""
+    """The instructions that multiply in bfloat16; those of int8; and any that this processor has
+    and that were found to give something else, so that they are not used."""
+    int8: str = ""
+    distrusted: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,10 @@ class Library:
     def kernels(self) -> tuple[Kernels, ...]:
         """Those that this processor can run, the fastest first."""
         found: list[Kernels] = []
-        for number in range(INSTRUCTION_SETS):
-            name, panel = ctypes.create_string_buffer(16), ctypes.c_int64()
-            if self.functions.embedsvc_kernels(number, name, panel):
-                found.append(Kernels(number, name.value.decode(), panel.value))
+        panel = ctypes.c_int64()
+        while names := self.functions.embedsvc_kernels(len(found), panel):
+            name, *ways = names.decode().split(";")
+            found.append(Kernels(len(found), name, panel.value, *ways))
         return tuple(found)
 
 
@@ -75,7 +78,7 @@ def _set_types(functions: Any) -> None:
     """Tell ctypes what the functions take and return."""
     number, pointer, flag = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
     _set_type(functions, "declaration", ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(number))
-    _set_type(functions, "kernels", flag, flag, ctypes.c_char_p, ctypes.POINTER(number))
+    _set_type(functions, "kernels", ctypes.c_char_p, flag, ctypes.POINTER(number))
     _set_type(functions, "threads", None, flag)
     _set_type(functions, "kept", number)
     _set_type(functions, "release", None)

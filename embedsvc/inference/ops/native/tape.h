@@ -6,9 +6,11 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "dots.h"
+
 /* To be raised, here and in library.py, when a function that Python calls changes. What operations.def
    lists may change without that. */
-#define ABI 5
+#define ABI 6
 
 #define API __attribute__((visibility("default")))
 #define COUNT(array) ((int64_t)(sizeof(array) / sizeof *(array)))
@@ -67,9 +69,12 @@ typedef struct {
 #include "operations.def"
 } Refusal;
 
+typedef struct Kernels Kernels;
+
 /* The operands of an instruction for some rows. */
 typedef struct {
     const Instruction *instruction;
+    const Kernels *kernels;
     const float *x, *y, *z;
     float *out;
     long x_stride, y_stride, z_stride, out_stride; /* floats from row to row */
@@ -82,12 +87,26 @@ typedef struct {
 
 /* The operations, compiled for one instruction set. */
 typedef struct {
-    const char *name;
     long panel; /* columns of a panel of weights */
     void (*run[OPERATIONS])(const Work *);
-} Kernels;
+} Operations;
 
-extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;
+extern const Operations operations_baseline, operations_avx2, operations_avx512;
+#if defined(__aarch64__)
+#define BASELINE "NEON"
+#else
+#define BASELINE "SSE2"
+#endif
+
+/* What a program is computed by. */
+struct Kernels {
+    const Operations *operations;
+    SumDots *bfloat16, *int8;
+    char names[64]; /* of these three; and of a way to multiply that gave other sums, if there is one */
+};
+
+/* The kernels of that number, the fastest first; NULL if this processor has no more. */
+const Kernels *kernels_numbered(int number);
 
 /* What a batch has to keep to, so that no index of it lies beside a table. */
 typedef struct {

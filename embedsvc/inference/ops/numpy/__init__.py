@@ -54,6 +54,7 @@ class NumpyOps:
 
     name: Literal["native", "numpy"] = "numpy"
     dtype: Dtype = "float32"
+    dtypes: tuple[Dtype, ...] = ("float32",)
     max_batch_tokens = 4096
     grid = None
     pipelined = False

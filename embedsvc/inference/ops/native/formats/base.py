@@ -1,13 +1,19 @@
-"""What a format of weights is."""
+"""What a format of weights is, and what formats share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.quantized import Quantized
+from embedsvc.inference.ops.base import Floats
 from embedsvc.inference.ops.native.library import Kernels
+
+NARROW = 32
+"""A layer with fewer inputs or outputs stays in float32: a classifier, or what chooses experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +38,8 @@ class LinearFormat(Protocol):
         """
         ...
 
-    def takes(self, weight: NDArray[Any] | Quantized, kernels: Kernels) -> bool:
-        """Whether such a weight (out, in) is to be held in this format for these kernels."""
+    def takes(self, weight: NDArray[Any] | Quantized, dtype: Dtype) -> bool:
+        """Whether such a weight (out, in) is to be held in this format in passes of that dtype."""
         ...
 
     def pack(
@@ -41,3 +47,37 @@ class LinearFormat(Protocol):
     ) -> PackedWeight:
         """The weight (out, in) and bias (out,) in this format."""
         ...
+
+
+def panels(columns: NDArray[Any], kernels: Kernels) -> NDArray[Any]:
+    """Columns (out, n) as (panels, n, columns of a panel), 0 beyond the last column."""
+    width = kernels.panel
+    whole = aligned(columns.dtype, -(-len(columns) // width), columns.shape[1], width)
+    fill_panels(whole, columns)
+    return whole
+
+
+def fill_panels(panels: NDArray[Any], columns: NDArray[Any]) -> None:
+    """Write columns (out, n) into panels (panels, n, columns of a panel)."""
+    width = panels.shape[2]
+    for number, panel in enumerate(panels):
+        some = columns[number * width : (number + 1) * width]
+        panel[:, : len(some)] = some.T
+
+
+def bias_panels(bias: NDArray[Any] | None, kernels: Kernels) -> dict[str, Floats]:
+    """The bias (out,), if there is one, padded to whole panels."""
+    if bias is None:
+        return {}
+    padded = np.zeros(-(-len(bias) // kernels.panel) * kernels.panel, dtype=np.float32)
+    padded[: len(bias)] = bias
+    return {"bias": padded}
+
+
+def aligned(dtype: Any, *shape: int) -> NDArray[Any]:
+    """Zeros of 4 bytes that begin at a multiple of 64 bytes, so that no load of a register crosses
+    a line of the cache."""
+    count = int(np.prod(shape))
+    memory = np.zeros(count + 16, dtype)
+    start = -memory.ctypes.data % 64 // 4
+    return memory[start : start + count].reshape(shape)

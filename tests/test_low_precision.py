@@ -1,0 +1,190 @@
+"""Products in bfloat16 and int8, on every way to multiply that this processor has."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from embedsvc.catalog.cards import Dtype
+from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.ops.base import Batch
+from embedsvc.inference.ops.native import NativeOps, library
+from embedsvc.inference.ops.native.library import Kernels
+from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.texts.tokenizer import Tokenizer
+
+KERNELS = library.load().kernels
+NAMES = [" ".join(filter(None, kernels[1:2] + kernels[3:])) for kernels in KERNELS]
+DTYPES: tuple[Dtype, ...] = ("bfloat16", "int8")
+REFERENCE = Path(__file__).parent / "reference"
+RECORDED = np.load(REFERENCE / "all-MiniLM-L6-v2.npy", allow_pickle=False)
+Floats = NDArray[np.float32]
+every_kernels = pytest.mark.parametrize("kernels", KERNELS, ids=NAMES)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def halves(values: Floats) -> Floats:
+    """The nearest bfloat16, by way of what is left of a float's 24 bits."""
+    mantissa, exponent = np.frexp(values.astype(np.float64))
+    return np.ldexp(np.rint(mantissa * 256) / 256, exponent).astype(np.float32)
+
+
+def quarters(values: Floats) -> Floats:
+    """The nearest of 255 even steps, in groups of 64 columns, the last one shorter."""
+    rounded = np.empty_like(values)
+    for first in range(0, values.shape[1], 64):
+        group = values[:, first : first + 64]
+        top = np.abs(group).max(axis=1, keepdims=True)
+        per = np.divide(np.float32(127), top, out=np.zeros_like(top), where=top > 0)
+        rounded[:, first : first + 64] = np.rint(group * per) * top / 127
+    return rounded
+
+
+ROUND: dict[Dtype, Callable[[Floats], Floats]] = {"bfloat16": halves, "int8": quarters}
+
+
+def through(ops: NativeOps, x: Floats, layer: Any) -> Floats:
+    """The rows through the layer, on one thread."""
+
+    def run(ops: Any, batch: Batch) -> Any:
+        return ops.linear(ops.embedding(x, batch.ids), layer)
+
+    return ops.compiled(run)(ops.batch([np.arange(len(x), dtype=np.int32)]))
+
+
+@every_kernels
+@every_dtype
+@pytest.mark.parametrize("rows", [1, 2, 7, 16, 17, 130])
+@pytest.mark.parametrize(("inputs", "outputs"), [(32, 32), (33, 50), (64, 48), (100, 145)])
+def test_a_product_is_that_of_rounded_rows_and_weights(
+    kernels: Kernels,
+    dtype: Dtype,
+    rows: int,
+    inputs: int,
+    outputs: int,
+    random: np.random.Generator,
+) -> None:
+    x = random.normal(size=(rows, inputs)).astype(np.float32) * 3
+    weight = random.normal(size=(outputs, inputs)).astype(np.float32)
+    bias = random.normal(size=outputs).astype(np.float32)
+    x[0, : inputs // 2], weight[1] = 0, 0
+    ops = NativeOps(2, kernels, dtype)
+    found = through(ops, x, ops.linear_layer(weight, bias))
+    expected = ROUND[dtype](x).astype(np.float64) @ ROUND[dtype](weight).T + bias
+    assert np.abs(found - expected).max() <= 2e-6 * inputs
+    assert np.abs(found - (x @ weight.T + bias)).max() > 1e-3  # it is rounded, and by this alone
+
+
+@every_kernels
+@every_dtype
+def test_what_follows_a_product_is_folded_into_it(
+    kernels: Kernels, dtype: Dtype, random: np.random.Generator
+) -> None:
+    x, weight, residual, bias = (
+        random.normal(size=shape).astype(np.float32) for shape in ((21, 70), (50, 70), (21, 50), 50)
+    )
+    ops = NativeOps(1, kernels, dtype)
+    layer = ops.linear_layer(weight, bias)
+
+    def run(ops: Any, batch: Batch) -> Any:
+        rows, more = ops.embedding(x, batch.ids), ops.embedding(residual, batch.ids)
+        active = ops.gelu(ops.linear(rows, layer))
+        return ops.add(active, ops.add(ops.linear(rows, layer), more))
+
+    traced = ops.trace(run)
+    found = ops.program(traced).run(ops.batch([np.arange(21, dtype=np.int32)]))
+    plain = through(ops, x, layer)
+    assert np.abs(found - (NumpyOps().gelu(plain.copy()) + plain + residual)).max() <= 1e-5
+    assert len(traced.tape) == 5  # neither gelu nor the first sum is a step of its own
+
+
+@every_kernels
+@every_dtype
+def test_a_row_is_the_same_whatever_is_beside_it(
+    kernels: Kernels, dtype: Dtype, random: np.random.Generator
+) -> None:
+    x = random.normal(size=(150, 96)).astype(np.float32)
+    ops = NativeOps(2, kernels, dtype)
+    layer = ops.linear_layer(random.normal(size=(60, 96)), None)
+    together = through(ops, x, layer)
+    for first, rows in ((0, 1), (5, 3), (40, 16), (60, 41)):
+        alone = through(ops, x[first : first + rows], layer)
+        assert np.array_equal(alone, together[first : first + rows])
+
+
+@every_kernels
+@every_dtype
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_shows_in_its_row_alone(
+    kernels: Kernels, dtype: Dtype, odd: float, random: np.random.Generator
+) -> None:
+    x = random.normal(size=(20, 64)).astype(np.float32)
+    x[13, 40] = odd
+    ops = NativeOps(1, kernels, dtype)
+    found = through(ops, x, ops.linear_layer(random.normal(size=(40, 64)), None))
+    assert not np.isfinite(found[13]).any()
+    assert np.isfinite(np.delete(found, 13, axis=0)).all()
+
+
+@every_kernels
+@every_dtype
+@pytest.mark.parametrize("size", [1e30, 1e-30, 1e-42])
+def test_a_row_may_be_of_any_size(
+    kernels: Kernels, dtype: Dtype, size: float, random: np.random.Generator
+) -> None:
+    x = (random.normal(size=(3, 64)) * size).astype(np.float32)
+    ops = NativeOps(1, kernels, dtype)
+    found = through(ops, x, ops.linear_layer(random.normal(size=(40, 64)), None))
+    assert np.isfinite(found).all()
+    assert 0 <= np.abs(found).max() <= 100 * size
+
+
+@every_dtype
+def test_narrow_layers_stay_in_float32(dtype: Dtype, random: np.random.Generator) -> None:
+    ops, x = NativeOps(1, dtype=dtype), random.normal(size=(5, 40)).astype(np.float32)
+    for outputs in (1, 31):
+        weight = random.normal(size=(outputs, 40)).astype(np.float32)
+        assert np.abs(through(ops, x, ops.linear_layer(weight, None)) - x @ weight.T).max() <= 1e-5
+
+
+def test_weights_take_half_and_a_quarter_of_the_memory(random: np.random.Generator) -> None:
+    weight = random.normal(size=(384, 384)).astype(np.float32)
+    sizes = {
+        dtype: sum(
+            a.nbytes
+            for a in NativeOps(1, dtype=dtype).linear_layer(weight, None).weight.arrays.values()
+        )
+        for dtype in ("float32", *DTYPES)
+    }
+    assert sizes["bfloat16"] == sizes["float32"] / 2
+    assert sizes["int8"] == sizes["float32"] / 4 * (1 + 4 / 64)
+
+
+@pytest.fixture(scope="module")
+def token_ids(minilm: Checkpoint) -> list[NDArray[np.int32]]:
+    texts = json.loads((REFERENCE / "texts.json").read_text(encoding="utf-8"))
+    return Tokenizer("minilm", minilm.folder, minilm.max_tokens).encode(texts)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mean", "worst"), [("bfloat16", 0.99998, 0.9999), ("int8", 0.999, 0.995)]
+)
+def test_a_real_model_stays_near_float32_and_is_the_same_alone_and_in_a_batch(
+    dtype: Dtype,
+    mean: float,
+    worst: float,
+    minilm: Checkpoint,
+    token_ids: list[NDArray[np.int32]],
+) -> None:
+    encoder = load_encoder(NativeOps(2, dtype=dtype), minilm)
+    alone = np.concatenate([encoder.encode([ids]) for ids in token_ids])
+    cosines = np.einsum("nd,nd->n", alone.astype(np.float64), RECORDED)
+    assert cosines.mean() >= mean
+    assert cosines.min() >= worst
+    some = token_ids[::7]
+    assert np.abs(encoder.encode(some) - alone[::7]).max() <= 1e-5
