@@ -47,6 +47,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backend: BackendChoice = "auto"
     """What computes. `native` is kernels in C. `auto` is MLX where there is a GPU, else the
     kernels, or NumPy where they were not built."""
+    dtype: Literal["float32", "float16", "bfloat16", "int8"] | None = None
+    """The type of numbers to compute with, where a card does not say. `int8` is for CPUs and
+    `float16` for GPUs: what has no such numbers takes its default. Default: float32 on a CPU; on a
+    GPU float16, or bfloat16 for a model that was trained in it."""
     cores: int | None = None
     """How many cores to compute on, where that is a CPU. Default: all that the process may use."""
     max_batch_tokens: int | None = None

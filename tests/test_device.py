@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -46,7 +46,9 @@ def test_with_a_gpu_mlx_runs(monkeypatch: pytest.MonkeyPatch, platform: str) -> 
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(gpu, "_loads", lambda library: library == "libcuda.so.1")
     monkeypatch.setattr("embedsvc.inference.ops.mlx.has_gpu", lambda: True)
-    monkeypatch.setattr("embedsvc.inference.ops.mlx.MlxOps", lambda _: SimpleNamespace(name="mlx"))
+    monkeypatch.setattr(
+        "embedsvc.inference.ops.mlx.MlxOps", lambda _: SimpleNamespace(name="mlx", dtypes=())
+    )
     assert backend(open_device("auto")) == "mlx"
 
 
@@ -74,40 +76,53 @@ def test_numpy_runs_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class Ops(NumpyOps):
-    """Operations with a dtype of the test's choice."""
+    """Operations with dtypes of the test's choice, the default first."""
 
-    def __init__(self, dtype: Dtype, name: Literal["mlx", "numpy"] = "mlx") -> None:
+    def __init__(self, dtypes: tuple[Dtype, ...], dtype: Dtype | None) -> None:
         super().__init__()
-        self.dtype = dtype
-        self.name: Any = name
+        self.dtypes, self.dtype = dtypes, dtype or dtypes[0]
+
+
+GPU, CPU, NUMPY = (
+    ("float16", "bfloat16", "float32"),
+    ("float32", "bfloat16", "int8"),
+    ("float32",),
+)
 
 
 @pytest.mark.parametrize(
-    ("default", "name", "asked", "config", "expected"),
+    ("dtypes", "of_server", "of_card", "config", "expected"),
     [
-        ("float16", "mlx", None, {}, "float16"),
-        ("float16", "mlx", None, {"torch_dtype": "float32"}, "float16"),
-        ("float16", "mlx", None, {"torch_dtype": "bfloat16"}, "bfloat16"),
-        ("float16", "mlx", None, {"dtype": "bfloat16"}, "bfloat16"),
-        ("float16", "mlx", "float16", {"dtype": "bfloat16"}, "float16"),
-        ("float16", "mlx", "float32", {"dtype": "bfloat16"}, "float32"),
-        ("float16", "mlx", None, {"dtype": ["bfloat16"]}, "float16"),
-        ("float32", "mlx", None, {"dtype": "bfloat16"}, "float32"),
-        ("float32", "mlx", "bfloat16", {}, "bfloat16"),
-        ("float32", "numpy", "bfloat16", {"dtype": "bfloat16"}, "float32"),
+        (GPU, None, None, {}, "float16"),
+        (GPU, None, None, {"torch_dtype": "float32"}, "float16"),
+        (GPU, None, None, {"torch_dtype": "bfloat16"}, "bfloat16"),
+        (GPU, None, None, {"dtype": "bfloat16"}, "bfloat16"),
+        (GPU, None, "float16", {"dtype": "bfloat16"}, "float16"),
+        (GPU, None, "float32", {"dtype": "bfloat16"}, "float32"),
+        (GPU, None, None, {"dtype": ["bfloat16"]}, "float16"),
+        (GPU, "float32", None, {"dtype": "bfloat16"}, "float32"),
+        (GPU, "int8", "int8", {"dtype": "bfloat16"}, "bfloat16"),
+        (CPU, None, None, {"dtype": "bfloat16"}, "float32"),
+        (CPU, None, "bfloat16", {}, "bfloat16"),
+        (CPU, "int8", None, {}, "int8"),
+        (CPU, "int8", "bfloat16", {}, "bfloat16"),
+        (CPU, "int8", "float16", {}, "int8"),
+        (CPU, "float16", "float16", {}, "float32"),
+        (NUMPY, "int8", "bfloat16", {"dtype": "bfloat16"}, "float32"),
     ],
 )
-def test_a_gpu_computes_in_bfloat16_what_was_trained_in_it_unless_the_card_says_otherwise(
+def test_a_checkpoint_is_computed_in_what_the_card_or_the_server_says_where_that_can_be(
     tmp_path: Path,
-    default: Dtype,
-    name: Literal["mlx", "numpy"],
-    asked: Dtype | None,
+    dtypes: tuple[Dtype, ...],
+    of_server: Dtype | None,
+    of_card: Dtype | None,
     config: dict[str, Any],
     expected: Dtype,
 ) -> None:
-    card = Card(id="a", path=write_bert(tmp_path / "a", **config), dtype=asked)
-    opened = Device(lambda _: Ops(default, name), workers=1)
+    card = Card(id="a", path=write_bert(tmp_path / "a", **config), dtype=of_card)
+    opened = Device(lambda asked: Ops(dtypes, asked), workers=1, dtype=of_server)
     assert opened.dtype(open_checkpoint(card)) == expected
+    assert opened.ops.dtype == (of_server if of_server in dtypes else dtypes[0])
     opened.close()
 
 
@@ -118,7 +133,7 @@ def test_weights_in_bfloat16_are_computed_in_it_and_so_is_what_exceeds_float16(
     convert(first, tmp_path / "b", Precision("bfloat16"))
     stored = open_checkpoint(Card(id="b", path=tmp_path / "b"))
     exceeds = open_checkpoint(Card(id="c", path=CASES["gemma3_text"].write(tmp_path / "c")))
-    opened = Device(lambda _: Ops("float16"), workers=1)
+    opened = Device(lambda asked: Ops(GPU, asked), workers=1)
     assert opened.dtype(first) == "float16"
     assert opened.dtype(stored) == opened.dtype(exceeds) == "bfloat16"
     opened.close()

@@ -50,7 +50,7 @@ def test_a_wrong_setting_is_wrong_and_the_rest_is_looked_at_by_the_defaults(
 def test_a_backend_that_is_asked_for_and_not_there_is_wrong(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: str) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise CardsError("backend `mlx` cannot be loaded")
 
     monkeypatch.setattr(computing, "open_device", refuse)
@@ -100,7 +100,7 @@ def test_an_older_macos_does_not_keep_weights_ready(
 ) -> None:
     metal = SimpleNamespace(name="mlx", dtype="float16", device="Apple M1 (Metal)")
     opened = SimpleNamespace(ops=metal, close=lambda: None)
-    monkeypatch.setattr(computing, "open_device", lambda _: opened)
+    monkeypatch.setattr(computing, "open_device", lambda *_, **__: opened)
     monkeypatch.setattr(computing, "this_mac", lambda: Mac(macos, silicon=True, translated=False))
     said = [finding.seen for finding in computing.backend("auto") if finding.mark == "note"]
     assert bool(said) is (macos < 15)

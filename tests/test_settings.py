@@ -11,6 +11,7 @@ from embedsvc.settings import Settings, read_settings
 
 VALUES = {
     "backend": "numpy",
+    "dtype": "int8",
     "insecure": "true",
     "truncate": "end",
     "allow_ad_hoc": "true",

@@ -50,12 +50,12 @@ def diagnose(args: argparse.Namespace) -> Iterator[Finding]:
         yield ok("settings", f"from {' and '.join(sources)}")
     except CardsError as error:
         yield wrong("settings", error, "what follows is by the defaults")
-    ops = yield from backend(settings.backend)
+    ops = yield from backend(settings.backend, settings.dtype)
     yield from cores()
     yield from memory()
     place = None
     if ops is not None:
-        place = Place(ops.name, ops.dtype, weight_limit(ops, settings.max_memory))
+        place = Place(ops, settings.dtype, weight_limit(ops, settings.max_memory))
         yield from room(ops, place.memory)
     yield from models(settings.models, place)
     yield from folders(settings)

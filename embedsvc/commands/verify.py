@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+from typing import get_args
 
 import msgspec
 
+from embedsvc.catalog.cards import Dtype
 from embedsvc.commands.model_options import add_model, card_named, on_device, open_embedder
 from embedsvc.diagnosis.verify import Check, verify
 from embedsvc.inference.ops.base import Ops
@@ -13,6 +15,7 @@ EXAMPLES = """\
   embedsvc verify all-MiniLM-L6-v2
   embedsvc verify ./my-model --backend numpy
   embedsvc verify bge-m3 --json
+  embedsvc verify bge-small-en-v1.5 --dtype int8
 
 The exit code is 1 if something is wrong.
 """
@@ -26,11 +29,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="a line of JSON for each check, for programs"
     )
+    parser.add_argument("--dtype", choices=get_args(Dtype), help="in which; default: the card's")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print each check, then the verdict. Returns 1 if a check failed. Raises `SetupError`."""
     card = card_named(args.model, args.models)
+    if args.dtype:
+        card = msgspec.structs.replace(card, dtype=args.dtype)
     checkpoint = open_embedder(card)
     if not args.json:
         print(f"{card.id}: {checkpoint.root}")

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from embedsvc import __version__
+from embedsvc.catalog.cards import Dtype
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError
 from embedsvc.inference.device import open_device
@@ -40,10 +41,12 @@ def versions() -> Iterator[Finding]:
     yield ok("packages", ", ".join(f"{name} {installed(name)}" for name in PACKAGES))
 
 
-def backend(choice: BackendChoice) -> Generator[Finding, None, Hardware | None]:
+def backend(
+    choice: BackendChoice, dtype: Dtype | None = None
+) -> Generator[Finding, None, Hardware | None]:
     """The backend that a server would use, and why. Returns what it is; None if there is none."""
     try:
-        device = open_device(choice)
+        device = open_device(choice, dtype=dtype)
     except CardsError as error:
         yield wrong("backend", error)
         return None
@@ -51,6 +54,8 @@ def backend(choice: BackendChoice) -> Generator[Finding, None, Hardware | None]:
     device.close()
     chosen = "asked for" if choice != "auto" else _why(ops.name)
     yield ok("backend", f"{ops.name}, {ops.dtype}, on {ops.device}; {chosen}")
+    if ops.name == "native":
+        yield _precisions()
     if choice == "auto" and ops.name == "numpy":
         yield note("kernels", "not built: NumPy computes, at about half the speed", COMPILER)
     unused = unused_gpu() if choice == "auto" and ops.name != "mlx" else None
@@ -63,6 +68,15 @@ def backend(choice: BackendChoice) -> Generator[Finding, None, Hardware | None]:
         )
         yield note("GPU", seen, f"macOS {RESIDENT_MACOS} or newer keeps weights where they are")
     return ops
+
+
+def _precisions() -> Finding:
+    """What multiplies in the lower precisions of a CPU."""
+    kernels = library.load().kernels[0]
+    seen = f"bfloat16 by {kernels.bfloat16}, int8 by {kernels.int8}"
+    if kernels.distrusted:
+        return note("precisions", f"{seen}; {kernels.distrusted} gives other results: not used")
+    return ok("precisions", f"{seen}, where `dtype` asks for them")
 
 
 def room(ops: Hardware, limit: int) -> Iterator[Finding]:

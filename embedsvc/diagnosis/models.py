@@ -13,6 +13,7 @@ from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.checkpoints.tensor_files import weight_files
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError, CheckpointError
+from embedsvc.inference.ops.hardware import Hardware
 from embedsvc.inference.plan import choose_dtype, make_plan
 from embedsvc.texts.tokenizer import open_tokenizer
 from embedsvc.wording.quantities import bytes_in_words
@@ -24,8 +25,9 @@ MAX_NAMED = 3
 class Place(NamedTuple):
     """Where models would be loaded."""
 
-    backend: str
-    dtype: Dtype
+    ops: Hardware
+    asked: Dtype | None
+    """The type of numbers that the server is set to."""
     memory: int
     """Bytes that all of them may take together."""
 
@@ -65,10 +67,10 @@ def _checkpoint(card: Card, folder: Path, place: Place | None) -> Finding:
     """Whether the files are complete, as they should be, and of a kind that can be computed, and
     whether the weights have room."""
     here = msgspec.structs.replace(card, path=folder)
-    on_mlx = place is not None and place.backend == "mlx"
+    on_mlx = place is not None and place.ops.name == "mlx"
     try:
         checkpoint = open_checkpoint(here)
-        dtype = choose_dtype(checkpoint, place.backend, place.dtype) if place else "float32"
+        dtype = choose_dtype(checkpoint, place.ops, place.asked) if place else "float32"
         plan = make_plan(checkpoint, dtype, packed=on_mlx)
         open_tokenizer(checkpoint, plan.rows)
         weights = sum(file.stat().st_size for file in weight_files(card.id, checkpoint.folder))

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from embedsvc.catalog.cards import Dtype
@@ -44,12 +44,14 @@ class Device:
         *,
         one_thread: bool = False,
         leave: Callable[[], None] | None = None,
+        dtype: Dtype | None = None,
     ) -> None:
         """`one_thread`: everything that touches the device, loading included, has to run on its
-        thread, and last of all `leave()`."""
+        thread, and last of all `leave()`. `dtype`: what cards that ask for none are computed in, if
+        the backend can do that."""
         self.make_ops = make_ops
         """Makes operations in a dtype (None: the backend's own). With `one_thread` it has to be
-        called on that thread; on a CPU it gives the same operations for every dtype."""
+        called on that thread."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="device")
         self._last: Future[Any]
         """What was queued last for the threads of the device."""
@@ -59,10 +61,13 @@ class Device:
         self._leave = leave
         self._working: dict[int, Work] = {}  # by thread; each changes its own alone
         self.ops = self._submit(lambda: make_ops(None)).result()
+        self._asked: Dtype | None = dtype if dtype in self.ops.dtypes else None
+        if self._asked is not None:
+            self.ops = self._submit(lambda: make_ops(dtype)).result()
 
     def dtype(self, checkpoint: Checkpoint) -> Dtype:
         """The dtype in which a checkpoint is computed. Raises `CheckpointError`."""
-        return choose_dtype(checkpoint, self.ops.name, self.ops.dtype)
+        return choose_dtype(checkpoint, self.ops, self._asked)
 
     @property
     def working(self) -> list[Work]:
@@ -144,9 +149,12 @@ class Device:
         self._collecting.shutdown()
 
 
-def open_device(backend: BackendChoice, cores: int | None = None) -> Device:
+def open_device(
+    backend: BackendChoice, cores: int | None = None, dtype: Dtype | None = None
+) -> Device:
     """The device of a backend. `auto` is MLX where it has a GPU, else the kernels in C if they were
-    built, else NumPy. `cores` is how many cores of a CPU to use; None: all.
+    built, else NumPy. `cores` is how many cores of a CPU to use; None: all. `dtype` is what cards
+    that ask for none are computed in, if the backend can do that.
 
     Raises `CardsError` if a backend is asked for that is not there, or MLX is there for a GPU and
     cannot be loaded.
@@ -161,12 +169,16 @@ def open_device(backend: BackendChoice, cores: int | None = None) -> Device:
                 "`--backend numpy` does without"
             ) from None
         if backend == "mlx" or has_gpu():
-            return Device(MlxOps, workers=1, one_thread=True, leave=leave_thread)
-    ops = _native_ops(backend, cores) or NumpyOps(cores)
-    return Device(lambda _: ops, workers=ops.slots)
+            return Device(MlxOps, workers=1, one_thread=True, leave=leave_thread, dtype=dtype)
+
+    @cache
+    def make_ops(dtype: Dtype | None) -> Ops:
+        return _native_ops(backend, cores, dtype) or NumpyOps(cores)
+
+    return Device(make_ops, workers=make_ops(None).slots, dtype=dtype)
 
 
-def _native_ops(backend: BackendChoice, cores: int | None) -> NumpyOps | None:
+def _native_ops(backend: BackendChoice, cores: int | None, dtype: Dtype | None) -> NumpyOps | None:
     """The operations by the kernels in C, if the choice allows them and they were built."""
     if backend == "numpy":
         return None
@@ -174,7 +186,7 @@ def _native_ops(backend: BackendChoice, cores: int | None) -> NumpyOps | None:
 
     if library.built():
         try:
-            return NativeOps(cores)
+            return NativeOps(cores, dtype=dtype)
         except OSError as error:
             raise CardsError(f"backend `native`: {error}") from None
     if backend == "native":

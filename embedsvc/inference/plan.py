@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -27,6 +27,11 @@ from embedsvc.wording.msgspec_errors import plain_types
 LAYERS_AT_ONCE = 32
 """How many outputs of the widest layer a pass has in memory at once, at most. It keeps few of them,
 but MLX allocates those of a dozen operations ahead."""
+WEIGHTS_ON_MLX: dict[Dtype, float] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 2}
+LAYERS_ON_CPU: dict[Dtype, float] = {"float32": 4, "float16": 4, "bfloat16": 2, "int8": 1 + 4 / 64}
+REST_ON_CPU: dict[Dtype, float] = {"float32": 4, "float16": 4, "bfloat16": 4, "int8": 4}
+"""Bytes of a weight: of all on MLX; on a CPU of a linear layer (in int8 with scales), and of what
+else there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +84,34 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
         size=_weight_bytes(tensors, dtype, packed=packed)
         + _module_bytes(checkpoint)
         + (4 * table_numbers(checkpoint.max_tokens) if table_numbers else 0),
-        token_size=LAYERS_AT_ONCE * _widest(tensors) * _bytes(dtype),
+        token_size=LAYERS_AT_ONCE * _widest(tensors) * (2 if packed and dtype != "float32" else 4),
         stored=sum(entry.nbytes for entry in tensors.entries().values()),
     )
 
 
-def choose_dtype(checkpoint: Checkpoint, backend: str, default: Dtype) -> Dtype:
-    """The type of numbers that a checkpoint is computed in on a backend with that default.
+class Dtypes(Protocol):
+    """The types of numbers that a backend computes in."""
 
-    MLX computes in what the card asks for. Without that it has 16 bits on a GPU, and they are
-    bfloat16 where float16 may not suffice. The others know but one type. Raises `CheckpointError`.
+    @property
+    def dtypes(self) -> tuple[Dtype, ...]: ...
+
+    @property
+    def dtype(self) -> Dtype:
+        """The default."""
+        ...
+
+
+def choose_dtype(checkpoint: Checkpoint, backend: Dtypes, asked: Dtype | None = None) -> Dtype:
+    """The type of numbers that a checkpoint is computed in on a backend.
+
+    It is what the card asks for, else what the server was `asked` for, if the backend has it.
+    Without either a GPU has 16 bits, and they are bfloat16 where float16 may not suffice. Raises
+    `CheckpointError`.
     """
-    if backend != "mlx":
-        return default
-    if checkpoint.card.dtype is not None:
-        return checkpoint.card.dtype
+    of_card, default = checkpoint.card.dtype, backend.dtype
+    chosen = of_card if of_card in backend.dtypes else asked
+    if chosen is not None:
+        return chosen
     exceeds = default == "float16" and (
         checkpoint.model_type in EXCEED_FLOAT16 or checkpoint.is_bfloat16()
     )
@@ -132,17 +150,17 @@ def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
 
 def _weight_bytes(tensors: Tensors, dtype: Dtype, *, packed: bool) -> int:
     """Bytes of memory that the weights take."""
-    item = _bytes(dtype)
-    size = 0
+    size = 0.0
     for name, entry in tensors.entries().items():
         count = math.prod(entry.shape)
         if packed and entry.dtype in ("U32", "U8"):
             size += entry.nbytes
-        elif entry.dtype == "U32":
-            size += count * 32 // tensors.fewest_bits(name) * item
-        else:
-            size += count * item
-    return size
+            continue
+        if entry.dtype == "U32":
+            count = count * 32 // tensors.fewest_bits(name)
+        on_cpu = LAYERS_ON_CPU if len(entry.shape) == 2 and "embed" not in name else REST_ON_CPU
+        size += count * (WEIGHTS_ON_MLX if packed else on_cpu)[dtype]
+    return math.ceil(size)
 
 
 def _widest(tensors: Tensors) -> int:
@@ -153,11 +171,6 @@ def _widest(tensors: Tensors) -> int:
             packed = 32 // tensors.fewest_bits(name) if entry.dtype == "U32" else 1
             widths.append(entry.shape[-1] * packed)
     return max(widths)
-
-
-def _bytes(dtype: Dtype) -> int:
-    """Bytes of a number of that type."""
-    return 4 if dtype == "float32" else 2
 
 
 def _module_bytes(checkpoint: Checkpoint) -> int:

@@ -293,7 +293,7 @@ async def open_registry(cards: Cards, settings: Settings) -> AsyncGenerator[Regi
 
     Raises `SetupError`.
     """
-    device = open_device(settings.backend, settings.cores)
+    device = open_device(settings.backend, settings.cores, settings.dtype)
     unused = unused_gpu() if settings.backend == "auto" and device.ops.name != "mlx" else None
     if unused is not None and unused.hint:
         log.warning("no GPU is used: %s; what helps: %s", *unused)
