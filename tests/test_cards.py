@@ -207,10 +207,12 @@ def test_a_card_may_be_like_another_of_the_same_model(tmp_path: Path) -> None:
 
 def test_a_card_may_be_like_one_that_is_shipped(tmp_path: Path) -> None:
     file = tmp_path / "models.toml"
-    file.write_text('[models.gemma]\npath = "gemma"\nlike = "embeddinggemma-300m"\n')
-    cards = read_cards(file)
-    assert list(cards.by_id) == ["gemma"]
-    assert cards.by_id["gemma"].plain_tokens == ("<image_soft_token>",)
+    for name in ("gemma", "embeddinggemma-300m"):
+        file.write_text(f'[models.{name}]\npath = "gemma"\nlike = "embeddinggemma-300m"\n')
+        cards = read_cards(file)
+        assert list(cards.by_id) == [name]
+        assert cards.by_id[name].plain_tokens == ("<image_soft_token>",)
+        assert cards.by_id[name].repo is None
 
 
 @pytest.mark.parametrize(
@@ -218,7 +220,7 @@ def test_a_card_may_be_like_one_that_is_shipped(tmp_path: Path) -> None:
     [
         ('"missing"', "key `like`: no card has the id `missing`"),
         ('"b"', "key `like`: `b` is like another itself; name that"),
-        ('"a"', "key `like`: `a` is like another itself"),
+        ('"a"', "key `like`: no card has the id `a`"),
         ("3", "key `like`: expected a string or null, not a whole number"),
     ],
 )

@@ -105,7 +105,8 @@ def _read_card(file: Path, name: str, table: Any, others: dict[str, Any]) -> Car
     except ValueError as error:
         raise CardsError(f"{where}: key `keep_alive`: {error}") from None
     if isinstance(like := keys.get("like"), str):
-        keys = {**_of_the_model(where, like, others), **keys}
+        rest = {other: table for other, table in others.items() if other != name}
+        keys = {**_of_the_model(where, like, rest), **keys}
     try:
         card = msgspec.convert({**keys, "id": name}, Card, dec_hook=_decode_path)
     except msgspec.ValidationError as error:

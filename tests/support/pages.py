@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from embedsvc.exits import EXITS
-from tests.support import models_table, routes_tables, settings_tables
+from tests.support import mlx_community, models_table, routes_tables, settings_tables
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -54,6 +54,7 @@ def exit_codes() -> str:
 PARTS = (
     Part("models.md", "models", models_table.table),
     Part("models.md", "rerankers", models_table.rerankers),
+    Part("models.md", "mlx-community", mlx_community.names),
     Part("configuration.md", "settings", settings_tables.settings),
     Part("configuration.md", "cards", settings_tables.cards),
     Part("operations.md", "exit codes", exit_codes),
