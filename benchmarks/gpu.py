@@ -26,7 +26,7 @@ SWITCHES: dict[str, dict[str, bool]] = {
     "": {},
     "fused": {"plain": False, "compile": True},
     "plain": {"plain": True, "compile": True},
-    "wide heads": {"plain": False, "pad_heads": True, "compile": True},
+    "wide heads": {"plain": False, "double_heads": True, "compile": True},
     "not compiled": {"compile": False},
 }
 """The ways that embedsvc tries when it loads a model: its choice, and each one by itself."""

@@ -45,23 +45,8 @@ def test_a_compiled_pass_gives_the_same(
     encoder = load_encoder(ops, tiny)
     texts = [random.integers(0, 30, n).astype(np.int32) for n in lengths]
     expected = encoder.encode(texts)
-    ops.compile = True
+    ops.compile, ops.often = True, 1
     assert np.abs(encoder.encode(texts) - expected).max() <= within(1e-6)
-
-
-@pytest.mark.parametrize("metal", [True, False])
-def test_a_switch_is_kept_only_where_it_is_faster(
-    monkeypatch: pytest.MonkeyPatch, metal: bool
-) -> None:
-    ops = MlxOps("float32")
-
-    def seconds() -> float:
-        return 2.0 - 0.5 * ops.plain + 0.5 * ops.compile
-
-    monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
-    ops.gpu = True
-    ops.tune(seconds)
-    assert (ops.plain, ops.compile) == (not metal, False)
 
 
 def test_shapes_are_few_and_padding_is_little() -> None:
@@ -127,7 +112,7 @@ def test_a_pass_takes_no_more_memory_than_is_reckoned_for_its_tokens(
 ) -> None:
     ops = MlxOps("float32")
     encoder = load_encoder(ops, tiny)
-    ops.compile = compiled
+    ops.compile, ops.often = compiled, 1
     items = [Item(np.zeros(32, np.int32))] * 64
     encoder.run(items, "vector")
     mx.reset_peak_memory()

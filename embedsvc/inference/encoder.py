@@ -14,13 +14,11 @@ from embedsvc.errors import CheckpointError, DoesNotFit, EmbeddingFailed
 from embedsvc.inference.heads import HEADS, Head
 from embedsvc.inference.models import fallback
 from embedsvc.inference.ops.base import Array, Batch, Ops
+from embedsvc.inference.ops.tuning import Kept, Tuning
 from embedsvc.inference.pass_cost import Cost, measure
 from embedsvc.inference.plan import Plan, make_plan
 from embedsvc.inference.turns import Stepwise, on_this_thread
 from embedsvc.texts.item import Item, TokenIds
-
-TYPICAL_LENGTHS = range(32, 64)
-"""Tokens of the texts of the pass on which operations are tuned."""
 
 
 class LoadedHead(NamedTuple):
@@ -118,21 +116,25 @@ def load_encoder(
     plan: Plan | None = None,
     on_read: Callable[[int], None] | None = None,
     stepwise: Stepwise = on_this_thread,
+    tuned: Kept | None = None,
 ) -> Encoder:
     """The checkpoint on the device, tried with a few passes.
 
     `plan` is made anew if it is not given; `on_read` is called with the bytes of each tensor that
-    was read; `stepwise` gives batches of other models their turns in between.
+    was read; `stepwise` gives batches of other models their turns in between; `tuned` keeps what
+    makes passes faster on this hardware.
 
     Raises `CheckpointError` that names what is missing, wrong or not supported, `DoesNotFit` if
     the device has less memory than the weights take.
     """
+    began = time.perf_counter()
     plan = plan or make_plan(checkpoint, ops.dtype, packed=ops.name == "mlx")
     _check_memory(ops, plan)
     encoder = Encoder(ops, plan, _load_heads(ops, plan, on_read, stepwise))
     passes = stepwise(encoder)
     encoder.dimensions = _warm_up(passes, plan)
-    ops.tune(lambda: passes.seconds(TYPICAL_LENGTHS))
+    loading = time.perf_counter() - began
+    ops.tune(Tuning(passes.seconds, plan.digest, tuned, loading=loading))
     most = max(ops.pass_memory // plan.token_size, 1)
     encoder.max_batch_tokens = min(ops.max_batch_tokens, most)
     encoder.cost = measure(passes.seconds, plan.inputs.longest, encoder.max_batch_tokens)

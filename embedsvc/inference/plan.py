@@ -1,5 +1,6 @@
 """How a checkpoint is going to be computed: what is known before its weights are read."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -55,6 +56,13 @@ class Plan:
     """Bytes of memory that a pass takes for each of its tokens."""
     stored: int
     """Bytes of all tensors in the files."""
+
+    @property
+    def digest(self) -> str:
+        """A digest, in hexadecimal, of all that the speed of passes depends on: not the weights,
+        but their shapes and type, and how they are quantised."""
+        parts = (self.checkpoint.config, self.dtype, self.heads, self.size)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     @property
     def inputs(self) -> Inputs:

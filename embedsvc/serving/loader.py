@@ -24,6 +24,7 @@ from embedsvc.inference.turns import Stepwise
 from embedsvc.serving.disk_cache import DiskCache
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.outline import Outline, outline_from, outline_of
+from embedsvc.serving.tuning_file import TuningFile
 from embedsvc.settings import Settings
 from embedsvc.texts.threads import Tokenizing
 from embedsvc.texts.tokenizer import open_tokenizer
@@ -43,6 +44,7 @@ class Loader:
         self._downloads = ThreadPoolExecutor(2, thread_name_prefix="download")
         self._ad_hoc_downloads = ThreadPoolExecutor(2, thread_name_prefix="ad-hoc-download")
         self._files = ThreadPoolExecutor(2, thread_name_prefix="files")
+        self._tuned = TuningFile(settings.cache_folder)
         self._tokenizing = Tokenizing()
         # A tokeniser of a model that a client named may take as long as its author likes.
         self._ad_hoc_tokenizing = Tokenizing("tokenize-ad-hoc")
@@ -85,7 +87,14 @@ class Loader:
             progress(done, total)
 
         def load(ops: Ops, stepwise: Stepwise) -> Encoder:
-            return load_encoder(ops, checkpoint, plan=plan, on_read=on_read, stepwise=stepwise)
+            return load_encoder(
+                ops,
+                checkpoint,
+                plan=plan,
+                on_read=on_read,
+                stepwise=stepwise,
+                tuned=self._tuned,
+            )
 
         encoder, fingerprint = await asyncio.gather(
             self.device.load(plan.dtype, load),

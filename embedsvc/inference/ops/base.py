@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.quantized import Quantized
 from embedsvc.inference.ops.hardware import Hardware
+from embedsvc.inference.ops.tuning import Tuning
 from embedsvc.texts.item import TokenIds
 
 T = TypeVar("T")
@@ -121,11 +122,8 @@ class Ops(Hardware, Protocol):
         """Experts from weights `up` (E, inner, D) and `down` (E, D, inner)."""
         ...
 
-    def tune(self, seconds: Callable[[], float]) -> None:
-        """Try what makes passes faster on some hardware only, and keep what does so here.
-
-        `seconds()` runs a typical pass and returns how long it took.
-        """
+    def tune(self, tuning: Tuning) -> None:
+        """Try what makes passes faster on some hardware only, and keep what does so here."""
         ...
 
     def release(self) -> None:

@@ -12,6 +12,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -33,7 +34,7 @@ from embedsvc.inference.ops.base import (
 from embedsvc.inference.ops.memory import PASSES, MemoryUse
 from embedsvc.inference.ops.mlx import quantized
 from embedsvc.inference.ops.mlx.attention import attend, attend_plainly
-from embedsvc.inference.ops.mlx.compiling import compile_pass
+from embedsvc.inference.ops.mlx.compiling import OFTEN, CompiledPasses
 from embedsvc.inference.ops.mlx.dispatch import at_once, by_rows
 from embedsvc.inference.ops.mlx.experts import mix
 from embedsvc.inference.ops.mlx.fusing import Activation, Fused, LastStep
@@ -47,8 +48,8 @@ from embedsvc.inference.ops.mlx.memory import (
 from embedsvc.inference.ops.mlx.narrow_heads import double, halve, should_double
 from embedsvc.inference.ops.mlx.pooling import pool
 from embedsvc.inference.ops.mlx.rope import TurnCache
-from embedsvc.inference.ops.mlx.tuning import choose_faster
 from embedsvc.inference.ops.table_limits import CheckedPass, IndexRange, check_texts
+from embedsvc.inference.ops.tuning import Shape, Tuning
 from embedsvc.system import machine
 from embedsvc.texts.item import TokenIds
 
@@ -58,12 +59,15 @@ SETTINGS = {
     "MLX_ENABLE_CACHE_THRASHING_CHECK": "0",
 }
 """Variables that MLX reads from the environment, each when it first needs it."""
-PLAIN_LENGTH = 128
-"""The longest texts whose attention scores may be written to memory."""
-
-
 MOST_TOKENS = 1 << 16
 """Tokens of a batch on a GPU, however small the model."""
+PLAIN_LENGTH = 128
+"""The longest texts whose attention scores may be written to memory."""
+SWITCHES = {"compile": Shape(1, 32)}
+"""What is tried on each GPU, and the batch at which it matters: of a lone short text it is Python
+that takes most of the time."""
+CUDA_SWITCHES = {"plain": Shape(16, PLAIN_LENGTH)}
+"""What is tried on CUDA as well."""
 
 
 class MlxOps:
@@ -81,8 +85,10 @@ class MlxOps:
         """Whether narrow attention heads are made twice as wide where that pays."""
         self.plain = False
         """Whether attention of short texts is products and a softmax, not MLX's fused operation."""
-        self.compile = False
-        """Whether passes go through `mx.compile`."""
+        self.compile = self.gpu
+        """Whether passes of shapes that come often go through `mx.compile`."""
+        self.often = OFTEN
+        """How many of the last batches that is."""
         mx.set_default_device(mx.gpu if self.gpu else mx.cpu)
         self.device, self.max_batch_tokens = f"{platform.machine()} CPU", 512
         self.memory = machine.memory().usable
@@ -122,11 +128,12 @@ class MlxOps:
     def experts_layer(self, up: NDArray[Any], down: NDArray[Any]) -> Experts:
         return Experts(self.array(up).swapaxes(1, 2), self.array(down).swapaxes(1, 2))
 
-    def tune(self, seconds: Callable[[], float]) -> None:
+    def tune(self, tuning: Tuning) -> None:
         if self.gpu:
-            if not mx.metal.is_available():
-                choose_faster(self, "plain", seconds)
-            choose_faster(self, "compile", seconds)
+            tried = SWITCHES if mx.metal.is_available() else CUDA_SWITCHES | SWITCHES
+            self.often = 1
+            tuning.choose(self, f"MLX {version('mlx')} on {self.device}", tried)
+            self.often = OFTEN
 
     def memory_use(self) -> MemoryUse:
         return memory_use()
@@ -135,11 +142,7 @@ class MlxOps:
         clear_cache()
 
     def compiled(self, function: ForwardPass) -> CompiledPass:
-        fast = compile_pass(self, function, self._dtype)
-
-        def run(batch: Batch) -> mx.array:
-            return fast(batch) if self.compile else function(self, batch)
-
+        run = CompiledPasses(self, function, self._dtype, self)
         return CheckedPass(self, function, run, lambda batch: batch.layout.indices)
 
     def begin(self, value: mx.array) -> mx.array:

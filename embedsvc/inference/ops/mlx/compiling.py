@@ -1,13 +1,85 @@
-"""Passes through `mx.compile`, which fuses their operations, once for each shape of a batch."""
+"""Passes through `mx.compile`, for those shapes of batches that come often.
+
+A pass that is compiled is traced once: Python builds it operation by operation for the first batch
+only, and small operations are fused. That takes some 2 to 20 ms and a MiB for each shape, and there
+may be hundreds of shapes. So only those are compiled that keep coming, and those least lately used
+are dropped.
+"""
+
+from collections import Counter, OrderedDict, deque
+from typing import Protocol
 
 import mlx.core as mx
 
-from embedsvc.inference.ops.base import CompiledPass, ForwardPass, Ops
+from embedsvc.inference.ops.base import Array, Batch, CompiledPass, ForwardPass, Ops
 from embedsvc.inference.ops.mlx.layout import lay_out
+
+WINDOW = 256
+"""How many of the last batches count."""
+OFTEN = 8
+"""How many of them have to be of one shape for its pass to be compiled."""
+MOST = WINDOW // OFTEN
+"""How many shapes may be compiled at a time: all that can come that often."""
+
+
+class Compiler(Protocol):
+    """What decides over compiling; it may change while passes are used."""
+
+    compile: bool
+    """Whether passes are compiled at all."""
+    often: int
+    """`OFTEN`, or less where it is not to be waited for."""
+
+
+class CompiledPasses:
+    """One pass, compiled for a few shapes. It is used on MLX's thread alone."""
+
+    def __init__(
+        self, ops: Ops, function: ForwardPass, dtype: mx.Dtype, compiler: Compiler
+    ) -> None:
+        self._ops = ops
+        self._function = function
+        self._dtype = dtype
+        self._compiler = compiler
+        self._compiled: OrderedDict[tuple[int, int], CompiledPass] = OrderedDict()
+        """By shape, the least lately used first."""
+        self._last: deque[tuple[int, int]] = deque()
+        """The shapes of the last batches."""
+        self._uses: Counter[tuple[int, int]] = Counter()
+        """How many of those have each shape."""
+
+    def __call__(self, batch: Batch) -> Array:
+        shape = (batch.layout.texts, batch.layout.length)
+        uses = self._count(shape)
+        if not self._compiler.compile:
+            return self._function(self._ops, batch)
+        run = self._compiled.get(shape)
+        if run is None:
+            if uses < self._compiler.often:
+                return self._function(self._ops, batch)
+            if len(self._compiled) == MOST:
+                self._compiled.popitem(last=False)
+            run = self._compiled[shape] = compile_pass(self._ops, self._function, self._dtype)
+        self._compiled.move_to_end(shape)
+        return run(batch)
+
+    def _count(self, shape: tuple[int, int]) -> int:
+        """Note a batch; return how many of the last ones had its shape."""
+        self._last.append(shape)
+        self._uses[shape] += 1
+        if len(self._last) > WINDOW:
+            first = self._last.popleft()
+            self._uses[first] -= 1
+            if not self._uses[first]:
+                del self._uses[first]
+        return self._uses[shape]
 
 
 def compile_pass(ops: Ops, function: ForwardPass, dtype: mx.Dtype) -> CompiledPass:
-    """The pass, compiled for the shape of a batch when the first of that shape comes."""
+    """The pass, traced when it is first used, for batches of one shape.
+
+    MLX keeps what it traced as long as the function that it is given lives: it is freed with it.
+    """
 
     @mx.compile
     def fast(*grids: mx.array) -> mx.array:

@@ -40,6 +40,7 @@ from embedsvc.inference.ops.numpy.attention import attend, pieces_of
 from embedsvc.inference.ops.numpy.layout import PackedLayout, lay_out, range_of
 from embedsvc.inference.ops.numpy.pooling import pool
 from embedsvc.inference.ops.table_limits import CheckedPass, check_texts
+from embedsvc.inference.ops.tuning import Tuning
 from embedsvc.system import machine
 from embedsvc.texts.item import TokenIds
 
@@ -92,7 +93,7 @@ class NumpyOps:
         """
         tune_allocator(trim_threshold=KEPT_BYTES, mmap_threshold=KEPT_BYTES // 2)
 
-    def tune(self, seconds: Callable[[], float]) -> None:
+    def tune(self, tuning: Tuning) -> None:
         pass
 
     def memory_use(self) -> MemoryUse:

@@ -1,0 +1,69 @@
+"""What tuning found out, kept for the next load, and in the cache folder for the next start."""
+
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from embedsvc.inference.ops.tuning import Choices
+
+NAME = "tuning.json"
+MOST = 256
+"""How many models' choices are kept: those that were found last."""
+MOST_BYTES = 1 << 18
+"""A file that is longer was not written here."""
+log = logging.getLogger(__name__)
+
+
+class TuningFile:
+    """The `Kept` of a server. It is used by one thread, the one that loads."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Without a folder, choices are kept as long as the process lives."""
+        self._path = folder / NAME if folder else None
+        self._known: dict[str, dict[str, bool]] | None = None  # before the file is read
+
+    def get(self, key: str) -> Choices | None:
+        if self._known is None:
+            self._known = self._read()
+        return self._known.get(key)
+
+    def put(self, key: str, choices: Choices) -> None:
+        """Keep choices. Where they cannot be written, that is logged, and they are for now."""
+        known = self._read() | (self._known or {})  # another server may have written, too
+        known.pop(key, None)
+        known[key] = dict(choices)
+        self._known = dict(list(known.items())[-MOST:])
+        if self._path is not None:
+            try:
+                self._write(self._path, self._known)
+            except OSError as error:
+                log.warning("%s: %s; what tuning found is not kept", self._path, error.strerror)
+
+    def _read(self) -> dict[str, dict[str, bool]]:
+        """What the file has; nothing if there is none, or it is damaged, which is logged."""
+        if self._path is None:
+            return {}
+        try:
+            with self._path.open("rb") as file:
+                content = file.read(MOST_BYTES + 1)
+            if len(content) > MOST_BYTES:
+                raise ValueError(f"longer than {MOST_BYTES >> 10} KiB")
+            return msgspec.json.decode(content, type=dict[str, dict[str, bool]])
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            log.warning("%s: %s; it is ignored, and models are tuned anew", self._path, error)
+            return {}
+
+    @staticmethod
+    def _write(path: Path, known: dict[str, dict[str, bool]]) -> None:
+        """Write the file whole, or not at all."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            new.write_bytes(msgspec.json.format(msgspec.json.encode(known)) + b"\n")
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
