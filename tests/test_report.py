@@ -1,13 +1,17 @@
 """`embedsvc report`: a whole one of a tiny model, and those that end early or go wrong."""
 
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
+from embedsvc.catalog.cards import Card
+from embedsvc.catalog.cards_file import read_cards
 from embedsvc.cli import main
 from embedsvc.commands import report as command
-from embedsvc.diagnosis.report import Model, Report
+from embedsvc.diagnosis.report import Model, Report, processes
 from embedsvc.diagnosis.report import measure as measuring
 from embedsvc.diagnosis.report.measure import Options
 from embedsvc.diagnosis.report.processes import OwnServer
@@ -126,6 +130,27 @@ def test_json_goes_to_standard_output_in_place_of_the_tables(
     args = SimpleNamespace(json=command.STDOUT, markdown=None)
     command._write(whole, args)  # type: ignore[arg-type]
     assert capsys.readouterr().out.startswith('{\n  "versions"')
+
+
+def test_its_server_loads_a_model_as_its_card_says(tmp_path: Path) -> None:
+    card = Card(
+        id='m "of" \\ é',
+        repo="org/m",
+        revision="main",
+        task="embed",
+        pooling=("mean", "cls"),
+        normalize=False,
+        max_tokens=7,
+        prompts={"query": "q: \"'\\\n\t", "a b": ""},
+        plain_tokens=("<x>", "'"),
+        dtype="float16",
+        sha256="0" * 64,
+    )
+    file = tmp_path / "models.toml"
+    file.write_text("\n".join(processes._card(card, tmp_path)), encoding="utf-8")
+    (read,) = read_cards(file).by_id.values()
+    assert read.id == card.id
+    assert read.loads_like(replace(card, path=tmp_path))
 
 
 class Slow(OwnServer):

@@ -13,6 +13,8 @@ from embedsvc.catalog.cards import Card
 from embedsvc.catalog.cards_file import read_cards
 from embedsvc.diagnosis.report import facts, private
 from embedsvc.diagnosis.report.private import Hiding
+from embedsvc.inference.gpu import Unused
+from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.system.mac import Mac
 from tests.support.checkpoints import write_bert
 from tests.support.project import ROOT
@@ -138,3 +140,5 @@ def test_a_mac_is_told_by_its_kind_and_not_by_its_name(monkeypatch: pytest.Monke
     monkeypatch.setattr(facts.platform, "mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
     found = facts.this_machine()
     assert (found.system, found.model, found.translated) == ("macOS 15.1", "Mac14,2", True)
+    monkeypatch.setattr(facts, "unused_gpu", lambda: Unused("Rosetta translates it", "arm64"))
+    assert facts.backend(NumpyOps(cores=1)).unused_gpu == "Rosetta translates it"

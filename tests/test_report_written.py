@@ -42,6 +42,7 @@ def test_a_mac_is_told_by_its_kind_its_cores_and_its_memory() -> None:
     assert said["memory"] == "8.0 GiB"
     assert said["for models"] == "3.7 GiB of 5.3 GiB"
     assert said["versions"] == "python 3.13.1, mlx 0.32.4"
+    assert "GPU" not in said
     MAC.translated, MAC.usable_memory_bytes = True, 4 << 30
     try:
         said = dict(about_machine(report()))
@@ -49,6 +50,12 @@ def test_a_mac_is_told_by_its_kind_its_cores_and_its_memory() -> None:
         MAC.translated, MAC.usable_memory_bytes = False, 8 << 30
     assert said["processor"].endswith("arm64, Python translated by Rosetta")
     assert said["memory"] == "8.0 GiB, 4.0 GiB for this process"
+
+
+def test_a_gpu_that_is_not_used_is_told_with_the_reason() -> None:
+    cpu = Backend("native", "float32", "arm64 CPU", 8 << 30, 4 << 30, "MLX finds no GPU")
+    said = dict(about_machine(Report(VERSIONS, MAC, cpu, quick=False)))
+    assert said["GPU"] == "not used: MLX finds no GPU"
 
 
 def test_what_was_not_measured_is_not_told() -> None:

@@ -42,6 +42,8 @@ class Backend(msgspec.Struct):
     """What the device has: of a GPU's, what the system recommends to use."""
     models_bytes: int
     """What models may take of it."""
+    unused_gpu: str | None = None
+    """Why a GPU is not used, on a machine that is known to have one."""
 
 
 class Memory(msgspec.Struct):

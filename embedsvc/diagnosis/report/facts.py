@@ -7,6 +7,7 @@ import sys
 from embedsvc import __version__
 from embedsvc.diagnosis.computing import installed
 from embedsvc.diagnosis.report import Backend, Machine
+from embedsvc.inference.gpu import unused_gpu
 from embedsvc.inference.ops.hardware import Hardware
 from embedsvc.serving.model_memory import SHARE
 from embedsvc.system import machine
@@ -44,7 +45,10 @@ def this_machine() -> Machine:
 
 def backend(ops: Hardware) -> Backend:
     """The backend that models are measured on."""
-    return Backend(ops.name, ops.dtype, ops.device, ops.memory, int(ops.memory * SHARE))
+    unused = unused_gpu() if ops.name != "mlx" else None
+    models = int(ops.memory * SHARE)
+    why = unused.why if unused else None
+    return Backend(ops.name, ops.dtype, ops.device, ops.memory, models, why)
 
 
 def _system() -> str:

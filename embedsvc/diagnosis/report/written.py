@@ -22,6 +22,7 @@ def about_machine(report: Report) -> list[Row]:
     memory = _gib(machine.memory_bytes)
     if machine.usable_memory_bytes < machine.memory_bytes:
         memory += f", {_gib(machine.usable_memory_bytes)} for this process"
+    unused = [("GPU", f"not used: {backend.unused_gpu}")] if backend.unused_gpu else []
     return [
         ("embedsvc", versions.pop("embedsvc")),
         ("processor", f"{machine.processor}{model}, {machine.architecture}{translated}"),
@@ -30,6 +31,7 @@ def about_machine(report: Report) -> list[Row]:
         ("system", machine.system),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
         ("backend", f"{backend.name}, {backend.dtype}, on {backend.device}"),
+        *unused,
         ("for models", f"{_gib(backend.models_bytes)} of {_gib(backend.memory_bytes)}"),
     ]
 
