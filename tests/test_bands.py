@@ -72,7 +72,7 @@ def test_a_band_divides_its_text_and_sees_no_more_than_half_of_it(
 ) -> None:
     for longest in range(1, 8193, 7):
         _, length = grid_shape(1, longest)
-        band = band_size(windowed(window, causal=causal), length)
+        band = band_size(windowed(window, causal=causal), 1, length)
         if band is not None:
             assert length % band == 0
             assert band + window * (1 if causal else 2) <= length / 2
@@ -81,12 +81,18 @@ def test_a_band_divides_its_text_and_sees_no_more_than_half_of_it(
 def test_modernbert_and_gemma_have_bands_from_lengths_on_where_they_pay() -> None:
     def shortest(window: int) -> int:
         lengths = (grid_shape(1, longest)[1] for longest in range(1, 8192))
-        return next(n for n in lengths if band_size(windowed(window), n) is not None)
+        return next(n for n in lengths if band_size(windowed(window), 1, n) is not None)
 
     assert shortest(64) == 384
     assert shortest(256) == 1280
 
 
 def test_there_are_no_bands_for_a_bias() -> None:
-    assert band_size(Attention(1, 1, window=4, bias=mx.zeros((1, 8191))), 4096) is None
-    assert band_size(Attention(1, 1), 4096) is None
+    assert band_size(Attention(1, 1, window=4, bias=mx.zeros((1, 8191))), 1, 4096) is None
+    assert band_size(Attention(1, 1), 1, 4096) is None
+
+
+def test_masks_of_bands_are_bounded() -> None:
+    for window in (64, 256):  # ModernBERT's, Gemma's
+        assert band_size(windowed(window), 32, 2048) is not None
+    assert band_size(windowed(4096), 1, 32768) is None

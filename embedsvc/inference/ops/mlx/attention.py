@@ -20,7 +20,7 @@ def attend(
 ) -> mx.array:
     """`Ops.attention` by MLX's fused attention."""
     length = layout.length
-    band = band_size(spec, length)
+    band = band_size(spec, layout.texts, length)
     if band is not None:
         return attend_in_bands(q, k, v, spec, layout, band)
     q, k, v = _by_head(q, k, v, spec, layout)

@@ -10,6 +10,7 @@ The bands of all texts are computed together, as if each were a text.
 import mlx.core as mx
 
 from embedsvc.inference.ops.base import Attention
+from embedsvc.inference.ops.mlx import dispatch
 from embedsvc.inference.ops.mlx.dispatch import at_once, by_rows
 from embedsvc.inference.ops.mlx.layout import Bands, PaddedLayout, masked
 from embedsvc.inference.ops.mlx.narrow_heads import FUSED_SIZES
@@ -18,24 +19,30 @@ LEAST_BAND = 64
 """The fewest queries of a band: what Apple's kernels compute at a time."""
 
 
-def band_size(spec: Attention, length: int) -> int | None:
-    """The queries of a band, which divide a text of that length; None if bands gain too little.
+def band_size(spec: Attention, texts: int, length: int) -> int | None:
+    """The queries of a band, which divide texts of that length; None if bands gain too little.
 
     A band has the queries of a window, which balances what is computed for nothing with how often a
-    key is read, or fewer, down to a quarter, so that its keys are no more than half of the text's.
+    key is read, or fewer, down to a quarter, so that its keys are no more than half of a text's.
 
-    >>> band_size(Attention(heads=1, kv_heads=1, window=64), 8192)
+    >>> spec = Attention(heads=1, kv_heads=1, window=64)
+    >>> band_size(spec, texts=1, length=8192)
     128
-    >>> band_size(Attention(heads=1, kv_heads=1, window=64), 256) is None
+    >>> band_size(spec, texts=1, length=256) is None
     True
     """
     if spec.window is None or spec.bias is not None:
         return None
     least, most = max(LEAST_BAND, spec.window // 2), max(LEAST_BAND, 2 * spec.window)
     band = length & -length  # the largest power of two that divides it
-    while band >= least and (band > most or 2 * _keys(spec, band) > length):
+    while band > most:
         band //= 2
-    return band if band >= least else None
+    while band >= least:
+        keys = _keys(spec, band)
+        if 2 * keys <= length and texts * length * keys <= dispatch.MOST_NUMBERS:
+            return band
+        band //= 2
+    return None
 
 
 def attend_in_bands(

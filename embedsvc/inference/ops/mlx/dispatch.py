@@ -17,8 +17,8 @@ MOST_OPERATIONS = 1 << 39
 It is the widest layer of BERT-large for a batch of 65536 tokens, 2 * 65536 * 1024 * 4096, so that
 only attention to long texts and the layers of much wider models are ever cut. What counts for macOS
 is a command buffer, which MLX ends once it has 40 kernels (50 on the largest chips) or kernels that
-read 40 million numbers in all. At that size layers take less than a second, whatever their shapes.
-Parts of attention read the same numbers, so each ends its buffer by itself (`submit`).
+read 40 million numbers in all. Linear layers reach that within a second, whatever their shapes.
+Parts of attention read the same numbers again, so each ends its buffer by itself (`submit`).
 """
 MOST_NUMBERS = 1 << 26
 """Numbers of a mask, or of scores, that are in memory at a time."""
