@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.convert import Precision, convert
 from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.cli import main
 from embedsvc.diagnosis import verify as verification
@@ -18,6 +20,7 @@ from embedsvc.diagnosis.verify import Check, verify
 from embedsvc.inference.encoder import Encoder
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.item import TokenIds
+from tests.support.checkpoints import write_bert
 from tests.support.project import ROOT
 from tests.support.tolerance import within
 
@@ -148,6 +151,72 @@ def test_an_installed_sentence_transformers_has_the_last_word(
     assert checks(tiny)["equals sentence-transformers"].passed is False
     other = open_checkpoint(Card(id="x", path=tiny.root, pooling="cls"))
     assert checks(other)["equals sentence-transformers"].passed is None
+
+
+SIZES = {"hidden_size": 64, "intermediate_size": 128}
+
+
+@pytest.fixture
+def quantized(tmp_path: Path) -> Path:
+    """A folder with `quantized`, and the `original` that it was made from."""
+    folder = write_bert(tmp_path / "original", **SIZES)
+    convert(
+        open_checkpoint(Card(id="original", path=folder)), tmp_path / "quantized", Precision(bits=4)
+    )
+    return tmp_path
+
+
+def verified(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    code = main(["verify", *map(str, arguments), "--backend", "numpy"])
+    return code, capsys.readouterr().out
+
+
+def test_what_quantisation_costs_is_told_beside_the_original(
+    quantized: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = quantized / "quantized"
+    code, said = verified(capsys, folder)
+    assert code == 0
+    assert "- quantised: affine, 4 bits in groups of 64; --original MODEL tells" in " ".join(
+        said.split()
+    )
+    code, said = verified(capsys, folder, "--original", quantized / "original")
+    assert code == 0
+    assert "quantised: affine, 4 bits in groups of 64; to `original`: cosine 0.9" in said
+    assert "on average" in said
+    assert "quantized is right" in said
+
+
+def test_the_original_is_the_model_that_the_card_is_like(
+    quantized: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cards = quantized / "models.toml"
+    lines = '[models.small]\npath = "quantized"\nlike = "{}"\nmax_tokens = 32\n'
+    cards.write_text(lines.format("large") + '[models.large]\npath = "original"\n')
+    _, said = verified(capsys, "small", "--models", cards)
+    assert "; to `large`: cosine 0.9" in said
+    cards.write_text(lines.format("bge-m3"))  # is shipped, and not on this disk
+    _, said = verified(capsys, "small", "--models", cards)
+    assert "--original MODEL tells" in said
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"hidden_size": 32}, "the vectors of `other` have 32 dimensions"),
+        (SIZES, "to `other`: cosine"),
+    ],
+)
+def test_a_quantised_model_beside_another_one_is_wrong(
+    quantized: Path, capsys: pytest.CaptureFixture[str], sizes: dict[str, int], told: str
+) -> None:
+    other = write_bert(quantized / "other", **sizes)
+    weights = other / "model.safetensors"
+    save_file({name: -value[::-1].copy() for name, value in load_file(weights).items()}, weights)
+    code, said = verified(capsys, quantized / "quantized", "--original", other)
+    assert code == 1
+    assert "WRONG  quantised: affine, 4 bits" in said
+    assert told in said
 
 
 def test_an_unknown_model_ends_with_the_code_of_a_wrong_setting(

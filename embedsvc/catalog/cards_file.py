@@ -82,6 +82,17 @@ def read_cards(file: Path) -> Cards:
     return Cards(file, by_id, by_name)
 
 
+def card_like(card: Card, cards: Cards) -> Card | None:
+    """The card that another one is `like`; None if it is like none, or was made by hand."""
+    if card.like is None:
+        return None
+    known = cards.by_id.get(card.like)
+    if known is None or known == card:
+        shipped = next(filter(Path.is_file, _shipped_files()), None)
+        return None if shipped is None else read_cards(shipped).by_id.get(card.like)
+    return known
+
+
 def _read_card(file: Path, name: str, table: Any, others: dict[str, Any]) -> Card:
     """The card in one table of the file. Raises `CardsError`."""
     where = f'{file}: [models."{shown(name)}"]'

@@ -34,6 +34,22 @@ class Quantization:
     layers: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The entries of layers by name, without `.weight`."""
 
+    def in_words(self) -> str:
+        """How weights are quantised; empty if nothing is said of it.
+
+        >>> Quantization({"bits": 4, "group_size": 64}, {"layers.0.mlp": {"bits": 8}}).in_words()
+        'affine, 4 bits in groups of 64, 1 layer otherwise'
+        """
+        said = {"mode": "affine", **self.general}
+        words = str(said["mode"]) if self.general or self.layers else ""
+        if "bits" in said:
+            words += f", {said['bits']} bits"
+        if "group_size" in said:
+            words += f" in groups of {said['group_size']}"
+        if self.layers:
+            words += f", {len(self.layers)} layer{'s' * (len(self.layers) > 1)} otherwise"
+        return words
+
     def fewest_bits(self, layer: str, words: int, scales: int, *, biased: bool) -> int:
         """The fewest bits of a layer's weights that fit the words and scales of a row, among those
         that config.json says, if any do."""

@@ -6,7 +6,11 @@ from typing import get_args
 
 import msgspec
 
-from embedsvc.catalog.cards import Dtype
+from embedsvc.catalog.cards import Card, Dtype
+from embedsvc.catalog.cards_file import card_like
+from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.checkpoints.sources import is_here
+from embedsvc.commands.cards import cards_of
 from embedsvc.commands.model_options import add_model, card_named, on_device, open_embedder
 from embedsvc.diagnosis.verify import Check, verify
 from embedsvc.inference.ops.base import Ops
@@ -16,6 +20,7 @@ EXAMPLES = """\
   embedsvc verify ./my-model --backend numpy
   embedsvc verify bge-m3 --json
   embedsvc verify bge-small-en-v1.5 --dtype int8
+  embedsvc verify ./minilm-4bit --original all-MiniLM-L6-v2
 
 The exit code is 1 if something is wrong.
 """
@@ -29,6 +34,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="a line of JSON for each check, for programs"
     )
+    parser.add_argument(
+        "--original",
+        metavar="MODEL",
+        help="what a quantised model was made from, to tell what that costs; default: what its "
+        "card is `like`, if that is on this disk",
+    )
     parser.add_argument("--dtype", choices=get_args(Dtype), help="in which; default: the card's")
 
 
@@ -38,12 +49,13 @@ def run(args: argparse.Namespace) -> int:
     if args.dtype:
         card = msgspec.structs.replace(card, dtype=args.dtype)
     checkpoint = open_embedder(card)
+    original = _original(args, card)
     if not args.json:
         print(f"{card.id}: {checkpoint.root}")
 
     def check_all(ops: Ops) -> list[Check]:
         checks: list[Check] = []
-        for check in verify(ops, checkpoint):
+        for check in verify(ops, checkpoint, original):
             print(_as_json(check) if args.json else _in_words(check), flush=True)
             checks.append(check)
         return checks
@@ -57,6 +69,14 @@ def run(args: argparse.Namespace) -> int:
     compared = all(check.passed for check in checks)
     print(f"{card.id} is right" if compared else f"{card.id} is sound; nothing to compare it with")
     return 0
+
+
+def _original(args: argparse.Namespace, card: Card) -> Checkpoint | None:
+    """What the model was made from, as somebody says or its card does. Raises `SetupError`."""
+    if args.original:
+        return open_embedder(card_named(args.original, args.models))
+    like = card_like(card, cards_of(args.models))
+    return open_embedder(like) if like is not None and is_here(like) else None
 
 
 def _in_words(check: Check) -> str:

@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.checkpoints.families import FROM_MODULES
+from embedsvc.checkpoints.quantization import read_quantization
 from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.checkpoints.sources import sha256
 from embedsvc.checkpoints.tensor_files import weight_files
@@ -30,6 +31,8 @@ FULL_LENGTH = 512
 """A long text is tried too, of so many tokens, or of as many as the model takes."""
 EXACT, CLOSE, ROUGH = 0.99999, 0.998, 0.98
 """The least cosines with the reference: in float32, in 16 bits, and in int8."""
+AKIN = 0.5
+"""The least cosine of a quantised model with the original. Below, it is another one, or lost."""
 SAME = 1 - 1e-6
 """The least cosine in float32 between a text alone and in a batch."""
 VIRTUAL_ERROR = 1e-4
@@ -58,10 +61,11 @@ class Canonical(msgspec.Struct, frozen=True):
     vectors: list[list[float]]
 
 
-def verify(ops: Ops, checkpoint: Checkpoint) -> Iterator[Check]:
+def verify(ops: Ops, checkpoint: Checkpoint, original: Checkpoint | None = None) -> Iterator[Check]:
     """The checks, each as soon as it is done.
 
-    Raises `CheckpointError` if the model does not load.
+    `original`: what a quantised checkpoint was made from. Raises `CheckpointError` if one of them
+    does not load.
     """
     try:
         encoder = load_encoder(ops, checkpoint)
@@ -93,7 +97,27 @@ def verify(ops: Ops, checkpoint: Checkpoint) -> Iterator[Check]:
         exact = load_encoder(NumpyOps(), checkpoint)
         expected = np.concatenate([exact.encode([text]) for text in ids])
         yield _near(f"{ops.dtype} is near float32", vectors, expected, least, "")
-    yield from _against_reference(checkpoint, vectors[: len(TEXTS)], least)
+    if quantized := read_quantization(checkpoint.config).in_words():
+        del encoder  # the original takes its place in memory
+        ops.release()
+        yield _cost(ops, quantized, vectors[: len(TEXTS)], original)
+    else:
+        yield from _against_reference(checkpoint, vectors[: len(TEXTS)], least)
+
+
+def _cost(ops: Ops, quantized: str, vectors: Vectors, original: Checkpoint | None) -> Check:
+    """How near the vectors of quantised weights come to those of the original ones."""
+    if original is None:
+        return Check("quantised", None, f"{quantized}; --original MODEL tells what that costs")
+    encoder = load_encoder(ops, original)
+    texts = _tokens(original, encoder.rows)[: len(TEXTS)]
+    expected = np.concatenate([encoder.encode([text]) for text in texts])
+    name = original.card.id
+    if expected.shape != vectors.shape:
+        other = f"the vectors of `{name}` have {expected.shape[1]} dimensions"
+        return Check("quantised", False, f"{quantized}; {other}")
+    check = _near("quantised", vectors, expected, AKIN, "")
+    return replace(check, found=f"{quantized}; to `{name}`: {check.found}")
 
 
 def least_cosine(ops: Hardware, exact: float) -> float:
@@ -135,9 +159,6 @@ def _against_reference(checkpoint: Checkpoint, vectors: Vectors, bound: float) -
     name = "equals sentence-transformers"
     if not _pools_alike(checkpoint):
         yield Check(name, None, "the files do not say how to pool as it does here")
-        return
-    if checkpoint.config.get("quantization"):
-        yield Check(name, None, "it cannot read quantised weights")
         return
     if importlib.util.find_spec("sentence_transformers") is not None:
         try:
