@@ -70,8 +70,9 @@ def test_a_step_of_the_workflow_is_a_script_of_commands_that_there_are(script: s
         assert f"\n{target}:" in targets
 
 
-def test_what_is_kept_of_a_mac_is_what_its_report_wrote() -> None:
-    steps = WORKFLOW["jobs"]["macos"]["steps"]
+@pytest.mark.parametrize("job", ["macos", "macos-intel"])
+def test_what_is_kept_of_a_mac_is_what_its_report_wrote(job: str) -> None:
+    steps = WORKFLOW["jobs"][job]["steps"]
     (report,) = [
         words for step in steps for words in commands(step.get("run", "")) if "report" in words
     ]
