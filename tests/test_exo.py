@@ -247,6 +247,6 @@ def test_a_stream_that_is_silent_is_kept_alive(
     monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.01)
     with server.stream("GET", "/instance/await?model_id=a&timeout_seconds=0.2") as answer:
         lines = [line for line in answer.iter_lines() if line]
-    assert len(lines) > 3
+    assert len(lines) > 2
     assert set(lines[:-1]) == {": keep-alive"}
     assert lines[-1].startswith("data: ")

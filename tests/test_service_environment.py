@@ -259,6 +259,24 @@ def test_on_a_mac_folders_that_launchd_cannot_read_are_told_before_it_starts(
         assert part in told
 
 
+def test_on_a_mac_the_status_of_a_service_that_does_not_run_tells_of_them_too(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(detect.sys, "platform", "darwin")
+    monkeypatch.setenv("HF_HOME", str(home / "Desktop"))
+    install(fake=FakeLaunchd(f"gui/{os.getuid()}"), monkeypatch=monkeypatch)
+    monkeypatch.delenv("HF_HOME")
+    capsys.readouterr()
+    assert cli.main(["service", "status"]) == 0
+    assert "warning" not in capsys.readouterr().out
+    stopped = "x = {\n\tstate = not running\n\tlast exit code = 4\n}"
+    monkeypatch.setattr(command, "Actions", lambda: Recorder(lambda _: Answer(0, stopped)))
+    assert cli.main(["service", "status"]) == 1
+    said = capsys.readouterr().out
+    assert "installed, not running; it last ended with 4" in said
+    assert f"warning: macOS lets no service read {home}/Desktop" in said
+
+
 def test_on_a_mac_other_folders_are_not_told_of(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,8 @@ def analyze() -> str:
 def test_systemd_finds_no_fault_with_the_unit(
     tmp_path: Path, analyze: str, system: bool, user: str | None
 ) -> None:
-    text = unit(job(tmp_path, system=system, user=user, port=443))
+    writes = (Path("/srv/models"), Path("/srv/my 100% models"))
+    text = unit(job(tmp_path, system=system, user=user, port=443, writes=writes))
     file = tmp_path / UNIT
     file.write_text(text.replace("/opt/embedsvc/bin/python", sys.executable))
     whose = "--system" if system else "--user"

@@ -23,7 +23,12 @@ ENVIRONMENT = {
 
 
 def job(
-    home: Path, *, system: bool = False, user: str | None = None, port: int = 8000
+    home: Path,
+    *,
+    system: bool = False,
+    user: str | None = None,
+    port: int = 8000,
+    writes: tuple[Path, ...] = (),
 ) -> ServiceSpec:
     folder = home / "etc" if system else home / ".config"
     return ServiceSpec(
@@ -34,6 +39,7 @@ def job(
         home=home,
         port=port,
         stop_seconds=45,
+        writes=writes,
         root=home,
     )
 
