@@ -204,8 +204,8 @@ def _one_of(value: Any, kinds: list[str], camel: bool, at: str) -> str | None:
 def _object(value: Any, kind: str, camel: bool, at: str) -> str | None:
     if not isinstance(value, Mapping):
         return f"{at}: is no {kind}"
-    spelled = camel and kind not in LENIENT
-    fields = {_spelled(key, spelled): about for key, about in fields_of(kind).items()}
+    written = camel and kind not in LENIENT
+    fields = {spelled(key, camel=written): about for key, about in fields_of(kind).items()}
     if kind not in LENIENT and (unknown := set(value) - set(fields)):
         return f"{at}: {kind} has no {sorted(unknown)}"
     for key, (inner, required) in fields.items():
@@ -217,5 +217,6 @@ def _object(value: Any, kind: str, camel: bool, at: str) -> str | None:
     return None
 
 
-def _spelled(name: str, camel: bool) -> str:
+def spelled(name: str, *, camel: bool) -> str:
+    """A field's name as it is written."""
     return re.sub("_([a-z])", lambda found: found[1].upper(), name) if camel else name

@@ -5,6 +5,7 @@ exo uses its fields' own names: see `by_name`. Of two classes that may stand in 
 says which one it is: see `tagged`. Read from exo's commit b5375f8, of June 2026.
 """
 
+import re
 from http.client import responses
 from typing import Any, Literal, cast
 
@@ -14,6 +15,7 @@ from msgspec import field
 from embedsvc.errors import InstanceNotFound, RequestError
 from embedsvc.web.dialects.dialect import Dialect
 
+CAPITAL = re.compile("[A-Z]")
 Tagged = dict[str, Any]
 """An object by the name of its class: {"RunnerReady": {...}}."""
 Backend = Literal["MlxMetal", "MlxCpu", "MlxCuda"]
@@ -61,7 +63,8 @@ class ModelCard(Exo):
     reasoning_dialect: Literal["none"] = "none"
     context_length: int = 0
     uses_cfg: bool = False
-    trust_remote_code: bool = False
+    remote_code: Literal[False] = field(default=False, name="trustRemoteCode")
+    """Nothing of a model's own code is run here; what leaves this out, exo takes for yes."""
     is_custom: bool = False
     vision: None = None
     sampling_defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
@@ -279,7 +282,11 @@ def by_name(value: Any) -> Any:
     {'RunnerLoading': {'layers_loaded': 1, 'total_layers': 6}}
     """
     if isinstance(value, msgspec.Struct):
-        return {name: by_name(getattr(value, name)) for name in value.__struct_fields__}
+        names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+        return {
+            CAPITAL.sub(lambda found: f"_{found[0].lower()}", written): by_name(getattr(value, own))
+            for written, own in names
+        }
     if isinstance(value, dict):
         return {key: by_name(inner) for key, inner in cast(dict[str, Any], value).items()}
     if isinstance(value, list | tuple):
