@@ -91,6 +91,19 @@ def test_few_shapes_are_compiled_at_a_time_and_those_dropped_are_freed(
     assert passes.alive() == 0
 
 
+def test_a_pass_that_cannot_be_traced_runs_as_it_is_and_that_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    passes = Passes(monkeypatch)
+    passes.ops.often = 1
+    real = passes._pass
+    passes._passes._function = lambda ops, batch: real(ops, batch) * int(batch.ids[0].item() > 0)
+    for length in (16, 16, 32):
+        passes.run(1, length)
+    assert (passes.called, passes.alive()) == (4, 0)  # once to be traced
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 def test_there_is_room_for_all_shapes_that_can_come_often() -> None:
     assert MOST * OFTEN >= WINDOW
 

@@ -6,6 +6,7 @@ may be hundreds of shapes. So only those are compiled that keep coming, and thos
 are dropped.
 """
 
+import logging
 from collections import Counter, OrderedDict, deque
 from typing import Protocol
 
@@ -20,6 +21,8 @@ OFTEN = 8
 """How many of them have to be of one shape for its pass to be compiled."""
 MOST = WINDOW // OFTEN
 """How many shapes may be compiled at a time: all that can come that often."""
+
+log = logging.getLogger(__name__)
 
 
 class Compiler(Protocol):
@@ -41,6 +44,9 @@ class CompiledPasses:
         self._function = function
         self._dtype = dtype
         self._compiler = compiler
+        self._traceable = True
+        """Whether it can be compiled, as far as is known. Of mlx-embeddings' models, some may
+        not."""
         self._compiled: OrderedDict[tuple[int, int], CompiledPass] = OrderedDict()
         """By shape, the least lately used first."""
         self._last: deque[tuple[int, int]] = deque()
@@ -51,17 +57,28 @@ class CompiledPasses:
     def __call__(self, batch: Batch) -> Array:
         shape = (batch.layout.texts, batch.layout.length)
         uses = self._count(shape)
-        if not self._compiler.compile:
+        if self._compiler.compile and self._traceable:
+            run = self._compiled.get(shape)
+            if run is not None:
+                self._compiled.move_to_end(shape)
+                return run(batch)
+            if uses >= self._compiler.often:
+                return self._compile(shape, batch)
+        return self._function(self._ops, batch)
+
+    def _compile(self, shape: tuple[int, int], batch: Batch) -> Array:
+        """Compile the pass for batches of that shape, by the first of them; return its result."""
+        run = compile_pass(self._ops, self._function, self._dtype)
+        try:
+            result = run(batch)
+        except ValueError as error:  # MLX's, as for a pass that asks for the values of arrays
+            self._traceable = False
+            log.warning("a pass cannot be compiled, and is not: %s", str(error))
             return self._function(self._ops, batch)
-        run = self._compiled.get(shape)
-        if run is None:
-            if uses < self._compiler.often:
-                return self._function(self._ops, batch)
-            if len(self._compiled) == MOST:
-                self._compiled.popitem(last=False)
-            run = self._compiled[shape] = compile_pass(self._ops, self._function, self._dtype)
-        self._compiled.move_to_end(shape)
-        return run(batch)
+        if len(self._compiled) == MOST:
+            self._compiled.popitem(last=False)
+        self._compiled[shape] = run
+        return result
 
     def _count(self, shape: tuple[int, int]) -> int:
         """Note a batch; return how many of the last ones had its shape."""
