@@ -1,13 +1,14 @@
 """The dashboard of a real server, in a real Chromium."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from browser.support import Opened, serving
+from browser.support import RANKER, Opened, serving
 from tests.support.project import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -39,6 +40,19 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(cards: Path) -> Iterator[str]:
     with serving(cards) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def ranking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that has a tiny reranker, too."""
+    folder = tmp_path_factory.mktemp("ranking")
+    python = ROOT / ".venv/bin/python"
+    subprocess.run([python, "-m", "tests.support.rerankers", folder], cwd=ROOT, check=True)
+    shipped = (ROOT / "models.toml").read_text()
+    ranker = f'[models.{RANKER}]\npath = "ranker"\ntask = "rerank"\n'
+    (folder / "models.toml").write_text(ranker + shipped)
+    with serving(folder / "models.toml") as (url, _):
         yield url
 
 

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 from tests.support.server import INSTALLED, address
 
 MODEL = "all-MiniLM-L6-v2"
+RANKER = "ranker"
 TEXTS = ["a cat sat on the mat", "interest rates rose", "a kitten lay on the rug", "pasta boils"]
 
 

@@ -174,7 +174,7 @@ def test_the_keyboard_is_enough(server: str, open_page: Opened) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     expect(page.get_by_role("tab", name="Similarity")).to_be_focused()
-    for view in ("Search", "Map", "Tokens", "Similarity"):
+    for view in ("Search", "Rerank", "Map", "Tokens", "Similarity"):
         page.keyboard.press("ArrowRight")
         tab = page.get_by_role("tab", name=view)
         expect(tab).to_be_focused()
@@ -200,9 +200,10 @@ def test_it_can_be_read_by_everybody(
     expect(row(page, "broken")).to_contain_text("Failed")
     page.get_by_label("Find a model").fill("")
     embed(page)
-    for view in ("Similarity", "Search", "Map", "Tokens"):
+    for view in ("Similarity", "Search", "Rerank", "Map", "Tokens"):
         look(page, view)
         ready = {"Similarity": "td", "Search": "#results li", "Map": ".map", "Tokens": ".token"}
+        ready["Rerank"] = "select"
         page.locator(f"#view {ready[view]}").first.wait_for()
         check(page)
         wide = page.evaluate("document.documentElement.scrollWidth")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from browser.support import TEXTS, Opened, embed, load, look, vectors
+from browser.support import MODEL, RANKER, TEXTS, Opened, embed, load, look, vectors
 
 
 def test_the_heat_map_shows_the_similarities_that_the_api_gives(
@@ -57,6 +57,38 @@ def test_search_ranks_as_the_api_does(server: str, open_page: Opened) -> None:
         )
 
 
+def test_a_reranker_s_order_is_shown_beside_that_of_the_vectors(
+    ranking: str, open_page: Opened
+) -> None:
+    page = open_page(ranking)
+    load(page)
+    embed(page, TEXTS)
+    look(page, "Rerank")
+    expect(page.get_by_label("Reranker", exact=True)).to_have_value(RANKER)
+    expect(page.locator("#view .readout")).to_have_text(f"{RANKER} is loaded when it is used.")
+    for ranker in (RANKER, MODEL):
+        page.get_by_label("Reranker", exact=True).select_option(ranker)
+        page.get_by_label("Query").fill("what to eat")
+        page.keyboard.press("Enter")
+        body = {"model": ranker, "query": "what to eat", "documents": TEXTS}
+        answer = httpx2.post(f"{ranking}/v1/rerank", json=body, timeout=30).raise_for_status()
+        results = answer.json()["results"]
+        cosines = vectors(ranking, TEXTS) @ vectors(ranking, ["what to eat"])[0]
+        before = [int((cosines > cosines[result["index"]]).sum()) for result in results]
+        up = [old - new for new, old in enumerate(before)]
+        expect(page.locator("#results .text")).to_have_text([TEXTS[r["index"]] for r in results])
+        expect(page.locator("#results .number:not(.before)")).to_have_text(
+            [f"{result['relevance_score']:.3f}" for result in results]
+        )
+        expect(page.locator("#results .before")).to_have_text(
+            [f"{cosines[result['index']]:.3f}" for result in results]
+        )
+        expect(page.locator("#results .moved")).to_have_text(
+            [f"up {n}" if n > 0 else f"down {-n}" if n else "stays" for n in up]
+        )
+        expect(page.locator("#view .readout")).to_contain_text(f"4 texts by {ranker} in ")
+
+
 def test_the_map_is_of_the_two_principal_components(server: str, open_page: Opened) -> None:
     page = open_page(server)
     load(page)
@@ -99,12 +131,13 @@ def test_tokens_are_shown_and_what_was_cut(server: str, open_page: Opened) -> No
     assert texts.nth(1).locator("del").count() == 46
 
 
-def test_what_is_pasted_is_text_whatever_it_looks_like(server: str, open_page: Opened) -> None:
-    page = open_page(server)
+def test_what_is_pasted_is_text_whatever_it_looks_like(ranking: str, open_page: Opened) -> None:
+    page = open_page(ranking)
+    load(page, RANKER)
     load(page)
     hostile = "<img src=x onerror='document.title = 1'><script>document.title = 2</script>"
     embed(page, [hostile, hostile, "</textarea></script>"])
-    for view in ("Search", "Map", "Tokens", "Similarity"):
+    for view in ("Search", "Rerank", "Map", "Tokens", "Similarity"):
         look(page, view)
         page.locator("#view :is(td, .map, .token, #results li)").first.wait_for()
         assert page.locator("img, main script").count() == 0
@@ -112,9 +145,9 @@ def test_what_is_pasted_is_text_whatever_it_looks_like(server: str, open_page: O
     assert page.title() == "embedsvc"
 
 
-@pytest.mark.parametrize("view", ["Similarity", "Search", "Map", "Tokens"])
-def test_the_code_does_what_is_on_screen(server: str, open_page: Opened, view: str) -> None:
-    page = open_page(server)
+@pytest.mark.parametrize("view", ["Similarity", "Search", "Rerank", "Map", "Tokens"])
+def test_the_code_does_what_is_on_screen(ranking: str, open_page: Opened, view: str) -> None:
+    page = open_page(ranking)
     load(page)
     texts = [*TEXTS, 'it\'s "quoted" $HOME \\ `x`']
     embed(page, texts)
@@ -132,12 +165,17 @@ def test_the_code_does_what_is_on_screen(server: str, open_page: Opened, view: s
         read = [[each["text"] for each in text] for text in got]
         assert done.stdout.splitlines() == [f"{len(each)} {each}" for each in read]
         return
+    if view == "Rerank":
+        best = got["results"][0]
+        first = f"{best['relevance_score']:.3f}  {texts[best['index']]}"
+        assert done.stdout.splitlines()[0] == first
+        return
     found = np.array([each["embedding"] for each in got["data"]])
     if view == "Search":
-        (scores,) = found @ vectors(server, texts).T
+        (scores,) = found @ vectors(ranking, texts).T
         assert done.stdout.split("\n")[0] == f"{scores.max():.3f}  {texts[scores.argmax()]}"
     else:
-        assert np.abs(found - vectors(server, texts)).max() < 1e-6
+        assert np.abs(found - vectors(ranking, texts)).max() < 1e-6
         read = np.array([float(each) for each in re.findall(r"-?\d+\.\d*(?:e-\d+)?", done.stdout)])
         size = 25 if view == "Similarity" else 10
         assert read.shape == (size,)

@@ -3,6 +3,7 @@
 import { address } from "./api.js";
 import { find } from "./dom.js";
 import { storedKey } from "./key.js";
+import * as rerank from "./rerank.js";
 import { currentQuery } from "./search.js";
 
 const KEY = "EMBEDSVC_KEY";
@@ -19,6 +20,9 @@ function curl({ view, model, texts }) {
   if (view.id === "tokens") {
     path = "tokenize";
     body = { model, inputs: texts };
+  } else if (view.id === "rerank") {
+    path = "v1/rerank";
+    body = { model: rerank.currentRanker(model), query: rerank.currentQuery(), documents: texts };
   } else if (view.id === "search") {
     body = { model, input: currentQuery(), input_type: "query" };
   }
@@ -31,6 +35,7 @@ function python({ view, model, texts }) {
   const key = storedKey() ? `os.environ["${KEY}"]` : '"none"';
   const list = `texts = [\n${texts.map((text) => `    ${JSON.stringify(text)},\n`).join("")}]\n`;
   if (view.id === "tokens") return pythonTokens(model, list);
+  if (view.id === "rerank") return pythonRerank(rerank.currentRanker(model), list);
   const documents = view.id === "search" ? ', "input_type": "document"' : "";
   return (storedKey() ? "import os\n\n" : "") + `import numpy as np
 from openai import OpenAI
@@ -46,17 +51,28 @@ ${view.python.replace("QUERY", () => JSON.stringify(currentQuery()))}
 `;
 }
 
-function pythonTokens(model, list) {
+const pythonTokens = (model, list) => pythonRequest("tokenize", list,
+  `"model": ${JSON.stringify(model)}, "inputs": texts`, `    for tokens in json.load(answer):
+        print(len(tokens), [token["text"] for token in tokens])`);
+
+const pythonRerank = (model, list) => pythonRequest("v1/rerank", list,
+  `
+    "model": ${JSON.stringify(model)},
+    "query": ${JSON.stringify(rerank.currentQuery())},
+    "documents": texts,
+`, `    for result in json.load(answer)["results"]:
+        print(f"{result['relevance_score']:.3f}  {texts[result['index']]}")`);
+
+function pythonRequest(path, list, body, then) {
   const headers = storedKey()
     ? `{"authorization": "Bearer " + os.environ["${KEY}"]}` : "{}";
   return `import json${storedKey() ? "\nimport os" : ""}
 from urllib.request import Request, urlopen
 
 ${list}
-body = json.dumps({"model": ${JSON.stringify(model)}, "inputs": texts}).encode()
-with urlopen(Request("${address("tokenize")}", body, ${headers})) as answer:
-    for tokens in json.load(answer):
-        print(len(tokens), [token["text"] for token in tokens])
+body = json.dumps({${body}}).encode()
+with urlopen(Request("${address(path)}", body, ${headers})) as answer:
+${then}
 `;
 }
 

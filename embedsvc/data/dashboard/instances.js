@@ -12,6 +12,7 @@ const ACTIONS = {
   unloaded: "Load", downloading: "Cancel", loading: "Cancel", ready: "Unload",
   unloading: "Unloading", failed: "Try again",
 };
+const FOR = { rerank: "reranks", classify: "classifies" };
 
 let models = new Map();  // by id: what /v1/models says, and `aliases`
 let instances = new Map();  // by model
@@ -104,6 +105,7 @@ function row(model) {
   const parts = rows.get(id), instance = instances.get(id), state = stateOf(id);
   const names = model.aliases.filter((name) => !name.endsWith(`/${id}`));
   const facts = [
+    FOR[model.tasks?.[0]],
     model.dimensions && `${model.dimensions} dimensions`,
     model.max_tokens && `${model.max_tokens.toLocaleString("en")} tokens`,
     names.length && `also ${also(names)}`,

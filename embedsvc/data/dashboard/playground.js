@@ -1,15 +1,16 @@
-// Texts, their vectors, and four ways to look at them.
+// Texts, their vectors, and five ways to look at them.
 
 import { embed } from "./api.js";
 import { showCode } from "./code.js";
 import { complain, count, find, make } from "./dom.js";
 import { knownModels, onModels, stateOf } from "./instances.js";
 import * as map from "./map.js";
+import * as rerank from "./rerank.js";
 import * as search from "./search.js";
 import * as similarity from "./similarity.js";
 import * as tokens from "./tokens.js";
 
-const VIEWS = [similarity, search, map, tokens];
+const VIEWS = [similarity, search, rerank, map, tokens];
 const SAMPLE = [
   "The cat sat on the mat.",
   "A kitten is resting on the rug.",
@@ -96,7 +97,8 @@ function edited() {
 function fillModels() {
   const select = find("model"), chosen = select.value;
   const [there, others] = [[], []];
-  for (const { id } of knownModels()) {
+  for (const { id, tasks } of knownModels()) {
+    if (tasks && !tasks.includes("embed")) continue;  // it gives no vectors
     (stateOf(id) === "ready" ? there : others).push(make("option", { value: id, textContent: id }));
   }
   const groups = [["Loaded", there], ["Loaded when used", others]].filter(([, some]) => some.length);
