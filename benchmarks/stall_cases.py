@@ -22,6 +22,8 @@ TEXT_FIELDS = {
     ("tei_scores", "root"): "inputs",
     ("tei_scores", "predict"): "inputs",
     ("voyage", "rerank"): "documents",
+    ("infinity", "rerank"): "documents",
+    ("infinity", "classify"): "input",
 }
 """Routes that take texts, and the field that has them."""
 BESIDE = {"documents": {"query": QUERY}, "text_2": {"text_1": QUERY}}

@@ -239,6 +239,17 @@ def test_voyage_s_clients_have_a_path_of_their_own(server: TestClient, raw: list
     assert [rank["document"] for rank in told] == [DOCUMENTS[rank["index"]] for rank in told]
 
 
+def test_infinity_s_clients_may_have_documents_as_strings(
+    server: TestClient, raw: list[float]
+) -> None:
+    body = {"model": "ranker", "query": QUERY, "documents": DOCUMENTS, "return_documents": True}
+    answer = post(server, "/infinity/rerank", **body)
+    read = msgspec.json.decode(answer.content, type=RerankAnswer)
+    order = best_first(raw)
+    assert [result.document for result in read.results] == [DOCUMENTS[i] for i in order]
+    assert (read.object, read.results[0].index) == ("rerank", order[0])
+
+
 # --- what clients of applications send, as it was found in their sources -------------------------
 
 

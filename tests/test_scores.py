@@ -116,7 +116,7 @@ def test_one_label_has_the_sigmoid_of_its_score(server: TestClient) -> None:
     assert answer == [{"score": pytest.approx(expected, abs=1e-6), "label": "LABEL_0"}]
 
 
-@pytest.mark.parametrize("path", ["/classify", "/v1/classify"])
+@pytest.mark.parametrize("path", ["/classify", "/v1/classify", "/infinity/classify"])
 def test_infinity_s_clients_get_all_labels_best_first(server: TestClient, path: str) -> None:
     texts = ["hello", "a b", "you see"]
     answer = post(server, path, model="sorter", input=texts, raw_scores=False)

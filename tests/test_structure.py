@@ -81,6 +81,7 @@ FROM_OUTSIDE = {
     "web.connections.tls": "test_shutdown",
     "web.dialects.dialect": "test_openapi",
     "web.dialects.exo*": "test_exo",
+    "web.dialects.infinity": "test_rerank",
     "web.dialects.openai": "test_app",
     "web.dialects.rerank": "test_rerank",
     "web.dialects.rerank_texts": "test_rerank",

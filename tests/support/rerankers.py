@@ -1,5 +1,6 @@
 """A tiny reranker and other tiny models, and an app over them that is asked for scores."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -78,3 +79,7 @@ def sigmoid(values: Any) -> np.ndarray:
 def best_first(values: Any) -> list[int]:
     """The numbers of values, the highest first, equal ones as they come."""
     return np.argsort(-np.asarray(values), kind="stable").tolist()
+
+
+if __name__ == "__main__":
+    write_models(Path(sys.argv[1]))

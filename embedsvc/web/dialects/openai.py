@@ -133,6 +133,7 @@ routes = [
     *_at("/v1"),
     *_at(""),
     *_at("/openai/v1"),
+    *_at("/infinity"),
     _embeddings("/openai/deployments/{model:path}/embeddings"),
     _embeddings("/v1/engines/{model:path}/embeddings"),
 ]

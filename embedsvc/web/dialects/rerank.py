@@ -60,8 +60,13 @@ async def rerank(request: Request) -> Response:
     return await answer_rerank(request, _read(request, await read_bytes(request)))
 
 
-async def answer_rerank(request: Request, sent: RerankBody) -> Response:
-    """The answer that a body asks for. Raises `RequestError`."""
+async def answer_rerank(
+    request: Request, sent: RerankBody, *, plain_documents: bool = False
+) -> Response:
+    """The answer that a body asks for. Raises `RequestError`.
+
+    Documents come back as objects, or `plain_documents` as strings.
+    """
     if (sent.documents is None) == (sent.texts is None):
         raise BadRequest("Give either `documents` or `texts`.")
     asked = ScoringRequest(
@@ -74,7 +79,10 @@ async def answer_rerank(request: Request, sent: RerankBody) -> Response:
         truncate=read_truncate(sent.truncate, sent.truncation_direction or sent.truncation_side),
         fields=PairFields("query", "documents" if sent.texts is None else "texts"),
     )
-    write = partial(_write if sent.texts is None else _write_ranks, sent, asked)
+    if sent.texts is None:
+        write = partial(_write, sent, asked, plain_documents)
+    else:
+        write = partial(_write_ranks, sent, asked)
     return await answer_scores(request, asked, write, task="rerank")
 
 
@@ -151,7 +159,9 @@ def listed(value: Any) -> list[str | dict[str, Any]]:
     return cast("list[Any]", value) if isinstance(value, list) else [value]
 
 
-async def _write(sent: RerankBody, asked: ScoringRequest, scores: Scores) -> list[bytes]:
+async def _write(
+    sent: RerankBody, asked: ScoringRequest, plain_documents: bool, scores: Scores
+) -> list[bytes]:
     """The object with the results, in pieces."""
     raw = is_true(sent.raw_scores) or is_false(sent.use_activation)
     values = values_of(scores, raw=raw)[:, 0]
@@ -160,7 +170,8 @@ async def _write(sent: RerankBody, asked: ScoringRequest, scores: Scores) -> lis
     if is_true(sent.return_documents):
         given = listed(sent.documents)
         for row, i in zip(rows, order, strict=True):
-            row["document"] = _document(given[i], asked.documents[i])
+            text = asked.documents[i]
+            row["document"] = text if plain_documents else _document(given[i], text)
     tokens = {"input_tokens": scores.tokens, "output_tokens": 0}
     units = -(-len(asked.documents) // SEARCH_UNIT)
     end = {
@@ -186,7 +197,7 @@ async def _write(sent: RerankBody, asked: ScoringRequest, scores: Scores) -> lis
 
 
 def _document(given: str | dict[str, Any], text: str) -> dict[str, Any]:
-    """A document as it was sent, and its text: all clients read an object."""
+    """A document as it was sent, and its text, as an object: nearly all clients read one."""
     return {"text": text} if isinstance(given, str) else {"text": text} | given
 
 

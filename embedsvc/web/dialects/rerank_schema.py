@@ -77,7 +77,7 @@ class RerankBody(msgspec.Struct, kw_only=True):
 class RerankResult(msgspec.Struct):
     index: int
     relevance_score: float
-    document: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    document: dict[str, Any] | str | msgspec.UnsetType = msgspec.UNSET
 
 
 class RerankTokens(msgspec.Struct):

@@ -148,6 +148,11 @@ async def classify(request: Request) -> Response:
     """`POST /classify`: the labels of texts, and their scores."""
     sent = await read_body(request, ClassifyBody)
     vllms = isinstance(sent.input, str) or (sent.use_activation, sent.activation) != (None, None)
+    return await answer_classify(request, sent, vllms=vllms)
+
+
+async def answer_classify(request: Request, sent: ClassifyBody, *, vllms: bool) -> Response:
+    """The answer that a body asks for, vLLM's or infinity's. Raises `RequestError`."""
     inputs = [sent.input] if isinstance(sent.input, str) else sent.input
     check_number(inputs, state_of(request).settings.max_inputs, "input")
     for index, text in enumerate(inputs):
