@@ -35,6 +35,32 @@ def pairs_of(
     return run_to_end(tokenize_pairs(tokenizer, queries, documents, options))
 
 
+PAIRS = {
+    "bert": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", [("[CLS]", 2), ("[SEP]", 3)]),
+    "xlm-roberta": ("<s> $A </s>", "<s> $A </s> </s> $B </s>", [("<s>", 0), ("</s>", 2)]),
+}
+"""What classes of transformers put around texts, though these tokenizer.json files do not say it of
+pairs."""
+
+
+def opened(kind: str, most: int) -> Counting:
+    """A tokeniser whose library is told what its class of transformers does."""
+    tokenizer = Counting(kind, most)
+    if kind in PAIRS:
+        single, pair, special = PAIRS[kind]
+        tokenizer._tokenizer.post_processor = processors.TemplateProcessing(single, pair, special)
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_a_class_says_what_stands_between_texts_where_no_file_does(kind: str) -> None:
+    texts = [np.array([7], np.int32), np.array([8, 9], np.int32)]
+    by_file, by_class = Tokenizer(kind, FOLDERS / kind, 64), opened(kind, 64)
+    found, expected = (each.frame(2).put_together(texts) for each in (by_file, by_class))
+    assert found.ids.tolist() == expected.ids.tolist()
+    assert types_of(found) == types_of(expected)
+
+
 def by_library(
     tokenizer: Tokenizer, pair: tuple[str, str], most: int, side: CutPairs
 ) -> tuple[list[int], list[int]]:
@@ -57,7 +83,7 @@ def types_of(item: Item) -> list[int]:
 def test_pairs_are_cut_as_the_library_cuts_them(
     kind: str, side: CutPairs, random: np.random.Generator
 ) -> None:
-    tokenizer = Tokenizer(kind, FOLDERS / kind, 64)
+    tokenizer = opened(kind, 64)
     words = PROSE.split(" ")
     for most in (*range(7, 24), 64):
         tokenizer.max_tokens = most
@@ -104,7 +130,9 @@ def test_a_model_without_types_is_given_none() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("side", ["end", "start"])
 def test_a_long_text_is_read_no_further_than_its_model_takes_it(kind: str, side: CutPairs) -> None:
-    tokenizer = Counting(kind, 256)
+    tokenizer = opened(kind, 256)
+    tokenizer.frame(2)  # asks for a pair
+    tokenizer.given.clear()
     long = "".join(f"{n} bottles of beer, " for n in range(100_000))
     found = pairs_of(tokenizer, ["how many?", long], [long, "beer"], PairOptions(side))
     assert sum(tokenizer.given) <= 8 * PIECE

@@ -38,6 +38,10 @@ ROBERTA_LIKE = ("Roberta", "GPT2", "Bart")
 WITHOUT_TYPES = ("Roberta", "XLMRoberta", "DistilBert", "Camembert", "GPT2", "Qwen2", "Gemma")
 """Beginnings of the names of classes that know no types of tokens."""
 
+SEPARATORS = {"Bert": 1, "Electra": 1, "MPNet": 2, "Roberta": 2, "XLMRoberta": 2, "Camembert": 2}
+"""How many separators stand between the texts of a pair, by the beginning of a class's name, where
+the class and not tokenizer.json says it."""
+
 
 def read_tokenizer(
     model: str,
@@ -85,6 +89,12 @@ def has_types(model: str, folder: Path) -> bool:
     if stated is not None:
         return "token_type_ids" in stated
     return not str(config.get("tokenizer_class")).startswith(WITHOUT_TYPES)
+
+
+def separators(model: str, folder: Path) -> int | None:
+    """How many separators the class of a tokeniser puts between two texts, if it is known."""
+    kind = str(Files(model, folder).read("tokenizer_config.json").get("tokenizer_class"))
+    return next((n for name, n in SEPARATORS.items() if kind.startswith(name)), None)
 
 
 def _guarded(files: Files, work: Callable[[], T], name: str = FILE) -> T:

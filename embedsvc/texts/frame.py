@@ -39,6 +39,21 @@ class Frame:
         """The same, with all tokens of type 0."""
         return Frame(tuple(replace(part, type=0) for part in self.parts))
 
+    def paired(self, separators: int) -> "Frame":
+        """The frame of pairs that goes with this one of single texts, where the first text ends as
+        a single one does, with so many separators, and the second as well.
+
+        >>> cls, sep = (Part(np.array([n], np.int32), 0) for n in (0, 2))
+        >>> single = Frame((cls, Part(cls.ids[:0], 0, text=0), sep))
+        >>> texts = [np.array([n], np.int32) for n in (8, 9)]
+        >>> single.paired(2).put_together(texts).ids.tolist()
+        [0, 8, 2, 2, 9, 2]
+        """
+        at = next(place for place, part in enumerate(self.parts) if part.text is not None)
+        before, first, after = self.parts[:at], self.parts[at], self.parts[at + 1 :]
+        second = (replace(first, type=1, text=1), *(replace(part, type=1) for part in after))
+        return Frame((*before, first, *after * separators, *second))
+
     def put_together(self, texts: Sequence[TokenIds]) -> Item:
         """The item of one text or two.
 

@@ -10,7 +10,7 @@ from tokenizers import Encoding
 
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.sample_texts import TEXTS
-from embedsvc.checkpoints.tokenizer_files import has_types, read_tokenizer
+from embedsvc.checkpoints.tokenizer_files import has_types, read_tokenizer, separators
 from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.texts.frame import Frame, frame_of
 from embedsvc.texts.item import LocatedTokens, TokenIds
@@ -51,6 +51,7 @@ class Tokenizer:
         self.vocabulary = vocabulary if rows is None else min(vocabulary, rows)
         """Ids of tokens are below this."""
         self._typed = has_types(model, folder)
+        self._separators = separators(model, folder)
         self._frames: dict[int, Frame] = {}
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[TokenIds]:
@@ -112,6 +113,8 @@ class Tokenizer:
             (encoding,) = self._encode([sent], special=True, offsets=True)
             found = frame_of(encoding, texts)
             if found is not None:
+                if texts == 2 and not found.special and self._separators is not None:
+                    found = self.frame(1).paired(self._separators)
                 return found if self._typed else found.without_types()
         raise CheckpointError(
             f"model `{self._model}`: tokenizer.json: its post-processor does not put each text of "

@@ -82,31 +82,19 @@ def modernbert_head(outputs: int, *, bias: bool = False) -> Shapes:
     }
 
 
-ETTIN = (
-    ("Pooling", {"embedding_dimension": WIDTH, "pooling_mode": "cls"}),
-    (
-        "Dense",
-        {
-            "in_features": WIDTH,
-            "out_features": WIDTH,
-            "bias": False,
-            "activation_function": "torch.nn.modules.activation.GELU",
-        },
-    ),
-    ("LayerNorm", {"dimension": WIDTH}),
-    (
-        "Dense",
-        {
-            "in_features": WIDTH,
-            "out_features": 1,
-            "bias": True,
-            "activation_function": "torch.nn.modules.linear.Identity",
-            "module_input_name": "sentence_embedding",
-            "module_output_name": "scores",
-        },
-    ),
-)
-"""The modules of the Ettin rerankers."""
+def ettin(width: int) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """The modules of the Ettin rerankers."""
+    sizes = {"in_features": width, "out_features": width, "bias": False}
+    last = {"in_features": width, "out_features": 1, "bias": True}
+    names = {"module_input_name": "sentence_embedding", "module_output_name": "scores"}
+    gelu, identity = "torch.nn.modules.activation.GELU", "torch.nn.modules.linear.Identity"
+    return (
+        ("Pooling", {"embedding_dimension": width, "pooling_mode": "cls"}),
+        ("Dense", sizes | {"activation_function": gelu}),
+        ("LayerNorm", {"dimension": width}),
+        ("Dense", last | names | {"activation_function": identity}),
+    )
+
 
 CLASSIFIERS = {
     "bert-scores": Classifier(
@@ -146,7 +134,7 @@ CLASSIFIERS = {
     "modernbert-modules": Classifier(
         MODERNBERT | {"architectures": ["ModernBertModel"]},
         CASES["modernbert"].shapes,
-        modules=ETTIN,
+        modules=ettin(WIDTH),
     ),
     "gte-scores": Classifier(
         class_of("New", CASES["gte"], "LABEL_0", type_vocab_size=2),
