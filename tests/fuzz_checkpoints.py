@@ -26,17 +26,21 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from embedsvc.catalog.cards import Card
-from embedsvc.checkpoints.checkpoint import open_checkpoint
-from embedsvc.errors import EmbeddingFailed, SetupError
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.errors import RequestError, SetupError
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.heads import HEADS
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.native import NativeOps
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.item import Item
-from embedsvc.texts.tokenizer import open_tokenizer
+from embedsvc.texts.pairs import PairOptions, tokenize_pairs
+from embedsvc.texts.steps import run_to_end
+from embedsvc.texts.templated_pairs import tokenize_templated
+from embedsvc.texts.tokenizer import Tokenizer, open_tokenizer
 from tests.support.checkpoints import write_json
 from tests.support.classifiers import CLASSIFIERS
+from tests.support.decoders import DECODER
 from tests.support.mutations import mutate
 from tests.support.quantized_cases import QUANTIZED, WIDE
 from tests.support.shapes import WIDTH
@@ -48,20 +52,22 @@ SECONDS = 60
 """A worker that does not answer in this time hangs."""
 TEXTS = ["hello world", "a b c d e f g h i j k l m n o p", "z"]
 BACKENDS = ("native", "numpy")
-SOURCES = CASES | QUANTIZED | CLASSIFIERS
+SOURCES = CASES | QUANTIZED | CLASSIFIERS | {"qwen3-logits": DECODER}
 """What is changed."""
 
 
 def write(name: str, folder: Path) -> None:
     """Write the unchanged checkpoint, with every file that is read."""
     SOURCES[name].write(folder)
+    if SOURCES[name] is DECODER:
+        return
     width = WIDE if name in QUANTIZED else WIDTH
     about = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "unk_token": "[UNK]"}
     write_json(folder / "tokenizer_config.json", about | {"model_max_length": 64})
     write_json(folder / "special_tokens_map.json", {"cls_token": "[CLS]", "sep_token": "[SEP]"})
     write_json(folder / "added_tokens.json", {"[PAD]": 0, "hello": 30})
-    prompts = {"query": "hello ", "document": ""}
-    write_json(folder / "config_sentence_transformers.json", {"prompts": prompts})
+    settings = {"prompts": {"query": "hello ", "document": ""}, "activation_fn": "torch.nn.Tanh"}
+    write_json(folder / "config_sentence_transformers.json", settings)
     if name in CLASSIFIERS:
         return
     modules = json.loads((folder / "modules.json").read_text())
@@ -80,15 +86,29 @@ def encode(ops: Ops, folder: Path) -> np.ndarray:
     """The vectors of the texts, or their scores."""
     checkpoint = open_checkpoint(Card(id="x", path=folder))
     encoder = load_encoder(ops, checkpoint)
-    ids = open_tokenizer(checkpoint, encoder.rows).encode(TEXTS)
-    texts = [each[: checkpoint.max_tokens] for each in ids if len(each)]
-    head, items = next(iter(encoder.heads)), [Item(each) for each in texts]
+    tokenizer = open_tokenizer(checkpoint, encoder.rows)
+    head = next(iter(encoder.heads))
+    if head == "scores":
+        items = pairs(tokenizer, checkpoint)
+    else:
+        ids = [each[: checkpoint.max_tokens] for each in tokenizer.encode(TEXTS)]
+        items = [Item(each) for each in ids if len(each)]
     vectors = HEADS[head].unpack(encoder.run(items, head), items)
     assert np.isfinite(vectors).all(), "vectors that are not finite"
     if checkpoint.normalize and head == "vector":
         lengths = np.linalg.norm(vectors, axis=1)
         assert np.abs(lengths - 1).max() < 1e-4, "vectors that are not of length 1"
     return vectors
+
+
+def pairs(tokenizer: Tokenizer, checkpoint: Checkpoint) -> list[Item]:
+    """Each text as a query for the one after it, or for all that its model takes of it."""
+    queries, template = [TEXTS[-1], *TEXTS[:-1]], checkpoint.pair_template
+    if template is None:
+        work = tokenize_pairs(tokenizer, queries, TEXTS, PairOptions())
+    else:
+        work = tokenize_templated(tokenizer, template, queries, TEXTS, PairOptions())
+    return [item for item in run_to_end(work).items if len(item)]
 
 
 class Worker:
@@ -110,7 +130,7 @@ class Worker:
             change = mutate(seed, folder)
             try:
                 vectors = encode(ops, folder)
-            except (SetupError, EmbeddingFailed) as error:
+            except (SetupError, RequestError) as error:
                 return {"change": change, "came": self._error(error, str(folder), change)}
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
                 return {"change": change, "came": f"wrong: {type(error).__name__}: {error}"}
@@ -124,7 +144,7 @@ class Worker:
         said = str(error)
         if change.startswith("harmless"):
             return f"wrong: refused: {said}"
-        if isinstance(error, EmbeddingFailed):  # the model loads, and refuses a text
+        if isinstance(error, RequestError):  # the model loads, and refuses a text
             return "no vector"
         if "\n" in said or len(said) > 2000 or not said.isprintable():
             return f"wrong: no one line: {said!r}"

@@ -23,7 +23,7 @@ from embedsvc.checkpoints.modules import (
     dense_among_weights,
     read_modules,
 )
-from embedsvc.checkpoints.pair_template import PairTemplate, find_pair_template
+from embedsvc.checkpoints.pair_template import DECODERS, PairTemplate, find_pair_template
 from embedsvc.checkpoints.prompts import read_prompts
 from embedsvc.checkpoints.quantization import read_quantization
 from embedsvc.checkpoints.scoring import Scoring, read_scoring
@@ -159,10 +159,11 @@ def open_checkpoint(card: Card) -> Checkpoint:
     files = Files(card.id, modules.folder)
     config = _config(files, modules)
     class_name = next(iter(map(str, as_array(config.get("architectures")) or ())), "")
-    reranker = is_qwen3_reranker(card, root, config) or card.task == "rerank"
-    logit_score = modules.logit_score
-    if class_name.endswith(DECODER) and not modules.pooling and reranker:
-        logit_score = logit_score or YES_NO
+    logit_score, reranker = modules.logit_score, False
+    if config["model_type"] in DECODERS and not modules.pooling and logit_score is None:
+        decoder = class_name.endswith(DECODER)
+        reranker = card.task == "rerank" or is_qwen3_reranker(card, root, config, origin=decoder)
+        logit_score = YES_NO if decoder and reranker else None
     if class_name.endswith(CLASSIFIER) or logit_score is not None:
         found = stated_pooling(card, modules)
     else:

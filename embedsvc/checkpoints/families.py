@@ -206,13 +206,15 @@ def _known(card: Card, root: Files, config: dict[str, Any]) -> Found | None:
     return None
 
 
-def is_qwen3_reranker(card: Card, root: Files, config: dict[str, Any]) -> bool:
-    """Whether a checkpoint is known, by a name of it, as one of the Qwen3 rerankers.
+def is_qwen3_reranker(card: Card, root: Files, config: dict[str, Any], *, origin: bool) -> bool:
+    """Whether a checkpoint is known as one of the Qwen3 rerankers: by its own name or, with
+    `origin`, by that of what it was converted from.
 
     Their class is that of any Qwen3 that writes texts, and until April 2026 their files had the
     chat template of one.
     """
-    for name, _ in _names(card, root, config):
+    names = _names(card, root, config) if origin else [(_own_name(card, root), "")]
+    for name, _ in names:
         organisation, _, model = name.lower().partition("/")
         if organisation in ("qwen", "tomaarsen", *SERVERS) and QWEN3_RERANKER.match(model):
             return True
@@ -222,7 +224,7 @@ def is_qwen3_reranker(card: Card, root: Files, config: dict[str, Any]) -> bool:
 def _names(card: Card, root: Files, config: dict[str, Any]) -> list[tuple[str, str]]:
     """The names of a model: its repository's, and that of the one it comes from; and what says
     so."""
-    own = card.repo or _cached_repo(root.folder) or root.folder.name
+    own = _own_name(card, root)
     names = [(own, "")]
     origin = converted_from(root, own)
     if origin is not None:
@@ -230,6 +232,10 @@ def _names(card: Card, root: Files, config: dict[str, Any]) -> list[tuple[str, s
     elif alike(own, path := str(config.get("_name_or_path"))):
         names.append((path, ", which config.json names"))
     return names
+
+
+def _own_name(card: Card, root: Files) -> str:
+    return card.repo or _cached_repo(root.folder) or root.folder.name
 
 
 def _cached_repo(folder: Path) -> str | None:

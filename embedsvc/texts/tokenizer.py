@@ -42,6 +42,7 @@ class Tokenizer:
         """`rows` is how many tokens have word embeddings, if that is known; for `plain` see
         `read_tokenizer`."""
         self._model = model
+        self._file = folder / "tokenizer.json"
         self._tokenizer = read_tokenizer(
             model, folder, alone=not special_tokens, rows=rows, plain=plain
         )
@@ -117,8 +118,8 @@ class Tokenizer:
                     found = self.frame(1).paired(self._separators)
                 return found if self._typed else found.without_types()
         raise CheckpointError(
-            f"model `{self._model}`: tokenizer.json: its post-processor does not put each text of "
-            "a pair in one place"
+            f"model `{self._model}`: {self._file}: its post-processor does not put each text of a "
+            "pair in one place"
         )
 
     def _encode(

@@ -84,6 +84,16 @@ def write_decoder(folder: Path, *, modules: bool = True, tied: bool = True, **co
     return folder
 
 
+class Decoder(Case):
+    """The same as a case."""
+
+    def write(self, folder: Path) -> Path:
+        return write_decoder(folder)
+
+
+DECODER = Decoder(QWEN3, {})
+
+
 def _write_modules(folder: Path, yes: int) -> None:
     package = "sentence_transformers"
     kinds = {

@@ -12,9 +12,11 @@ JSON_FILES = (
     "config.json", "config.json", "config.json", "modules.json", "1_Pooling/config.json",
     "3_Dense/config.json", "sentence_bert_config.json", "config_sentence_transformers.json",
     "tokenizer.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json",
+    "added_tokens.json", "1_LogitScore/config.json", "4_Dense/config.json",
 )  # fmt: skip
 """The files that are changed, and their relative frequencies."""
+TEXT_FILES = ("chat_template.jinja",)
+"""Those that are changed byte by byte."""
 WEIGHTS = ("model.safetensors", "model.safetensors", "3_Dense/model.safetensors")
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 7, 1.5, -0.5, 1e-300, 1e300, 2**31 - 1, 2**31, 2**32,
@@ -109,7 +111,7 @@ def mutate_literal(chance: random.Random, folder: Path) -> str:
 
 def mutate_bytes(chance: random.Random, folder: Path) -> str:
     """Change, delete or repeat bytes of a file, or cut it off."""
-    file = folder / chance.choice((*JSON_FILES, *WEIGHTS))
+    file = folder / chance.choice((*JSON_FILES, *WEIGHTS, *TEXT_FILES))
     if not file.exists():
         return mutate_file(chance, folder)
     content = bytearray(file.read_bytes())
