@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -80,17 +81,24 @@ def test_a_driver_without_mlx_is_worth_a_note(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "limit", "fits"), [("float32", 4 << 30, "1.1"), ("float16", 3 << 30, "1.6")]
+    ("backend", "dtype", "fits", "helps"),
+    [
+        ("mlx", "float16", "2.1", "`embedsvc convert MODEL FOLDER --bits 4`"),
+        ("native", "float32", "1.1", "`--dtype int8`"),
+        ("native", "int8", "4.3", "a smaller model;"),
+        ("numpy", "float32", "1.1", "a smaller model;"),
+    ],
 )
 def test_on_a_small_machine_it_says_what_fits_and_what_helps(
-    dtype: str, limit: int, fits: str
+    backend: str, dtype: str, fits: str, helps: str
 ) -> None:
-    ops = SimpleNamespace(dtype=dtype, memory=5 << 30)
-    (finding,) = computing.room(ops, limit)  # type: ignore[arg-type]
+    dtypes = ("float32", "int8") if backend == "native" else (dtype,)
+    ops: Any = SimpleNamespace(name=backend, dtype=dtype, dtypes=dtypes, memory=5 << 30)
+    (finding,) = computing.room(ops, 4 << 30)
     assert finding.mark == "note"
     assert f"{fits} billion parameters in {dtype}" in finding.seen
-    assert "--bits 4" in finding.hint
-    (finding,) = computing.room(ops, 8 << 30)  # type: ignore[arg-type]
+    assert helps in finding.hint
+    (finding,) = computing.room(ops, 8 << 30)
     assert finding.mark == "ok"
 
 

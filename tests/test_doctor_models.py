@@ -23,7 +23,7 @@ def test_a_model_that_has_no_room_is_wrong_and_may_be_made_smaller(doctor: Docto
     line = doctor.line("tiny", "--backend", "numpy", "--max-memory", "1000")
     assert line.startswith("WRONG")
     assert re.search(r"needs \d.* kB, and models may take 1 kB", line)
-    assert "`embedsvc convert tiny FOLDER --bits 4`" in line
+    assert "(--max-memory) -> a smaller model" in line
     assert doctor.code == 1
 
 

@@ -25,10 +25,8 @@ RESIDENT_MACOS = 15
 """The oldest macOS that MLX can have keep weights in the GPU's memory while they are not used."""
 SMALL = 6 << 30
 """With less memory for models, what fits is worth saying: 8 GB of a Mac are fewer."""
-FEWER = (
-    "take a small model (docs/models.md has sizes), or write one with fewer bits: "
-    "`embedsvc convert MODEL FOLDER --bits 4`; `--keep-alive 10m` gives back what is not used"
-)
+BYTES = {"float32": 4, "int8": 1}
+"""Bytes of a weight, where they are not 2."""
 
 
 def versions() -> Iterator[Finding]:
@@ -85,9 +83,18 @@ def room(ops: Hardware, limit: int) -> Iterator[Finding]:
     if limit >= SMALL:
         yield ok("room", f"models may take {share}")
         return
-    billions = limit / (4e9 if ops.dtype == "float32" else 2e9)
+    billions = limit / (1e9 * BYTES.get(ops.dtype, 2))
     seen = f"models may take {share}: {billions:.2g} billion parameters in {ops.dtype}"
-    yield note("room", seen, FEWER)
+    yield note("room", seen, f"{smaller(ops)}; `--keep-alive 10m` gives back what is not used")
+
+
+def smaller(ops: Hardware) -> str:
+    """What has a model take less memory there. A CPU expands what is quantised."""
+    if ops.name == "mlx":
+        return "a smaller model, or fewer bits: `embedsvc convert MODEL FOLDER --bits 4`"
+    if "int8" in ops.dtypes and ops.dtype != "int8":
+        return "a smaller model, or `--dtype int8`, a quarter of float32 but for embeddings"
+    return "a smaller model"
 
 
 def cores() -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from embedsvc.catalog.cards_file import find_cards_file, read_cards
 from embedsvc.checkpoints.checkpoint import open_checkpoint
 from embedsvc.checkpoints.sources import find_checkpoint
 from embedsvc.checkpoints.tensor_files import weight_files
+from embedsvc.diagnosis.computing import smaller
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError, CheckpointError
 from embedsvc.inference.ops.hardware import Hardware
@@ -79,6 +80,6 @@ def _checkpoint(card: Card, folder: Path, place: Place | None) -> Finding:
         return wrong(card.id, error, hint)
     if place is not None and plan.size > place.memory:
         needed, there = bytes_in_words(plan.size), bytes_in_words(place.memory)
-        hint = f"`embedsvc convert {card.id} FOLDER --bits 4`, a smaller model, or --max-memory"
-        return wrong(card.id, f"needs {needed}, and models may take {there}", hint)
+        seen = f"needs {needed}, and models may take {there} (--max-memory)"
+        return wrong(card.id, seen, smaller(place.ops))
     return ok(card.id, f"{checkpoint.model_type}, {weights / 1e6:.0f} MB of weights, in {folder}")

@@ -9,7 +9,7 @@ from embedsvc.diagnosis.computing import installed
 from embedsvc.diagnosis.report import Backend, Machine
 from embedsvc.inference.gpu import unused_gpu
 from embedsvc.inference.ops.hardware import Hardware
-from embedsvc.serving.model_memory import SHARE
+from embedsvc.serving.model_memory import weight_limit
 from embedsvc.system import machine
 from embedsvc.system.mac import sysctl_text, this_mac
 from embedsvc.system.processor import this_processor
@@ -46,7 +46,7 @@ def this_machine() -> Machine:
 def backend(ops: Hardware) -> Backend:
     """The backend that models are measured on."""
     unused = unused_gpu() if ops.name != "mlx" else None
-    models = int(ops.memory * SHARE)
+    models = weight_limit(ops, None)
     why = unused.why if unused else None
     return Backend(ops.name, ops.dtype, ops.device, ops.memory, models, why)
 
