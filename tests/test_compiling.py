@@ -11,7 +11,7 @@ import pytest
 
 from embedsvc.inference.ops.base import Batch
 from embedsvc.inference.ops.mlx import MlxOps, compiling
-from embedsvc.inference.ops.mlx.compiling import MOST, OFTEN, WINDOW, CompiledPasses
+from embedsvc.inference.ops.mlx.compiling import MOST, MOST_ROWS, OFTEN, WINDOW, CompiledPasses
 
 
 class Passes:
@@ -89,6 +89,16 @@ def test_few_shapes_are_compiled_at_a_time_and_those_dropped_are_freed(
     assert (len(passes.traced), passes.alive()) == (5, 3)
     del passes._passes
     assert passes.alive() == 0
+
+
+def test_long_batches_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = Passes(monkeypatch)
+    passes.ops.often = 1
+    passes.run(1, MOST_ROWS)
+    assert len(passes.traced) == 1
+    for texts, length in ((1, 2 * MOST_ROWS), (2, MOST_ROWS)):
+        passes.run(texts, length)
+    assert len(passes.traced) == 1
 
 
 def test_a_pass_that_cannot_be_traced_runs_as_it_is_and_that_is_told_once(

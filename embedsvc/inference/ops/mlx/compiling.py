@@ -21,6 +21,10 @@ OFTEN = 8
 """How many of them have to be of one shape for its pass to be compiled."""
 MOST = WINDOW // OFTEN
 """How many shapes may be compiled at a time: all that can come that often."""
+MOST_ROWS = 1 << 12
+"""Rows of the largest batches that are compiled. What is longer computes for so long that Python's
+part of it is hidden, and what is done in parts is begun part by part, which no trace can do (see
+dispatch.py)."""
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +61,7 @@ class CompiledPasses:
     def __call__(self, batch: Batch) -> Array:
         shape = (batch.layout.texts, batch.layout.length)
         uses = self._count(shape)
-        if self._compiler.compile and self._traceable:
+        if self._compiler.compile and self._traceable and batch.layout.cells <= MOST_ROWS:
             run = self._compiled.get(shape)
             if run is not None:
                 self._compiled.move_to_end(shape)
