@@ -195,6 +195,24 @@ def test_keys_that_others_may_read_are_wrong(
     assert doctor.code == 0
 
 
+def test_on_a_mac_a_service_that_may_not_read_its_cards_is_wrong_while_it_does_not_run(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surroundings.sys, "platform", "darwin")
+    monkeypatch.setenv("HOME", str(doctor.home))
+    cards = doctor.home / "Documents/models.toml"
+    (doctor.home / "envFalse").write_text(f"EMBEDSVC_MODELS={cards}\n")
+    (doctor.home / "envFalse").chmod(0o600)
+    for state, wanted in (
+        (State(installed=True, last_exit=3), 1),
+        (State(installed=True, running=True, pid=1), 0),
+    ):
+        monkeypatch.setattr(surroundings, "manager", lambda *_, state=state: FakeManager(state))
+        found = [each.seen for each in surroundings.service(system=False)]
+        told = [seen for seen in found if f"EMBEDSVC_MODELS ({cards})" in seen]
+        assert len(told) == wanted
+
+
 def test_a_cache_folder_that_is_a_file_is_wrong(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from embedsvc.commands.arguments import complete_help
-from embedsvc.commands.service_warnings import warnings_of
 from embedsvc.commands.settings import add_settings
 from embedsvc.daemon.actions import MARKER, Actions, DryRun
 from embedsvc.daemon.detect import (
@@ -22,6 +21,7 @@ from embedsvc.daemon.detect import (
     system_user,
 )
 from embedsvc.daemon.environment import carried, read_environment, updated
+from embedsvc.daemon.missing import warnings_of
 from embedsvc.daemon.spec import ServiceSpec
 from embedsvc.errors import CardsError
 from embedsvc.exits import EXIT_BAD
@@ -123,6 +123,7 @@ def _install(args: argparse.Namespace, actions: Actions, *, dry: bool) -> int:
     check_program(actions, spec)
     _warn(spec, settings, values)
     service = manager(actions, spec)
+    service.check()
     changed = updated(text, chosen)
     if changed != text or not here:
         # systemd reads this file as root. On a Mac the server itself reads it, as its user.

@@ -121,9 +121,12 @@ class DryRun(Actions):
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
+        self._refused: set[str] = set()
 
     def refuse(self, why: str) -> None:
-        self._say(f"warning: {why}")
+        if why not in self._refused:
+            self._refused.add(why)
+            self._say(f"warning: {why}")
 
     def ask(self, *command: str) -> Answer:
         try:

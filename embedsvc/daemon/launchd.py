@@ -42,9 +42,15 @@ class Launchd:
         self._log = self._log_folder / f"{NAME}.log"
         self._launchd_log = self._log_folder / "launchd.log"
 
+    def check(self) -> None:
+        """Raise `ServiceError` if its log cannot be rotated, before anything is written."""
+        if " " in str(self._log):
+            self._actions.refuse(f"newsyslog cannot rotate {self._log}: there is a space in it")
+
     def install(self) -> list[str]:
         """Write the job and what rotates its log, and start it. Returns no notes: none are
         needed."""
+        self.check()
         self._actions.make_folder(self._log_folder, self._spec.user)
         self._actions.write(self.file, self._plist())
         # The system's newsyslog reads the rules of a LaunchDaemon. A LaunchAgent's would have to be
@@ -199,14 +205,12 @@ class Launchd:
         )
 
     def _newsyslog(self) -> str:
-        """Rules for newsyslog. Raises `ServiceError` if it cannot rotate that file.
+        """Rules for newsyslog.
 
         N: no process is signalled, because the server sees by itself that its log was moved. B:
         newsyslog adds no line of its own. The log is not compressed, because the server may still
         be writing a line to the file that was moved.
         """
-        if " " in str(self._log):
-            self._actions.refuse(f"newsyslog cannot rotate {self._log}: there is a space in it")
         owner = f"{self._spec.user}:" if self._spec.user else ""
         return (
             f"# {MARKER}; what it writes over when it is run again.\n"

@@ -27,9 +27,19 @@ class Systemd:
         folder = spec.root / "etc" if spec.system else spec.home / ".config"
         self.file: Path = folder / "systemd" / ("system" if spec.system else "user") / UNIT
 
+    def check(self) -> None:
+        """Raise `ServiceError` if no systemd can be had, before anything is written."""
+        answer = self._actions.ask(*self._systemctl, "show-environment")
+        if answer.status:
+            whose = "this machine" if self._spec.system else "this user"
+            hint = "; log in as them rather than by su, or say --system"
+            hint = "" if self._spec.system else hint
+            said = f" ({answer.text})" if answer.text else ""
+            self._actions.refuse(f"no systemd runs for {whose}{hint}{said}")
+
     def install(self) -> list[str]:
         """Write, enable and start the unit. Returns notes for the user who installs it."""
-        self._find_manager()
+        self.check()
         self._actions.write(self.file, unit(self._spec))
         self._do("daemon-reload")
         self._do("enable", UNIT)
@@ -44,7 +54,7 @@ class Systemd:
         if not ours(self.file):
             self._actions.remove(self.file)  # raises if the file is not ours
             return
-        self._find_manager()
+        self.check()
         self._do("disable", "--now", UNIT)
         self._actions.remove(self.file)
         self._do("daemon-reload")
@@ -90,15 +100,6 @@ class Systemd:
 
     def _do(self, *command: str, allowed: tuple[int, ...] = (0,)) -> None:
         self._actions.do(*self._systemctl, *command, allowed=allowed)
-
-    def _find_manager(self) -> None:
-        answer = self._actions.ask(*self._systemctl, "show-environment")
-        if answer.status:
-            whose = "this machine" if self._spec.system else "this user"
-            hint = "; log in as them rather than by su, or say --system"
-            hint = "" if self._spec.system else hint
-            said = f" ({answer.text})" if answer.text else ""
-            self._actions.refuse(f"no systemd runs for {whose}{hint}{said}")
 
 
 def unit(spec: ServiceSpec) -> str:

@@ -5,15 +5,18 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from embedsvc.daemon.actions import Actions
 from embedsvc.daemon.detect import environment_file, manager
+from embedsvc.daemon.environment import read_environment
+from embedsvc.daemon.missing import hidden
 from embedsvc.daemon.spec import HOPELESS, ServiceSpec
 from embedsvc.diagnosis.finding import Finding, note, ok, wrong
 from embedsvc.errors import CardsError, ServiceError
 from embedsvc.probe import Found, Place, probe
-from embedsvc.settings import Settings
+from embedsvc.settings import Settings, read_settings
 from embedsvc.system.home import home
 from embedsvc.web.access import check_address
 from embedsvc.web.connections.listening import addresses, bound
@@ -91,6 +94,11 @@ def service(*, system: bool) -> Iterator[Finding]:
         yield wrong(what, seen, f"{wants}`embedsvc service logs{option}`")
     if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077:
         yield wrong(what, f"others may read {file}, where keys are", f"chmod 600 {file}")
+    if sys.platform == "darwin" and not state.running and os.access(file, os.R_OK):
+        with suppress(CardsError):  # of the settings, more is said elsewhere
+            values = read_environment(file)
+            for place in hidden(job, read_settings({}, values), values):
+                yield wrong(what, place)
 
 
 def _socket(path: Path, found: Found) -> Finding:

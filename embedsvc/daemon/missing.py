@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -24,17 +25,13 @@ NEEDED = (
 
 def warnings_of(spec: ServiceSpec, settings: Settings, values: Mapping[str, str]) -> list[str]:
     """What to tell whoever installs the service. `values` are the variables that it is to have."""
-    places = _set(settings, values)
-    found = [f"{each.what}: there is no {each.path}" for each in places
+    found = [f"{each.what}: there is no {each.path}" for each in _set(settings, values)
              if each.what in NEEDED and not _is_there(each.path)]  # fmt: skip
     try:
-        places += _models(settings)
+        _models(settings)
     except CardsError as error:
         found.append(str(error))
-    if sys.platform == "darwin":
-        found += kept_by_macos([*_program(), *places], spec.home, Path(spec.command[0]))
-    elif spec.system and spec.user is None:
-        found += kept_from_made_up_users(places)
+    found += hidden(spec, settings, values)
     for name in NOT_READ:
         if os.environ.get(name) and "SSL_CERT_FILE" not in values:
             found.append(
@@ -42,6 +39,18 @@ def warnings_of(spec: ServiceSpec, settings: Settings, values: Mapping[str, str]
                 "certificates, set SSL_CERT_FILE to them and install again"
             )
     return found
+
+
+def hidden(spec: ServiceSpec, settings: Settings, values: Mapping[str, str]) -> list[str]:
+    """What to say of places that the service may not read, though its user may."""
+    places = _set(settings, values)
+    with suppress(CardsError):
+        places += _models(settings)
+    if sys.platform == "darwin":
+        return kept_by_macos([*_program(), *places], spec.home, Path(sys.executable))
+    if spec.system and spec.user is None:
+        return kept_from_made_up_users(places)
+    return []
 
 
 def _program() -> list[Place]:
