@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
@@ -53,7 +53,7 @@ class Device:
         """Makes operations in a dtype (None: the backend's own). With `one_thread` it has to be
         called on that thread."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="device")
-        self._last: Future[Any]
+        self._last: Callable[[], object]
         """What was queued last for the threads of the device."""
         self._collecting = ThreadPoolExecutor(2, thread_name_prefix="results")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -93,13 +93,14 @@ class Device:
 
         def work() -> Future[T]:
             collecting = partial(collect, begin())
-            if not self._last.running():  # it is not this work, the only one that can be running
+            if self._last is not noted:
                 return self._collecting.submit(self._noted(collecting, seconds))
             collected: Future[T] = Future()
             collected.set_result(collecting())
             return collected
 
-        collected = await self.run(work, seconds)
+        noted = self._noted(work, seconds)
+        collected = await asyncio.wrap_future(self._submit(noted))
         return collected.result() if collected.done() else await asyncio.wrap_future(collected)
 
     async def load(self, dtype: Dtype, function: Callable[[Ops, Stepwise], T]) -> T:
@@ -123,9 +124,8 @@ class Device:
 
     def _submit(self, work: Callable[[], T]) -> Future[T]:
         """Queue work for the threads of the device."""
-        future = self._threads.submit(work)
-        self._last = future
-        return future
+        self._last = work
+        return self._threads.submit(work)
 
     def _noted(self, function: Callable[[], T], seconds: float) -> Callable[[], T]:
         """The function, listed in `working` while it runs."""

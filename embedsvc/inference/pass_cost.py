@@ -55,15 +55,13 @@ def measure(seconds: PassTimer, max_tokens: int, max_batch_tokens: int) -> Cost:
     short, long = min(16, max_tokens), min(256, max_tokens)
     shapes: list[tuple[int, int]] = []
     measured: list[float] = []
-
-    def grow(texts: int, length: int) -> None:
-        shapes.append((texts, length))
-        measured.append(_least_seconds(seconds, texts, length))
-        if measured[-1] <= 2 * measured[0] and 4 * texts * length <= max_batch_tokens:
-            grow(4 * texts, length)
-
-    grow(4, short)
-    grow(1, long)
+    for texts, length in ((4, short), (1, long)):
+        while True:
+            shapes.append((texts, length))
+            measured.append(_least_seconds(seconds, texts, length))
+            if measured[-1] > 2 * measured[0] or 4 * texts * length > max_batch_tokens:
+                break
+            texts *= 4
     work = np.array([(1.0, texts * length, texts * length**2) for texts, length in shapes])
     times = np.array(measured)
     # Least squares of relative errors, so that short passes count as much as long ones.
