@@ -69,8 +69,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Origins whose pages may call the server, or * for all. Default: those of `allowed_hosts`, or
     with keys all."""
     max_memory: Bytes | None = None
-    """How much memory the weights of loaded models may take. Default: 0.7 of the device's memory,
-    which on a Mac is what Metal recommends to use. A quarter of it is always kept for passes."""
+    """How much memory the weights of loaded models may take. A quarter of the device's
+    memory, of what Metal recommends on a Mac, is kept for passes. Default: 0.7 of the device's
+    memory."""
     keep_alive: Seconds = -1.0
     """How long a model stays loaded without requests, -1 for ever, where its card does not say. 0
     unloads it at once."""
