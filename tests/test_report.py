@@ -102,6 +102,7 @@ def test_one_that_is_interrupted_ends_its_server_and_shows_what_it_has(
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setenv("EMBEDSVC_API_KEYS", "a key of the user's own server")
     reporter.interrupted_by = 1.0
     report = reporter.run("--quick")
     assert reporter.code == 130

@@ -58,7 +58,7 @@ def backend(
         yield note("kernels", "not built: NumPy computes, at about half the speed", COMPILER)
     unused = unused_gpu() if choice == "auto" and ops.name != "mlx" else None
     if unused is not None:
-        yield note("GPU", *unused)
+        yield note("GPU", unused.why, unused.hint)
     mac = this_mac()
     if mac is not None and ops.name == "mlx" and mac.macos < RESIDENT_MACOS:
         seen = (

@@ -9,13 +9,16 @@ from embedsvc.system.mac import Mac, this_mac
 
 OLDEST_MACOS = 14
 """The oldest macOS that MLX has a wheel for."""
+CUDA = "`pip install 'embedsvc[cuda]'`"
 
 
 class Unused(NamedTuple):
-    """Why a GPU is not used, and what would help; nothing does where `hint` is empty."""
+    """Why a GPU is not used, and what to do."""
 
     why: str
     hint: str
+    mendable: bool = True
+    """Whether the hint has it used."""
 
 
 def gpu_likely() -> bool:
@@ -51,16 +54,18 @@ def how_to_install() -> str:
     """What makes the backend `mlx` one that can be loaded, in words."""
     mac = this_mac()
     if mac is not None:
-        return _unused_on(mac).hint or "on an Intel Mac there is no MLX"
+        unused = _unused_on(mac)
+        return unused.hint if unused.mendable else "on an Intel Mac there is no MLX"
     return f"{CUDA} on NVIDIA, `pip install 'embedsvc[mlx-cpu]'` without a GPU"
-
-
-CUDA = "`pip install 'embedsvc[cuda]'`"
 
 
 def _unused_on(mac: Mac) -> Unused:
     if not mac.silicon:
-        return Unused("an Intel Mac has none that MLX computes on; the processor computes", "")
+        return Unused(
+            "an Intel Mac has none that MLX computes on; the processor computes",
+            "small models suit it: docs/models.md has sizes",
+            mendable=False,
+        )
     if mac.translated:
         return Unused(
             "Rosetta translates this Python, which is for Intel's processors and has no MLX",

@@ -295,8 +295,8 @@ async def open_registry(cards: Cards, settings: Settings) -> AsyncGenerator[Regi
     """
     device = open_device(settings.backend, settings.cores, settings.dtype)
     unused = unused_gpu() if settings.backend == "auto" and device.ops.name != "mlx" else None
-    if unused is not None and unused.hint:
-        log.warning("no GPU is used: %s; what helps: %s", *unused)
+    if unused is not None and unused.mendable:
+        log.warning("no GPU is used: %s; what helps: %s", unused.why, unused.hint)
     registry = Registry(cards, device, settings)
     try:
         await registry.preload()
