@@ -8,17 +8,20 @@ import msgspec
 
 from embedsvc.catalog.cards import Card, Dtype
 from embedsvc.catalog.cards_file import card_like
-from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.checkpoints.sources import is_here
 from embedsvc.commands.cards import cards_of
-from embedsvc.commands.model_options import add_model, card_named, on_device, open_embedder
+from embedsvc.commands.model_options import add_model, card_named, on_device
 from embedsvc.diagnosis.verify import Check, verify
+from embedsvc.diagnosis.verify_scores import verify_scores
+from embedsvc.inference.heads import heads_of
 from embedsvc.inference.ops.base import Ops
 
 EXAMPLES = """\
   embedsvc verify all-MiniLM-L6-v2
   embedsvc verify ./my-model --backend numpy
   embedsvc verify bge-m3 --json
+  embedsvc verify ms-marco-MiniLM-L6-v2
   embedsvc verify bge-small-en-v1.5 --dtype int8
   embedsvc verify ./minilm-4bit --original all-MiniLM-L6-v2
 
@@ -48,14 +51,15 @@ def run(args: argparse.Namespace) -> int:
     card = card_named(args.model, args.models)
     if args.dtype:
         card = msgspec.structs.replace(card, dtype=args.dtype)
-    checkpoint = open_embedder(card)
+    checkpoint = _open(card)
+    checked_by = verify if checkpoint.scoring is None else verify_scores
     original = _original(args, card)
     if not args.json:
         print(f"{card.id}: {checkpoint.root}")
 
     def check_all(ops: Ops) -> list[Check]:
         checks: list[Check] = []
-        for check in verify(ops, checkpoint, original):
+        for check in checked_by(ops, checkpoint, original):
             print(_as_json(check) if args.json else _in_words(check), flush=True)
             checks.append(check)
         return checks
@@ -74,9 +78,16 @@ def run(args: argparse.Namespace) -> int:
 def _original(args: argparse.Namespace, card: Card) -> Checkpoint | None:
     """What the model was made from, as somebody says or its card does. Raises `SetupError`."""
     if args.original:
-        return open_embedder(card_named(args.original, args.models))
+        return _open(card_named(args.original, args.models))
     like = card_like(card, cards_of(args.models))
-    return open_embedder(like) if like is not None and is_here(like) else None
+    return _open(like) if like is not None and is_here(like) else None
+
+
+def _open(card: Card) -> Checkpoint:
+    """The files of a model of whatever kind. Raises `CheckpointError` if it is not supported."""
+    checkpoint = open_checkpoint(card)
+    heads_of(checkpoint)
+    return checkpoint
 
 
 def _in_words(check: Check) -> str:
