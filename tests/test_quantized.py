@@ -6,6 +6,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
@@ -15,8 +16,8 @@ from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Ops
+from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.numpy import NumpyOps
-from embedsvc.inference.plan import make_plan
 from tests.support.checkpoints import write_json
 from tests.support.quantized_cases import wide_case
 from tests.support.tiny import Case
@@ -207,6 +208,35 @@ def test_a_layer_may_be_quantised_otherwise_than_its_neighbours(
     assert np.abs(found - expected).max() < within(1e-5, ops)
 
 
+@pytest.mark.parametrize("packing", PACKINGS, ids=NAMES)
+def test_a_table_that_is_multiplied_stays_packed(packing: Packing) -> None:
+    """As the embeddings of a Gemma are."""
+    weight = np.random.default_rng(2).normal(size=(8, 128)).astype(np.float32)
+    table = quantize(weight, packing.group_size, packing.bits, packing.mode)
+    scaled = table * np.float32(11.5)
+    assert np.abs(scaled.expanded() - 11.5 * table.expanded()).max() <= 1e-5
+    ops, indices = MlxOps("float32"), mx.array([3, 0, 3])
+    held = ops.array(scaled)
+    assert isinstance(held, Quantized)
+    expected = scaled.expanded()[[3, 0, 3]]
+    assert np.abs(np.array(ops.embedding(held, indices)) - expected).max() <= 1e-5
+    x = np.random.default_rng(3).normal(size=(2, 128)).astype(np.float32)
+    found = np.array(ops.linear(mx.array(x), ops.linear_layer(scaled, None)))
+    assert np.abs(found - x @ scaled.expanded().T).max() <= 1e-3
+    assert isinstance(join([scaled, scaled]), Quantized)
+    assert isinstance(join([scaled, table]), Quantized) == (packing.mode == "affine")
+
+
+def test_a_scale_of_a_whole_matrix_is_refused_by_name(tmp_path: Path) -> None:
+    """MLX has it for nvfp4, and mlx-lm writes it for experts."""
+    tiny = write(tmp_path / "x", "qwen3", {"": Packing("nvfp4", 4, 16)}, {})
+    weights = tmp_path / "x" / "model.safetensors"
+    name = "layers.0.mlp.up_proj.global_scale"
+    save_file(load_file(weights) | {name: np.ones((), np.float32)}, weights)
+    with pytest.raises(CheckpointError, match=f"tensor `{name}` is there"):
+        vectors(NumpyOps(), tmp_path / "x", tiny)
+
+
 @pytest.mark.parametrize(
     ("about", "said"),
     [
@@ -228,17 +258,3 @@ def test_what_config_json_says_must_be_what_is_stored(
         vectors(NumpyOps(), tmp_path / "x", tiny)
     assert ".weight` is quantised by affine in 4 bits and groups of 64" in str(refused.value)
     assert str(tmp_path / "x") in str(refused.value)
-
-
-@pytest.mark.parametrize("packing", PACKINGS, ids=NAMES)
-def test_memory_is_estimated_by_what_each_layer_has(packing: Packing, tmp_path: Path) -> None:
-    about = {"layers.0.mlp.up_proj": {"bits": 8, "group_size": 128}, **packing._asdict()}
-    others = {"layers.0.mlp.up_proj": Packing("affine", 8, 128), "": packing}
-    write(tmp_path / "x", "qwen3", others, about)
-    checkpoint = open_checkpoint(Card(id="x", path=tmp_path / "x"))
-    whole = open_checkpoint(Card(id="x", path=tmp_path / "x-whole"))
-    size = make_plan(checkpoint, "float32", packed=False).size
-    expanded = make_plan(whole, "float32", packed=False).size
-    assert expanded <= size <= 1.25 * expanded
-    plan = make_plan(checkpoint, "float32", packed=True)
-    assert plan.stored <= plan.size < expanded

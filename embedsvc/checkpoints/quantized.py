@@ -49,15 +49,17 @@ class Quantized:
     group_size: int
     bits: int
     mode: Mode = "affine"
+    factor: float = 1.0
+    """What the weights are to be multiplied by; 1 in the mode `affine`, whose scales are floats."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """(out, in)."""
         return self.packed.shape[0], self.packed.shape[1] * 32 // self.bits
 
-    def __mul__(self, factor: np.float32) -> Self | Floats:
+    def __mul__(self, factor: np.float32) -> Self:
         if self.mode != "affine":  # scales of 8 bits cannot hold the product
-            return self.expanded() * factor
+            return replace(self, factor=self.factor * float(factor))
         return replace(self, scales=self.scales * factor, biases=self.biases * factor)
 
     def expanded(self) -> Floats:
@@ -72,6 +74,7 @@ class Quantized:
         groups = mode.values[codes].reshape(*self.scales.shape, self.group_size)
         with np.errstate(invalid="ignore", over="ignore"):  # as MLX: a damaged scale gives NaN
             groups *= mode.scales[self.scales][..., None]
+        groups *= np.float32(self.factor)
         return groups.reshape(self.shape)
 
 
@@ -151,7 +154,7 @@ def _quantize_to_floats(groups: Floats, name: Mode) -> Quantized:
 def join(parts: list[Floats | Quantized]) -> Floats | Quantized:
     """Matrices (out, in) on top of each other: packed, if all are packed in the same way."""
     packed = [part for part in parts if isinstance(part, Quantized)]
-    ways = {(part.mode, part.group_size, part.bits) for part in packed}
+    ways = {(part.mode, part.group_size, part.bits, part.factor) for part in packed}
     if len(packed) < len(parts) or len(ways) > 1:
         return np.concatenate([expand(part) for part in parts])
     biased = packed[0].biases is not None

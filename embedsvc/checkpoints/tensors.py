@@ -128,6 +128,11 @@ class Tensors:
         packed, scales = self._entry(name), self._entry(f"{stem}.scales")
         biased = scales.dtype != "U8"
         parts = [packed, scales, *([self._entry(f"{stem}.biases")] if biased else [])]
+        if f"{stem}.global_scale" in self._left:
+            raise self.error(
+                f"tensor `{stem}.global_scale` is there, and a scale of all weights beside those "
+                "of their groups is not supported"
+            )
         if any(len(part.shape) != 2 or 0 in part.shape for part in parts):
             raise self.error(f"tensor `{name}` is quantised, but not a matrix")
         bits, group_size = packed.shape[1] * 32 / inputs, inputs / scales.shape[1]

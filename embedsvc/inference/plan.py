@@ -89,7 +89,7 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
         dtype=dtype,
         heads=heads,
         rows=table_rows(architecture, config, tensors),
-        size=_weight_bytes(tensors, dtype, packed=packed)
+        size=_weight_bytes(tensors, dtype, architecture, packed=packed)
         + _module_bytes(checkpoint)
         + (4 * table_numbers(checkpoint.max_tokens) if table_numbers else 0),
         token_size=LAYERS_AT_ONCE * _widest(tensors) * (2 if packed and dtype != "float32" else 4),
@@ -156,12 +156,17 @@ def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
     return architecture, config
 
 
-def _weight_bytes(tensors: Tensors, dtype: Dtype, *, packed: bool) -> int:
+def _weight_bytes(
+    tensors: Tensors, dtype: Dtype, architecture: Architecture, *, packed: bool
+) -> int:
     """Bytes of memory that the weights take."""
+    expanded = _unlike(tensors)
+    for part in getattr(architecture, "EXPANDED", ()):
+        expanded |= {name for name in tensors.entries() if part in name}
     size = 0.0
     for name, entry in tensors.entries().items():
         count = math.prod(entry.shape)
-        if packed and entry.dtype in ("U32", "U8"):
+        if packed and entry.dtype in ("U32", "U8") and name not in expanded:
             size += entry.nbytes
             continue
         if entry.dtype == "U32":
@@ -169,6 +174,21 @@ def _weight_bytes(tensors: Tensors, dtype: Dtype, *, packed: bool) -> int:
         on_cpu = LAYERS_ON_CPU if len(entry.shape) == 2 and "embed" not in name else REST_ON_CPU
         size += count * (WEIGHTS_ON_MLX if packed else on_cpu)[dtype]
     return math.ceil(size)
+
+
+def _unlike(tensors: Tensors) -> set[str]:
+    """The matrices of layers that stand beside others, and are not all quantised alike. They are
+    expanded where they are computed as one: query, key and value, or gate and up."""
+    entries = tensors.entries()
+    beside: dict[str, dict[str, object]] = {}
+    for name, entry in entries.items():
+        stem = name.removesuffix(".weight")
+        scales = entries.get(f"{stem}.scales")
+        if stem != name and len(entry.shape) == 2 and "embed" not in name:
+            how = scales and (scales.dtype, entry.shape[1] / (scales.shape[-1] or 1))
+            said = repr(tensors.quantization.layers.get(stem))
+            beside.setdefault(stem.rpartition(".")[0], {})[name] = (how, said)
+    return {name for ways in beside.values() if len({*ways.values()}) > 1 for name in ways}
 
 
 def _widest(tensors: Tensors) -> int:

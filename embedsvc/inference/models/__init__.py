@@ -37,7 +37,8 @@ class Architecture(Protocol):
         ...
 
     Config: type[Any]
-    """The fields of config.json that the pass depends on: a msgspec struct.
+    """The fields of config.json that the pass depends on: a msgspec struct. A file that holds
+    quantised tensors as floats on each backend lists parts of their names in `EXPANDED`.
 
     It may have `longest`, the most tokens of one text that the pass can take; `rows`, the rows of
     the table of word embeddings; and `table_numbers(longest)`, how many numbers `prepare` puts into

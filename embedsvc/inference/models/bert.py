@@ -13,6 +13,8 @@ from embedsvc.inference.ops.base import Array, Attention, Batch, Inputs, Linear,
 
 UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
 """Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
+EXPANDED = ("embeddings.position_embeddings.", "embeddings.token_type_embeddings.")
+"""Parts of the names of tensors that are held as floats, also where they are quantised."""
 
 
 class Config(Sizes, frozen=True, kw_only=True):

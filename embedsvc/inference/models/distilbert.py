@@ -12,6 +12,8 @@ from embedsvc.inference.ops.base import Attention, Inputs, Ops
 
 UNUSED = ("vocab_",)
 """Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
+EXPANDED = ("embeddings.position_embeddings.",)
+"""Parts of the names of tensors that are held as floats, also where they are quantised."""
 EPS = 1e-12
 """The epsilon of layer norms, which no config.json states."""
 

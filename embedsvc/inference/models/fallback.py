@@ -16,6 +16,8 @@ from embedsvc.inference.ops.base import Array, Batch, Inputs, Ops
 Config = dict[str, Any]
 UNUSED = ("",)
 """Matches all tensors, since mlx-embeddings reads the files itself."""
+EXPANDED = ("embed_tokens.", "embeddings.")
+"""Parts of the names of tensors that are held as floats, also where they are quantised."""
 
 INSTALL = "pip install 'embedsvc[mlx-embeddings]'"
 

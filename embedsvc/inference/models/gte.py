@@ -37,6 +37,8 @@ from embedsvc.inference.ops.base import (
 
 UNUSED = ("pooler.", "classifier.", "lm_head.")
 """Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
+EXPANDED = ("embeddings.",)
+"""Parts of the names of tensors that are held as floats, also where they are quantised."""
 
 
 class RopeScaling(msgspec.Struct, frozen=True):

@@ -20,6 +20,8 @@ from embedsvc.inference.ops.base import Array, Attention, Batch, Inputs, Linear,
 
 UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
 """Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
+EXPANDED = ("embeddings.", ".up_gated_layer.")
+"""Parts of the names of tensors that are held as floats, also where they are quantised."""
 
 
 class Config(Sizes, frozen=True, kw_only=True):

@@ -21,6 +21,8 @@ FARTHEST = 128
 """From this distance on, all distances share one bias."""
 
 UNUSED = bert.UNUSED
+EXPANDED = ("embeddings.position_embeddings.", "encoder.relative_attention_bias.")
+"""Parts of the names of tensors that are held as floats, also where they are quantised."""
 
 
 class Config(Sizes, frozen=True, kw_only=True):

@@ -39,6 +39,8 @@ from embedsvc.inference.ops.base import (
 
 UNUSED = ("pooler.", "cls.")
 """Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
+EXPANDED = ("embeddings.", ".experts.")
+"""Parts of the names of tensors that are held as floats, also where they are quantised."""
 COUNT = Annotated[int, Meta(ge=0, le=LAYERS)]
 POSITIONS = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 

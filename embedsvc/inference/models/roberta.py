@@ -12,6 +12,7 @@ from embedsvc.inference.models import bert
 from embedsvc.inference.ops.base import Inputs, Ops
 
 UNUSED = bert.UNUSED
+EXPANDED = bert.EXPANDED
 
 
 class Config(bert.Config, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ def on_device(weight: Quantized, dtype: mx.Dtype) -> Quantized:
 
 def rows(table: Quantized, indices: mx.array, dtype: mx.Dtype) -> mx.array:
     """Rows (N, in) of a matrix, expanded."""
-    return mx.dequantize(
+    found = mx.dequantize(
         table.packed[indices],
         table.scales[indices],
         None if table.biases is None else table.biases[indices],
@@ -31,11 +31,12 @@ def rows(table: Quantized, indices: mx.array, dtype: mx.Dtype) -> mx.array:
         mode=table.mode,
         dtype=dtype,
     )
+    return found if table.factor == 1 else found * table.factor
 
 
 def product(x: mx.array, weight: Quantized) -> mx.array:
     """x (N, in) times the matrix (out, in), transposed: (N, out)."""
-    return mx.quantized_matmul(
+    found = mx.quantized_matmul(
         x,
         weight.packed,
         scales=weight.scales,
@@ -44,3 +45,4 @@ def product(x: mx.array, weight: Quantized) -> mx.array:
         bits=weight.bits,
         mode=weight.mode,
     )
+    return found if weight.factor == 1 else found * weight.factor
