@@ -61,6 +61,17 @@ def test_a_shape_is_compiled_once_it_came_often_and_then_python_is_not_asked_aga
     assert (passes.called, passes.alive()) == (OFTEN + 1, 1)
 
 
+def test_a_pass_is_traced_anew_where_attention_is_done_another_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passes = Passes(monkeypatch)
+    passes.ops.often = 1
+    for plain in (False, True, False, True):
+        passes.ops.plain = plain
+        passes.run(1, 16)
+    assert (passes.called, passes.alive()) == (2, 2)
+
+
 def test_shapes_that_come_seldom_are_never_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = Passes(monkeypatch)
     shapes = [(texts, length) for texts in (1, 2, 4) for length in range(16, 257, 16)]

@@ -8,7 +8,7 @@ are dropped.
 
 import logging
 from collections import Counter, OrderedDict, deque
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 
@@ -36,6 +36,16 @@ class Compiler(Protocol):
     """Whether passes are compiled at all."""
     often: int
     """`OFTEN`, or less where it is not to be waited for."""
+    plain: bool
+    """How attention is done, which a pass keeps from when it was traced."""
+
+
+class Shape(NamedTuple):
+    """What a pass is compiled for."""
+
+    texts: int
+    length: int
+    plain: bool
 
 
 class CompiledPasses:
@@ -51,15 +61,15 @@ class CompiledPasses:
         self._traceable = True
         """Whether it can be compiled, as far as is known. Of mlx-embeddings' models, some may
         not."""
-        self._compiled: OrderedDict[tuple[int, int], CompiledPass] = OrderedDict()
+        self._compiled: OrderedDict[Shape, CompiledPass] = OrderedDict()
         """By shape, the least lately used first."""
-        self._last: deque[tuple[int, int]] = deque()
+        self._last: deque[Shape] = deque()
         """The shapes of the last batches."""
-        self._uses: Counter[tuple[int, int]] = Counter()
+        self._uses: Counter[Shape] = Counter()
         """How many of those have each shape."""
 
     def __call__(self, batch: Batch) -> Array:
-        shape = (batch.layout.texts, batch.layout.length)
+        shape = Shape(batch.layout.texts, batch.layout.length, self._compiler.plain)
         uses = self._count(shape)
         if self._compiler.compile and self._traceable and batch.layout.cells <= MOST_ROWS:
             run = self._compiled.get(shape)
@@ -70,7 +80,7 @@ class CompiledPasses:
                 return self._compile(shape, batch)
         return self._function(self._ops, batch)
 
-    def _compile(self, shape: tuple[int, int], batch: Batch) -> Array:
+    def _compile(self, shape: Shape, batch: Batch) -> Array:
         """Compile the pass for batches of that shape, by the first of them; return its result."""
         run = compile_pass(self._ops, self._function, self._dtype)
         try:
@@ -84,7 +94,7 @@ class CompiledPasses:
         self._compiled[shape] = run
         return result
 
-    def _count(self, shape: tuple[int, int]) -> int:
+    def _count(self, shape: Shape) -> int:
         """Note a batch; return how many of the last ones had its shape."""
         self._last.append(shape)
         self._uses[shape] += 1
