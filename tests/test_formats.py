@@ -38,27 +38,31 @@ def test_a_bias_is_padded_to_whole_panels() -> None:
 
 
 def test_two_bfloat16_are_a_word_and_zeros_stand_behind_the_last_input() -> None:
-    weight = np.array([[1, -2, 3], [0.5, 1 + 2**-8, 1 + 3 * 2**-8]], np.float32)
+    weight = np.zeros((2, 33), np.float32)
+    weight[0, [0, 16, 1, 32]], weight[1, [0, 16, 17]] = (
+        [1, -2, 3, 4],
+        [0.5, 1 + 2**-8, 1 + 3 * 2**-8],
+    )
     packed = BFloat16Panels().pack(weight, None, KERNELS)
     (panel,) = packed.arrays["words"]
-    assert panel.shape == (16, 4)
-    assert [[*map(hex, column)] for column in panel.view(np.uint32).T[:, :3].tolist()] == [
-        ["0xc0003f80", "0x4040", "0x0"],
-        ["0x3f803f00", "0x3f82", "0x0"],  # ties go to the even one
-        *[["0x0"] * 3] * 2,
+    assert panel.shape == (32, 4)
+    assert [[*map(hex, column)] for column in panel.view(np.uint32)[[0, 1, 16, 17]].T.tolist()] == [
+        ["0xc0003f80", "0x4040", "0x4080", "0x0"],
+        ["0x3f803f00", "0x3f820000", "0x0", "0x0"],  # ties go to the even one
+        *[["0x0"] * 4] * 2,
     ]
     assert (packed.operation, packed.outputs) == ("linear_bfloat16", 2)
 
 
 def test_four_int8_are_a_word_and_groups_have_scales() -> None:
     weight = np.zeros((2, 70), np.float32)
-    weight[0, :4], weight[1, 64:] = [127, -127, 1.4, 0], -2
+    weight[0, :64:16], weight[1, 64:] = [127, -127, 1.4, 0], -2
     packed = Int8Panels().pack(weight, np.ones(2), KERNELS)
     (panel,), (scales,) = packed.arrays["words"], packed.arrays["scales"]
-    codes = np.ascontiguousarray(panel.T).view(np.uint8)  # (columns, inputs)
-    assert codes[:2].astype(int).shape == (2, 128)
-    assert (codes[0, :4].astype(int) - 128).tolist() == [127, -127, 1, 0]
-    assert (codes[1, 64:].astype(int) - 128).tolist() == [-127] * 6 + [0] * 58
+    codes = np.ascontiguousarray(panel.T).view(np.uint8)[:2].astype(int) - 128  # (columns, inputs)
+    assert codes.shape == (2, 128)
+    assert codes[0, :4].tolist() == [127, -127, 1, 0]
+    assert codes[1, 64::4].tolist() == [-127] * 6 + [0] * 10
     assert scales.T.tolist() == [[1, 0], [0, np.float32(2 / 127)], [0, 0], [0, 0]]
     assert (packed.operation, packed.outputs) == ("linear_int8", 2)
 

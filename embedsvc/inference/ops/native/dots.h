@@ -1,6 +1,6 @@
 /* Products in a lower precision. Rows and weights lie in words of 32 bits: two bfloat16, or four int8, that
-   are neighbours along the depth of the product. Sets of instructions differ in how they add up the
-   products of such words. */
+   are 16 apart along the depth of the product, so that rows are rounded to whole registers of words. Sets
+   of instructions differ in how they add up the products of such words. */
 #ifndef DOTS_H
 #define DOTS_H
 

@@ -12,6 +12,8 @@ from embedsvc.checkpoints.quantized import Quantized
 from embedsvc.inference.ops.base import Floats
 from embedsvc.inference.ops.native.library import Kernels
 
+WHOLE_WORDS = 16
+"""A row of weights has a multiple of so many words, as in dots.h."""
 NARROW = 32
 """A layer with fewer inputs or outputs stays in float32: a classifier, or what chooses experts."""
 
@@ -47,6 +49,19 @@ class LinearFormat(Protocol):
     ) -> PackedWeight:
         """The weight (out, in) and bias (out,) in this format."""
         ...
+
+
+def words(numbers: NDArray[Any]) -> NDArray[np.int32]:
+    """Numbers (out, n) of 2 bytes or of 1 as words (out, n / 2 or n / 4), as dots.h has them.
+
+    Of each 16 neighbouring words, the first has numbers 0, 16, and so on.
+
+    >>> [hex(word) for word in words(np.arange(64, dtype=np.uint8)[None])[0, :2]]
+    ['0x30201000', '0x31211101']
+    """
+    count = 4 // numbers.itemsize
+    blocks = numbers.reshape(len(numbers), -1, count, WHOLE_WORDS).swapaxes(2, 3)
+    return np.ascontiguousarray(blocks).reshape(len(numbers), -1).view(np.int32)
 
 
 def panels(columns: NDArray[Any], kernels: Kernels) -> NDArray[Any]:

@@ -8,15 +8,22 @@ from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.quantized import Quantized, expand
-from embedsvc.inference.ops.native.formats.base import NARROW, PackedWeight, bias_panels, panels
+from embedsvc.inference.ops.native.formats.base import (
+    NARROW,
+    WHOLE_WORDS,
+    PackedWeight,
+    bias_panels,
+    panels,
+    words,
+)
 from embedsvc.inference.ops.native.library import Kernels
 
-PAIRS = 16
-"""The inputs of a layer are padded to a multiple of so many pairs (`WHOLE_WORDS` of dots.h)."""
+BLOCK = 2 * WHOLE_WORDS
+"""The inputs of a layer are padded to a multiple of so many."""
 
 
 class BFloat16Panels:
-    """See `LinearFormat`. Two inputs of a column, neighbours, are one word of its panel."""
+    """See `LinearFormat`. Two inputs of a column are one word of its panel."""
 
     operation = "linear_bfloat16"
 
@@ -28,9 +35,9 @@ class BFloat16Panels:
     ) -> PackedWeight:
         weight = expand(weight)
         outputs, inputs = weight.shape
-        halves = np.zeros((outputs, -(-inputs // (2 * PAIRS)) * 2 * PAIRS), np.uint16)
+        halves = np.zeros((outputs, -(-inputs // BLOCK) * BLOCK), np.uint16)
         halves[:, :inputs] = to_bfloat16(weight)
-        arrays = {"words": panels(halves.view(np.int32), kernels), **bias_panels(bias, kernels)}
+        arrays = {"words": panels(words(halves), kernels), **bias_panels(bias, kernels)}
         return PackedWeight(self.operation, arrays, outputs)
 
 

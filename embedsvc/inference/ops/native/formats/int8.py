@@ -9,15 +9,22 @@ from numpy.typing import NDArray
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.quantized import Quantized, expand
 from embedsvc.inference.ops.base import Floats
-from embedsvc.inference.ops.native.formats.base import NARROW, PackedWeight, bias_panels, panels
+from embedsvc.inference.ops.native.formats.base import (
+    NARROW,
+    WHOLE_WORDS,
+    PackedWeight,
+    bias_panels,
+    panels,
+    words,
+)
 from embedsvc.inference.ops.native.library import Kernels
 
-GROUP = 64
+GROUP = 4 * WHOLE_WORDS
 """The inputs of a group, of which the last is padded (`GROUP_WORDS` of dots.h, four to a word)."""
 
 
 class Int8Panels:
-    """See `LinearFormat`. Four inputs of a column, neighbours, are one word of its panel."""
+    """See `LinearFormat`. Four inputs of a column are one word of its panel."""
 
     operation = "linear_int8"
 
@@ -29,7 +36,7 @@ class Int8Panels:
     ) -> PackedWeight:
         codes, scales = to_int8(expand(weight))
         arrays = {
-            "words": panels(codes.view(np.int32), kernels),
+            "words": panels(words(codes), kernels),
             "scales": panels(scales, kernels),
             **bias_panels(bias, kernels),
         }
