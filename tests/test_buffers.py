@@ -8,7 +8,7 @@ import numpy as np
 from embedsvc.inference.ops.base import Attention, Batch, columns
 from embedsvc.inference.ops.native import library
 from embedsvc.inference.ops.native.buffers import kinds_of, share_memory
-from embedsvc.inference.ops.native.tape import trace
+from embedsvc.inference.ops.native.tape import Tape, trace
 
 WIDTH = 4
 TABLE = np.ones((3, WIDTH), np.float32)
@@ -17,12 +17,12 @@ Pass = Callable[[Any, Batch], Any]
 
 
 def kinds(function: Pass) -> list[str]:
-    tape, result = trace(function)
+    tape, result = trace(function, Tape())
     return kinds_of(tape.steps, tape.buffers, result.buffer, BY_TEXT)
 
 
 def places(function: Pass) -> list[int]:
-    tape, result = trace(function)
+    tape, result = trace(function, Tape())
     kinds = kinds_of(tape.steps, tape.buffers, result.buffer, BY_TEXT)
     return share_memory(tape.steps, tape.buffers, kinds, result.buffer)
 

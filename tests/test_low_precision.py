@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.inference.encoder import load_encoder
-from embedsvc.inference.ops.base import Batch
+from embedsvc.inference.ops.base import Attention, Batch, columns
 from embedsvc.inference.ops.native import NativeOps, library
 from embedsvc.inference.ops.native.library import Kernels
 from embedsvc.inference.ops.numpy import NumpyOps
@@ -142,6 +142,46 @@ def test_a_row_may_be_of_any_size(
     found = through(ops, x, ops.linear_layer(random.normal(size=(40, 64)), None))
     assert np.isfinite(found).all()
     assert 0 <= np.abs(found).max() <= 100 * size
+
+
+@every_kernels
+@pytest.mark.parametrize("lengths", [[3], [64, 64], [20, 65, 130], [300]])
+@pytest.mark.parametrize("size", [4, 32, 50])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Attention(4, 2, scale=0.3),
+        Attention(4, 4, scale=0.2, causal=True),
+        Attention(4, 1, scale=0.2, window=3, causal=True),
+        Attention(4, 4, scale=0.2, window=40),
+        Attention(
+            4, 4, scale=0.2, bias=np.linspace(-3, 3, 4 * 599, dtype=np.float32).reshape(4, -1)
+        ),
+    ],
+    ids=["grouped", "causal", "causal window", "window", "bias"],
+)
+def test_attention_is_that_of_rounded_queries_keys_and_values(
+    kernels: Kernels,
+    spec: Attention,
+    size: int,
+    lengths: list[int],
+    random: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(NativeOps, "_attention", lambda _: "attention_bfloat16")
+    widths = [4 * size, spec.kv_heads * size, spec.kv_heads * size]
+    qkv = halves(random.normal(size=(sum(lengths), sum(widths))).astype(np.float32))
+
+    def run(ops: Any, batch: Batch) -> Any:
+        q, k, v = columns(ops.embedding(qkv, batch.ids), *widths)
+        return ops.attention(q, k, v, spec, batch.layout)
+
+    rows = np.split(np.arange(sum(lengths), dtype=np.int32), np.cumsum(lengths)[:-1])
+    ops, exact = NativeOps(2, kernels, "bfloat16"), NumpyOps()
+    found, expected = ops.compiled(run)(ops.batch(rows)), exact.compiled(run)(exact.batch(rows))
+    off = np.abs(found - expected).max()
+    assert off <= 2**-8 * np.abs(qkv).max()  # weights are rounded too
+    assert max(lengths) < 64 or off > 1e-6
 
 
 @every_dtype

@@ -80,6 +80,10 @@ HOSTILE: dict[str, list[tuple[str, Any]]] = {
         *(("size", 0), ("size", 2**62), ("reach", 0), ("reach", ROWS + 1), ("reach", 2**62)),
         *(("window", -2), ("window", 2**62), ("bias_size", 3), ("z.column", 17)),
     ],
+    "attention_bfloat16": [
+        *(("heads", 0), ("kv_heads", 3), ("size", 2**62), ("reach", ROWS + 1), ("bias_size", 3)),
+        *(("window", -2), ("y.column", 17), ("z.buffer", -1), ("out.buffer", -1)),
+    ],
     "pool_max": [("x.buffer", -1), ("width", WIDTH + 1), ("x.column", 3)],
 }
 

@@ -14,7 +14,8 @@
 static int32_t rows[(BLOCK_ROWS + 2) * DEPTH_WORDS], panel[DEPTH_WORDS * WIDEST_PANEL];
 static float row_scales[(BLOCK_ROWS + 2) * GROUPS], scales[GROUPS * WIDEST_PANEL];
 static int32_t row_offsets[(BLOCK_ROWS + 2) * GROUPS];
-static const Dots dots = {rows, panel, DEPTH_WORDS, row_scales, row_offsets, scales};
+static Dots dots = {.rows = rows, .panel = panel, .words = DEPTH_WORDS, .row_scales = row_scales,
+                    .row_offsets = row_offsets, .scales = scales};
 
 static float half(int32_t word, int which) {
     uint32_t bits = which ? (uint32_t)word & 0xFFFF0000u : (uint32_t)word << 16;
@@ -50,8 +51,11 @@ static void fill(int int8) {
     offset_rows(rows, COUNT(row_offsets), row_offsets);
 }
 
-static void check(const char *name, SumDots *sum, long columns, int int8) {
-    float alone[WIDEST_PANEL], sums[(BLOCK_ROWS + 1) * WIDEST_PANEL];
+static void check_width(const char *name, SumDots *sum, long columns, int registers, int int8) {
+    float alone[WIDEST_PANEL], sums[(BLOCK_ROWS + 1) * (WIDEST_PANEL + 1)];
+    const long stride = columns + 1;
+    dots.registers = registers;
+    dots.sums_stride = stride;
     fill(int8);
     for (long count = 1; count <= BLOCK_ROWS; count++) {
         FILL(sums, NAN);
@@ -59,7 +63,7 @@ static void check(const char *name, SumDots *sum, long columns, int int8) {
         for (long r = 0; r < count; r++) {
             sum(&dots, 1 + r, 1, alone);
             for (long c = 0; c < columns; c++) {
-                double right = expected(1 + r, c, columns, int8), found = sums[r * columns + c];
+                double right = expected(1 + r, c, columns, int8), found = sums[r * stride + c];
                 if (found != alone[c] || !(fabs(found - right) <= 1e-5 * (10 + fabs(right)))) {
                     printf("%s: row %ld of %ld, column %ld: %g, alone %g, not %g\n", name, r, count, c,
                            found, alone[c], right);
@@ -67,14 +71,21 @@ static void check(const char *name, SumDots *sum, long columns, int int8) {
                 }
             }
         }
-        if (!isnan(sums[count * columns])) printf("%s writes beyond its rows\n", name), exit(1);
+        for (long r = 1; r <= count; r++)
+            if (!isnan(sums[r * stride - 1]) || !isnan(sums[count * stride]))
+                printf("%s writes beside its sums\n", name), exit(1);
     }
+}
+
+static void check(const char *name, SumDots *sum, long columns, int int8) {
+    for (int registers = int8 ? 3 : 1; registers <= 3; registers++)
+        check_width(name, sum, columns / 3 * registers, registers, int8);
     printf("%s %s\n", name, int8 ? "int8" : "bfloat16");
 }
 
 static void wrong(const Dots *d, long row, long count, float *sums) {
     bfloat16_baseline(d, row, count, sums);
-    sums[count * operations_baseline.panel - 1] += 0.01f * count;
+    sums[count * d->sums_stride - 1] += 0.01f * count;
 }
 static void not_a_number(const Dots *d, long row, long count, float *sums) {
     bfloat16_baseline(d, row, count, sums);

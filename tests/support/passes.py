@@ -39,6 +39,9 @@ def everything(ops: Any) -> Callable[[Any, Batch], Any]:
         hidden = ops.layer_norm(hidden, norm, 1e-5)
         q, k, v = columns(ops.linear(hidden, qkv), WIDTH, WIDTH, WIDTH)
         q = ops.rms_norm(ops.rope(q, turns, batch.positions), one[:4], 1e-6)
+        ops.attends_by = "attention_bfloat16"
+        q = ops.attention(q, k, v, spec, batch.layout)
+        ops.attends_by = "attention"
         context = ops.attention(q, k, v, spec, batch.layout)
         context = ops.silu(ops.multiply(context, ops.copy(hidden)))
         hidden = ops.add(ops.experts(context, ops.linear(context, router), 2, layer), one)

@@ -74,6 +74,13 @@ class NativeOps(NumpyOps):
             )
         )
 
+    def _attention(self) -> str:
+        """The operation for attention. In lower precisions its products are in bfloat16, if there
+        are instructions for them: layers lose more than that."""
+        by = self._kernels.bfloat16
+        rounded = self.dtype != "float32" and by not in ("", self._kernels.name)
+        return "attention_bfloat16" if rounded else "attention"
+
     def _set_allocator(self) -> None:
         # The kernels keep their own memory; weights go back to the system when a model is unloaded.
         tune_allocator(trim_threshold=WEIGHT_BYTES, mmap_threshold=WEIGHT_BYTES)
@@ -118,7 +125,7 @@ class NativeOps(NumpyOps):
 
     def trace(self, function: Callable[[Any, Batch], Any]) -> Encoded:
         """The pass `function(ops, batch)`, written down. Raises `NotOnTape`."""
-        return encode(*trace(function), self._library.declared)
+        return encode(*trace(function, Tape(self._attention())), self._library.declared)
 
     def program(self, encoded: Encoded) -> Program:
         """The pass, checked. Raises `CheckpointError`."""

@@ -15,7 +15,6 @@
 #include "vectors.inc"
 
 #define TILE_WORDS 16
-#define PANEL_BYTES (4 * PANEL)
 
 /* What LDTILECFG reads. */
 typedef struct {
@@ -35,14 +34,15 @@ static void open_tiles(long rows) {
     _tile_loadconfig(&tiles);
 }
 
-/* Loads the words [k, k + TILE_WORDS) of the rows and of the panel. */
-#define LOAD_TILES(d, row, k)                                                                      \
+/* Tiles for the words [k, k + TILE_WORDS) of the rows, and of up to three tiles of the panel. */
+#define LOAD_TILES(d, row, k, registers)                                                           \
     do {                                                                                           \
-        const int32_t *panel_ = (d)->panel + (k) * PANEL;                                          \
+        const long stride_ = 4 * LANES * (registers);                                              \
+        const int32_t *panel_ = (d)->panel + (k) * LANES * (registers);                            \
         _tile_loadd(3, (d)->rows + (row) * (d)->words + (k), 4 * (d)->words);                      \
-        _tile_loadd(4, panel_, PANEL_BYTES);                                                       \
-        _tile_loadd(5, panel_ + LANES, PANEL_BYTES);                                               \
-        _tile_loadd(6, panel_ + 2 * LANES, PANEL_BYTES);                                           \
+        _tile_loadd(4, panel_, stride_);                                                           \
+        if ((registers) > 1) _tile_loadd(5, panel_ + LANES, stride_);                              \
+        if ((registers) > 2) _tile_loadd(6, panel_ + 2 * LANES, stride_);                          \
     } while (0)
 #define ZERO_SUMS()                                                                                \
     do {                                                                                           \
@@ -50,42 +50,43 @@ static void open_tiles(long rows) {
         _tile_zero(1);                                                                             \
         _tile_zero(2);                                                                             \
     } while (0)
-#define STORE_SUMS(to)                                                                             \
+#define STORE_SUMS(to, stride, registers)                                                          \
     do {                                                                                           \
-        _tile_stored(0, (to), PANEL_BYTES);                                                        \
-        _tile_stored(1, (to) + LANES, PANEL_BYTES);                                                \
-        _tile_stored(2, (to) + 2 * LANES, PANEL_BYTES);                                            \
+        _tile_stored(0, (to), 4 * (stride));                                                       \
+        if ((registers) > 1) _tile_stored(1, (to) + LANES, 4 * (stride));                          \
+        if ((registers) > 2) _tile_stored(2, (to) + 2 * LANES, 4 * (stride));                      \
     } while (0)
 
 void bfloat16_amx(const Dots *d, long row, long rows, float *sums) {
+    const long registers = d->registers;
     open_tiles(rows);
     ZERO_SUMS();
     for (long k = 0; k < d->words; k += TILE_WORDS) {
-        LOAD_TILES(d, row, k);
+        LOAD_TILES(d, row, k, registers);
         _tile_dpbf16ps(0, 3, 4);
-        _tile_dpbf16ps(1, 3, 5);
-        _tile_dpbf16ps(2, 3, 6);
+        if (registers > 1) _tile_dpbf16ps(1, 3, 5);
+        if (registers > 2) _tile_dpbf16ps(2, 3, 6);
     }
-    STORE_SUMS(sums);
+    STORE_SUMS(sums, d->sums_stride, registers);
     _tile_release();
 }
 
 void int8_amx(const Dots *d, long row, long rows, float *sums) {
     int32_t dots[BLOCK_ROWS * PANEL] __attribute__((aligned(64)));
     long groups = d->words / GROUP_WORDS;
-    memset(sums, 0, rows * PANEL * sizeof *sums);
+    for (long r = 0; r < rows; r++) memset(sums + r * d->sums_stride, 0, PANEL * sizeof *sums);
     open_tiles(rows);
     for (long group = 0; group < groups; group++) {
         ZERO_SUMS();
-        LOAD_TILES(d, row, group * GROUP_WORDS);
+        LOAD_TILES(d, row, group * GROUP_WORDS, WIDE);
         _tile_dpbsud(0, 3, 4);
         _tile_dpbsud(1, 3, 5);
         _tile_dpbsud(2, 3, 6);
-        STORE_SUMS(dots);
+        STORE_SUMS(dots, PANEL, WIDE);
         for (long r = 0; r < rows; r++) {
             long at = (row + r) * groups + group;
             for (long c = 0; c < PANEL; c += LANES) {
-                float *to = sums + r * PANEL + c;
+                float *to = sums + r * d->sums_stride + c;
                 ivec whole = *(const ivec *)(dots + r * PANEL + c) + d->row_offsets[at];
                 store(to, load(to) + floats(whole) * load(d->scales + group * PANEL + c) * d->row_scales[at]);
             }

@@ -101,41 +101,37 @@ static const char *check_multiply(const Check *check, const Instruction *in) {
     return NULL;
 }
 
+/* What a linear layer has to keep to whatever its weights are. */
+static const char *check_layer(const Check *check, const Instruction *in) {
+    REQUIRE(fits(check, in->out, in->width) && reads(check, in->x, in->inputs));
+    REQUIRE(alike(check, in->x, in->out) && apart(in->x, in->out));
+    REQUIRE(!in->bias || in->bias_size >= panels(check, in->width));
+    REQUIRE(between(in->activation, NONE, ACTIVATIONS - 1));
+    if (in->y.buffer < 0) return NULL;
+    REQUIRE(reads(check, in->y, in->width) && alike(check, in->y, in->out) && apart(in->y, in->out));
+    return NULL;
+}
+
 static const char *check_linear(const Check *check, const Instruction *in) {
-    REQUIRE(fits(check, in->out, in->width) && reads(check, in->x, in->inputs));
-    REQUIRE(alike(check, in->x, in->out) && apart(in->x, in->out));
-    REQUIRE(in->weight && in->weight_size >= panels(check, in->width) * in->inputs);
-    REQUIRE(!in->bias || in->bias_size >= panels(check, in->width));
-    REQUIRE(between(in->activation, NONE, ACTIVATIONS - 1));
-    if (in->y.buffer < 0) return NULL;
-    REQUIRE(reads(check, in->y, in->width) && alike(check, in->y, in->out) && apart(in->y, in->out));
-    return NULL;
-}
-
-/* A linear layer in a lower precision, of which a word has so many numbers. */
-static const char *check_low_linear(const Check *check, const Instruction *in, int64_t numbers) {
-    REQUIRE(fits(check, in->out, in->width) && reads(check, in->x, in->inputs));
-    REQUIRE(alike(check, in->x, in->out) && apart(in->x, in->out));
-    int64_t whole = numbers * WHOLE_WORDS, words = (in->inputs + whole - 1) / whole * WHOLE_WORDS;
-    REQUIRE(in->words && in->words_size >= panels(check, in->width) * words);
-    REQUIRE(!in->bias || in->bias_size >= panels(check, in->width));
-    REQUIRE(between(in->activation, NONE, ACTIVATIONS - 1));
-    if (in->y.buffer < 0) return NULL;
-    REQUIRE(reads(check, in->y, in->width) && alike(check, in->y, in->out) && apart(in->y, in->out));
-    return NULL;
-}
-
-static const char *check_linear_bfloat16(const Check *check, const Instruction *in) {
-    return check_low_linear(check, in, 2);
-}
-
-static const char *check_linear_int8(const Check *check, const Instruction *in) {
-    const char *rule = check_low_linear(check, in, 4);
+    const char *rule = check_layer(check, in);
     if (rule) return rule;
-    int64_t groups = (in->inputs + 4 * GROUP_WORDS - 1) / (4 * GROUP_WORDS);
-    REQUIRE(in->scales && in->scales_size >= panels(check, in->width) * groups);
+    REQUIRE(in->weight && in->weight_size >= panels(check, in->width) * in->inputs);
     return NULL;
 }
+
+/* A layer whose weights lie in words of so many numbers. */
+static const char *check_words(const Check *check, const Instruction *in, int64_t numbers) {
+    const char *rule = check_layer(check, in);
+    if (rule) return rule;
+    int64_t block = numbers * WHOLE_WORDS, of_row = (in->inputs + block - 1) / block;
+    int64_t blocks = panels(check, in->width) * of_row;
+    REQUIRE(in->words && in->words_size >= blocks * WHOLE_WORDS);
+    REQUIRE(numbers < 4 || (in->scales && in->scales_size >= blocks));
+    return NULL;
+}
+
+static const char *check_halves(const Check *check, const Instruction *in) { return check_words(check, in, 2); }
+static const char *check_quarters(const Check *check, const Instruction *in) { return check_words(check, in, 4); }
 
 static const char *check_layer_norm(const Check *check, const Instruction *in) {
     REQUIRE(reads(check, in->out, in->width));
@@ -233,7 +229,7 @@ static void lower(int64_t *limit, int64_t to) { *limit = !*limit || to < *limit 
 /* Takes the limits that an instruction sets for every batch. */
 static void limit(Limits *limits, const Instruction *in) {
     if (looks_up(in)) lower(&limits->rows[in->source], in->rows);
-    if (in->operation == ATTENTION && in->bias) lower(&limits->longest, in->reach);
+    if (attends(in) && in->bias) lower(&limits->longest, in->reach);
 }
 
 int check_program(Program *program, Refusal *why) {

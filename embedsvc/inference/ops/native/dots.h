@@ -10,18 +10,22 @@
 #define GROUP_WORDS 16 /* int8: 64 neighbours in a row, or in a column of weights, have a scale in common */
 #define WHOLE_WORDS 16 /* rows and columns are as many words, or a multiple: zeros stand at their end */
 
-/* Some rows times a panel of weights. What only int8 has: an int8 of a row is signed, one of a weight has
-   128 added, and `row_offsets` make that good: they are -128 times the sum of a row's group. */
+/* Some rows times a panel of weights, as wide as 1 to 3 registers; in int8 always as 3.
+
+   What only int8 has: an int8 of a row is signed, one of a weight has 128 added, and `row_offsets` make
+   that good: they are -128 times the sum of a row's group. */
 typedef struct {
     const int32_t *rows;  /* (rows, words) */
-    const int32_t *panel; /* (words, columns of a panel) */
-    long words;
+    const int32_t *panel; /* (words, columns of the panel) */
+    long words, registers;
+    long near, far; /* how many words ahead the panel is fetched into the first and the second cache */
+    long sums_stride; /* floats from row to row of the sums */
     const float *row_scales;    /* (rows, groups) */
     const int32_t *row_offsets; /* (rows, groups) */
-    const float *scales;        /* (groups, columns of a panel) */
+    const float *scales;        /* (groups, columns of the panel) */
 } Dots;
 
-/* Writes the sums (rows, columns of a panel) of up to BLOCK_ROWS rows, from `row` on. They lie within
+/* Writes the sums (rows, columns of the panel) of up to BLOCK_ROWS rows, from `row` on. They lie within
    rounding of what any other such function gives, and a row's are the same whatever rows are beside it. */
 typedef void SumDots(const Dots *dots, long row, long rows, float *sums);
 

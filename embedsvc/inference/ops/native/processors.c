@@ -169,7 +169,10 @@ static void offset_rows(const int32_t *words, long groups, int32_t *offsets) {
 static int agrees(SumDots *sum, SumDots *right, int64_t columns, int int8) {
     Trial trial;
     uint32_t state = 1;
-    Dots dots = {trial.rows, trial.panel, TRIED_WORDS, trial.row_scales, trial.row_offsets, trial.scales};
+    Dots dots = {
+        .rows = trial.rows, .panel = trial.panel, .words = TRIED_WORDS, .registers = 3,
+        .sums_stride = columns, .row_scales = trial.row_scales, .row_offsets = trial.row_offsets,
+        .scales = trial.scales};
 #define NEXT (state = state * 1664525 + 1013904223)
 #define FILL(array, value) for (long i = 0; i < COUNT(array); i++) (array)[i] = (value)
     /* In bfloat16 these are numbers from 1 to 4 and from -4 to -1. */

@@ -136,6 +136,10 @@ static inline int looks_up(const Instruction *instruction) {
     return instruction->operation == EMBEDDING || instruction->operation == ROPE;
 }
 
+static inline int attends(const Instruction *instruction) {
+    return instruction->operation == ATTENTION || instruction->operation == ATTENTION_BFLOAT16;
+}
+
 /* Each returns 1 if all is well, else 0 and says why. `check_program` also sets the program's limits. */
 int check_program(Program *program, Refusal *why);
 int check_batch(const Program *program, const Batch *batch, Refusal *why);

@@ -91,7 +91,9 @@ class Rows:
 class Tape:
     """The operations of `Ops` that kernels exist for. Each call is written down as a step."""
 
-    def __init__(self) -> None:
+    def __init__(self, attention: str = "attention") -> None:
+        self.attends_by = attention
+        """The operation that attention becomes."""
         self.steps: list[Step] = []
         self.buffers: list[Rows] = []
 
@@ -196,7 +198,7 @@ class Tape:
     def attention(self, q: Value, k: Value, v: Value, spec: Attention, layout: object) -> Value:
         out = self._buffer(q.width)
         self._step(
-            "attention",
+            self.attends_by,
             out,
             x=q,
             y=k,
@@ -259,12 +261,11 @@ class Tape:
         return x
 
 
-def trace(function: Callable[[Any, Batch], Value]) -> tuple[Tape, Value]:
-    """The pass `function(ops, batch)` as a tape, and its result.
+def trace(function: Callable[[Any, Batch], Value], tape: Tape) -> tuple[Tape, Value]:
+    """The pass `function(ops, batch)` written down on a tape, and its result.
 
     Raises `NotOnTape`.
     """
-    tape = Tape()
     return tape, function(tape, Batch(IDS, POSITIONS, LAYOUT, TYPES))
 
 
