@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from embedsvc.diagnosis.report import Model, Report, processes
 from embedsvc.diagnosis.report import measure as measuring
 from embedsvc.diagnosis.report.measure import Options
 from embedsvc.diagnosis.report.processes import OwnServer
+from embedsvc.errors import ServerError
 from tests.support.checkpoints import write_bert
 from tests.support.report import Reporter
 
@@ -152,6 +154,36 @@ def test_its_server_loads_a_model_as_its_card_says(tmp_path: Path) -> None:
     (read,) = read_cards(file).by_id.values()
     assert read.id == card.id
     assert read.loads_like(replace(card, path=tmp_path))
+
+
+def test_checks_are_told_once_whatever_else_is_said_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each as soon as it is there: the second is not said before the first was heard."""
+    heard = tmp_path / "heard"
+    script = f"""
+import pathlib, sys, time
+for name in ("one", "two", "three"):
+    print("a warning", file=sys.stderr, flush=True)
+    print('{{"check": "%s", "passed": true, "found": ""}}' % name, end="", flush=True)
+    print(flush=True)
+    while not pathlib.Path({str(heard)!r} + name).exists():
+        time.sleep(0.005)
+print("it broke", file=sys.stderr)
+sys.exit(4)
+"""
+    popen = subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+        return popen([*command[:1], "-c", script, *command[3:]], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    checks = processes.verified(Card(id="m", repo="org/m"), tmp_path, "numpy")
+    for name in ("one", "two", "three"):
+        assert next(checks).check == name
+        Path(f"{heard}{name}").touch()
+    with pytest.raises(ServerError, match="it broke"):
+        next(checks)
 
 
 class Slow(OwnServer):

@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -86,13 +86,15 @@ def run(args: argparse.Namespace) -> int:
 def _ended_alike() -> Generator[None]:
     """A context that SIGTERM and a closed terminal end as Ctrl-C does, so that no server is left
     behind."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in heard:  # what is ignored, as by nohup, stays so
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 def _report_on(card: Card, report: Report, hiding: Hiding, args: argparse.Namespace) -> None:
@@ -107,8 +109,9 @@ def _report_on(card: Card, report: Report, hiding: Hiding, args: argparse.Namesp
         with running(public, folder, args.backend) as server:
             measure(server, model, options, on_device=on_device, clock=CLOCK)
         _tell(f"{model.name}: parity")
-        for parity in verified(public, folder, args.backend):
-            model.parity.append(msgspec.structs.replace(parity, found=hiding.hide(parity.found)))
+        with closing(verified(public, folder, args.backend)) as checks:
+            for each in checks:
+                model.parity.append(msgspec.structs.replace(each, found=hiding.hide(each.found)))
     except SetupError as error:
         model.error = hiding.hide(str(error))
 

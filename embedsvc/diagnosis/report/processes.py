@@ -82,22 +82,21 @@ def running(card: Card, folder: Path, backend: BackendChoice) -> Generator[OwnSe
         yield OwnServer(process, _port(process, said), card.id)
 
 
-def verified(card: Card, folder: Path, backend: BackendChoice) -> Iterator[Parity]:
+def verified(card: Card, folder: Path, backend: BackendChoice) -> Generator[Parity]:
     """The checks of `embedsvc verify`, each as soon as it is done.
 
     Raises `ServerError` with the last thing it said if it ends in another way.
     """
     with _embedsvc("verify", [card.id, "--json"], card, folder, backend) as (process, said):
-        seen = 0
-        over = False
+        seen, over = 0, False
         while not over:
+            time.sleep(WAIT_SECONDS)
             over = process.poll() is not None  # before its words are read: they may be its last
-            lines = said.read_bytes().splitlines(keepends=True)
-            for line in lines[seen:]:
-                if line.startswith(b"{") and line.endswith(b"\n"):
-                    yield msgspec.json.decode(line, type=Parity)
-                    seen += 1
-            time.sleep(0 if over else WAIT_SECONDS)
+            whole, _, _ = said.read_bytes().rpartition(b"\n")
+            checks = [line for line in whole.splitlines() if line.startswith(b"{")]
+            for line in checks[seen:]:
+                yield msgspec.json.decode(line, type=Parity)
+            seen = len(checks)
         if process.returncode not in (0, EXIT_BAD):
             raise ServerError(_last(said))
 
