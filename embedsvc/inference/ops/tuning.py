@@ -15,8 +15,8 @@ from embedsvc.inference.pass_cost import PassTimer
 
 MOST_SECONDS = 2.0
 """How long all choices for one model may take."""
-LOAD_SHARE = 0.09
-"""The share of the load that they may take; a little less than a tenth."""
+LOAD_SHARE = 0.1
+"""The share of the load so far that they may take."""
 ROUNDS = 6
 """How often each way is measured at most, after it ran once to prepare its kernels."""
 GAIN = 0.97

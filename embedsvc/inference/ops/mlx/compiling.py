@@ -15,10 +15,11 @@ import mlx.core as mx
 from embedsvc.inference.ops.base import Array, Batch, CompiledPass, ForwardPass, Ops
 from embedsvc.inference.ops.mlx.layout import lay_out
 
-WINDOW = 256
+WINDOW = 128
 """How many of the last batches count."""
-OFTEN = 8
-"""How many of them have to be of one shape for its pass to be compiled."""
+OFTEN = 4
+"""How many of them have to be of one shape for its pass to be compiled. `measure` runs short passes
+more often, so that a load makes the kernels and costs are those of compiled passes."""
 MOST = WINDOW // OFTEN
 """How many shapes may be compiled at a time: all that can come that often."""
 MOST_ROWS = 1 << 12
