@@ -50,14 +50,17 @@ def test_anything(server: str, mode: GenerationMode) -> None:
         @given(case=operation.as_strategy(generation_mode=mode))
         def check(case) -> None:
             body = case.body
-            if isinstance(body, dict) and isinstance(body.get("model"), str):
-                body["model"] = MODEL if len(body["model"]) % 2 else body["model"]
+            if isinstance(body, dict):
+                # Without a name some routes take a model that would have to be downloaded.
+                name = body.get("model")
+                if name is None or (isinstance(name, str) and len(name) % 2):
+                    body["model"] = MODEL
             answer = case.call(base_url=server, timeout=30)
             answered[answer.status_code] = answered.get(answer.status_code, 0) + 1
             case.validate_response(answer, checks=CHECKS)
             if answer.status_code >= 400:
                 said = answer.json()
-                assert said.get("error") or said.get("message")
+                assert said.get("error") or said.get("message") or said.get("detail")
 
         check()
     assert len(operations) > 20

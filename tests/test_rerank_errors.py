@@ -74,6 +74,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, "'inputs.sentences'"),
     ("/similarity", {"inputs": {"sentences": ["a"]}}, "parameter: 'inputs.source_sentence'."),
     ("/", {}, "Give either `inputs` or `texts`."),
+    ("/", {"texts": ["a"], "query": None}, "Missing required parameter: 'query'."),
     ("/", {"model": "org/tiny", "inputs": ["a", ["b"]]}, "Invalid 'inputs[1]': expected a string"),
 ]
 

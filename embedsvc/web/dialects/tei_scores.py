@@ -103,6 +103,8 @@ async def root(request: Request) -> Response:
         raise BadRequest("Give either `inputs` or `texts`.")
     fields = msgspec.structs.asdict(sent)
     if sent.texts is not None:
+        if sent.query is None:
+            raise BadRequest("Missing required parameter: 'query'.")
         return await answer_rerank(request, _only(RerankBody, fields))
     name = sent.model or first_model(request, "embed")
     registry = registry_of(request)
