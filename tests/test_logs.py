@@ -79,6 +79,7 @@ def test_a_request_is_one_line_that_says_what_it_cost(told) -> None:
     assert line["id"] == ids[0]
     assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/embeddings", 200)
     assert (line["model"], line["texts"], line["tokens"]) == ("org/tiny", 2, 7)
+    assert line["task"] == "embed"
     assert 0 < line["forward_ms"] < line["total_ms"]
     assert line["queue_ms"] + line["tokenize_ms"] + line["forward_ms"] <= line["total_ms"]
     assert line["level"] == "info"

@@ -14,7 +14,7 @@ from embedsvc.serving.engine import Engine
 from embedsvc.serving.registry import Registry, open_registry
 from embedsvc.serving.score_request import Scores, score_request
 from embedsvc.settings import Settings
-from embedsvc.texts.requests import PairFields, ScoringRequest, read_documents
+from embedsvc.texts.requests import PairFields, ScoringRequest
 from tests.support.checkpoints import write_bert
 from tests.support.classifiers import CLASSIFIERS
 
@@ -197,16 +197,6 @@ def test_several_labels_have_a_softmax_or_each_its_sigmoid() -> None:
     assert np.allclose(each.probabilities(), [[0.5, 0.73105858, 0]])
     with pytest.raises(BadRequest, match="`x` gives scores for 3 labels"):
         found.ranking()
-
-
-def test_documents_are_strings_that_may_be_empty() -> None:
-    assert read_documents(["", "a"]) == ["", "a"]
-    with pytest.raises(BadRequest, match="'texts': input cannot be an empty array"):
-        read_documents([], field="texts")
-    with pytest.raises(BadRequest, match=r"'documents\[1\]': expected a string"):
-        read_documents(["a", 5])
-    with pytest.raises(BadRequest, match="'documents': array length must be 1 or less"):
-        read_documents(["a", "b"], 1)
 
 
 def test_what_a_model_does_is_known_from_its_card_and_then_from_its_files(cards: Cards) -> None:

@@ -95,6 +95,7 @@ def test_a_request_is_a_span_and_where_its_time_went_are_spans_within_it(
     assert told["http.response.status_code"] == 200
     assert told["embedsvc.request_id"] == answer.headers["x-request-id"]
     assert (told["embedsvc.model"], told["embedsvc.texts"]) == ("org/tiny", 2)
+    assert told["embedsvc.task"] == "embed"
     assert told["embedsvc.tokens"] == answer.json()["usage"]["prompt_tokens"]
 
     assert [part["name"] for part in parts] == ["tokenize", "queue", "forward"]

@@ -145,20 +145,6 @@ def read_inputs(value: Any, max_inputs: int = MAX_INPUTS, field: str = "input") 
     return value
 
 
-def read_documents(
-    value: Sequence[Any], max_inputs: int = MAX_INPUTS, field: str = "documents"
-) -> list[str]:
-    """The documents of a request for scores: strings, which may be empty. Raises `BadRequest`."""
-    if not value:
-        raise EmptyInput(f"Invalid '{field}': input cannot be an empty array.")
-    if len(value) > max_inputs:
-        raise BadRequest(f"Invalid '{field}': array length must be {max_inputs} or less.")
-    for index, text in enumerate(value):
-        if not isinstance(text, str):
-            raise BadRequest(f"Invalid '{field}[{index}]': expected a string.")
-    return list(value)
-
-
 def each_once(field: str, values: Sequence[Any]) -> None:
     """Raise `BadRequest` if one of the values is there twice."""
     if len(set(values)) < len(values):
