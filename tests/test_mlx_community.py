@@ -57,8 +57,8 @@ def test_a_conversion_is_used_as_the_original_is(tmp_path: Path, conversion: Con
         assert getattr(card, name) == getattr(original, name), name
 
 
-def test_a_conversion_that_a_client_names_needs_no_card(tmp_path: Path) -> None:
-    """If the server was started with `--allow-ad-hoc`."""
+def test_how_a_conversion_pools_is_known_without_a_card(tmp_path: Path) -> None:
+    """So a client may name it where the server was started with `--allow-ad-hoc`."""
     for conversion in CONVERSIONS[:-1]:
         folder = cached(tmp_path, f"mlx-community/{conversion.name}")
         conversion.write(folder, tmp_path / conversion.name)

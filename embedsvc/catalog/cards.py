@@ -19,7 +19,6 @@ from embedsvc.wording.quantities import Seconds
 
 Pooling = Literal["mean", "cls", "last_token", "max", "mean_sqrt_len", "weighted_mean"]
 NOT_LOADED = (
-    "like",
     "aliases",
     "prompt_aliases",
     "dimensions",
