@@ -98,7 +98,7 @@ def test_parts_of_the_longest_texts_see_what_they_should(
             stop = tokens if spec.window is None else query + spec.window + 1
             keys = slice(first, query + 1 if spec.causal else stop)
             weights = np.exp(k[keys] @ q[query] * spec.scale)
-            assert np.abs(found[row] - weights @ v[keys] / weights.sum()).max() <= 1e-6
+            assert np.abs(found[row] - weights @ v[keys] / weights.sum()).max() <= within(1e-6)
 
 
 @pytest.mark.parametrize("spec", [Attention(32, 8), Attention(32, 8, causal=True)])
