@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.inference.encoder import load_encoder
-from embedsvc.inference.ops.base import Attention, Batch, columns
+from embedsvc.inference.ops.base import Attention, Batch, Linear, columns
 from embedsvc.inference.ops.native import NativeOps, library
 from embedsvc.inference.ops.native.library import Kernels
 from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.inference.plan import make_plan
 from embedsvc.texts.tokenizer import Tokenizer
 
 KERNELS = library.load().kernels
@@ -184,6 +185,21 @@ def test_attention_is_that_of_rounded_queries_keys_and_values(
     assert max(lengths) < 64 or off > 1e-6
 
 
+@every_kernels
+@every_dtype
+@pytest.mark.parametrize("width", [2, 30, 384, 7])
+def test_tables_are_in_bfloat16_with_columns_in_pairs(
+    kernels: Kernels, dtype: Dtype, width: int, random: np.random.Generator
+) -> None:
+    ops, values = NativeOps(1, kernels, dtype), random.normal(size=(50, width)).astype(np.float32)
+    table, batch = ops.table(values), ops.batch([np.array([3, 49, 0], np.int32)])
+    found = ops.compiled(lambda ops, batch: ops.embedding(table, batch.ids))(batch)
+    expected = (halves(values) if width % 2 == 0 else values)[[3, 49, 0]]
+    assert np.array_equal(found, expected)
+    assert np.array_equal(ops.embedding(table, batch.ids), expected)
+    assert table.nbytes == values.nbytes / (2 if width % 2 == 0 else 1)
+
+
 @every_dtype
 def test_narrow_layers_stay_in_float32(dtype: Dtype, random: np.random.Generator) -> None:
     ops, x = NativeOps(1, dtype=dtype), random.normal(size=(5, 40)).astype(np.float32)
@@ -203,6 +219,30 @@ def test_weights_take_half_and_a_quarter_of_the_memory(random: np.random.Generat
     }
     assert sizes["bfloat16"] == sizes["float32"] / 2
     assert sizes["int8"] == sizes["float32"] / 4 * (1 + 4 / 64)
+
+
+class Counting(NativeOps):
+    """It counts the bytes that weights take."""
+
+    counted = 0
+
+    def linear_layer(self, weight: Any, bias: Any) -> Linear:
+        layer = super().linear_layer(weight, bias)
+        self.counted += sum(array.nbytes for array in layer.weight.arrays.values())
+        return layer
+
+    def table(self, value: Any) -> Any:
+        table = super().table(value)
+        self.counted += table.nbytes
+        return table
+
+
+@pytest.mark.parametrize("dtype", NativeOps.dtypes)
+def test_the_plan_of_a_model_knows_what_its_weights_take(dtype: Dtype, minilm: Checkpoint) -> None:
+    ops = Counting(1, dtype=dtype)
+    plan = make_plan(minilm, dtype, packed=False)
+    load_encoder(ops, minilm, plan=plan)
+    assert ops.counted <= plan.size <= 1.06 * ops.counted  # there is a pooler, which is not loaded
 
 
 @pytest.fixture(scope="module")

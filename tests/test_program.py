@@ -48,6 +48,10 @@ def test_a_pass_of_every_operation_is_taken(ops: NativeOps, traced: Encoded) -> 
 
 HOSTILE: dict[str, list[tuple[str, Any]]] = {
     "embedding": [("rows", 0), ("rows", -1), ("rows", ROWS + 1), ("rows", 2**62), ("weight", 0)],
+    "embedding_bfloat16": [
+        *(("rows", 0), ("rows", ROWS + 1), ("rows", 2**62), ("words", 0), ("width", WIDTH - 1)),
+        *(("words_size", ROWS * WIDTH // 2 - 1), ("source", 9), ("out.buffer", -1)),
+    ],
     "copy": [("x.buffer", -1), ("x.column", 1), ("x.column", -1), ("width", WIDTH + 1)],
     "add": [("y.buffer", 10**6), ("width", 0), ("width", -5), ("width", 2**40)],
     "multiply": [("y.buffer", -1), ("y.column", 1), ("y.column", 2**62)],

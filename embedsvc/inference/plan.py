@@ -30,9 +30,9 @@ LAYERS_AT_ONCE = 32
 but MLX allocates those of a dozen operations ahead."""
 WEIGHTS_ON_MLX: dict[Dtype, float] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 2}
 LAYERS_ON_CPU: dict[Dtype, float] = {"float32": 4, "float16": 4, "bfloat16": 2, "int8": 1 + 4 / 64}
-REST_ON_CPU: dict[Dtype, float] = {"float32": 4, "float16": 4, "bfloat16": 4, "int8": 4}
-"""Bytes of a weight: of all on MLX; on a CPU of a linear layer (in int8 with scales), and of what
-else there is."""
+TABLES_ON_CPU: dict[Dtype, float] = {"float32": 4, "float16": 4, "bfloat16": 2, "int8": 2}
+"""Bytes of a weight: of all on MLX; on a CPU of a linear layer (in int8 with scales), and of a
+table of embeddings. Whatever else there is has 4 on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +171,12 @@ def _weight_bytes(
             continue
         if entry.dtype == "U32":
             count = count * 32 // tensors.fewest_bits(name)
-        on_cpu = LAYERS_ON_CPU if len(entry.shape) == 2 and "embed" not in name else REST_ON_CPU
-        size += count * (WEIGHTS_ON_MLX if packed else on_cpu)[dtype]
+        if packed:
+            size += count * WEIGHTS_ON_MLX[dtype]
+        elif len(entry.shape) == 2:
+            size += count * (TABLES_ON_CPU if "embed" in name else LAYERS_ON_CPU)[dtype]
+        else:
+            size += count * 4
     return math.ceil(size)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from embedsvc.catalog.cards import Pooling
 from embedsvc.inference.ops.base import Attention, Batch, Linear, Norm, columns, rope_table
 from embedsvc.inference.ops.native import NativeOps, library
-from embedsvc.inference.ops.native.formats.bfloat16 import BFloat16Panels
+from embedsvc.inference.ops.native.formats.bfloat16 import BFloat16Panels, to_bfloat16
 from embedsvc.inference.ops.native.formats.int8 import Int8Panels
 
 WIDTH, ROWS, INNER, EXPERTS = 8, 9, 20, 3
@@ -22,6 +22,7 @@ def everything(ops: Any) -> Callable[[Any, Batch], Any]:
         return random.normal(size=shape).astype(np.float32)
 
     words, places, turns = floats(ROWS, WIDTH), floats(ROWS, WIDTH), rope_table(4, 100.0, ROWS)
+    halves = to_bfloat16(floats(ROWS, WIDTH))
     norm, one = Norm(floats(WIDTH), floats(WIDTH)), floats(WIDTH)
     qkv = ops.linear_layer(floats(3 * WIDTH, WIDTH), floats(3 * WIDTH))
     router = ops.linear_layer(floats(EXPERTS, WIDTH), None)
@@ -36,6 +37,7 @@ def everything(ops: Any) -> Callable[[Any, Batch], Any]:
 
     def run(ops: Any, batch: Batch) -> Any:
         hidden = ops.add(ops.embedding(words, batch.ids), ops.embedding(places, batch.positions))
+        hidden = ops.add(hidden, ops.embedding(halves, batch.ids))
         hidden = ops.layer_norm(hidden, norm, 1e-5)
         q, k, v = columns(ops.linear(hidden, qkv), WIDTH, WIDTH, WIDTH)
         q = ops.rms_norm(ops.rope(q, turns, batch.positions), one[:4], 1e-6)

@@ -166,7 +166,7 @@ def prepare(
     words = tensors.take_weight("embed_tokens.weight", config.vocab_size, width)
     return Weights(
         config=config,
-        word_embeddings=ops.array(
+        word_embeddings=ops.table(
             words * np.float32(width**0.5) if switches.scale_embeddings else words
         ),
         layers=tuple(layer(f"layers.{i}", *views[kind]) for i, kind in enumerate(kinds)),

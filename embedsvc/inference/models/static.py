@@ -35,7 +35,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
         words = words[_mapping(tensors, len(words))]
     if "weights" in tensors:
         words = words * tensors.take("weights", len(words))[:, None]
-    return Weights(ops.array(words))
+    return Weights(ops.table(words))
 
 
 def rows(tensors: Tensors) -> int:

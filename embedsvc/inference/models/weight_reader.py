@@ -23,7 +23,7 @@ class WeightReader:
     def array(self, name: str, *shape: int) -> Array:
         """A tensor as it is. One of two dimensions is a table and may be quantised."""
         if len(shape) == 2:
-            return self.ops.array(self.tensors.take_weight(name, *shape))
+            return self.ops.table(self.tensors.take_weight(name, *shape))
         return self.ops.array(self.tensors.take(name, *shape))
 
     def word_embeddings(
@@ -36,10 +36,10 @@ class WeightReader:
         """
         words = self.tensors.take("embeddings.word_embeddings.weight", vocabulary, width)
         if not types:
-            return self.ops.array(words), None
+            return self.ops.table(words), None
         table = self.tensors.take("embeddings.token_type_embeddings.weight", types, width)
         added = self.ops.array(table - table[0]) if pairs else None
-        return self.ops.array(words + table[0]), added
+        return self.ops.table(words + table[0]), added
 
     def norm(self, name: str, width: int, *, bias: bool = True) -> Norm:
         """A layer norm, with or without a bias."""

@@ -107,7 +107,11 @@ class Ops(Hardware, Protocol):
     # --- loading -------------------------------------------------------------------------------
 
     def array(self, value: NDArray[Any] | Quantized) -> Array:
-        """The array on the device, in the backend's dtype. A quantised one must be a table."""
+        """The array on the device, in the backend's dtype."""
+        ...
+
+    def table(self, value: NDArray[Any] | Quantized) -> Array:
+        """A table of many rows on the device, which `embedding` alone reads."""
         ...
 
     def float32(self, value: NDArray[Any]) -> Array:

@@ -2,7 +2,7 @@
 
 NumPy takes -1 for a table's last row, and a GPU reads beside a table without an error. So the first
 run of a pass notes which tables it looks up, and each batch is checked against them before it runs.
-The kernels in C do the same in `check.c`.
+The kernels in C do the same in `check_batch.c`.
 """
 
 from collections.abc import Callable, Sequence

@@ -118,6 +118,9 @@ class MlxOps:
         mx.eval(converted)  # now, so that the first pass need not do it for all weights
         return converted
 
+    def table(self, value: NDArray[Any] | Quantized) -> Any:
+        return self.array(value)
+
     def float32(self, value: NDArray[Any]) -> mx.array:
         return mx.array(value).astype(mx.float32)
 

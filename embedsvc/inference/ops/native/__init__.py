@@ -25,6 +25,7 @@ from embedsvc.inference.ops.base import (
 from embedsvc.inference.ops.memory import MemoryUse, tune_allocator
 from embedsvc.inference.ops.native import formats, library
 from embedsvc.inference.ops.native.encoding import Encoded, encode
+from embedsvc.inference.ops.native.formats.bfloat16 import from_bfloat16, to_bfloat16
 from embedsvc.inference.ops.native.formats.float32 import float32_panels
 from embedsvc.inference.ops.native.library import Kernels
 from embedsvc.inference.ops.native.program import Program
@@ -93,6 +94,16 @@ class NativeOps(NumpyOps):
     def release(self) -> None:
         self._library.functions.embedsvc_release()
         super().release()
+
+    def table(self, value: NDArray[Any] | Quantized) -> Floats | NDArray[np.uint16]:
+        """In lower precisions the bits of bfloat16, two columns in a word."""
+        table = self.array(value)
+        rounded = self.dtype != "float32" and table.shape[1] % 2 == 0
+        return to_bfloat16(table) if rounded else table
+
+    def embedding(self, table: NDArray[Any], indices: NDArray[np.integer[Any]]) -> Floats:
+        rows = table.take(indices, axis=0)
+        return rows if rows.dtype == np.float32 else from_bfloat16(rows)
 
     def linear_layer(self, weight: NDArray[Any] | Quantized, bias: NDArray[Any] | None) -> Linear:
         return Linear(formats.pack(weight, bias, self._kernels, self.dtype), None)  # and the bias

@@ -1,4 +1,5 @@
-/* Checks programs and batches, so that no kernel reads or writes beside the memory it was given. */
+/* Checks programs when they are made: their kernels read and write no memory but what they were given, on
+   any batch that check_batch.c lets through. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -7,17 +8,9 @@
 #include "tape.h"
 
 /* Small enough that no product of these, counted in floats or bytes, exceeds 63 bits. */
-#define MOST_ROWS (1L << 31)
 #define MOST_COLUMNS (1L << 24) /* of a row; a row of each buffer may have 16 times as many together */
 #define MOST_BUFFERS (1L << 16)
 #define MOST_INSTRUCTIONS (1L << 20)
-
-int refuse(Refusal *why, enum Reason reason, int64_t at, int64_t value, int64_t limit) {
-    *why = (Refusal){.reason = reason, .at = at, .value = value, .limit = limit};
-    return 0;
-}
-
-/* --- a program, when it is made ---------------------------------------------------------------- */
 
 /* Returns the text of the condition, as the rule that is broken, unless it holds. */
 #define REQUIRE(condition)                                                                         \
@@ -29,8 +22,6 @@ typedef struct {
     const Program *program;
     char *written; /* for each buffer, whether an earlier instruction has written to it */
 } Check;
-
-static int between(int64_t value, int64_t least, int64_t most) { return least <= value && value <= most; }
 
 static int64_t kind_of(const Check *check, Operand operand) {
     return check->program->buffers[operand.buffer].kind;
@@ -76,6 +67,13 @@ static int table_fits(const Instruction *in, int64_t width) {
 static const char *check_table(const Check *check, const Instruction *in) {
     REQUIRE(fits(check, in->out, in->width) && kind_of(check, in->out) != TEXTS);
     REQUIRE(table_fits(in, in->width));
+    return NULL;
+}
+
+static const char *check_halved_table(const Check *check, const Instruction *in) {
+    REQUIRE(fits(check, in->out, in->width) && kind_of(check, in->out) != TEXTS);
+    REQUIRE(between(in->source, IDS, SOURCES - 1) && between(in->rows, 1, MOST_ROWS));
+    REQUIRE(in->width % 2 == 0 && in->words && in->words_size >= in->rows * (in->width / 2));
     return NULL;
 }
 
@@ -256,44 +254,4 @@ int check_program(Program *program, Refusal *why) {
     refuse(why, BAD_TAPE, at, 0, 0);
     why->rule = rule;
     return 0;
-}
-
-/* --- a batch, each time a program runs --------------------------------------------------------- */
-
-/* Checks that a table of so many rows has one for each index. A negative index counts as very large. */
-static int check_indices(
-    const int32_t *indices, int64_t count, int64_t rows, enum Reason reason, Refusal *why) {
-    if (!rows) return 1; /* no table is looked up by them */
-    if (!indices) return refuse(why, BAD_BATCH, 0, 0, rows);
-    uint32_t most = 0;
-    for (int64_t i = 0; i < count; i++) most = (uint32_t)indices[i] > most ? (uint32_t)indices[i] : most;
-    if (most < rows && most < MOST_ROWS) return 1;
-    int64_t at = 0;
-    while (indices[at] >= 0 && indices[at] < rows) at++;
-    return refuse(why, reason, at, indices[at], rows);
-}
-
-int check_batch(const Program *program, const Batch *batch, Refusal *why) {
-    int64_t tokens = batch->tokens, texts = batch->texts;
-    if (!between(tokens, 1, MOST_ROWS)) return refuse(why, BAD_BATCH, 0, tokens, MOST_ROWS);
-    if (!between(texts, 1, tokens)) return refuse(why, BAD_BATCH, 0, texts, tokens);
-    if (!batch->bounds) return refuse(why, BAD_BATCH, 0, 0, 0);
-    if (batch->bounds[0]) return refuse(why, BAD_BATCH, 0, batch->bounds[0], 0);
-    for (int64_t t = 0; t < texts; t++) {
-        int64_t begin = batch->bounds[t], end = batch->bounds[t + 1];
-        if (!between(end, begin + 1, tokens)) return refuse(why, BAD_BATCH, t, end, tokens);
-        if (program->limits.longest && end - begin > program->limits.longest)
-            return refuse(why, BAD_LENGTH, t, end - begin, program->limits.longest);
-    }
-    if (batch->bounds[texts] != tokens)
-        return refuse(why, BAD_BATCH, texts, batch->bounds[texts], tokens);
-    static const enum Reason reasons[SOURCES] = {
-#define SOURCE(NAME, REASON) [NAME] = REASON,
-#include "operations.def"
-    };
-    for (int source = 0; source < SOURCES; source++)
-        if (!check_indices(
-                batch->sources[source], tokens, program->limits.rows[source], reasons[source], why))
-            return 0;
-    return 1;
 }

@@ -133,11 +133,18 @@ typedef struct {
 
 /* Whether an instruction looks up rows of a table. */
 static inline int looks_up(const Instruction *instruction) {
-    return instruction->operation == EMBEDDING || instruction->operation == ROPE;
+    return instruction->operation == EMBEDDING || instruction->operation == EMBEDDING_BFLOAT16 ||
+           instruction->operation == ROPE;
 }
 
 static inline int attends(const Instruction *instruction) {
     return instruction->operation == ATTENTION || instruction->operation == ATTENTION_BFLOAT16;
+}
+
+#define MOST_ROWS (1L << 31) /* of a batch or a table: small enough that no product of sizes exceeds 63 bits */
+
+static inline int between(int64_t value, int64_t least, int64_t most) {
+    return least <= value && value <= most;
 }
 
 /* Each returns 1 if all is well, else 0 and says why. `check_program` also sets the program's limits. */

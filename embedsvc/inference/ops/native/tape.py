@@ -104,12 +104,17 @@ class Tape:
     def rows(self, function: Callable[..., Any], *inputs: Any) -> Any:
         return function(*inputs)
 
-    def embedding(self, table: Floats, indices: object) -> Value:
+    def embedding(self, table: NDArray[Any], indices: object) -> Value:
         source = next((name for name, each in SOURCES if each is indices), None)
         if source is None:
             raise NotOnTape
         out = self._buffer(table.shape[1])
-        self._step("embedding", out, weight=table, source=source, rows=len(table))
+        if table.dtype == np.uint16:  # bfloat16, as `NativeOps.table` has it
+            numbers = {"source": source, "rows": len(table)}
+            arrays = {"words": table.view(np.int32)}
+            self.steps.append(Step("embedding_bfloat16", out, arrays=arrays, numbers=numbers))
+        else:
+            self._step("embedding", out, weight=table, source=source, rows=len(table))
         return out
 
     def copy(self, x: Value) -> Value:

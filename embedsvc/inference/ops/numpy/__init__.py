@@ -75,6 +75,9 @@ class NumpyOps:
     def array(self, value: NDArray[Any] | Quantized) -> Floats:
         return np.require(expand(value), np.float32, ["C", "A"])
 
+    def table(self, value: NDArray[Any] | Quantized) -> Any:
+        return self.array(value)
+
     def float32(self, value: NDArray[Any]) -> Floats:
         return self.array(value)
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.quantized import Quantized, expand
+from embedsvc.inference.ops.base import Floats
 from embedsvc.inference.ops.native.formats.base import (
     NARROW,
     WHOLE_WORDS,
@@ -51,3 +52,8 @@ def to_bfloat16(values: NDArray[Any]) -> NDArray[np.uint16]:
     bits = floats.view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
     return np.where(np.isnan(floats), 0x7FC0, rounded).astype(np.uint16)
+
+
+def from_bfloat16(bits: NDArray[np.uint16]) -> Floats:
+    """The numbers in float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
