@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from embedsvc.catalog.cards import Card, Dtype
@@ -16,7 +17,9 @@ from embedsvc.checkpoints.convert import Precision, convert
 from embedsvc.errors import CardsError
 from embedsvc.inference import device, gpu
 from embedsvc.inference.device import Device, open_device
+from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.numpy import NumpyOps
+from tests.support import tiny_registry
 from tests.support.checkpoints import write_bert
 from tests.support.tiny import CASES
 
@@ -137,6 +140,26 @@ def test_weights_in_bfloat16_are_computed_in_it_and_so_is_what_exceeds_float16(
     assert opened.dtype(first) == "float16"
     assert opened.dtype(stored) == opened.dtype(exceeds) == "bfloat16"
     opened.close()
+
+
+def test_a_model_is_loaded_in_its_dtype_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Device(lambda dtype: MlxOps(dtype or "float16"), workers=1, one_thread=True)
+    monkeypatch.setattr(tiny_registry, "Device", lambda *_, **__: gpu)
+    write_bert(tmp_path / "tiny", torch_dtype="bfloat16")
+    tiny_registry.write_cards(tmp_path, "ab", b="dtype = 'float16'")
+
+    async def main() -> None:
+        async with tiny_registry.open_registry(tmp_path) as registry:
+            for name, dtype in (("a", "bfloat16"), ("b", "float16")):
+                vectors = await registry.embed(name)
+                assert np.isfinite(vectors).all()
+                known = registry.description(registry.named(name))
+                assert known is not None
+                assert known.dtype == dtype
+
+    asyncio.run(main())
 
 
 def test_the_thread_of_mlx_frees_what_is_its_own_before_it_ends() -> None:

@@ -15,6 +15,7 @@ from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.mlx.compiling import leave_thread
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.plan import make_plan
+from embedsvc.serving.model_memory import weight_limit
 from tests.support import tiny_registry
 from tests.support.tiny_registry import become, open_registry, write_cards
 
@@ -88,6 +89,25 @@ def test_an_idle_model_makes_room_before_a_busy_one(tmp_path: Path) -> None:
             assert registry.states() == {"a": "ready", "c": "ready"}
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("memory", "asked", "limit"),
+    [
+        (5_700, None, 3_990),  # a Mac of 8 GB, in MB
+        (11_400, None, 7_980),  # of 16
+        (22_900, None, 16_030),  # of 32
+        (5_700, 1_000, 1_000),
+        (5_700, 4_275, 4_275),
+        (5_700, 8_000, 4_275),
+    ],
+)
+def test_weights_may_take_what_passes_leave_at_most(
+    memory: int, asked: int | None, limit: int
+) -> None:
+    ops = NumpyOps()
+    ops.memory, ops.pass_memory = memory, memory // 4
+    assert weight_limit(ops, asked) == pytest.approx(limit, abs=1)
 
 
 def test_passes_keep_their_share_of_the_device_whatever_the_operator_says(

@@ -67,7 +67,6 @@ FROM_OUTSIDE = {
     "inference.ops.numpy.*": "test_ops",
     "inference.ops.table_limits": "test_table_limits",
     "serving.embed_request": "test_dialects",
-    "serving.model_memory": "test_model_memory",
     "serving.room": "test_model_memory",
     "serving.watchdog": "test_watchdog",
     "system.streams": "test_command_line",
