@@ -4,7 +4,9 @@ import gc
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from embedsvc.catalog.cards import Card, Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -88,3 +90,14 @@ def test_expanded_weights_count_as_floats(packing: Packing, tmp_path: Path) -> N
     assert expanded <= size <= 1.25 * expanded
     plan = make_plan(quantized, "float32", packed=True)
     assert plan.stored <= plan.size < expanded
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (128, 0), (2, 2, 2)])
+def test_scales_of_any_shape_are_counted_before_they_are_refused(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    quantized_case("qwen3", FOUR).write(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    scales = {"layers.0.self_attn.q_proj.scales": np.zeros(shape, np.float32)}
+    save_file(load_file(weights) | scales, weights)
+    assert make_plan(opened(tmp_path), "float32", packed=True).size > 0

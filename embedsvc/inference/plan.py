@@ -189,7 +189,8 @@ def _unlike(tensors: Tensors) -> set[str]:
         stem = name.removesuffix(".weight")
         scales = entries.get(f"{stem}.scales")
         if stem != name and len(entry.shape) == 2 and "embed" not in name:
-            how = scales and (scales.dtype, entry.shape[1] / (scales.shape[-1] or 1))
+            groups = scales.shape[-1:] if scales else ()
+            how = scales and (scales.dtype, entry.shape[1] / max((1, *groups)))
             said = repr(tensors.quantization.layers.get(stem))
             beside.setdefault(stem.rpartition(".")[0], {})[name] = (how, said)
     return {name for ways in beside.values() if len({*ways.values()}) > 1 for name in ways}
