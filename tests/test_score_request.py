@@ -172,6 +172,15 @@ def test_limits_of_texts_hold_for_cosines(cards: Cards) -> None:
     run(cards, main)
 
 
+def test_a_ranking_by_cosines_may_be_as_long_as_one_by_scores(cards: Cards) -> None:
+    async def main(registry: Registry) -> None:
+        await score(registry, "vectors", documents=["a b"] * 20)
+        with pytest.raises(BadRequest, match="max 100 tokens per request"):
+            await score(registry, "vectors", documents=["a b"] * 30)
+
+    run(cards, main, max_request_tokens=50, max_pair_tokens=100)
+
+
 # --- what scores mean ----------------------------------------------------------------------------
 
 

@@ -23,20 +23,22 @@ async def embed_request(
     request: EmbeddingRequest,
     *,
     most_rows: int = CHUNKS,
+    most_tokens: int | None = None,
     read_cache: bool = True,
     write_cache: bool = True,
 ) -> Embedded:
     """The vectors that a request asks for.
 
     `prompt` is the name of the prompt that the model's name stands for, if it does (`e5:query`).
-    With late chunking there may be `most_rows` vectors. Raises `RequestError`.
+    With late chunking there may be `most_rows` vectors. `most_tokens` is how many all inputs may
+    have; None: as the server is set. Raises `RequestError`.
     """
     if request.dimensions is not None:
         field = request.fields.dimensions
         check_dimensions(request.dimensions, engine.dimensions, card.dimensions, field)
     options = InputOptions(
         choose(engine.checkpoint.prompts, request, prompt, engine.checkpoint.default_prompt),
-        _rule_for_long_texts(engine, card, request),
+        _rule_for_long_texts(engine, card, request, most_tokens or engine.max_request_tokens),
         card.token_ids,
         request.fields.input,
         request.max_tokens,
@@ -54,7 +56,9 @@ async def embed_request(
     return embedded
 
 
-def _rule_for_long_texts(engine: Engine, card: Card, request: EmbeddingRequest) -> Rule:
+def _rule_for_long_texts(
+    engine: Engine, card: Card, request: EmbeddingRequest, most_tokens: int
+) -> Rule:
     """What becomes of texts that are too long.
 
     The request says it, else the model's card, else the server's setting, else the custom of the
@@ -62,4 +66,4 @@ def _rule_for_long_texts(engine: Engine, card: Card, request: EmbeddingRequest) 
     """
     explicit, custom = request.truncate or card.truncate or engine.truncate, request.otherwise
     longest = None if explicit else custom.longest
-    return Rule(explicit or custom.truncate, longest, custom.remedy, engine.max_request_tokens)
+    return Rule(explicit or custom.truncate, longest, custom.remedy, most_tokens)

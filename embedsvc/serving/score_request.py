@@ -164,6 +164,7 @@ async def _cosines(
                 max_tokens=most,
                 fields=Fields(input=field),
             ),
+            most_tokens=engine.max_pair_tokens,
             read_cache=read_cache,
             write_cache=write_cache,
         )
