@@ -11,6 +11,7 @@ from embedsvc.checkpoints.pair_template import QWEN3, parse
 from embedsvc.errors import CheckpointError
 from tests.support.checkpoints import write_json
 from tests.support.decoders import TEMPLATE, write_decoder
+from tests.support.tiny import CASES
 
 
 def test_a_template_is_read_as_jinja_renders_it() -> None:
@@ -87,6 +88,12 @@ def test_a_decoder_without_a_template_for_pairs_is_refused(tmp_path: Path) -> No
     (tmp_path / "chat_template.jinja").write_text("x" * 40_000)
     with pytest.raises(CheckpointError, match="chat template of more than 32768 characters"):
         open_checkpoint(Card(id="x", path=tmp_path))
+
+
+def test_the_template_of_a_model_of_vectors_is_not_looked_at(tmp_path: Path) -> None:
+    CASES["qwen3"].write(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("x" * 40_000)
+    assert open_checkpoint(Card(id="x", path=tmp_path)).pair_template is None
 
 
 def test_qwens_rerankers_are_known_though_their_template_is_that_of_a_chat(tmp_path: Path) -> None:

@@ -195,7 +195,9 @@ def open_checkpoint(card: Card) -> Checkpoint:
         scoring=read_scoring(root, config, outputs, logit_score) if scores else None,
         pair_template=find_pair_template(
             files, config["model_type"], needed=logit_score is not None, is_qwen3=reranker
-        ),
+        )
+        if scores
+        else None,
     )
     if card.task not in (None, checkpoint.task):
         raise root.error("config.json", f"is of a model that can {checkpoint.task}; its card has "

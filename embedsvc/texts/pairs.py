@@ -177,8 +177,7 @@ def beginning(
     tokenizer: Tokenizer, name: str, text: str, options: PairOptions, limit: int | None
 ) -> Steps[tuple[str, bool]]:
     """As much of a text, at its beginning or its end, as the model can take or `limit` allows, or a
-    little more; and whether that is not all. Raises `BadRequest`.
-    """
+    little more; and whether that is not all. Raises `BadRequest`."""
     if len(text) <= PIECE:
         return text, False
     scan = yield from _scanned(tokenizer, name, text, options, limit)
