@@ -1,12 +1,14 @@
 """What macOS says of a Mac, here by a library in C that answers as its kernel does."""
 
 import ctypes
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from embedsvc.inference.ops import memory
 from embedsvc.system import mac
 from embedsvc.system.mac import Mac, sysctl_number, sysctl_text, this_mac
 from tests.support.programs import program
@@ -14,6 +16,7 @@ from tests.support.programs import program
 SYSCTL = r"""
 #include <errno.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 int sysctlbyname(const char *name, void *old, size_t *length, void *new, size_t new_length) {
     static const int one = 1;
@@ -28,6 +31,20 @@ int sysctlbyname(const char *name, void *old, size_t *length, void *new, size_t 
     if (*length < size) { errno = ENOMEM; return -1; }
     memcpy(old, value, size);
     *length = size;
+    return 0;
+}
+
+/* As <sys/resource.h> of macOS has it. */
+struct rusage_info_v0 {
+    uint8_t ri_uuid[16];
+    uint64_t ri_user_time, ri_system_time, ri_pkg_idle_wkups, ri_interrupt_wkups, ri_pageins;
+    uint64_t ri_wired_size, ri_resident_size, ri_phys_footprint;
+    uint64_t ri_proc_start_abstime, ri_proc_exit_abstime;
+};
+int proc_pid_rusage(int pid, int flavor, void **buffer) {
+    struct rusage_info_v0 usage = {.ri_resident_size = 1, .ri_phys_footprint = 5LL << 30};
+    if (pid != 4711 || flavor != 0) { errno = ESRCH; return -1; }
+    memcpy(buffer, &usage, sizeof usage);
     return 0;
 }
 """
@@ -55,9 +72,29 @@ def test_a_value_that_the_kernel_does_not_have_is_none() -> None:
     assert sysctl_text("hw.no_such_name") is sysctl_number("hw.no_such_name") is None
 
 
+@pytest.mark.usefixtures("kernel")
+def test_the_memory_of_a_process_is_what_macos_counts_as_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "PROCESSES", tmp_path)  # there is no /proc
+    assert memory.memory_of(4711) == 5 << 30
+    assert memory.memory_of(1) is None
+    use = memory.process_memory()
+    assert use.active == use.peak > 1e6, "of this process, only the peak is known here"
+    monkeypatch.setattr(memory.os, "getpid", lambda: 4711)
+    assert memory.process_memory().active == 5 << 30
+
+
+def test_linux_tells_what_is_resident() -> None:
+    if sys.platform == "linux":
+        assert 1e6 < (memory.memory_of(os.getpid()) or 0) < 1e11
+        assert memory.memory_of(1 << 30) is None
+
+
 def test_a_system_without_such_values_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mac, "_libc", object)
     assert sysctl_text("machdep.cpu.brand_string") is None
+    assert mac.footprint(os.getpid()) is None
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,6 @@ FROM_OUTSIDE = {
     "inference.heads.*": "test_heads",
     "inference.models.*": "test_architectures",
     "inference.ops.hardware": "test_device",
-    "inference.ops.memory": "test_metrics",
     "inference.ops.mlx.*": "test_mlx",
     "inference.ops.numpy.*": "test_ops",
     "inference.ops.table_limits": "test_table_limits",

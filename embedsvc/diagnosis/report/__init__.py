@@ -50,7 +50,7 @@ class Memory(msgspec.Struct):
     """Bytes in use at one moment."""
 
     process: int | None
-    """Resident memory of the service's process."""
+    """Memory of the service's process: what is resident, or what macOS counts as its own."""
     device: int | None
     """What MLX has in use; None where a processor computes."""
 

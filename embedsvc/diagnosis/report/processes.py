@@ -24,6 +24,7 @@ from embedsvc.catalog.cards import NOT_LOADED, Card
 from embedsvc.diagnosis.report import Memory, Parity
 from embedsvc.errors import ServerError
 from embedsvc.exits import EXIT_BAD
+from embedsvc.inference.ops.memory import memory_of
 from embedsvc.settings import BackendChoice, variable
 
 START_SECONDS, STOP_SECONDS = 60.0, 20.0
@@ -62,7 +63,7 @@ class OwnServer:
         device = None
         if on_device:
             device = int(self._metrics()['embedsvc_device_memory_bytes{kind="active"}'])
-        return Memory(_resident(self._process.pid), device)
+        return Memory(memory_of(self._process.pid), device)
 
     def _metrics(self) -> dict[str, float]:
         _, text = self.target.ask("GET", "/metrics")
@@ -178,18 +179,3 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.kill()
         process.wait()
-
-
-def _resident(pid: int) -> int | None:
-    """Bytes that a process has resident; None where the system does not tell."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        pass
-    try:
-        command = ["/bin/ps", "-o", "rss=", "-p", str(pid)]
-        done = subprocess.run(command, capture_output=True, check=False)
-        return int(done.stdout) * 1024
-    except (OSError, ValueError):
-        return None

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from embedsvc.system.mac import footprint
+
 PASSES = 4
 """Of the memory that models have, 1 / PASSES is for what passes compute, and the rest for
 weights."""
-PAGES = Path("/proc/self/statm")
+PROCESSES = Path("/proc")
 
 
 class MemoryUse(NamedTuple):
@@ -24,14 +26,21 @@ class MemoryUse(NamedTuple):
 
 
 def process_memory() -> MemoryUse:
-    """The resident memory of this process; its peak where the system tells no more."""
+    """The memory of this process; its peak where the system tells no more."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak *= 1 if sys.platform == "darwin" else 1024
+    active = memory_of(os.getpid()) or peak
+    return MemoryUse(active, 0, max(active, peak))
+
+
+def memory_of(pid: int) -> int | None:
+    """Bytes of memory that a process has resident, or what macOS counts as its own; None where the
+    system does not tell."""
     try:
-        pages = int(PAGES.read_text(encoding="ascii").split()[1])
+        text = (PROCESSES / f"{pid}/statm").read_text(encoding="ascii")
     except OSError:
-        return MemoryUse(peak, 0, peak)
-    return MemoryUse(pages * os.sysconf("SC_PAGE_SIZE"), 0, peak)
+        return footprint(pid)
+    return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def return_freed_memory() -> None:
