@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,8 @@ from embedsvc.inference import device, gpu
 from embedsvc.inference.device import Device, open_device
 from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.serving.loader import Loader
+from embedsvc.settings import Settings
 from tests.support import tiny_registry
 from tests.support.checkpoints import write_bert
 from tests.support.tiny import CASES
@@ -178,3 +181,24 @@ def test_the_thread_of_mlx_frees_what_is_its_own_before_it_ends() -> None:
 
 async def _run(opened: Device, work: Callable[[], None]) -> None:
     await opened.run(work)
+
+
+def test_a_model_in_another_dtype_is_another_to_every_cache(tiny_folder: Path) -> None:
+    asked: tuple[Dtype | None, ...] = (None, "float16", "bfloat16", "int8")
+    settings = Settings(backend="native", dtype="bfloat16")
+
+    async def main() -> list[tuple[Dtype, str]]:
+        opened = open_device(settings.backend, 1, settings.dtype)
+        loader, found = Loader(opened, settings), list[tuple[Dtype, str]]()
+        for dtype in asked:
+            card = Card(id="tiny", path=tiny_folder, dtype=dtype)
+            engine = await loader.load(await loader.fetch(card, lambda *_: None, Event()), print)
+            found.append((engine.dtype, engine.fingerprint))
+            await engine.close()
+        loader.close()
+        opened.close()
+        return found
+
+    found = asyncio.run(main())
+    assert [dtype for dtype, _ in found] == ["bfloat16", "bfloat16", "bfloat16", "int8"]
+    assert len(set(found)) == len({fingerprint for _, fingerprint in found}) == 2
