@@ -8,8 +8,6 @@
 #else
 #pragma GCC target("arch=armv8.2-a+dotprod+bf16")
 #endif
-#include <arm_neon.h>
-
 #define LANES 4
 #define TALL 8
 #define WIDE 3
@@ -22,13 +20,15 @@
 #define FIRST_INT8(offset) (0 * (offset)) /* there is nothing to make good: see below */
 
 INLINE vec dot_by_bfdot(vec sums, ivec weights, ivec row) {
-    return (vec)vbfdotq_f32((float32x4_t)sums, (bfloat16x8_t)weights, (bfloat16x8_t)row);
+    __asm__("bfdot %0.4s, %1.8h, %2.8h" : "+w"(sums) : "w"(weights), "w"(row));
+    return sums;
 }
 
 /* Both factors are signed, so the 128 that was added to weights is taken away. */
 INLINE ivec dot_by_sdot(ivec sums, ivec weights, ivec row) {
     weights ^= (int32_t)0x80808080;
-    return (ivec)vdotq_s32((int32x4_t)sums, (int8x16_t)weights, (int8x16_t)row);
+    __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(sums) : "w"(weights), "w"(row));
+    return sums;
 }
 
 #include "dots.inc"
