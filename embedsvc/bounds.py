@@ -94,6 +94,15 @@ TENSOR_INDEX = 16 << 20
 TENSOR_HEADER = 8 << 20
 """Bytes of the header of a safetensors file. A model of a thousand tensors has about 0.1 MiB."""
 
+ZIP_DIRECTORY = 8 << 20
+"""Bytes of the directory of a file of torch's, which is a zip archive. A tensor takes some 100."""
+
+TORCH_PICKLE = 8 << 20
+"""Bytes of the pickle in it, which has the names and shapes of its tensors."""
+
+TORCH_STEPS = 500_000
+"""Opcodes of that pickle. A tensor takes some 40, with what is noted of the module that has it."""
+
 TOKENIZER_FILE = 64 << 20
 """Bytes of a tokeniser's vocabulary or of tokenizer.json. Those of 256 000 tokens have 34 MiB."""
 
