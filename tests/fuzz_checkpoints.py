@@ -45,6 +45,7 @@ from tests.support.mutations import mutate
 from tests.support.quantized_cases import QUANTIZED, WIDE
 from tests.support.shapes import WIDTH
 from tests.support.tiny import CASES
+from tests.support.torch_files import as_torch
 
 MEMORY = 512 << 20
 """How many bytes a worker may take more than when it begins."""
@@ -52,7 +53,15 @@ SECONDS = 60
 """A worker that does not answer in this time hangs."""
 TEXTS = ["hello world", "a b c d e f g h i j k l m n o p", "z"]
 BACKENDS = ("native", "numpy")
-SOURCES = CASES | QUANTIZED | CLASSIFIERS | {"qwen3-logits": DECODER}
+TORCH = {"bert-torch": 1, "distilbert-torch": 2}
+"""Those whose weights are in files of torch's, and in how many."""
+SOURCES = (
+    CASES
+    | QUANTIZED
+    | CLASSIFIERS
+    | {"qwen3-logits": DECODER}
+    | {name: CASES[name.removesuffix("-torch")] for name in TORCH}
+)
 """What is changed."""
 
 
@@ -80,6 +89,8 @@ def write(name: str, folder: Path) -> None:
     weights = {"linear.weight": random.normal(size=(8, width)), "linear.bias": np.ones(8)}
     tensors = {key: value.astype(np.float32) for key, value in weights.items()}
     save_file(tensors, folder / "3_Dense" / "model.safetensors")
+    if name in TORCH:
+        as_torch(folder, TORCH[name])
 
 
 def encode(ops: Ops, folder: Path) -> np.ndarray:

@@ -107,8 +107,8 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
         (PAGE, "is a web page in place of the file: download it again"),
         (b"Entry not found", "is an error message in place of the file"),
         (b"GGUF\x03\0\0\0\0\0\0\0", "is a GGUF file, which llama.cpp reads"),
-        (b"PK\x03\x04\0\0\x08\x08\0\0", "is a zip archive, as PyTorch's own files are"),
-        (b"\x80\x02}q\0ccollections", "is a pickle, as PyTorch's own files are"),
+        (b"PK\x03\x04\0\0\x08\x08\0\0", "is a zip archive, as PyTorch's own files are: name it"),
+        (b"\x80\x02}q\0ccollections", "is a pickle, as PyTorch's files before 1.6 are"),
         (b"\x1f\x8b\x08\0\xe4\x5a\x66\x68\0\3", "is compressed with gzip"),
         (b"", "is empty: download it again"),
         ("{}".encode("utf-16"), "UTF-16"),
@@ -127,8 +127,7 @@ def test_a_file_of_another_kind_is_said_for_what_it_is(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("pytorch_model.bin", "pytorch_model.bin is there, but only safetensors files"),
-        ("pytorch_model-00001-of-00002.bin", "pytorch_model-00001-of-00002.bin is there, but"),
+        ("pytorch_model-00001-of-00002.bin", "there are shards, without the pytorch_model.bin.ind"),
         ("model.Q8_0.gguf", "model.Q8_0.gguf is there, which llama.cpp reads"),
         ("onnx/model.onnx", "a folder of ONNX files is there"),
         ("tf_model.h5", "tf_model.h5 is there, but only safetensors"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tests.support.checkpoints import write_bert, write_json, write_modules
 from tests.support.modules_cases import NORMALIZE, dense, pooling
 from tests.support.tiny import CASES
 from tests.support.tolerance import within
+from tests.support.torch_files import as_torch
 
 IDS = [np.array([2, 5, 9, 3], np.int32), np.array([2, 30, 31, 12, 3], np.int32)]
 SIZES = {"hidden_size": 64, "intermediate_size": 128}
@@ -97,6 +99,16 @@ def test_the_files_of_sentence_transformers_are_kept(original: Checkpoint, tmp_p
     for name in ("pooling", "normalize", "max_tokens", "prompts", "model_type"):
         assert getattr(converted, name) == getattr(original, name), name
     assert converted.config["quantization"] == {"group_size": 32, "bits": 4}
+
+
+def test_modules_in_torchs_files_are_kept(original: Checkpoint, tmp_path: Path, ops: Ops) -> None:
+    folder = as_torch(Path(shutil.copytree(original.root, tmp_path / "torch")))
+    checkpoint = open_checkpoint(Card(id="x", path=folder))
+    convert(checkpoint, tmp_path / "out", Precision("float32"))
+    converted = open_checkpoint(Card(id="x", path=tmp_path / "out"))
+    names = {f.name for f in (tmp_path / "out").rglob("*") if f.suffix in (".bin", ".safetensors")}
+    assert names == {"model.safetensors", "pytorch_model.bin"}
+    assert np.array_equal(vectors(converted, ops), vectors(original, ops))
 
 
 def test_what_only_the_card_said_is_written_down(tmp_path: Path) -> None:

@@ -87,10 +87,7 @@ def test_sixteen_bits_are_read_as_they_are(tmp_path: Path, dtype: str) -> None:
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        (
-            "pytorch_model.bin",
-            r"pytorch_model\.bin is there, but only safetensors files are opened",
-        ),
+        ("model.pt", r"model\.pt is there, but only safetensors files and pytorch_model\.bin are"),
         ("other.safetensors", r"model\.safetensors is missing"),
     ],
 )

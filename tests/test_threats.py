@@ -26,6 +26,7 @@ from tests.support.app import serve
 from tests.support.checkpoints import CONFIG, write_bert
 from tests.support.project import ROOT
 from tests.support.server import serving
+from tests.support.torch_files import torch_file
 
 PAGE = (ROOT / "docs/threats.md").read_text()
 
@@ -227,10 +228,16 @@ def test_nothing_that_could_run_code_is_loaded(tmp_path: Path) -> None:
     load_encoder(NumpyOps(), open_checkpoint(Card(id="x", path=folder)))
     assert not marker.exists()
 
-    # Alone, they are no weights.
+    # Alone, they are no weights, in whatever file of torch's they are.
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError):
         load_encoder(NumpyOps(), open_checkpoint(Card(id="x", path=folder)))
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        bomb = torch_file(pickle.dumps({"a": Bomb(marker)}, protocol), [])
+        (folder / "pytorch_model.bin").write_bytes(bomb)
+        with pytest.raises(CheckpointError, match="holds no plain state dict"):
+            load_encoder(NumpyOps(), open_checkpoint(Card(id="x", path=folder)))
+    (folder / "pytorch_model.bin").unlink()
     (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb(marker)))
     with pytest.raises(CheckpointError):
         load_encoder(NumpyOps(), open_checkpoint(Card(id="x", path=folder)))
@@ -239,7 +246,7 @@ def test_nothing_that_could_run_code_is_loaded(tmp_path: Path) -> None:
 
 def test_no_code_of_ours_unpickles_evaluates_or_trusts_remote_code() -> None:
     banned = re.compile(
-        r"\b(pickle|marshal|shelve|eval|exec|trust_remote_code|allow_pickle=True)\b"
+        r"\b(pickle|pickletools|marshal|shelve|eval|exec|trust_remote_code|allow_pickle=True)\b"
     )
     for file in (ROOT / "embedsvc").rglob("*.py"):
         tree = ast.parse(file.read_text())
@@ -248,4 +255,5 @@ def test_no_code_of_ours_unpickles_evaluates_or_trusts_remote_code() -> None:
             n.name for node in ast.walk(tree) if isinstance(node, ast.Import) for n in node.names
         }
         names |= {node.arg or "" for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+        names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
         assert not [name for name in names if banned.fullmatch(name)], file

@@ -18,10 +18,17 @@ from embedsvc.catalog.cards import FloatDtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.families import FROM_MODULES
 from embedsvc.checkpoints.files import Files
-from embedsvc.checkpoints.modules import BOOLEANS, NAMES, Dense, Normalize, Truncate
+from embedsvc.checkpoints.modules import BOOLEANS, NAMES, Dense, LayerNorm, Normalize, Truncate
 from embedsvc.checkpoints.quantization import FLOAT, Packing
 from embedsvc.checkpoints.quantized import BITS, FLOAT_MODES, GROUP_SIZES, Mode, quantize
-from embedsvc.checkpoints.tensor_files import DTYPES, INDEX, WEIGHTS, Entry, weight_files
+from embedsvc.checkpoints.tensor_files import (
+    DTYPES,
+    INDEX,
+    TORCH_INDEX,
+    WEIGHTS,
+    Entry,
+    weight_files,
+)
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.checkpoints.transformer_settings import read_settings
 from embedsvc.errors import CheckpointError
@@ -80,13 +87,19 @@ def convert(checkpoint: Checkpoint, out: Path, precision: Precision) -> None:
         raise CheckpointError(
             f"model `{checkpoint.card.id}`: static embeddings cannot be quantised, only rounded"
         )
-    weights = {file.name for file in weight_files(checkpoint.card.id, checkpoint.folder)} | {INDEX}
+    model = checkpoint.card.id
+    weights = {file.name for file in weight_files(model, checkpoint.folder)} | {INDEX, TORCH_INDEX}
+    modules = {step.folder for step in checkpoint.steps if isinstance(step, Dense | LayerNorm)}
 
     def ignored(folder: str, names: list[str]) -> set[str]:
         skipped = {name for name in names if name.startswith(".")}
         other = ("onnx", "openvino")
         skipped |= {n for n in names if n in other or n.endswith((".bin", ".npz", ".onnx", ".pt"))}
-        return skipped | (weights if Path(folder) == checkpoint.folder else set())
+        if Path(folder) == checkpoint.folder:
+            return skipped | weights
+        if Path(folder) in modules:  # their weights are kept as they are
+            return skipped - {file.name for file in weight_files(model, Path(folder))}
+        return skipped
 
     try:
         shutil.copytree(checkpoint.root, out, ignore=ignored)

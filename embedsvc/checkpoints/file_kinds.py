@@ -4,7 +4,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 _AGAIN = "in place of the file: download it again (embedsvc pull does it)"
-_ONLY = "only safetensors files are read"
+_ONLY = "only safetensors files and torch's are read"
 BEGINNINGS = {
     b"version https://git-lfs": "is a Git LFS pointer in place of the file: run `git lfs pull` "
     "where it was cloned, or download the file itself",
@@ -13,22 +13,23 @@ BEGINNINGS = {
     b"<?xml": f"is XML {_AGAIN}",
     b"entry not found": f"is an error message {_AGAIN}",
     b"gguf": f"is a GGUF file, which llama.cpp reads; {_ONLY}",
-    b"pk\x03\x04": f"is a zip archive, as PyTorch's own files are; {_ONLY}",
-    b"\x80": f"is a pickle, as PyTorch's own files are; {_ONLY}",
+    b"pk\x03\x04": "is a zip archive, as PyTorch's own files are: name it pytorch_model.bin",
+    b"\x80": "is a pickle, as PyTorch's files before 1.6 are: convert it to safetensors",
     b"\x89hdf": f"is an HDF5 file, as TensorFlow's are; {_ONLY}",
     b"\x1f\x8b": "is compressed with gzip: unpack it",
     b"\xff\xfe": "is text in UTF-16, and must be in UTF-8",
     b"\xfe\xff": "is text in UTF-16, and must be in UTF-8",
 }
 """Beginnings of files of other kinds, letters in lower case, and what is said of such a file."""
-_OTHER = "but only safetensors files are opened"
+_OTHER = "but only safetensors files and pytorch_model.bin are opened"
 CONTENTS = {
     "adapter_config.json": "there is a LoRA adapter alone: merge it into its base model "
     "(peft's `merge_and_unload`)",
     "model-*-of-*.safetensors": "there are shards, without the model.safetensors.index.json that "
     "says what is in them: download that too",
     "*.gguf": "{name} is there, which llama.cpp reads, " + _OTHER,
-    "pytorch_model*.bin": "{name} is there, " + _OTHER,
+    "pytorch_model-*-of-*.bin": "there are shards, without the pytorch_model.bin.index.json that "
+    "says what is in them: download that too",
     "*.pt": "{name} is there, " + _OTHER,
     "weights.npz": "{name} is there, " + _OTHER,
     "tf_model.h5": "{name} is there, " + _OTHER,

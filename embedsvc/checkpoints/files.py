@@ -22,6 +22,7 @@ from embedsvc.wording.msgspec_errors import plain_types
 T = TypeVar("T")
 SIZES = {
     "model.safetensors.index.json": TENSOR_INDEX,
+    "pytorch_model.bin.index.json": TENSOR_INDEX,
     "tokenizer.json": TOKENIZER_FILE,
     "vocab.txt": TOKENIZER_FILE,
     "vocab.json": TOKENIZER_FILE,

@@ -21,6 +21,9 @@ OLD_WEIGHTS = "weights.safetensors"
 OLD_SHARDS = "weights.{:02}.safetensors"
 """The names that MLX's tools gave to weights before they took up the common one: to all, or to
 shards, counted from 0 and without an index."""
+TORCH_WEIGHTS = "pytorch_model.bin"
+TORCH_INDEX = "pytorch_model.bin.index.json"
+"""The names of torch's own files, which are read where there are no others."""
 
 DTYPES = {
     "F64": "<f8",
@@ -46,30 +49,56 @@ class Entry(NamedTuple):
     dtype: str  # a key of DTYPES
     shape: tuple[int, ...]
     offset: int  # bytes from the beginning of the file
+    strides: tuple[int, ...] | None = None
+    """How many numbers apart those of each dimension lie; None if they follow each other."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes in the file."""
+        """Bytes of its numbers."""
         return math.prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
+
+    @property
+    def span(self) -> int:
+        """How many numbers there are in the file from its first to its last."""
+        if self.strides is None:
+            return math.prod(self.shape)
+        return 1 + sum(
+            (size - 1) * step for size, step in zip(self.shape, self.strides, strict=True)
+        )
+
+    def row(self, index: int) -> "Entry":
+        """One row of it, as a tensor that has no more."""
+        shape = (1, *self.shape[1:])
+        step = math.prod(shape) if self.strides is None else self.strides[0]
+        offset = self.offset + index * step * np.dtype(DTYPES[self.dtype]).itemsize
+        return self._replace(shape=shape, offset=offset)
 
 
 def weight_files(model: str, folder: Path) -> list[Path]:
-    """The safetensors files of a folder: one, or the shards that its index lists or MLX's tools
-    once counted."""
+    """The files of a folder that have its weights: one, or the shards that its index lists or MLX's
+    tools once counted. Those of torch only where there are no safetensors."""
     files = Files(model, folder)
     for name in (WEIGHTS, OLD_WEIGHTS):
         if files.has(name):
             return [folder / name]
     if files.has(INDEX):
-        listed = files.read_as(INDEX, _Index)
-        named = listed.weight_map.values() if listed else ()
-        shards = {Path(name).name for name in named}
-        if not shards:
-            raise files.error(INDEX, "lists no shard")
-        return [folder / name for name in sorted(shards)]
+        return _shards(files, INDEX)
     if old := list(takewhile(files.has, map(OLD_SHARDS.format, range(100)))):
         return [folder / name for name in old]
+    if files.has(TORCH_WEIGHTS):
+        return [folder / TORCH_WEIGHTS]
+    if files.has(TORCH_INDEX):
+        return _shards(files, TORCH_INDEX)
     raise CheckpointError(f"model `{model}`: {folder}: {WEIGHTS} is missing{found_instead(folder)}")
+
+
+def _shards(files: Files, index: str) -> list[Path]:
+    listed = files.read_as(index, _Index)
+    named = listed.weight_map.values() if listed else ()
+    shards = {Path(name).name for name in named}
+    if not shards:
+        raise files.error(index, "lists no shard")
+    return [files.folder / name for name in sorted(shards)]
 
 
 class _Index(msgspec.Struct):
@@ -77,7 +106,7 @@ class _Index(msgspec.Struct):
 
 
 def read_entries(model: str, file: Path) -> list[Entry]:
-    """The tensors of a file. Raises `CheckpointError` if it is damaged or no safetensors file.
+    """The tensors of a safetensors file. Raises `CheckpointError` if it is damaged, or is none.
 
     The header is read twice: by the library, which checks that the tensors lie in the file, one
     behind the other and as long as their shapes say, and here, since the library gives no offsets.

@@ -1,6 +1,5 @@
 """The weights of a checkpoint, read strictly: no tensor is missing, left over or misshapen."""
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,11 +12,14 @@ from embedsvc.checkpoints.files import Files
 from embedsvc.checkpoints.quantization import AFFINE, FLOAT, Packing, Quantization
 from embedsvc.checkpoints.quantized import BITS, Quantized, expand
 from embedsvc.checkpoints.tensor_files import DTYPES, Entry, read_entries, weight_files
+from embedsvc.checkpoints.torch_file import SUFFIXES, read_torch_entries
 from embedsvc.errors import CheckpointError
 
 HOLDERS = re.compile(r"^(bert|roberta|mpnet|distilbert|new|gte|model|auto_model)\.")
 """Attributes that hold the model in classes of transformers, which put them before the names of its
 tensors."""
+OLDEST_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""Ends of names as they were in TensorFlow, from which the first BERTs were converted."""
 FIRST_CONVERTER = "encoder.layers.0.attention.query_proj.weight"
 """A tensor of a BERT, by the name that MLX's first converter gave it."""
 FIRST_CONVERTER_NAMES = (
@@ -55,7 +57,8 @@ class Tensors:
         self._on_read = on_read
         self.folder = folder
         self._left: dict[str, Entry] = {}
-        entries = [e for file in weight_files(model, folder) for e in read_entries(model, file)]
+        files = weight_files(model, folder)
+        entries = [entry for file in files for entry in _read_entries(model, file)]
         renamed = any(HOLDERS.sub("", entry.stored) == FIRST_CONVERTER for entry in entries)
         for entry in entries:
             name = _plain(entry.stored, renamed=renamed)
@@ -174,18 +177,20 @@ class Tensors:
     def _stored_rows(self, name: str, rows: Sequence[int]) -> NDArray[Any]:
         """The same of some rows of a matrix, without taking it."""
         whole = self._entry(name)
-        row = whole._replace(shape=(1, *whole.shape[1:]))
-        offsets = [whole.offset + at * row.nbytes for at in rows]
-        return np.concatenate([self._read(name, row._replace(offset=at)) for at in offsets])
+        return np.concatenate([self._read(name, whole.row(row)) for row in rows])
 
     def _read(self, name: str, entry: Entry) -> NDArray[Any]:
-        count = math.prod(entry.shape)
+        count = entry.span
         with Files(self._model, entry.file.parent).open(entry.file.name) as stream:
             stream.seek(entry.offset)
             flat: NDArray[Any] = np.fromfile(stream, DTYPES[entry.dtype], count)
         if len(flat) < count:
             raise self.error(f"tensor `{name}`: {entry.file} ends before it does")
-        value = flat.reshape(entry.shape)
+        if entry.strides is None:
+            value = flat.reshape(entry.shape)
+        else:  # some numbers of a larger tensor, or in another order
+            steps = [step * flat.itemsize for step in entry.strides]
+            value = np.lib.stride_tricks.as_strided(flat, entry.shape, steps).copy()
         if self._on_read is not None:
             self._on_read(value.nbytes)
         if entry.dtype == "BF16":
@@ -218,6 +223,10 @@ class Tensors:
         return CheckpointError(f"model `{self._model}`: {self.folder}: {message}")
 
 
+def _read_entries(model: str, file: Path) -> list[Entry]:
+    return (read_torch_entries if file.suffix in SUFFIXES else read_entries)(model, file)
+
+
 def _plain(name: str, *, renamed: bool) -> str:
     """The name that architectures ask for.
 
@@ -225,8 +234,13 @@ def _plain(name: str, *, renamed: bool) -> str:
     'embeddings.LayerNorm.weight'
     >>> _plain("encoder.layers.0.ln1.bias", renamed=True)
     'encoder.layer.0.attention.output.LayerNorm.bias'
+    >>> _plain("bert.embeddings.LayerNorm.gamma", renamed=False)
+    'embeddings.LayerNorm.weight'
     """
     name = HOLDERS.sub("", name)
+    for old, new in OLDEST_NAMES.items():
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
     for theirs, plain in FIRST_CONVERTER_NAMES if renamed else ():
         name = name.replace(theirs, plain)
     return name

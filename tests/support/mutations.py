@@ -8,16 +8,24 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from tests.support.torch_mutations import mutated
+
 JSON_FILES = (
     "config.json", "config.json", "config.json", "modules.json", "1_Pooling/config.json",
     "3_Dense/config.json", "sentence_bert_config.json", "config_sentence_transformers.json",
     "tokenizer.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "1_LogitScore/config.json", "4_Dense/config.json",
+    "pytorch_model.bin.index.json",
 )  # fmt: skip
 """The files that are changed, and their relative frequencies."""
 TEXT_FILES = ("chat_template.jinja",)
 """Those that are changed byte by byte."""
 WEIGHTS = ("model.safetensors", "model.safetensors", "3_Dense/model.safetensors")
+TORCH_WEIGHTS = (
+    "pytorch_model.bin",
+    "pytorch_model-00001-of-00002.bin",
+    "3_Dense/pytorch_model.bin",
+)
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 7, 1.5, -0.5, 1e-300, 1e300, 2**31 - 1, 2**31, 2**32,
     -(2**31), 2**53, 2**63 - 1, 2**64, 10**9, 10**30, "", "a", "7", "NaN", "gelu", "relu", "\x00",
@@ -111,7 +119,7 @@ def mutate_literal(chance: random.Random, folder: Path) -> str:
 
 def mutate_bytes(chance: random.Random, folder: Path) -> str:
     """Change, delete or repeat bytes of a file, or cut it off."""
-    file = folder / chance.choice((*JSON_FILES, *WEIGHTS, *TEXT_FILES))
+    file = folder / chance.choice((*JSON_FILES, *weights(folder), *TEXT_FILES))
     if not file.exists():
         return mutate_file(chance, folder)
     content = bytearray(file.read_bytes())
@@ -139,7 +147,7 @@ def mutate_bytes(chance: random.Random, folder: Path) -> str:
 
 def mutate_file(chance: random.Random, folder: Path) -> str:
     """Remove a file, or put one of another kind, a folder or a link in its place."""
-    file = folder / chance.choice((*JSON_FILES, *WEIGHTS))
+    file = folder / chance.choice((*JSON_FILES, *weights(folder)))
     file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)
     actions: list[Callable[[], object]] = [
@@ -155,11 +163,24 @@ def mutate_file(chance: random.Random, folder: Path) -> str:
     return f"file {file.relative_to(folder)} {number}"
 
 
-def mutate_header(chance: random.Random, folder: Path) -> str:
-    """Write something false into the header of a safetensors file."""
-    file = folder / chance.choice(WEIGHTS)
+def weights(folder: Path) -> tuple[str, ...]:
+    """The files of weights that there are, else those that there may be."""
+    return tuple(n for n in (*WEIGHTS, *TORCH_WEIGHTS) if (folder / n).exists()) or WEIGHTS
+
+
+def mutate_weights(chance: random.Random, folder: Path) -> str:
+    """Write something false into a file of weights, of either kind."""
+    file = folder / chance.choice(weights(folder))
     if not file.exists():
         return mutate_file(chance, folder)
+    if file.suffix != ".bin":
+        return mutate_header(chance, file, folder)
+    file.write_bytes(mutated(chance, file.read_bytes()))
+    return f"archive {file.relative_to(folder)}"
+
+
+def mutate_header(chance: random.Random, file: Path, folder: Path) -> str:
+    """Write something false into the header of a safetensors file."""
     content = file.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header: dict[str, Any] = json.loads(content[8 : 8 + length])
@@ -223,8 +244,8 @@ def harmless(chance: random.Random, folder: Path) -> str:
 
 
 MUTATIONS = (
-    mutate_json, mutate_json, mutate_json, mutate_literal, mutate_bytes, mutate_file, mutate_header,
-    mutate_header, harmless,
+    mutate_json, mutate_json, mutate_json, mutate_literal, mutate_bytes, mutate_file,
+    mutate_weights, mutate_weights, harmless,
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from embedsvc.inference.models.configs import Layers, Rows, Size, refuse_remaind
 from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import Attention, Inputs, Ops
 
-UNUSED = ("vocab_",)
+UNUSED = ("vocab_", "embeddings.position_ids")
 """Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
 EXPANDED = ("embeddings.position_embeddings.",)
 """Parts of the names of tensors that are held as floats, also where they are quantised."""

@@ -64,7 +64,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
     utils = import_module("mlx_embeddings.utils")
     try:
         model = utils.load_model(tensors.folder, path_to_repo=tensors.folder.name)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise tensors.error(f"mlx-embeddings cannot load model_type `{kind}`: {error}") from None
     dtype = getattr(mx, ops.dtype)
     model.set_dtype(dtype)
