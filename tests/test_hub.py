@@ -44,6 +44,43 @@ def test_only_the_files_that_are_needed_come(hub: Hub) -> None:
     assert all((folder / name).read_bytes() == hub.files[name] for name in came)
 
 
+def test_files_of_torch_come_where_a_folder_has_no_others(hub: Hub) -> None:
+    hub.files["2_Dense/pytorch_model.bin"] = b"the weights of a module"
+    assert (find_checkpoint(CARD) / "2_Dense" / "pytorch_model.bin").is_file()
+    assert "pytorch_model.bin" not in {each.name for each in hub.asked}
+    size = len(hub.files[WEIGHTS]) + len(hub.files["2_Dense/pytorch_model.bin"])
+    assert hub_module.look_ahead("org/model", None)[1] == size
+
+
+def test_a_repository_of_torchs_files_alone_comes_with_them(hub: Hub) -> None:
+    del hub.files[WEIGHTS]
+    hub.files["pytorch_model-00001-of-00002.bin"] = hub.files.pop("pytorch_model.bin")
+    hub.files["pytorch_model.bin.index.json"] = b"{}"
+    hub.files["training_args.bin"] = hub.files["optimizer.pt"] = b"not needed"
+    folder = find_checkpoint(CARD)
+    assert {path.name for path in folder.glob("*.bin*")} == {
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model.bin.index.json",
+    }
+
+
+def test_torchs_files_of_another_program_are_asked_for_only_without_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def snapshot_download(_repo: str, *, allow_patterns: list[str], **_others: object) -> str:
+        asked.append(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub_cache, "snapshot_download", snapshot_download)
+    assert hub_cache.kept_by_others("org/model", None) == tmp_path
+    assert ["pytorch_model*.bin" in patterns for patterns in asked] == [False, True]
+    (tmp_path / WEIGHTS).touch()
+    assert hub_cache.kept_by_others("org/model", None) == tmp_path
+    assert len(asked) == 3
+
+
 def test_other_programs_find_what_was_downloaded(hub: Hub) -> None:
     from huggingface_hub import scan_cache_dir, try_to_load_from_cache
 

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Event
 from typing import Any
 
@@ -29,7 +29,9 @@ from embedsvc.checkpoints.hub_client import BrokenAnswer, Info, Refused, ask, re
 from embedsvc.checkpoints.progress import Progress
 from embedsvc.errors import Stopped
 
-NEEDED = re.compile(r"([^/]+\.(json|txt|model)|(model|weights)[^/]*\.safetensors)")
+TORCH = re.compile(r"pytorch_model[^/]*\.bin")
+"""Names of torch's own files, which are not downloaded from a folder that has safetensors."""
+NEEDED = re.compile(rf"([^/]+\.(json|txt|model)|(model|weights)[^/]*\.safetensors|{TORCH.pattern})")
 """Names of the files that are downloaded, whatever folder they are in."""
 README = "README.md"
 """Is downloaded too: it says what a model was converted from. That of a folder is not needed."""
@@ -97,7 +99,7 @@ def look_ahead(repo: str, revision: str | None) -> tuple[dict[str, Any], int]:
         validate_repo_id(repo)
         info = ask(repo, revision or constants.DEFAULT_REVISION, Event())
         files = needed_files(info)
-        weights = _size([file for file in files if file.name.endswith(".safetensors")])
+        weights = _size([file for file in files if file.name.endswith((".safetensors", ".bin"))])
         if not any(file.name == CONFIG for file in files):
             return {}, weights
         url = hf_hub_url(repo, CONFIG, revision=info.sha, endpoint=constants.ENDPOINT)
@@ -139,6 +141,13 @@ def needed_files(info: Info) -> list[File]:
         File(each.name, each.size, (each.lfs.sha256 if each.lfs else each.blob) or "")
         for each in info.siblings
         if is_needed(each.name)
+    ]
+    paths = [PurePosixPath(file.name) for file in files]
+    better = {path.parent for path in paths if path.suffix == ".safetensors"}
+    files = [
+        file
+        for file, path in zip(files, paths, strict=True)
+        if path.parent not in better or not TORCH.fullmatch(path.name)
     ]
     if any(not CHECKSUM.fullmatch(file.checksum) for file in files):
         raise HubError(f"is told of by {constants.ENDPOINT} without checksums")

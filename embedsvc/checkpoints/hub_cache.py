@@ -27,6 +27,8 @@ PATTERNS = [
     *("model*.safetensors", "*/model*.safetensors", "weights*.safetensors"),
 ]
 """The files that are needed, as huggingface_hub is asked for them."""
+TORCH_PATTERNS = ["pytorch_model*.bin", "*/pytorch_model*.bin"]
+"""Those that are needed where there are no safetensors."""
 NOT_NEEDED = frozenset({"onnx", "openvino", "coreml", "gguf", "original"})
 """Folders with the same model in formats that are not read here."""
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -61,12 +63,19 @@ def kept(repo: str, revision: str | None) -> Path | None:
 
 def kept_by_others(repo: str, revision: str | None) -> Path | None:
     """The snapshot that another program downloaded; huggingface_hub knows of gaps in it."""
+    folder = _by_others(repo, revision, PATTERNS)
+    if folder is not None and not any(folder.rglob("*.safetensors")):
+        folder = _by_others(repo, revision, [*PATTERNS, *TORCH_PATTERNS])
+    return folder
+
+
+def _by_others(repo: str, revision: str | None, patterns: list[str]) -> Path | None:
     try:
         found = snapshot_download(
             repo,
             revision=revision,
             local_files_only=True,
-            allow_patterns=PATTERNS,
+            allow_patterns=patterns,
             ignore_patterns=[f"{name}/*" for name in NOT_NEEDED],
         )
         return Path(found)
