@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Dtype
-from embedsvc.checkpoints.quantized import Quantized
+from embedsvc.checkpoints.quantized import Quantized, quantize
 from embedsvc.inference.ops.base import Batch, Linear
 from embedsvc.inference.ops.native import NativeOps, formats, library
 from embedsvc.inference.ops.native.formats.base import LinearFormat, PackedWeight
@@ -77,6 +77,21 @@ def test_a_weight_that_is_not_finite_shows(format_: LinearFormat) -> None:
         found = ops.linear(np.ones((2, 64), np.float32), layer)
         assert not np.isfinite(found[:, 3]).any()
         assert np.isfinite(np.delete(found, 3, axis=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("format_", "dtype"), [(BFloat16Panels(), "bfloat16"), (Int8Panels(), "int8")]
+)
+def test_what_is_quantised_already_is_expanded_and_rounded_anew(
+    format_: LinearFormat, dtype: Dtype, random: np.random.Generator
+) -> None:
+    quantized = quantize(random.normal(size=(40, 128)).astype(np.float32), 64, 4)
+    assert format_.takes(quantized, dtype)
+    assert not format_.takes(quantized, "float32")
+    found, expected = (
+        format_.pack(weight, None, KERNELS).arrays for weight in (quantized, quantized.expanded())
+    )
+    assert all(np.array_equal(found[name], array) for name, array in expected.items())
 
 
 class Halved:

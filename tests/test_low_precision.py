@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.diagnosis.computing import precisions
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Attention, Batch, Linear, columns
 from embedsvc.inference.ops.native import NativeOps, library
@@ -198,6 +199,16 @@ def test_tables_are_in_bfloat16_with_columns_in_pairs(
     assert np.array_equal(found, expected)
     assert np.array_equal(ops.embedding(table, batch.ids), expected)
     assert table.nbytes == values.nbytes / (2 if width % 2 == 0 else 1)
+
+
+def test_what_multiplies_is_said_and_what_is_not_trusted() -> None:
+    kernels = Kernels(0, "AVX-512", 48, "AVX512-BF16", "AVX512-VNNI")
+    distrusted = kernels._replace(distrusted="AMX")
+    assert "products" not in NativeOps(1, distrusted).device
+    assert NativeOps(1, kernels, "int8").device.endswith("int8 products by AVX512-VNNI")
+    assert "BF16 (AMX gives other results" in NativeOps(1, distrusted, "bfloat16").device
+    assert precisions(kernels).seen.startswith("bfloat16 by AVX512-BF16, int8 by AVX512-VNNI")
+    assert precisions(distrusted).seen.endswith("; AMX gives other results: not used")
 
 
 @every_dtype

@@ -53,7 +53,7 @@ def backend(
     chosen = "asked for" if choice != "auto" else _why(ops.name)
     yield ok("backend", f"{ops.name}, {ops.dtype}, on {ops.device}; {chosen}")
     if ops.name == "native":
-        yield _precisions()
+        yield precisions(library.load().kernels[0])
     if choice == "auto" and ops.name == "numpy":
         yield note("kernels", "not built: NumPy computes, at about half the speed", COMPILER)
     unused = unused_gpu() if choice == "auto" and ops.name != "mlx" else None
@@ -68,9 +68,8 @@ def backend(
     return ops
 
 
-def _precisions() -> Finding:
+def precisions(kernels: library.Kernels) -> Finding:
     """What multiplies in the lower precisions of a CPU."""
-    kernels = library.load().kernels[0]
     seen = f"bfloat16 by {kernels.bfloat16}, int8 by {kernels.int8}"
     if kernels.distrusted:
         return note("precisions", f"{seen}; {kernels.distrusted} gives other results: not used")
