@@ -36,6 +36,7 @@ GIVEN: dict[str, list[list[str]]] = {
     "serve": [["--models"], ["--host"], ["--port"], ["--max-memory"], ["--environment-file"]],
     "embed": [["none.txt", "--output"], ["--output", "out.npy"], ["--output", "o.npy", "--url"]],
     "search": [[], ["none.npy"]],
+    "rerank": [[], ["a", "none.txt", "--model"]],
     "similarity": [[], ["a"], ["a", "b", "--model"], ["--lines"]],
     "ps": [[], ["--url"]],
     "load": [[], ["a", "--keep-alive"]],
@@ -48,6 +49,7 @@ GIVEN: dict[str, list[list[str]]] = {
     "bench": [["--url"], ["--shapes"], ["--seconds"], ["--model"]],
     "convert": [["tiny"], []],
     "doctor": [["--models"], ["--host"], ["--port"]],
+    "report": [["--models"], ["--seconds"], ["--quick", "--models", "models.toml", "--model"]],
     "service": [[], ["logs", "--lines"], ["install", "--dry-run", "--port"]],
     "verify": [[]],
     "completion": [[]],
@@ -98,7 +100,7 @@ def test_an_odd_argument_is_refused_in_a_line(
     lines = said.splitlines()
     assert len(lines) <= 2 if code == 2 else len(lines) <= 1  # usage, and what is wrong
     assert all(len(line) < 800 and line.isprintable() for line in lines)
-    assert said or code == 0 or given[0] == "doctor"
+    assert said or code == 0 or given[0] in ("doctor", "report")  # which print what is wrong
 
 
 def test_a_long_error_keeps_its_beginning_and_its_end() -> None:
@@ -180,6 +182,8 @@ def test_there_is_no_home(
         "serve": ["--backend", "numpy", "--cores", "0"],
         "embed": ["none.txt", "--output", "o.npy", "--model", "none"],
         "search": ["none.npy", "x"],
+        "rerank": ["a", "none.txt"],
+        "report": ["--models", "none.toml"],  # the packaged model would be measured
         "similarity": ["a", "b", "--model", "none"],
         "convert": ["none", "out"],
         "service": ["status"],

@@ -67,7 +67,8 @@ class StubLoader:
         await self.steps.acquire()
         if stop.is_set():
             raise Stopped("stopped")
-        return SimpleNamespace(card=card, size=SIZE)
+        checkpoint = SimpleNamespace(config={}, max_tokens=1, model_type="stub")
+        return SimpleNamespace(card=card, size=SIZE, stored=SIZE, checkpoint=checkpoint)
 
     async def load(self, plan: Any, told: object) -> Any:
         await self.steps.acquire()
@@ -104,7 +105,8 @@ class LifeCycle(RuleBasedStateMachine):
         self.loop.run_until_complete(self._open())
 
     async def _open(self) -> None:
-        device: Any = SimpleNamespace(dtype=lambda _: "float32", ops=SimpleNamespace(name="stub"))
+        ops = SimpleNamespace(name="stub", memory=2 * ROOM, pass_memory=ROOM)
+        device: Any = SimpleNamespace(dtype=lambda _: "float32", ops=ops)
         self.loader = StubLoader()
         self.registry = Registry(cards(self.versions), device, Settings(max_memory=ROOM))
         self.registry._loader = self.loader  # type: ignore[assignment]
