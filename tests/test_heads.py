@@ -96,6 +96,17 @@ def test_a_classifier_that_sentence_transformers_saved_is_the_same(
     assert first == second
 
 
+@pytest.mark.parametrize("name", ["jina_bert-scores", "mpnet-scores", "qwen3-scores"])
+def test_labels_are_counted_where_the_config_names_none(name: str, tmp_path: Path) -> None:
+    case = CLASSIFIERS[name]
+    case.write(tmp_path)
+    named = case.config["id2label"]
+    write_json(tmp_path / "config.json", {k: v for k, v in case.config.items() if k != "id2label"})
+    checkpoint = open_checkpoint(Card(id=name, path=tmp_path))
+    assert checkpoint.labels == len(named)
+    assert load_encoder(NumpyOps(), checkpoint).heads["scores"].weights.labels == len(named)
+
+
 def test_a_classifier_computes_what_it_did_before(folder: Path) -> None:
     card = Card(id=NAME, path=folder)
     cards = Cards(folder / "models.toml", {NAME: card}, {NAME: card})

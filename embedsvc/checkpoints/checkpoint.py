@@ -26,7 +26,7 @@ from embedsvc.checkpoints.modules import (
 from embedsvc.checkpoints.pair_template import DECODERS, PairTemplate, find_pair_template
 from embedsvc.checkpoints.prompts import read_prompts
 from embedsvc.checkpoints.quantization import read_quantization
-from embedsvc.checkpoints.scoring import Scoring, read_scoring
+from embedsvc.checkpoints.scoring import Scoring, count_outputs, read_scoring
 from embedsvc.checkpoints.sources import find_checkpoint, sha256
 from embedsvc.checkpoints.tensor_files import WEIGHTS, weight_files
 from embedsvc.checkpoints.tensors import Tensors
@@ -177,6 +177,8 @@ def open_checkpoint(card: Card) -> Checkpoint:
     steps, normalize = _steps(card, (*modules.steps, *cut))
     outputs = 1 if logit_score else modules.labels
     scores = outputs is not None or not found.pooling
+    if scores and outputs is None:
+        outputs = count_outputs(Tensors(card.id, files.folder), config)
     checkpoint = Checkpoint(
         card=card,
         root=root.folder,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from embedsvc.bounds import VECTOR
 from embedsvc.checkpoints.files import Files, as_object
 from embedsvc.checkpoints.modules import LogitScore
+from embedsvc.checkpoints.tensors import Tensors
 
 Activation = Literal["identity", "sigmoid", "softmax", "tanh"]
 NAMES: tuple[tuple[Activation, str], ...] = (
@@ -20,6 +21,8 @@ ACTIVATIONS: dict[str, Activation] = {
     for name in (f"modules.{module}", module.partition(".")[2])
 }
 """Activations by the names of torch's classes, which are looked up here and never imported."""
+LAST_LAYERS = ("classifier.out_proj.weight", "classifier.weight", "score.weight")
+"""What classes of transformers call the weights that the outputs come from."""
 MULTI_LABEL = "multi_label_classification"
 
 
@@ -45,7 +48,8 @@ def read_scoring(
 ) -> Scoring:
     """What a folder's files say of the outputs; `config` is its config.json.
 
-    `outputs` is how many there are, where that is known from a module, which gives them no names.
+    `outputs` is how many there are by a module or, where config.json is silent, by the weights.
+    They have no names then.
     The activation is looked for where sentence-transformers looks, in its order. Raises
     `CheckpointError` that names the file and the key.
     """
@@ -67,6 +71,16 @@ def read_scoring(
         break
     multi_label = config.get("problem_type") == MULTI_LABEL
     return Scoring(labels, activation, multi_label, logit_score)
+
+
+def count_outputs(tensors: Tensors, config: dict[str, Any]) -> int | None:
+    """How many outputs a classifier has by its last layer, where config.json does not say it, as
+    that of jina-reranker-v1 does not."""
+    if config.get("id2label") is not None or "num_labels" in config:
+        return None
+    last = next((name for name in LAST_LAYERS if name in tensors), None)
+    shape = tensors.shape(last) if last is not None else ()
+    return shape[0] if shape and 1 <= shape[0] <= VECTOR else None
 
 
 def _labels(files: Files, config: dict[str, Any]) -> tuple[str, ...]:
