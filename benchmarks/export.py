@@ -1,6 +1,7 @@
 """Makes the files peers need of the model, from the model; runs in a peer's own environment.
 
 python export.py onnx MODEL_FOLDER OUT_FILE     with torch, sentence-transformers' libraries, onnx
+python export.py onnx-scores MODEL_FOLDER OUT_FILE   the same, of a reranker
 python export.py gguf MODEL_FOLDER OUT_FILE     with NumPy, safetensors, gguf
 """
 
@@ -12,18 +13,31 @@ from typing import Any
 
 def export_onnx(folder: Path, out: Path) -> None:
     """Export the encoder up to its hidden states, in float32, for any batch and any length."""
-    import torch
     from transformers import AutoModel
+
+    _export_onnx(AutoModel, "last_hidden_state", folder, out)
+
+
+def export_onnx_scores(folder: Path, out: Path) -> None:
+    """Export a reranker up to its logits, in the same way."""
+    from transformers import AutoModelForSequenceClassification
+
+    _export_onnx(AutoModelForSequenceClassification, "logits", folder, out)
+
+
+def _export_onnx(kind: Any, output: str, folder: Path, out: Path) -> None:
+    import torch
 
     class Encoder(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = AutoModel.from_pretrained(
+            self.model = kind.from_pretrained(
                 folder, local_files_only=True, attn_implementation="eager"
             )
 
         def forward(self, ids: Any, mask: Any, types: Any) -> Any:
-            return self.model(ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+            found = self.model(ids, attention_mask=mask, token_type_ids=types)
+            return getattr(found, output)
 
     names = ("input_ids", "attention_mask", "token_type_ids")
     axes = {0: "batch", 1: "tokens"}
@@ -33,8 +47,9 @@ def export_onnx(folder: Path, out: Path) -> None:
         (ids, torch.ones_like(ids), torch.zeros_like(ids)),
         str(out),
         input_names=list(names),
-        output_names=["last_hidden_state"],
-        dynamic_axes=dict.fromkeys((*names, "last_hidden_state"), axes),
+        output_names=[output],
+        dynamic_axes=dict.fromkeys(names, axes)
+        | {output: axes if output != "logits" else {0: "batch"}},
         opset_version=17,
         dynamo=False,  # runtimes fuse the attention only in the older exporter's graph
     )
@@ -91,4 +106,6 @@ def _phantom_space(word: str) -> str:
 
 if __name__ == "__main__":
     kind, folder, out = sys.argv[1:]
-    {"onnx": export_onnx, "gguf": export_gguf}[kind](Path(folder), Path(out))
+    {"onnx": export_onnx, "onnx-scores": export_onnx_scores, "gguf": export_gguf}[kind](
+        Path(folder), Path(out)
+    )

@@ -12,15 +12,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from embedsvc.bench.answers import WrongAnswer, read_vectors
+from embedsvc.bench.answers import ANY_VECTORS, Check, WrongAnswer
 
 STOP_SECONDS = 10.0
 
 
 class NotServing(RuntimeError):
     """A server could not be installed or started. The message says why, in one line."""
+
+
+class Trial(NamedTuple):
+    """A request that a server answers once it is ready."""
+
+    fields: dict[str, Any]
+    check: Check
+
+
+EMBEDS = Trial({"input": "hello"}, ANY_VECTORS)
 
 
 @dataclass
@@ -73,8 +83,9 @@ def running(
     model: str,
     log: Path,
     cwd: Path,
+    trial: Trial = EMBEDS,
 ) -> Iterator[Server]:
-    """Start a server, wait until it embeds, and end it and its children afterwards.
+    """Start a server, wait until it answers a trial, and end it and its children afterwards.
 
     Raises `NotServing` with the last thing it said.
     """
@@ -91,7 +102,7 @@ def running(
         )
     server = Server("127.0.0.1", port, path, model, process.pid)
     try:
-        _wait(server, process, log)
+        _wait(server, process, log, trial)
         server.start_seconds = time.perf_counter() - began
         yield server
     finally:
@@ -140,26 +151,32 @@ def last_words(output: str) -> str:
     return (errors or lines or ["it said nothing"])[-1][:200]
 
 
-def _wait(server: Server, process: subprocess.Popen[bytes], log: Path, most: float = 180) -> None:
+def _wait(
+    server: Server,
+    process: subprocess.Popen[bytes],
+    log: Path,
+    trial: Trial,
+    most: float = 180,
+) -> None:
     deadline = time.monotonic() + most
     said = ""
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise NotServing(last_words(log.read_text(errors="replace")))
         try:
-            status, body = server.post({"input": "hello"})
+            status, body = server.post(trial.fields)
             said = f"{status}: {body[:150].decode(errors='replace')}"
             if status == 200:
-                read_vectors(body, 1)
+                trial.check(body, 1)
                 return
             if status in {400, 401, 403, 404, 405, 422}:
                 raise NotServing(said)
         except (OSError, http.client.HTTPException):
             pass
         except WrongAnswer as error:
-            raise NotServing(f"its answer is no embedding: {error}") from None
+            raise NotServing(f"its answer is wrong: {error}") from None
         time.sleep(0.02)
-    raise NotServing(f"no embedding within {most:.0f} s. {said}")
+    raise NotServing(f"no answer within {most:.0f} s. {said}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -26,7 +26,8 @@ def prepare(peer: Peer, folder: Path) -> None:
     """Prepare all that the peer needs, which takes minutes the first time. Raises `NotServing`."""
     install(peer, folder)
     for kind in peer.needs:
-        _export(kind, folder)
+        file, maker = EXPORTS[kind]
+        export(kind, model_folder(folder), file, PEERS[maker], folder)
 
 
 def start(peer: Peer, folder: Path) -> AbstractContextManager[Server]:
@@ -106,17 +107,18 @@ def installed_model() -> Path:
     return Path(found.stdout.strip()) / "model"
 
 
-def _export(kind: str, folder: Path) -> None:
-    file, maker = EXPORTS[kind]
-    out = model_folder(folder) / file
+def export(kind: str, model: Path, file: str, maker: Peer, folder: Path) -> None:
+    """Write a file of some kind into a model's folder, in the environment of a peer that can make
+    it, if it is not there. Raises `NotServing`."""
+    out = model / file
     if out.exists():
         return
     print(f"writing the model as {kind} ...", flush=True)
-    python = install(PEERS[maker], folder) / "bin" / "python"
+    python = install(maker, folder) / "bin" / "python"
     out.parent.mkdir(exist_ok=True)
     partial = out.with_name(f"partial-{out.name}")
     script = Path(__file__).with_name("export.py")
-    _do([str(python), str(script), kind, str(model_folder(folder)), str(partial)])
+    _do([str(python), str(script), kind, str(model), str(partial)])
     partial.rename(out)
 
 

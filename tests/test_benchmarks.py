@@ -8,7 +8,7 @@ import pytest
 from tests.support.project import ROOT
 
 MODULES = [f"benchmarks.{file.stem}" for file in sorted((ROOT / "benchmarks").glob("[!_]*.py"))]
-COMMANDS = ["__main__", "gpu", "instances", "overload", "ray_workers", "soak", "stall"]
+COMMANDS = ["__main__", "gpu", "instances", "overload", "ray_workers", "rerank", "soak", "stall"]
 
 
 @pytest.mark.parametrize("name", MODULES)

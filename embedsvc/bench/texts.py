@@ -88,7 +88,7 @@ RANKING_SHAPES = {
     for shape in (
         Shape("rank-32", texts=32, tokens=60),
         Shape("rank-100", texts=100, tokens=200),
-        Shape("rank-mixed", clients=16, texts=10, words=(20, 400), longest=400),
+        Shape("rank-mixed", clients=16, texts=10, words=(17, 397), longest=400),
     )
 }
 """Shapes for servers that rank documents for a query: as a search makes them, as one that is
