@@ -10,10 +10,10 @@ from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.quantized import Quantized, quantize
 from embedsvc.inference.ops.base import Batch, Linear
 from embedsvc.inference.ops.native import NativeOps, formats, library
-from embedsvc.inference.ops.native.formats.base import LinearFormat, PackedWeight
-from embedsvc.inference.ops.native.formats.bfloat16 import BFloat16Panels
+from embedsvc.inference.ops.native.formats.base import ROWS_AT_ONCE, LinearFormat, PackedWeight
+from embedsvc.inference.ops.native.formats.bfloat16 import BFloat16Panels, to_bfloat16
 from embedsvc.inference.ops.native.formats.float32 import Float32Panels, float32_panels
-from embedsvc.inference.ops.native.formats.int8 import Int8Panels
+from embedsvc.inference.ops.native.formats.int8 import Int8Panels, to_int8
 from embedsvc.inference.ops.native.library import Kernels
 
 KERNELS = Kernels(number=0, name="of four columns", panel=4)
@@ -65,6 +65,16 @@ def test_four_int8_are_a_word_and_groups_have_scales() -> None:
     assert codes[1, 64::4].tolist() == [-127] * 6 + [0] * 10
     assert scales.T.tolist() == [[1, 0], [0, np.float32(2 / 127)], [0, 0], [0, 0]]
     assert (packed.operation, packed.outputs) == ("linear_int8", 2)
+
+
+def test_a_large_matrix_is_rounded_like_its_rows(random: np.random.Generator) -> None:
+    weight = random.normal(size=(2 * ROWS_AT_ONCE + 3, 65)).astype(np.float32)
+    halves, (codes, scales) = to_bfloat16(weight), to_int8(weight)
+    for row in (0, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, len(weight) - 1):
+        alone = weight[row : row + 1]
+        assert np.array_equal(to_bfloat16(alone)[0], halves[row])
+        assert np.array_equal(to_int8(alone)[0][0], codes[row])
+        assert np.array_equal(to_int8(alone)[1][0], scales[row])
 
 
 @pytest.mark.parametrize("format_", [BFloat16Panels(), Int8Panels()])

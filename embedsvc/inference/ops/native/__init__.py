@@ -64,16 +64,10 @@ class NativeOps(NumpyOps):
         """What multiplies in this dtype, as the end of a sentence."""
         kernels = self._kernels
         by = {"bfloat16": kernels.bfloat16, "int8": kernels.int8}.get(self.dtype)
-        return (
-            ""
-            if by is None
-            else f", {self.dtype} products by {by}"
-            + (
-                f" ({kernels.distrusted} gives other results here and is not used)"
-                if kernels.distrusted
-                else ""
-            )
-        )
+        if by is None:
+            return ""
+        doubt = f" ({kernels.distrusted} gives other results here and is not used)"
+        return f", {self.dtype} products by {by}{doubt if kernels.distrusted else ''}"
 
     def _attention(self) -> str:
         """The operation for attention. In lower precisions its products are in bfloat16, if there

@@ -14,6 +14,8 @@ from embedsvc.inference.ops.native.library import Kernels
 
 WHOLE_WORDS = 16
 """A row of weights has a multiple of so many words, as in dots.h."""
+ROWS_AT_ONCE = 1024
+"""A matrix is rounded by so many rows, since there are several copies of them meanwhile."""
 NARROW = 32
 """A layer with fewer inputs or outputs stays in float32: a classifier, or what chooses experts."""
 

@@ -11,6 +11,7 @@ from embedsvc.checkpoints.quantized import Quantized, expand
 from embedsvc.inference.ops.base import Floats
 from embedsvc.inference.ops.native.formats.base import (
     NARROW,
+    ROWS_AT_ONCE,
     WHOLE_WORDS,
     PackedWeight,
     bias_panels,
@@ -48,10 +49,13 @@ def to_bfloat16(values: NDArray[Any]) -> NDArray[np.uint16]:
     >>> [hex(bits) for bits in to_bfloat16(np.array([1.0, -2.5, 1.00390625, np.nan]))]
     ['0x3f80', '0xc020', '0x3f80', '0x7fc0']
     """
-    floats = np.ascontiguousarray(values, dtype=np.float32)
-    bits = floats.view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
-    return np.where(np.isnan(floats), 0x7FC0, rounded).astype(np.uint16)
+    rounded = np.empty(values.shape, np.uint16)
+    for first in range(0, len(values), ROWS_AT_ONCE):
+        floats = np.ascontiguousarray(values[first : first + ROWS_AT_ONCE], dtype=np.float32)
+        bits = floats.view(np.uint32)
+        nearest = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
+        rounded[first : first + ROWS_AT_ONCE] = np.where(np.isnan(floats), 0x7FC0, nearest)
+    return rounded
 
 
 def from_bfloat16(bits: NDArray[np.uint16]) -> Floats:

@@ -11,6 +11,7 @@ from embedsvc.checkpoints.quantized import Quantized, expand
 from embedsvc.inference.ops.base import Floats
 from embedsvc.inference.ops.native.formats.base import (
     NARROW,
+    ROWS_AT_ONCE,
     WHOLE_WORDS,
     PackedWeight,
     bias_panels,
@@ -50,6 +51,13 @@ def to_int8(weight: NDArray[Any]) -> tuple[NDArray[np.uint8], Floats]:
     >>> codes[0, :3].tolist(), scales.tolist()
     ([255, 125, 128], [[1.0]])
     """
+    cuts = range(ROWS_AT_ONCE, len(weight), ROWS_AT_ONCE)
+    parts = [_to_int8(rows) for rows in np.split(weight, cuts)]
+    codes, scales = zip(*parts, strict=True)
+    return np.concatenate(codes), np.concatenate(scales)
+
+
+def _to_int8(weight: NDArray[Any]) -> tuple[NDArray[np.uint8], Floats]:
     outputs, inputs = weight.shape
     groups = np.zeros((outputs, -(-inputs // GROUP), GROUP), np.float32)
     groups.reshape(outputs, -1)[:, :inputs] = weight
