@@ -97,8 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes: Bytes = 64 << 20
     """How much memory each model's finished vectors may take, 0 for none."""
     cache_folder: Path | None = None
-    """The folder where vectors are kept across restarts, and what makes a GPU faster at a model.
-    Default: nowhere."""
+    """The folder where vectors are kept across restarts. Default: nowhere."""
     cache_folder_bytes: Bytes = 1 << 30
     """How large each model's file in `cache_folder` may be."""
     log_file: Path | None = None

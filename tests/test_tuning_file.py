@@ -24,10 +24,27 @@ def test_what_is_put_is_there_at_the_next_start_and_in_another_server_s_file(
     assert [file.name for file in folder.iterdir()] == [NAME]
 
 
-def test_without_a_folder_it_is_kept_as_long_as_the_process_lives() -> None:
+def test_without_a_folder_it_is_among_the_user_s_caches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    TuningFile(None).put("a", {"compile": True})
+    assert TuningFile(None).get("a") == {"compile": True}
+    assert [file.name for file in (tmp_path / "embedsvc").iterdir()] == [NAME]
+
+
+def test_without_a_home_it_is_kept_as_long_as_the_process_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("embedsvc.system.home.Path.home", no_home)
     kept = TuningFile(None)
     kept.put("a", {"compile": True})
     assert kept.get("a") == {"compile": True}
+
+
+def no_home() -> Path:
+    raise RuntimeError
 
 
 @pytest.mark.parametrize(

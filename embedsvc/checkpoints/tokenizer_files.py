@@ -21,7 +21,7 @@ from embedsvc.checkpoints.files import Files, as_array, as_object
 from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.checkpoints.transformer_settings import read_settings
 from embedsvc.errors import CheckpointError
-from embedsvc.system.home import home
+from embedsvc.system.home import cache_home
 
 T = TypeVar("T")
 FILE = "tokenizer.json"
@@ -276,7 +276,7 @@ def _converted(files: Files) -> bytes:
         content = files.read_bytes(name)
         if content is not None:
             digest.update(name.encode() + b"\0" + content)
-    cached = _cache_folder() / f"{digest.hexdigest()[:32]}.json"
+    cached = cache_home() / "tokenizers" / f"{digest.hexdigest()[:32]}.json"
     if cached.is_file():
         return cached.read_bytes()
     if importlib.util.find_spec("transformers") is None:
@@ -296,8 +296,3 @@ def _converted(files: Files) -> bytes:
     unfinished.write_text(made, encoding="utf-8")
     unfinished.replace(cached)
     return made.encode()
-
-
-def _cache_folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or home() / ".cache"
-    return Path(cache) / "embedsvc" / "tokenizers"

@@ -1,4 +1,4 @@
-"""What tuning found out, kept for the next load, and in the cache folder for the next start."""
+"""What tuning found out, kept for the next load, and in a file for the next start."""
 
 import logging
 import os
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import msgspec
 
+from embedsvc.errors import CardsError
 from embedsvc.inference.ops.tuning import Choices
+from embedsvc.system.home import cache_home
 
 NAME = "tuning.json"
 MOST = 256
@@ -20,8 +22,12 @@ class TuningFile:
     """The `Kept` of a server. It is used by one thread, the one that loads."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Without a folder, choices are kept as long as the process lives."""
-        self._path = folder / NAME if folder else None
+        """Without a folder it is in the user's own for caches. If nobody has a home here, choices
+        are kept as long as the process lives."""
+        try:
+            self._path: Path | None = (folder or cache_home()) / NAME
+        except CardsError:
+            self._path = None
         self._known: dict[str, dict[str, bool]] | None = None  # before the file is read
 
     def get(self, key: str) -> Choices | None:

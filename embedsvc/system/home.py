@@ -1,5 +1,6 @@
-"""The home of the user who runs this process, if there is one."""
+"""The home of the user who runs this process, if there is one, and its folder for caches."""
 
+import os
 from pathlib import Path
 
 from embedsvc.errors import CardsError
@@ -11,6 +12,11 @@ def home() -> Path:
         return Path.home()
     except RuntimeError:
         raise CardsError("there is no home folder: set HOME") from None
+
+
+def cache_home() -> Path:
+    """Where this user keeps what can be made again. Raises `CardsError` if there is no home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "embedsvc"
 
 
 def expanded(path: Path) -> Path:
