@@ -40,6 +40,10 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "backwards": (json.dumps({"a": entry(offsets=[8, 0])}).encode(), "invalid offset"),
     "negative": (json.dumps({"a": entry(offsets=[-8, 0])}).encode(), "invalid JSON"),
     "negative shape": (json.dumps({"a": entry(shape=[-2])}).encode(), "invalid JSON"),
+    "huge without numbers": (
+        json.dumps({"a": entry(), "b": entry(shape=[0, *[2**40] * 2], offsets=[8, 8])}).encode(),
+        "tensor `b` holds F32 in shape",
+    ),
     "overflow": (json.dumps({"a": entry(shape=HUGE)}).encode(), "overflow"),
     "lie": (json.dumps({"a": entry("F64")}).encode(), "a"),
     "unknown type": (json.dumps({"a": entry("F128")}).encode(), "invalid JSON"),

@@ -186,6 +186,12 @@ def test_tensors_may_share_a_storage(tmp_path: Path) -> None:
     assert found["b"].tolist() == [4, 5]
 
 
+def test_the_stride_of_a_single_row_may_be_any(tmp_path: Path) -> None:
+    view = tensor(storage("ByteStorage", "0", 6), (1, 2, 2), (2**62, 1, 2))
+    found = read(write(tmp_path, torch_file(state_dict({"a": view}), [bytes(range(6))])))
+    assert found["a"].tolist() == [[[0, 2], [1, 3]]]
+
+
 @pytest.mark.parametrize("wide", [True, False])
 def test_archives_with_and_without_numbers_of_64_bits_are_read(tmp_path: Path, wide: bool) -> None:
     one = state_dict({"a": parameter(tensor(storage("FloatStorage", "0", 1), (), ()))})

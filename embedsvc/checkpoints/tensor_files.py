@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,9 @@ DTYPES = {
 upper half of a float32."""
 DIMENSIONS = 8
 """The most that a tensor may have."""
+LARGEST = 1 << 48
+"""The product of a tensor's sizes, but for those that are 0, is less. NumPy has a bound for arrays
+without numbers too."""
 
 
 class Entry(NamedTuple):
@@ -130,11 +134,20 @@ def read_entries(model: str, file: Path) -> list[Entry]:
     entries: list[Entry] = []
     for raw, about in header.items():
         kind, shape = about["dtype"], about["shape"]
-        if kind not in DTYPES or len(shape) > DIMENSIONS:
+        if kind not in DTYPES or not is_possible(shape):
             raise files.error(file.name, f"tensor `{raw}` holds {kind} in shape {shape[:9]}")
         offset = 8 + length + about["data_offsets"][0]
         entries.append(Entry(file, raw, kind, tuple(shape), offset))
     return entries
+
+
+def is_possible(shape: Sequence[int]) -> bool:
+    """Whether a tensor may have that shape.
+
+    >>> is_possible((0, 3)), is_possible((0, 1 << 60)), is_possible([1] * 9)
+    (True, False, False)
+    """
+    return len(shape) <= DIMENSIONS and math.prod(size or 1 for size in shape) < LARGEST
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

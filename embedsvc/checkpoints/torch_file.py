@@ -104,7 +104,10 @@ class _Storages:
     def _entry(self, name: str, tensor: View) -> Entry:
         size = np.dtype(DTYPES[tensor.storage.dtype]).itemsize
         offset = self._begin(tensor.storage, size) + tensor.offset * size
-        strides = None if _is_plain(tensor) else tensor.strides
+        strides = None
+        if not _is_plain(tensor):  # that of a single row is never taken, and may be any
+            pairs = zip(tensor.shape, tensor.strides, strict=True)
+            strides = tuple(stride if size > 1 else 0 for size, stride in pairs)
         return Entry(self._file, name, tensor.storage.dtype, tensor.shape, offset, strides)
 
     def _begin(self, storage: Storage, size: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from embedsvc.bounds import TORCH_STEPS
-from embedsvc.checkpoints.tensor_files import DIMENSIONS
+from embedsvc.checkpoints.tensor_files import is_possible
 
 STORAGES = {
     "torch.DoubleStorage": "F64",
@@ -262,11 +262,13 @@ class _Machine:
         numbers = (storage.count, offset, *sizes, *steps)
         if any(type(each) is not int or each < 0 for each in numbers):
             raise self._error("a tensor of sizes that are no counts")
-        if len(sizes) != len(steps) or len(sizes) > DIMENSIONS:
-            raise self._error(f"a tensor of {len(sizes)} dimensions and {len(steps)} strides")
-        last = offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
+        if len(sizes) != len(steps) or not is_possible(sizes):
+            raise self._error(f"a tensor of shape {sizes[:9]} and {len(steps)} strides")
         count = math.prod(sizes)
-        if count and last >= storage.count:
+        end = offset
+        if count:
+            end += 1 + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
+        if end > storage.count:
             raise self._error(f"a tensor beyond the {storage.count} numbers of its storage")
         if count > storage.count:
             raise self._error(f"a tensor of {count} numbers, of which its storage has less")
