@@ -65,6 +65,6 @@ def values_of(scores: Scores, *, raw: bool) -> NDArray[np.floating]:
 def first_model(request: Request, task: Task) -> str:
     """The model that does a task where a request names none: the first card that is for it."""
     registry = registry_of(request)
-    cards = list(registry.cards.by_id.values())
-    wanted = [card.id for each in FOR[task] for card in cards if registry.task(card) == each]
-    return wanted[0] if wanted else cards[0].id
+    cards = registry.cards.by_id
+    fit = (name for each in FOR[task] for name in cards if registry.task(cards[name]) == each)
+    return next(fit, next(iter(cards)))
