@@ -69,7 +69,7 @@ QUERY, DOCUMENT = "{{ messages[0].content }}", "{{ messages[1].content }}"
             "range(9)", "7", "a ~ b", "messages", "messages[0]", "messages[7].content", "''.join",
             "messages[0].__class__", "messages | first", "missing", "'a' | upper", "(" * 9000,
             "'a' | default('b', 'c')", "messages | map(attribute='role') | first", "'\\N{x}'", "",
-            "missing | list", "true",
+            "missing | list", "true", "'' | default('x', boolean=true)",
         )),
         "{% set a = 'x' * 9 %}" + QUERY + DOCUMENT,
         "{% set a = '" + "x" * 30_000 + "' %}{{ a }}{{ a }}" + QUERY + DOCUMENT,

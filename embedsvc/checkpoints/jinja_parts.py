@@ -178,6 +178,8 @@ class _Expression:
     def _filter(self, value: Any) -> Any:
         name = self._next()
         arguments, named = self._arguments() if self._take("(") else ([], {})
+        if named and (name, named) != ("map", {"attribute": "content"}):
+            raise NotUnderstood
         match name, arguments, named:
             case "selectattr", ["role", "eq" | "equalto", role], {}:
                 return [message for message in _messages(value) if message.role == role]
