@@ -1,5 +1,6 @@
 """What reranking and scoring refuse, in the words and the shape of each dialect, and when."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from tests.support.error_shapes import shaped
 from tests.support.rerankers import post, serve_models
 
 LONG = "a " * 100
+DEEP = json.loads("[" * 253 + "]" * 253)
+"""It can be written by itself, and not within a row of an answer."""
 PAIR = {"model": "ranker", "query": "a", "documents": ["b"]}
 
 
@@ -43,6 +46,21 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         "/v1/rerank",
         {"documents": [{"b": 1}], "rank_fields": ["a"]},
         "Invalid 'documents[0]': it has none of the `rank_fields`.",
+    ),
+    (
+        "/v2/rerank",
+        {"documents": ["a", {"text": "b", "year": 1 << 64}], "return_documents": True},
+        "Invalid 'documents[1]': it cannot be written as JSON: Integer exceeds 64-bit range.",
+    ),
+    (
+        "/v1/rerank",
+        {"documents": [{"year": 1 << 64}], "rank_fields": ["year"]},
+        "Invalid 'documents[0]': it cannot be written as JSON: Integer exceeds 64-bit range.",
+    ),
+    (
+        "/v1/rerank",
+        {"documents": {"text": "b", "deep": DEEP}, "return_documents": True},
+        "Invalid 'documents[0]': it cannot be written as JSON: Recursion limit reached.",
     ),
     ("/v1/rerank", {"rank_fields": ["a", "a"]}, "Invalid 'rank_fields': expected each"),
     (

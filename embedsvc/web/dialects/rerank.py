@@ -36,7 +36,12 @@ from embedsvc.web.dialects.rerank_schema import (
     is_false,
     is_true,
 )
-from embedsvc.web.dialects.rerank_texts import check_number, read_documents, read_query
+from embedsvc.web.dialects.rerank_texts import (
+    check_number,
+    read_documents,
+    read_query,
+    to_json,
+)
 from embedsvc.web.dialects.tei_error import TEI, TeiErrorType
 from embedsvc.web.endpoint import Endpoint, read_bytes
 from embedsvc.web.scoring import answer_scores, first_model, values_of
@@ -151,7 +156,13 @@ def _documents(request: Request, sent: RerankBody) -> list[str]:
         check_number(sent.texts, most, "texts")
         return sent.texts
     each_once("rank_fields", sent.rank_fields or ())
-    return read_documents(listed(sent.documents), most, rank_fields=sent.rank_fields)
+    given = listed(sent.documents)
+    texts = read_documents(given, most, rank_fields=sent.rank_fields)
+    if is_true(sent.return_documents):
+        for index, document in enumerate(given):
+            if not isinstance(document, str):  # is refused before anything is computed
+                to_json({"document": document}, f"documents[{index}]")
+    return texts
 
 
 def listed(value: Any) -> list[str | dict[str, Any]]:

@@ -40,6 +40,19 @@ def check_number(values: Sequence[Any], most: int, field: str) -> None:
         raise BadRequest(f"Invalid '{field}': array length must be {most} or less.")
 
 
+def to_json(value: Any, field: str) -> bytes:
+    """A part of a document as JSON. Raises `BadRequest` for one that can be read, but not written:
+    a number of more than 64 bits, or lists in lists in lists.
+
+    >>> to_json({"year": 1981}, "documents[0]")
+    b'{"year":1981}'
+    """
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError as error:
+        raise BadRequest(f"Invalid '{field}': it cannot be written as JSON: {error}.") from None
+
+
 def read_text(
     value: str | dict[str, Any], field: str, rank_fields: Sequence[str] | None = None
 ) -> str:
@@ -81,8 +94,8 @@ def _fields(value: dict[str, Any], field: str, names: Sequence[str]) -> str:
         raise BadRequest(f"Invalid '{field}': it has none of the `rank_fields`.")
     if list(found) == ["text"] and isinstance(found["text"], str):
         return found["text"]
-    return "".join(f"{name}: {_plain(each)}\n" for name, each in found.items())
+    return "".join(f"{name}: {_plain(each, field)}\n" for name, each in found.items())
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+def _plain(value: Any, field: str) -> str:
+    return value if isinstance(value, str) else to_json(value, field).decode()
