@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import FloatDtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.checkpoints.families import FROM_MODULES
+from embedsvc.checkpoints.families import FROM_CARD, FROM_MODULES
 from embedsvc.checkpoints.files import Files
 from embedsvc.checkpoints.modules import BOOLEANS, NAMES, Dense, LayerNorm, Normalize, Truncate
 from embedsvc.checkpoints.quantization import FLOAT, Packing
@@ -35,9 +35,9 @@ from embedsvc.errors import CheckpointError
 
 CODES: dict[FloatDtype, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """Names of types in safetensors files."""
-WHOLE = ("position", "token_type", "router", "pooler", "norm")
+WHOLE = ("position", "token_type", "router", "pooler", "norm", "classifier", "head.dense", "score")
 """Parts of the names of matrices that are not quantised, since they are small and worth their
-precision."""
+precision: the last layers of rerankers among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,8 @@ def convert(checkpoint: Checkpoint, out: Path, precision: Precision) -> None:
         raise CheckpointError(
             f"model `{checkpoint.card.id}`: static embeddings cannot be quantised, only rounded"
         )
+    if checkpoint.scoring is not None and checkpoint.pooling_source == FROM_CARD:
+        raise checkpoint.error("the files of a reranker cannot say its card's `pooling`")
     model = checkpoint.card.id
     weights = {file.name for file in weight_files(model, checkpoint.folder)} | {INDEX, TORCH_INDEX}
     modules = {step.folder for step in checkpoint.steps if isinstance(step, Dense | LayerNorm)}
@@ -234,7 +236,7 @@ def _complete(checkpoint: Checkpoint, out: Path, inside: Path) -> None:
         and card.normalize is None
         and checkpoint.pooling_source in (FROM_MODULES, "")
     )
-    if stated_there or not checkpoint.special_tokens:
+    if stated_there or not checkpoint.special_tokens or checkpoint.scoring is not None:
         return
     modules = [("Transformer", str(inside.relative_to(out)).removeprefix("."))]
     modules.append(("Pooling", "1_Pooling"))

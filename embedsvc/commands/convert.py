@@ -2,18 +2,19 @@
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Card, FloatDtype
-from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.convert import Precision, convert
 from embedsvc.checkpoints.quantized import BITS, GROUP_SIZES, MODES
 from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.checkpoints.tensor_files import weight_files
-from embedsvc.commands.model_options import add_model, card_named, on_device, open_embedder
+from embedsvc.commands.model_options import add_model, card_named, on_device, open_model
+from embedsvc.diagnosis.verify_scores import scores_of
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Ops
 from embedsvc.texts.tokenizer import open_tokenizer
@@ -21,6 +22,7 @@ from embedsvc.texts.tokenizer import open_tokenizer
 EXAMPLES = """\
   embedsvc convert bge-m3 bge-m3-8bit --bits 8
   embedsvc convert bge-m3 bge-m3-mxfp8 --mode mxfp8
+  embedsvc convert bge-reranker-v2-m3 reranker-8bit --bits 8
   embedsvc convert all-MiniLM-L6-v2 minilm-half --dtype float16
 """
 
@@ -50,22 +52,46 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the folder, and print sizes and cosines. Raises `SetupError`."""
+    """Write the folder, and print sizes and what it cost. Raises `SetupError`."""
     card = card_named(args.model, args.models)
-    original = open_embedder(card)
+    original = open_model(card)
     convert(original, args.out, Precision(args.dtype, args.bits, args.group_size, args.mode))
-    converted = open_checkpoint(Card(id=card.id, path=args.out, dtype=card.dtype))
-    before = on_device(args.backend, original, lambda ops: _vectors(ops, original))
-    after = on_device(args.backend, converted, lambda ops: _vectors(ops, converted))
+    task = original.task if original.pair_template else None  # files of a decoder may not say it
+    converted = open_model(Card(id=card.id, path=args.out, dtype=card.dtype, task=task))
+    compute, cost = (_vectors, _cosines) if original.scoring is None else (scores_of, _apart)
+    before = on_device(args.backend, original, lambda ops: compute(ops, original))
+    after = on_device(args.backend, converted, lambda ops: compute(ops, converted))
+    print(f"{args.out}: {_megabytes(converted):.1f} MB of weights, were {_megabytes(original):.1f}")
+    print(cost(before, after))
+    told = f' and task = "{task}"' if task else ""
+    print(f"a card for it: [models.\"{card.id}\"] with path = '{args.out.resolve()}'{told}")
+    return 0
+
+
+def _cosines(before: NDArray[Any], after: NDArray[Any]) -> str:
+    """How near vectors (n, D) come to the original's."""
     cosines = np.einsum("nd,nd->n", before, after)
     cosines /= np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
-    print(f"{args.out}: {_megabytes(converted):.1f} MB of weights, were {_megabytes(original):.1f}")
-    print(
-        f"cosine to the original, of {len(TEXTS)} texts: "
+    return (
+        f"cosine to the original, of {len(cosines)} texts: "
         f"{cosines.mean():.6f} on average, {cosines.min():.6f} at worst"
     )
-    print(f"a card for it: [models.\"{card.id}\"] with path = '{args.out.resolve()}'")
-    return 0
+
+
+def _apart(before: NDArray[Any], after: NDArray[Any]) -> str:
+    """How near scores (n, labels) come to the original's, and which share of any two stay in its
+    order.
+
+    >>> print(_apart(np.array([[0.0], [1.0], [2.0]]), np.array([[0.0], [1.2], [1.0]])))
+    scores of 3 pairs: off by 0.2000 of their range on average, 0.5000 at worst; 67% in order
+    """
+    off = np.abs(after - before) / (float(np.ptp(before)) or 1)
+    one, other = np.triu_indices(len(before), 1)
+    kept = (before[one] > before[other]) == (after[one] > after[other])
+    return (
+        f"scores of {len(off)} pairs: off by {off.mean():.4f} of their range on average, "
+        f"{off.max():.4f} at worst; {kept.mean():.0%} in order"
+    )
 
 
 def _vectors(ops: Ops, checkpoint: Checkpoint) -> NDArray[np.float64]:

@@ -52,15 +52,10 @@ def card_and_prompt_named(model: str | None, cards: Path | None) -> tuple[Card, 
     return Card(id=folder.resolve().name, path=folder), None
 
 
-def open_embedder(card: Card) -> Checkpoint:
-    """The files of a model that gives vectors.
-
-    Raises `CheckpointError` if they cannot be used, `CardsError` if the model gives no vectors.
-    """
+def open_model(card: Card) -> Checkpoint:
+    """The files of a model of whatever kind. Raises `CheckpointError` if it is not supported."""
     checkpoint = open_checkpoint(card)
-    head = heads_of(checkpoint)[0]
-    if head != "vector":
-        raise CardsError(f"model `{card.id}` gives {head}, and this command needs vectors")
+    heads_of(checkpoint)
     return checkpoint
 
 

@@ -8,13 +8,12 @@ import msgspec
 
 from embedsvc.catalog.cards import Card, Dtype
 from embedsvc.catalog.cards_file import card_like
-from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.sources import is_here
 from embedsvc.commands.cards import cards_of
-from embedsvc.commands.model_options import add_model, card_named, on_device
+from embedsvc.commands.model_options import add_model, card_named, on_device, open_model
 from embedsvc.diagnosis.verify import Check, verify
 from embedsvc.diagnosis.verify_scores import verify_scores
-from embedsvc.inference.heads import heads_of
 from embedsvc.inference.ops.base import Ops
 
 EXAMPLES = """\
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     card = card_named(args.model, args.models)
     if args.dtype:
         card = msgspec.structs.replace(card, dtype=args.dtype)
-    checkpoint = _open(card)
+    checkpoint = open_model(card)
     checked_by = verify if checkpoint.scoring is None else verify_scores
     original = _original(args, card)
     if not args.json:
@@ -78,16 +77,9 @@ def run(args: argparse.Namespace) -> int:
 def _original(args: argparse.Namespace, card: Card) -> Checkpoint | None:
     """What the model was made from, as somebody says or its card does. Raises `SetupError`."""
     if args.original:
-        return _open(card_named(args.original, args.models))
+        return open_model(card_named(args.original, args.models))
     like = card_like(card, cards_of(args.models))
-    return _open(like) if like is not None and is_here(like) else None
-
-
-def _open(card: Card) -> Checkpoint:
-    """The files of a model of whatever kind. Raises `CheckpointError` if it is not supported."""
-    checkpoint = open_checkpoint(card)
-    heads_of(checkpoint)
-    return checkpoint
+    return open_model(like) if like is not None and is_here(like) else None
 
 
 def _in_words(check: Check) -> str:

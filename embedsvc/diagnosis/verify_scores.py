@@ -67,6 +67,12 @@ def _about(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.model_type},{asked} {checkpoint.max_tokens} tokens, scores {labels}{more}"
 
 
+def scores_of(ops: Ops, checkpoint: Checkpoint) -> Scores:
+    """The scores (n, labels) of `PAIRS`, each computed alone. Raises `CheckpointError`."""
+    encoder = load_encoder(ops, checkpoint)
+    return np.concatenate([_scores(encoder, [item]) for item in _items(checkpoint, encoder)])
+
+
 def _items(checkpoint: Checkpoint, encoder: Encoder) -> list[Item]:
     tokenizer = open_tokenizer(checkpoint, encoder.rows)
     queries, documents = zip(*PAIRS, strict=True)
@@ -97,8 +103,7 @@ def _cost(ops: Ops, quantized: str, scores: Scores, original: Checkpoint | None)
     """How near the scores of quantised weights come to those of the original ones."""
     if original is None:
         return Check("quantised", None, f"{quantized}; --original MODEL tells what that costs")
-    encoder = load_encoder(ops, original)
-    expected = np.concatenate([_scores(encoder, [item]) for item in _items(original, encoder)])
+    expected = scores_of(ops, original)
     name = original.card.id
     if expected.shape != scores.shape:
         found = f"{quantized}; `{name}` gives {expected.shape[1]} scores"
