@@ -11,6 +11,7 @@ export const invitation = "Embed the texts, and have them put in order for a que
 const MOST = 50;
 let query = "What has become expensive?";
 let chosen = "";
+let above = "";  // the model that the texts are embedded by
 let asked = false;  // whether the user wants it done, even if a model has to be loaded for it
 let latest = 0;
 
@@ -30,9 +31,10 @@ const rankers = () => {
 };
 
 export function show(panel, context) {
+  above = context.model;
   const input = make("input", { id: "rerank-query", type: "search", value: query,
     autocomplete: "off" });
-  const select = make("select", { id: "ranker" }, ...options(context.model));
+  const select = make("select", { id: "ranker" }, ...options());
   const error = make("p", { className: "error", role: "alert", hidden: true });
   const said = make("p", { className: "readout", role: "status" });
   const results = make("ol", { id: "results", className: "reranked" });
@@ -58,14 +60,14 @@ export function show(panel, context) {
   }
 }
 
-function options(model) {
-  const current = currentRanker(model);
+function options() {
+  const current = currentRanker(above);
   return rankers().map(({ id: name }) => make("option", { value: name, textContent: name,
     selected: name === current }));
 }
 
 // Models may become known after the view was shown.
-onModels(() => document.getElementById("ranker")?.replaceChildren(...options("")));
+onModels(() => document.getElementById("ranker")?.replaceChildren(...options()));
 
 async function rank({ model, texts, vectors }, ranker, { results, said, error }) {
   const mine = ++latest;
