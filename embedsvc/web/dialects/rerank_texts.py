@@ -7,7 +7,7 @@ import orjson
 
 from embedsvc.errors import BadRequest, EmptyInput
 
-FORMS = "expected a text, or an object with `text` or with `content`"
+FORMS = "expected a text, or an object with `text`, or with a list of parts as `content`"
 
 
 def read_query(value: str | dict[str, Any], field: str = "query") -> str:
