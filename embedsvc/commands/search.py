@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -103,7 +104,7 @@ def _reranked(args: argparse.Namespace, nearest: list[Hit]) -> list[Hit]:
     except RequestError as error:
         raise BulkError(f"--rerank {args.rerank}: {error}") from None
     return [
-        Hit(float(scores[i]), {"cosine": round(nearest[i].score, 6)} | nearest[i].row)
+        Hit(float(scores[i]), _headed("cosine", nearest[i].score, nearest[i].row))
         for i in best_first(scores, args.k)
     ]
 
@@ -136,8 +137,12 @@ async def _check(embedder: Embedder, args: argparse.Namespace, manifest: Manifes
 
 
 def as_json(hit: Hit) -> str:
-    """A row and its score as a line of JSON."""
-    return to_json({"score": round(hit.score, 6)} | hit.row).decode()
+    """A row and its score as a line of JSON.
+
+    >>> as_json(Hit(0.5, {"id": 1, "score": "five stars"}))
+    '{"score":0.5,"id":1}'
+    """
+    return to_json(_headed("score", hit.score, hit.row)).decode()
 
 
 def as_line(hit: Hit) -> str:
@@ -148,6 +153,11 @@ def as_line(hit: Hit) -> str:
         return line
     width = shutil.get_terminal_size().columns
     return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _headed(name: str, score: float, row: dict[str, Any]) -> dict[str, Any]:
+    """A row with a score before its columns. One of that name, which a user kept, gives way."""
+    return {name: None} | row | {name: round(score, 6)}
 
 
 def _on_one_line(value: object) -> str:
