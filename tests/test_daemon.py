@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from embedsvc.daemon.actions import MARKER, Actions
+from embedsvc.daemon.actions import MARKER, Actions, DryRun
 from embedsvc.errors import ServiceError
 from tests.support.daemon import FakeLaunchd, FakeSystemd, launchd, systemd, units
 
@@ -54,3 +54,17 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ServiceError, match=str(tmp_path / "file")):
         Actions().write(tmp_path / "file" / "under", MARKER)
+
+
+def test_a_dry_run_shows_no_secret_however_it_is_written(tmp_path: Path) -> None:
+    said: list[str] = []
+    text = (
+        "A_KEY = s3cret\nHTTP_PROXY='ada:s3cret@proxy:1'\nExecStart=/opt/python@3.13/bin/python\n"
+    )
+    DryRun(said.append).write(tmp_path / "new", text + "SystemCallFilter=@system-service\n")
+    assert said[0].splitlines()[1:] == [
+        "    A_KEY =(not shown)",
+        "    HTTP_PROXY='(not shown)@proxy:1'",
+        "    ExecStart=/opt/python@3.13/bin/python",
+        "    SystemCallFilter=@system-service",
+    ]

@@ -19,8 +19,8 @@ MARKER = "Written by `embedsvc service install`"
 """A text in every file that `Machine` writes. A file without it is not ours."""
 SECRET = ("KEY", "KEYS", "TOKEN", "SECRET", "PASSWORD")
 """The last word in the name of a variable whose value must not be printed."""
-CREDENTIALS = re.compile(r"//[^/\s]*@")
-"""A user and a password in a URL."""
+CREDENTIALS = re.compile(r"(^\s*[\"']?|//)[^/\s]+@")
+"""A user and a password in a URL, or in one that begins with them, as a proxy's may."""
 NOT_SHOWN = "(not shown)"
 
 
@@ -192,7 +192,8 @@ def _masked(line: str) -> str:
     name, is_setting, value = line.partition("=")
     if not is_setting:
         return line
-    return f"{name}={NOT_SHOWN if secret(name) else CREDENTIALS.sub(f'//{NOT_SHOWN}@', value)}"
+    shown = NOT_SHOWN if secret(name.strip()) else CREDENTIALS.sub(rf"\1{NOT_SHOWN}@", value)
+    return f"{name}={shown}"
 
 
 def _of(owner: str | None) -> str:
