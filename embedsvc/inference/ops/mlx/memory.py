@@ -20,8 +20,7 @@ def describe_gpu() -> tuple[str, int]:
     info = mx.device_info(mx.gpu)
     if not mx.metal.is_available():
         return f"{info['device_name']} (CUDA)", int(info["total_memory"])
-    recommended = int(info.get("max_recommended_working_set_size", 0))
-    memory = recommended or int(int(info["memory_size"]) * USUAL_SHARE)
+    memory = _recommended() or int(int(info["memory_size"]) * USUAL_SHARE)
     return f"{info['device_name']} (Metal)", memory
 
 
@@ -35,7 +34,13 @@ def keep_within(memory: int) -> None:
     mx.set_cache_limit(memory // CACHE_SHARE)
     if mx.metal.is_available():
         mx.set_memory_limit(memory)
-        mx.set_wired_limit(memory)
+        # MLX refuses to keep more than Metal recommends, and so anything where Metal does not tell.
+        mx.set_wired_limit(min(memory, _recommended()))
+
+
+def _recommended() -> int:
+    """The bytes of memory that Metal recommends to use at most; 0 where it does not tell."""
+    return int(mx.device_info(mx.gpu).get("max_recommended_working_set_size", 0))
 
 
 def memory_use() -> MemoryUse:
