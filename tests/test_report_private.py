@@ -116,6 +116,19 @@ def test_a_model_is_named_only_where_everybody_may_know_it() -> None:
     assert hiding.hide("my-bge, zoe-planted/private") == "[hidden], [hidden]"
 
 
+def test_folders_are_hidden_by_where_their_links_lead_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for real, link in (("Zoe planted", "home"), ("Zoe's planted model", "model")):
+        (tmp_path / real).mkdir()
+        (tmp_path / link).symlink_to(tmp_path / real)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    hiding = Hiding([Card(id="mine", path=Path("model"))])
+    said = f"{tmp_path}/Zoe planted: full; {tmp_path}/Zoe's planted model: no folder"
+    assert hiding.hide(said) == "[hidden]: full; [hidden]: no folder"
+
+
 def test_a_user_without_a_name_has_none_to_hide(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(_: int) -> object:
         raise KeyError("uid not found")

@@ -34,7 +34,9 @@ class Hiding:
             if known.get(card.id) == card:
                 self._names[card.id] = card.id
                 continue
-            secrets += [card.id, str(card.path or ""), *card.aliases]
+            secrets += [card.id, *card.aliases]
+            if card.path:
+                secrets += [str(card.path), os.path.realpath(card.path)]
             if card.repo and card.repo.partition("/")[0] in owners and not card.path:
                 self._names[card.id] = card.repo
             else:
@@ -85,4 +87,5 @@ def _folders() -> set[Path]:
     found |= {Path(value) for value in os.environ.values() if value.startswith("/")}
     with suppress(RuntimeError):
         found.add(Path.home())
+    found |= {Path(os.path.realpath(folder)) for folder in found}  # as errors may name them
     return {folder for folder in found if len(folder.parts) > 1}
