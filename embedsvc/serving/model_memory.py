@@ -1,11 +1,13 @@
 """The memory that models may take together, and how much of it each takes."""
 
+import logging
 from collections.abc import Hashable
 
 from embedsvc.errors import DoesNotFit
 from embedsvc.inference.ops.hardware import Hardware
 from embedsvc.wording.quantities import bytes_in_words
 
+log = logging.getLogger(__name__)
 SHARE = 0.7
 """Share of the device's memory that models may take where no limit is set. Passes, caches and other
 processes need some too."""
@@ -49,3 +51,15 @@ class ModelMemory:
                 f"model `{model}` needs {bytes_in_words(size)}, and models may take "
                 f"{bytes_in_words(self.limit)}{others} (--max-memory)"
             )
+
+
+def memory_for_models(hardware: Hardware, asked: int | None) -> ModelMemory:
+    """The memory of a server's models. That there is less than the operator asks for is logged."""
+    limit = weight_limit(hardware, asked)
+    if asked is not None and limit < asked:
+        log.warning(
+            "max_memory is %s, and the device has %s for weights, beside what passes need",
+            bytes_in_words(asked),
+            bytes_in_words(limit),
+        )
+    return ModelMemory(limit)

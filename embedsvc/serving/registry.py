@@ -16,12 +16,11 @@ from embedsvc.serving.engine import Engine
 from embedsvc.serving.failures import Failures
 from embedsvc.serving.instance import Description, Instance, State, Wishes, describe
 from embedsvc.serving.loader import Loader
-from embedsvc.serving.model_memory import ModelMemory, weight_limit
+from embedsvc.serving.model_memory import memory_for_models
 from embedsvc.serving.outline import Outlines
 from embedsvc.serving.room import Room
 from embedsvc.settings import Settings
 from embedsvc.texts.prompts import split_name
-from embedsvc.wording.quantities import bytes_in_words
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -36,13 +35,7 @@ class Registry:
         self.cards = cards
         self.device = device
         self.settings = settings
-        self.memory = ModelMemory(weight_limit(device.ops, settings.max_memory))
-        if settings.max_memory is not None and self.memory.limit < settings.max_memory:
-            log.warning(
-                "max_memory is %s, and the device has %s for weights, beside what passes need",
-                bytes_in_words(settings.max_memory),
-                bytes_in_words(self.memory.limit),
-            )
+        self.memory = memory_for_models(device.ops, settings.max_memory)
         self._loader = Loader(device, settings)
         self._instances: dict[str, Instance] = {}
         """By the ids of cards: the instances that take users."""
