@@ -6,6 +6,7 @@ import pytest
 
 from embedsvc.catalog.cards import Card
 from embedsvc.catalog.cards_file import read_cards
+from embedsvc.texts.prompts import split_name
 from tests.support.models_table import facts
 from tests.support.project import ROOT
 
@@ -124,3 +125,21 @@ def test_a_card_of_a_reranker_says_so_before_it_is_loaded() -> None:
 
 def test_only_the_model_that_is_installed_is_loaded_at_start() -> None:
     assert [card.id for card in CARDS.by_id.values() if card.preload] == ["all-MiniLM-L6-v2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "card"),
+    [
+        ("all-minilm:22m", "all-MiniLM-L6-v2"),
+        ("all-minilm:l12-v2", "all-MiniLM-L12-v2"),
+        ("nomic-embed-text:v1.5", "nomic-embed-text-v1.5"),
+        ("mxbai-embed-large:335m", "mxbai-embed-large-v1"),
+        ("BGE-M3:567M", "bge-m3"),
+        ("qwen3-embedding:8b", "Qwen3-Embedding-8B"),
+    ],
+)
+def test_tags_of_ollamas_library_are_known_where_they_name_the_same_model(
+    name: str, card: str
+) -> None:
+    found = split_name(name, CARDS, lambda card: card.prompts or {})
+    assert found == (CARDS.by_id[card], None)

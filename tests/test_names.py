@@ -292,20 +292,3 @@ def test_commands_take_a_name_as_people_write_it(
     assert main(["verify", "FIRST_MODEL:latest", *cards]) in (0, 1)
     assert main(["verify", "first-modell", *cards]) == CardsError.exit_code
     assert "is it `org/First-Model`?" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("name", "card"),
-    [
-        ("all-minilm:22m", "all-MiniLM-L6-v2"),
-        ("all-minilm:l12-v2", "all-MiniLM-L12-v2"),
-        ("nomic-embed-text:v1.5", "nomic-embed-text-v1.5"),
-        ("mxbai-embed-large:335m", "mxbai-embed-large-v1"),
-        ("BGE-M3:567M", "bge-m3"),
-        ("qwen3-embedding:8b", "Qwen3-Embedding-8B"),
-    ],
-)
-def test_tags_of_ollamas_library_are_known_where_they_name_the_same_model(
-    name: str, card: str
-) -> None:
-    assert meant(name) == (card, None)

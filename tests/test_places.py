@@ -19,6 +19,7 @@ def test_the_examples_are_right(module) -> None:
 def test_external_volumes_are_kept_each_by_itself() -> None:
     found = [Place("a", Path("/Volumes/Disk/models")), Place("b", Path("/Volumes/Other"))]
     found += [Place("c", Path("/Volumes")), Place("d", Path("/Users/ada/models"))]
+    found.append(Place("e", Path("/Users/ada/Documents of mine")))
     told = kept_by_macos(found, Path("/Users/ada"), Path("/opt/python"))
     assert [line.split(",")[0] for line in told] == [
         "macOS lets no service read /Volumes/Disk",

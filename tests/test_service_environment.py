@@ -287,16 +287,6 @@ def test_on_a_mac_the_status_of_a_service_that_does_not_run_tells_of_them_too(
     assert f"warning: macOS lets no service read {home}/Desktop" in said
 
 
-def test_on_a_mac_other_folders_are_not_told_of(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (home / "Documents of mine").mkdir()
-    monkeypatch.setattr(detect.sys, "platform", "darwin")
-    monkeypatch.setenv("HF_HOME", str(home / "Documents of mine"))
-    install(fake=FakeLaunchd(f"gui/{os.getuid()}"), monkeypatch=monkeypatch)
-    assert "macOS" not in capsys.readouterr().out
-
-
 def test_a_made_up_user_is_given_nothing_of_a_home(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,8 @@
 A pickle is a program for a small machine with a stack, and Python's own interpreter calls whatever
 the program names. This one calls and imports nothing: of the opcodes it knows those that torch.save
 writes for names and tensors, of the names those in `NAMES`, which stand for themselves. What a
-program may take is bounded by its steps.
+program may take is bounded by its steps. The file has more than 300 lines because all that a
+program can do is to be seen in one place.
 """
 
 import math
