@@ -50,7 +50,7 @@ from embedsvc.web.state import state_of
 SEARCH_UNIT = 100
 """Cohere counts a query with up to so many documents as one unit."""
 LONG: dict[str, Truncate] = {"none": "error", "true": "end", "false": "error"}
-"""What clients say for our own names of what becomes of a pair that is too long."""
+"""What becomes of a pair that is too long: our names for the words of other servers' clients."""
 
 
 class RerankError(msgspec.Struct):

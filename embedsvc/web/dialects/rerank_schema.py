@@ -17,7 +17,9 @@ Flag = bool | Literal["true", "false"]
 """True or false. Some clients send it as a string."""
 Text = Annotated[
     str | dict[str, Any],
-    Meta(description="A text; or an object with `text`, or with `content`, parts that are texts."),
+    Meta(
+        description="A text; or an object with `text`, or with `content`, a list of such objects."
+    ),
 ]
 Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
 Side = Literal["Left", "Right", "left", "right"]
@@ -54,7 +56,7 @@ class RerankBody(msgspec.Struct, kw_only=True):
         | None
     ) = None
     max_tokens_per_doc: Annotated[
-        Count | None, Meta(description="What a document has more is cut; 0 is no limit.")
+        Count | None, Meta(description="Longer documents are cut to so many; 0 is no limit.")
     ] = None
     max_tokens_per_query: Annotated[Count | None, Meta(description="The same of the query.")] = None
     truncate: Annotated[
