@@ -154,6 +154,16 @@ def test_a_member_is_read_up_to_a_bound(tmp_path: Path) -> None:
     assert said in refusal(tmp_path, archive([("a", b"x" * 1001)]))
 
 
+def test_a_file_that_becomes_shorter_meanwhile_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(PLAIN)
+    with file.open("rb", buffering=0) as stream:
+        found = Archive(stream)
+        file.write_bytes(PLAIN[:20])
+        with pytest.raises(BadArchive, match="ends before what it should hold"):
+            found.read(found.members["a/b"], 1000)
+
+
 def test_what_is_compressed_is_refused(tmp_path: Path) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:

@@ -100,10 +100,12 @@ class Archive:
         return begin, length, count
 
     def _bytes(self, at: int, length: int) -> bytes:
-        if at < 0 or at + length > self._size:
-            raise BadArchive("ends before what it should hold: it is cut off, download it again")
-        self._stream.seek(at)
-        return self._stream.read(length)
+        if at >= 0 and at + length <= self._size:
+            self._stream.seek(at)
+            found = self._stream.read(length)
+            if len(found) == length:  # it may become shorter while it is read
+                return found
+        raise BadArchive("ends before what it should hold: it is cut off, download it again")
 
 
 def _members(directory: bytes, count: int) -> dict[str, Member]:
