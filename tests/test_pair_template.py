@@ -70,6 +70,7 @@ QUERY, DOCUMENT = "{{ messages[0].content }}", "{{ messages[1].content }}"
             "messages[0].__class__", "messages | first", "missing", "'a' | upper", "(" * 9000,
             "'a' | default('b', 'c')", "messages | map(attribute='role') | first", "'\\N{x}'", "",
             "missing | list", "true", "'' | default('x', boolean=true)",
+            "'\\ud800'",
         )),
         "{% set a = 'x' * 9 %}" + QUERY + DOCUMENT,
         "{% set a = '" + "x" * 30_000 + "' %}{{ a }}{{ a }}" + QUERY + DOCUMENT,

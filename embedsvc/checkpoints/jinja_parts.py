@@ -216,9 +216,11 @@ def _text(token: str) -> str:
     if token[0] not in "\"'":
         raise NotUnderstood
     try:
-        return ast.literal_eval(token)
+        text = ast.literal_eval(token)
+        text.encode()  # half of a surrogate pair has no bytes
     except (SyntaxError, ValueError):
         raise NotUnderstood from None
+    return text
 
 
 def _attribute(value: Any, name: str) -> Any:
