@@ -103,6 +103,10 @@ TORCH_PICKLE = 8 << 20
 TORCH_STEPS = 500_000
 """Opcodes of that pickle. A tensor takes some 40, with what is noted of the module that has it."""
 
+TORCH_GAPS = 256 << 20
+"""Bytes of a file of torch's between the numbers of a tensor that is a view of a larger one. They
+are read with it, and no plan of the memory has them."""
+
 TOKENIZER_FILE = 64 << 20
 """Bytes of a tokeniser's vocabulary or of tokenizer.json. Those of 256 000 tokens have 34 MiB."""
 

@@ -192,6 +192,19 @@ def test_the_stride_of_a_single_row_may_be_any(tmp_path: Path) -> None:
     assert found["a"].tolist() == [[[0, 2], [1, 3]]]
 
 
+def test_a_small_tensor_may_not_be_spread_over_a_large_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it would be read for a few numbers, which no plan of the memory has."""
+    view = tensor(storage("HalfStorage", "0", 6), (2,), (5,))
+    content = torch_file(state_dict({"a": view}), [bytes(12)])
+    monkeypatch.setattr("embedsvc.checkpoints.torch_file.TORCH_GAPS", 8)
+    assert read(write(tmp_path, content))["a"].tolist() == [0, 0]
+    monkeypatch.setattr("embedsvc.checkpoints.torch_file.TORCH_GAPS", 7)
+    said = "has 8 bytes between the numbers of tensor `a`, over 7; convert it"
+    assert said in refusal(tmp_path, content)
+
+
 @pytest.mark.parametrize("wide", [True, False])
 def test_archives_with_and_without_numbers_of_64_bits_are_read(tmp_path: Path, wide: bool) -> None:
     one = state_dict({"a": parameter(tensor(storage("FloatStorage", "0", 1), (), ()))})

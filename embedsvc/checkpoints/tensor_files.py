@@ -59,7 +59,12 @@ class Entry(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of its numbers."""
-        return math.prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
+        return math.prod(self.shape) * self.itemsize
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of each of its numbers."""
+        return np.dtype(DTYPES[self.dtype]).itemsize
 
     @property
     def span(self) -> int:
@@ -74,7 +79,7 @@ class Entry(NamedTuple):
         """One row of it, as a tensor that has no more."""
         shape = (1, *self.shape[1:])
         step = math.prod(shape) if self.strides is None else self.strides[0]
-        offset = self.offset + index * step * np.dtype(DTYPES[self.dtype]).itemsize
+        offset = self.offset + index * step * self.itemsize
         return self._replace(shape=shape, offset=offset)
 
 

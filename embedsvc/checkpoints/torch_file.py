@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from embedsvc.bounds import TORCH_PICKLE
+from embedsvc.bounds import TORCH_GAPS, TORCH_PICKLE
 from embedsvc.checkpoints.file_kinds import kind_of
 from embedsvc.checkpoints.files import Files
 from embedsvc.checkpoints.tensor_files import DTYPES, Entry
@@ -44,7 +44,9 @@ def read_torch_entries(model: str, file: Path) -> list[Entry]:
             _check_kind(stream, name)
             archive = Archive(stream)
             tensors = read_state_dict(_pickle(archive, name))
-            return _Storages(file, archive).entries(tensors)
+            entries = _Storages(file, archive).entries(tensors)
+            _check_gaps(entries, name)
+            return entries
         except BadArchive as error:
             raise files.error(file.name, str(error)) from None
         except BadPickle as error:
@@ -86,6 +88,17 @@ def _prefix(archive: Archive) -> str:
 def _convert(load: str, name: str) -> str:
     """What to do about a file that is not read."""
     return CONVERT.format(load=load.format(name=name))
+
+
+def _check_gaps(entries: list[Entry], name: str) -> None:
+    """Raise `BadArchive` if a tensor takes much more memory to be read than it has."""
+    for entry in entries:
+        gaps = entry.span * entry.itemsize - entry.nbytes
+        if gaps > TORCH_GAPS:
+            raise BadArchive(
+                f"has {gaps} bytes between the numbers of tensor `{entry.stored[:100]}`, "
+                f"over {TORCH_GAPS}{_convert(LOAD, name)}"
+            )
 
 
 class _Storages:
