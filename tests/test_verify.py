@@ -140,6 +140,9 @@ def test_an_installed_sentence_transformers_has_the_last_word(
     from embedsvc.inference.encoder import load_encoder
     from embedsvc.texts.tokenizer import Tokenizer
 
+    def fails(*_: object, **__: object) -> None:
+        raise NotImplementedError  # which says nothing
+
     ids = Tokenizer("x", tiny.folder, 10**9).encode(TEXTS)
     own = load_encoder(NumpyOps(), tiny).encode([text[:32] for text in ids])
     asked = with_sentence_transformers(monkeypatch, own)
@@ -149,6 +152,9 @@ def test_an_installed_sentence_transformers_has_the_last_word(
     assert checks(tiny)["equals sentence-transformers"].passed is False
     with_sentence_transformers(monkeypatch, own[:, :4])
     assert checks(tiny)["equals sentence-transformers"].passed is False
+    monkeypatch.setattr(sys.modules["sentence_transformers"], "SentenceTransformer", fails)
+    found = checks(tiny)["equals sentence-transformers"].found
+    assert found == "it cannot load the model: NotImplementedError"
     other = open_checkpoint(Card(id="x", path=tiny.root, pooling="cls"))
     assert checks(other)["equals sentence-transformers"].passed is None
 

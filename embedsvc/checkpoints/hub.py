@@ -28,6 +28,7 @@ from embedsvc.checkpoints.hub_cache import COMMIT, NOT_NEEDED
 from embedsvc.checkpoints.hub_client import BrokenAnswer, Info, Refused, ask, read_answer
 from embedsvc.checkpoints.progress import Progress
 from embedsvc.errors import Stopped
+from embedsvc.wording.plain import first_line
 
 TORCH = re.compile(r"pytorch_model[^/]*\.bin")
 """Names of torch's own files, which are not downloaded from a folder that has safetensors."""
@@ -260,4 +261,4 @@ def _in_words(error: Exception, repo: str, revision: str | None) -> str:
         return f"could not be downloaded: {hub} cannot be reached ({error})"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"could not be downloaded: the disk with {constants.HF_HUB_CACHE} is full"
-    return f"could not be downloaded: {str(error).strip().splitlines()[0]}"
+    return f"could not be downloaded: {first_line(error)}"

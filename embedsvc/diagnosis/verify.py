@@ -25,6 +25,7 @@ from embedsvc.inference.ops.hardware import Hardware
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.item import TokenIds
 from embedsvc.texts.tokenizer import open_tokenizer
+from embedsvc.wording.plain import first_line
 
 CANONICAL = Path(__file__).parents[1] / "data" / "canonical.json"
 FULL_LENGTH = 512
@@ -164,7 +165,7 @@ def _against_reference(checkpoint: Checkpoint, vectors: Vectors, bound: float) -
         try:
             reference, by = _sentence_transformers(checkpoint), "the one installed"
         except Exception as error:  # noqa: BLE001 - whatever another library raises on a checkpoint
-            yield Check(name, None, f"it cannot load the model: {str(error).splitlines()[0]}")
+            yield Check(name, None, f"it cannot load the model: {first_line(error)}")
             return
     else:
         recorded = _canonical(checkpoint)

@@ -21,6 +21,7 @@ from embedsvc.texts.pairs import PairOptions, tokenize_pairs
 from embedsvc.texts.steps import run_to_end
 from embedsvc.texts.templated_pairs import tokenize_templated
 from embedsvc.texts.tokenizer import open_tokenizer
+from embedsvc.wording.plain import first_line
 
 Scores = NDArray[np.float32]
 PAIRS = [
@@ -121,7 +122,7 @@ def _against_reference(checkpoint: Checkpoint, scores: Scores, bound: float) -> 
     try:
         reference = _sentence_transformers(checkpoint)
     except Exception as error:  # noqa: BLE001 - whatever another library raises on a checkpoint
-        return Check(name, None, f"it cannot load the model: {str(error).splitlines()[0]}")
+        return Check(name, None, f"it cannot load the model: {first_line(error)}")
     if reference.shape != scores.shape:
         return Check(name, False, f"it gives {reference.shape[1]} scores")
     return _near(name, scores, reference, bound, ", by the one installed")

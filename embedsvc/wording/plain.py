@@ -33,6 +33,16 @@ def in_lines(text: str) -> str:
     return "\n".join(map(in_line, text.split("\n")))
 
 
+def first_line(error: Exception) -> str:
+    """The first line that an error of another library says; its kind if it says nothing.
+
+    >>> first_line(ValueError("no such model\\nsee below")), first_line(TimeoutError())
+    ('no such model', 'TimeoutError')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def shown(text: str, longest: int = LONGEST) -> str:
     """Text on one line, with no more than so many of its characters.
 
