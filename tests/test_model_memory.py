@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -35,6 +36,25 @@ def test_the_least_recently_used_idle_model_makes_room(tmp_path: Path) -> None:
             assert registry.memory.used == 3 * size
 
     asyncio.run(main())
+
+
+def test_memory_is_given_back_though_a_cache_on_disk_cannot_be_closed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = write_cards(tmp_path)
+
+    async def main() -> None:
+        async with open_registry(tmp_path, max_memory=size) as registry:
+            async with registry.use("a") as engine:
+                engine.cache.close = AsyncMock(side_effect=OSError("disk full"))
+            async with asyncio.timeout(10):
+                await registry.embed("b")
+            assert registry.states() == {"b": "ready"}
+            assert registry.memory.used == size
+            assert not hasattr(engine._encoder, "heads")
+
+    asyncio.run(main())
+    assert "did not unload as it should" in caplog.text
 
 
 def test_a_model_that_cannot_fit_is_refused_with_both_numbers(tmp_path: Path) -> None:

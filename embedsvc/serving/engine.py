@@ -258,9 +258,11 @@ class Engine:
     async def close(self) -> None:
         """Do as `refuse` does, and give the memory back."""
         await self.refuse()
-        await self.cache.close()
-        await self._device.run(self._encoder.close)
-        await self._device.run(self._device.ops.release)
+        try:
+            await self.cache.close()
+        finally:  # whatever the disk is like
+            await self._device.run(self._encoder.close)
+            await self._device.run(self._device.ops.release)
 
     def check_head(self, head: str) -> None:
         """Raise `BadRequest` if the model does not have that head."""

@@ -230,7 +230,11 @@ class Instance:
         self._enter("unloading")
         await self._unused.wait()
         engine, self._engine = self._engine, None
-        await engine.close()
+        try:
+            await engine.close()
+        except Exception:
+            # Else it would hold its share of the memory for ever, and keep all others waiting.
+            log.exception("model %s did not unload as it should", self.card.id)
         self._enter("unloaded")
 
     def _unload_when_idle(self) -> None:
