@@ -223,3 +223,14 @@ def test_texts_become_longer_as_long_as_there_is_time(
 def test_a_window_without_end_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--seconds", "61"]) == 3
     assert "--seconds is above 0 and at most 60" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--markdown"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    file = tmp_path / "none" / "report"
+    assert main(["report", option, str(file)]) == 3
+    printed = capsys.readouterr()
+    assert f"{file} cannot be written" in printed.err
+    assert printed.out == ""

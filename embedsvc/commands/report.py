@@ -1,6 +1,7 @@
 """`embedsvc report`: what this machine is and how fast it embeds, to be shown to others."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Generator
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print. Returns 1 if something is wrong. Raises `SetupError`."""
     if not 0 < args.seconds <= LONGEST_WINDOW:
         raise CardsError(f"report: --seconds is above 0 and at most {LONGEST_WINDOW:g}")
+    for file in (args.json, args.markdown):
+        _check_writable(file)
     named = [card_named(name, args.models) for name in (None, *(args.model or ()))]
     cards = list({card.id: card for card in named}.values())
     hiding = Hiding(cards)
@@ -114,6 +117,14 @@ def _report_on(card: Card, report: Report, hiding: Hiding, args: argparse.Namesp
                 model.parity.append(msgspec.structs.replace(each, found=hiding.hide(each.found)))
     except SetupError as error:
         model.error = hiding.hide(str(error))
+
+
+def _check_writable(file: Path | None) -> None:
+    """Raise `CardsError` if a report cannot be written there: now, not when it is measured."""
+    if file is None or file == STDOUT:
+        return
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise CardsError(f"report: {file} cannot be written")
 
 
 def _write(report: Report, args: argparse.Namespace) -> None:
