@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedsvc.catalog.cards import Dtype
-from embedsvc.checkpoints.checkpoint import Checkpoint
+from embedsvc.catalog.cards import Card, Dtype
+from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.diagnosis.computing import precisions
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Attention, Batch, Linear, columns
@@ -19,6 +19,7 @@ from embedsvc.inference.ops.native.library import Kernels
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.plan import make_plan
 from embedsvc.texts.tokenizer import Tokenizer
+from tests.support.tiny import CASES
 
 KERNELS = library.load().kernels
 NAMES = [" ".join(filter(None, kernels[1:2] + kernels[3:])) for kernels in KERNELS]
@@ -254,6 +255,20 @@ def test_the_plan_of_a_model_knows_what_its_weights_take(dtype: Dtype, minilm: C
     plan = make_plan(minilm, dtype, packed=False)
     load_encoder(ops, minilm, plan=plan)
     assert ops.counted <= plan.size <= 1.06 * ops.counted  # there is a pooler, which is not loaded
+
+
+@every_dtype
+def test_the_plan_of_a_model_knows_that_its_experts_stay_in_float32(
+    dtype: Dtype, tmp_path: Path
+) -> None:
+    folder = CASES["nomic_bert-moe"].write(tmp_path)
+    checkpoint = open_checkpoint(Card(id="x", path=folder))
+    tensors = checkpoint.tensors().entries()
+    experts = sum(tensor.nbytes for name, tensor in tensors.items() if ".experts." in name)
+    whole, size = (make_plan(checkpoint, each, packed=False).size for each in ("float32", dtype))
+    per = {"bfloat16": 2, "int8": 1 + 4 / 64}[dtype] / 4
+    assert experts > whole / 4
+    assert (whole - experts) * per + experts <= size < whole
 
 
 @pytest.fixture(scope="module")

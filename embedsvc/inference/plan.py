@@ -32,7 +32,9 @@ WEIGHTS_ON_MLX: dict[Dtype, float] = {"float32": 4, "float16": 2, "bfloat16": 2,
 LAYERS_ON_CPU: dict[Dtype, float] = {"float32": 4, "float16": 4, "bfloat16": 2, "int8": 1 + 4 / 64}
 TABLES_ON_CPU: dict[Dtype, float] = {"float32": 4, "float16": 4, "bfloat16": 2, "int8": 2}
 """Bytes of a weight: of all on MLX; on a CPU of a linear layer (in int8 with scales), and of a
-table of embeddings. Whatever else there is has 4 on a CPU."""
+table of embeddings. Whatever else there is has 4 on a CPU, also `EXPERTS`."""
+EXPERTS = ".experts."
+"""A part of the names of the weights that a router chooses from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ def _weight_bytes(
             count = count * 32 // tensors.fewest_bits(name)
         if packed:
             size += count * WEIGHTS_ON_MLX[dtype]
-        elif len(entry.shape) == 2:
+        elif len(entry.shape) == 2 and EXPERTS not in name:
             size += count * (TABLES_ON_CPU if "embed" in name else LAYERS_ON_CPU)[dtype]
         else:
             size += count * 4
