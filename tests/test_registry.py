@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from embedsvc.errors import CheckpointError, Loading, Stopped, Unavailable
+from embedsvc.serving import registry as registry_module
 from embedsvc.web.admin.instances import until_settled
 from tests.support.tiny_registry import become, open_registry, write_cards
 
@@ -115,6 +116,24 @@ def test_an_idle_model_is_unloaded_when_its_time_is_up(tmp_path: Path, about: st
             assert registry.memory.used == 0
             await registry.embed("a")
             assert registry.loader.loads == ["a", "a"]
+
+    asyncio.run(main())
+
+
+def test_spare_buffers_are_given_back_after_a_load_and_after_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cards(tmp_path)
+    monkeypatch.setattr(registry_module, "IDLE_SECONDS", 0.01)
+    released = Event()
+
+    async def main() -> None:
+        async with open_registry(tmp_path) as registry:
+            registry.device.ops.release = released.set
+            for work in (registry.load("a"), registry.embed("a")):
+                released.clear()
+                await work
+                assert await asyncio.to_thread(released.wait, 10)
 
     asyncio.run(main())
 

@@ -50,7 +50,7 @@ class Registry:
         """Set when an instance is made, and replaced by a new event then."""
         self._closed = False
         self._uses = 0
-        """How often an engine was used."""
+        """How often an engine was used, or an instance changed its state: loads leave buffers."""
         self._tidying = asyncio.create_task(self._release_when_idle())
 
     def card(self, name: str, *, field: str = "model") -> tuple[Card, str | None]:
@@ -246,6 +246,7 @@ class Registry:
         return Unavailable(reason, headers=headers)
 
     def _state_changed(self, instance: Instance) -> None:
+        self._uses += 1
         card, engine = instance.card, instance.engine
         if instance.outline is not None:
             self.outlines.keep(card, instance.outline)
@@ -262,7 +263,7 @@ class Registry:
                 del self._instances[card.id]
 
     async def _release_when_idle(self) -> None:
-        """Give back the device's spare buffers once no request has come for a while."""
+        """Give back the device's spare buffers once nothing has been done for a while."""
         before = released = 0
         while True:
             await asyncio.sleep(IDLE_SECONDS)
