@@ -196,7 +196,6 @@ def test_this_machine_is_not_asked_through_a_proxy(
     [
         "similarity a b --backend numpy --model scorer",
         "embed {0}/texts.txt --output {0}/out.npy --backend numpy",
-        "convert scorer {0}/out --dtype float16 --backend numpy",
     ],
 )
 def test_a_command_that_needs_vectors_says_that_a_model_gives_none(
