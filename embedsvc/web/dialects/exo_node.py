@@ -186,6 +186,8 @@ class Node(NamedTuple):
         match instance.state:
             case "downloading":
                 return RunnerIdle()
+            case "loading" if instance.outline is None:  # its files are still looked for
+                return RunnerIdle()
             case "loading":
                 done, total = instance.progress
                 layers = self._outline(instance).layers
