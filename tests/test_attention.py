@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from embedsvc.inference.ops.base import Attention, Ops, columns
+from embedsvc.errors import EmbeddingFailed
+from embedsvc.inference.ops.base import Array, Attention, Batch, Ops, columns
 from tests.support.attention import SPECS, attend, unpadded
 from tests.support.tolerance import within
 
@@ -26,6 +27,63 @@ def test_attention_stays_within_a_text_and_its_kind(
     found = ops.attention(*columns(ops.array(qkv.copy()), *widths), spec, batch.layout)
     assert np.abs(unpadded(ops, found, batch) - np.concatenate(expected)).max() <= within(2e-6, ops)
     assert np.isfinite(ops.to_numpy(found)).all(), "padding that is not finite spreads"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [Attention(2, 2), Attention(2, 1, scale=0.5), Attention(2, 2, window=30)],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "lengths", [[(1, 1)], [(32, 5), (32, 5), (32, 9)], [(3, 3), (32, 4), (40, 40)], [(70, 60)]]
+)
+def test_tokens_may_attend_to_the_first_of_their_text_alone(
+    ops: Ops, lengths: list[tuple[int, int]], spec: Attention, random: np.random.Generator
+) -> None:
+    texts, width = [np.zeros(n, np.int32) for n, _ in lengths], 4 * spec.kv_heads
+    batch = ops.batch(texts, seen=[seen for _, seen in lengths])
+    qkv = random.normal(size=(ops.to_numpy(batch.ids).shape[0], 8 + 2 * width)).astype(np.float32)
+    rows = np.split(
+        unpadded(ops, ops.array(qkv), batch), np.cumsum([length for length, _ in lengths])[:-1]
+    )
+    expected = [
+        attend(*columns(own, 8, width, width), spec, seen)
+        for own, (_, seen) in zip(rows, lengths, strict=True)
+    ]
+
+    def function(ops: Ops, batch: Batch) -> Array:
+        qkv_of = ops.embedding(table, batch.ids)
+        q, k, v = columns(qkv_of, 8, width, width)
+        return ops.attention(q, k, v, spec, batch.layout)
+
+    found = ops.attention(*columns(ops.array(qkv.copy()), 8, width, width), spec, batch.layout)
+    assert np.abs(unpadded(ops, found, batch) - np.concatenate(expected)).max() <= within(2e-6, ops)
+    assert np.isfinite(ops.to_numpy(found)).all()
+    table = ops.table(np.concatenate(rows))
+    numbered = np.split(np.arange(sum(map(len, texts)), dtype=np.int32), _ends(texts))
+    whole = ops.batch(numbered, seen=[seen for _, seen in lengths])
+    found = ops.compiled(function)(whole)
+    assert np.abs(unpadded(ops, found, whole) - np.concatenate(expected)).max() <= within(2e-6, ops)
+
+
+def test_texts_of_which_a_token_sees_none_are_refused(ops: Ops) -> None:
+    def function(ops: Ops, batch: Batch) -> Array:
+        x = ops.embedding(table, batch.ids)
+        return ops.attention(x, x, x, Attention(1, 1, window=4), batch.layout)
+
+    table = ops.table(np.zeros((1, 4), np.float32))
+    texts = [np.zeros(9, np.int32)]
+    ops.compiled(function)(ops.batch(texts, seen=[5]))
+    for seen in ([0], [10], [1, 1], []):
+        with pytest.raises(ValueError, match="one token or more is seen"):
+            ops.batch(texts, seen=seen)
+    if ops.name != "mlx":  # where such a token sees itself
+        with pytest.raises(EmbeddingFailed, match="Of a text's tokens 4"):
+            ops.compiled(function)(ops.batch(texts, seen=[4]))
+
+
+def _ends(texts: list[np.ndarray]) -> np.ndarray:
+    return np.cumsum([len(text) for text in texts])[:-1]
 
 
 def test_long_texts_see_what_they_should(

@@ -46,6 +46,19 @@ def test_a_window_sees_the_same_in_bands(
     assert np.abs(unpadded(ops, found, batch) - unpadded(ops, whole, batch)).max() <= within(1e-6)
 
 
+def test_tokens_that_are_not_attended_to_are_seen_in_no_band(
+    monkeypatch: pytest.MonkeyPatch, random: np.random.Generator
+) -> None:
+    ops, spec = MlxOps("float32"), windowed(64)
+    batch = ops.batch([np.zeros(n, np.int32) for n in (32, 1000)], seen=[7, 990])
+    qkv = ops.array(random.normal(size=(batch.ids.size, 24)))
+    found = ops.attention(*columns(qkv, 8, 8, 8), spec, batch.layout)
+    assert batch.layout.bands
+    monkeypatch.setattr(bands, "LEAST_BAND", 1 << 20)
+    whole = ops.attention(*columns(qkv, 8, 8, 8), spec, batch.layout)
+    assert np.abs(unpadded(ops, found, batch) - unpadded(ops, whole, batch)).max() <= within(1e-6)
+
+
 def test_bands_are_made_once_for_all_layers_of_a_kind() -> None:
     ops, spec = MlxOps("float32"), windowed(16)
     batch = ops.batch([np.zeros(512, np.int32)])

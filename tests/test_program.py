@@ -223,7 +223,7 @@ def test_a_result_without_room_is_refused(ops: NativeOps, traced: Encoded) -> No
                 None,
                 5,
             ),
-            *(given.layout.bounds.ctypes.data, 1, pointer, room, ctypes.byref(why)),
+            *(given.layout.bounds.ctypes.data, None, 1, pointer, room, ctypes.byref(why)),
         )
         assert (reason, why.limit) == (DECLARED.reasons.index("BAD_RESULT"), 5)
     assert not out.any()

@@ -166,12 +166,17 @@ def experts(random: Random, width: int) -> Any:
 STEPS = (norm, rms_norm, activation, gated, attention, experts)
 
 
-def random_batch(random: Random) -> Batch:
+def random_batch(random: Random, window: int) -> Batch:
+    """Some texts, of which each token sees one that is no further away than `window`."""
     lengths = [random.one([1, 2, 3, 16, 17, random.upto(ROWS)]) for _ in range(random.upto(9))]
     if random.upto(4) == 1:
         lengths = [random.upto(ROWS)]
     texts = [random.integers(0, ROWS, n).astype(np.int32) for n in sorted(lengths)]
-    return NumpyOps(1).batch(texts, [random.integers(0, TYPES, len(text), "i4") for text in texts])
+    types = [random.integers(0, TYPES, len(text), "i4") for text in texts]
+    seen = [len(text) - int(random.integers(0, min(window + 1, len(text)))) for text in texts]
+    if random.upto(2) == 1:
+        return NumpyOps(1).batch(texts, types, seen)
+    return NumpyOps(1).batch(texts, types)
 
 
 def tampered_tape(random: Random, traced: Encoded) -> Encoded:
@@ -205,7 +210,8 @@ def tampered_batch(random: Random, batch: Batch) -> Batch:
     bounds = batch.layout.bounds.copy()
     ids, positions = batch.ids.copy(), batch.positions.copy()
     types = None if batch.types is None else batch.types.copy()
-    match random.upto(5):
+    seen = None if batch.layout.seen is None else batch.layout.seen.copy()
+    match random.upto(6):
         case 1:
             bounds[int(random.integers(len(bounds)))] = random.one(HOSTILE)
         case 2:
@@ -214,23 +220,30 @@ def tampered_batch(random: Random, batch: Batch) -> Batch:
             types[int(random.integers(len(ids)))] = hostile_index(random)
         case 4:
             types = None
+        case 5 if seen is not None:
+            seen[int(random.integers(len(seen)))] = random.one(HOSTILE)
         case _:
             at = int(random.integers(len(ids)))
             positions[at] = hostile_index(random)
-    return Batch(ids, positions, PackedLayout(bounds, batch.layout.runs), types)
+    return Batch(ids, positions, PackedLayout(bounds, batch.layout.runs, seen), types)
 
 
 class Fuzz:
     def __init__(self, seed: int, kernels: Kernels) -> None:
         self.random = Random(seed)
         self.all_ops = [NativeOps(2, kernels, dtype) for dtype in NativeOps.dtypes]
+        names = self.all_ops[0]._library.declared.operations
+        self.attention = [names.index(name) for name in ("attention", "attention_bfloat16")]
         self.seen: Counter[str] = Counter()
 
     def round(self, number: int) -> None:
         self.ops = self.all_ops[number % len(self.all_ops)]
         self.random.steady = self.ops.dtype == "float32"
-        make, batch = random_pass(self.random), random_batch(self.random)
+        make = random_pass(self.random)
         traced = self.ops.trace(make(self.ops))
+        attends = np.isin(traced.tape["operation"], self.attention)
+        windows = traced.tape["window"][attends & (traced.tape["window"] >= 0)]
+        batch = random_batch(self.random, int(windows.min(initial=ROWS)))
         program = self.ops.program(traced)
         expected = NumpyOps(1).compiled(make(NumpyOps(1)))(batch)
         found = program.run(batch)

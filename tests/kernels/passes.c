@@ -24,8 +24,8 @@ Program *embedsvc_program(int kernels, const Instruction *tape, int64_t instruct
                           int64_t count, int64_t result, Refusal *why);
 void embedsvc_free(Program *program);
 int embedsvc_run(const Program *program, const int32_t *ids, const int32_t *positions,
-                 const int32_t *types, int64_t tokens, const int64_t *bounds, int64_t texts,
-                 float *out, int64_t room, Refusal *why);
+                 const int32_t *types, int64_t tokens, const int64_t *bounds, const int64_t *seen,
+                 int64_t texts, float *out, int64_t room, Refusal *why);
 
 static float table[ROWS * WIDTH], weight[96 * WIDTH], scales[48];
 static int32_t halves[WHOLE_WORDS * 48], quarters[WHOLE_WORDS * 48]; /* in panels of up to 48 columns */
@@ -70,7 +70,7 @@ static Program *made(int kernels) {
 
 static void run(Program *program, float *out) {
     Refusal why;
-    int reason = embedsvc_run(program, ids, positions, NULL, TOKENS_, bounds, TEXTS_, out,
+    int reason = embedsvc_run(program, ids, positions, NULL, TOKENS_, bounds, NULL, TEXTS_, out,
                               TEXTS_ * WIDTH, &why);
     check(reason == FINE, "refused");
 }

@@ -21,8 +21,10 @@ SPECS: dict[str, tuple[int, dict[str, Any]]] = {  # heads of keys, and the other
 }
 
 
-def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, spec: Attention) -> np.ndarray:
-    """Attention of one text in float64, a score at a time."""
+def attend(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, spec: Attention, first: int | None = None
+) -> np.ndarray:
+    """Attention of one text in float64, a score at a time, to the `first` of its tokens."""
     length, size = len(q), q.shape[1] // spec.heads
     out = np.zeros((length, spec.heads, size))
     q, k, v = (x.astype(np.float64).reshape(length, -1, size) for x in (q, k, v))
@@ -31,7 +33,7 @@ def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, spec: Attention) -> np.n
         for i in range(length):
             seen = [
                 j
-                for j in range(length)
+                for j in range(length if first is None else first)
                 if (not spec.causal or j <= i)
                 and (spec.window is None or abs(i - j) <= spec.window)
             ]

@@ -148,11 +148,17 @@ class Ops(Hardware, Protocol):
 
     # --- batches -------------------------------------------------------------------------------
 
-    def batch(self, texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> Batch:
+    def batch(
+        self,
+        texts: Sequence[TokenIds],
+        types: Sequence[TokenIds] | None = None,
+        seen: Sequence[int] | None = None,
+    ) -> Batch:
         """The batch of texts, each of one token or more.
 
         Equal lengths next to each other run fastest. `types` has the type of each token, for passes
-        that look types up. Raises `ValueError` unless ids and types are int32, as many of each.
+        that look types up. Tokens attend to the first `seen` of their text; None: to all. Raises
+        `ValueError` unless ids and types are int32, as many of each, and `seen` are there.
         """
         ...
 

@@ -51,14 +51,24 @@ class Limits:
                     raise no_type(type_, self.types)
 
 
-def check_texts(texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> None:
-    """Raises `ValueError` unless every text has one token or more, and ids and types are int32."""
+def check_texts(
+    texts: Sequence[TokenIds],
+    types: Sequence[TokenIds] | None = None,
+    seen: Sequence[int] | None = None,
+) -> None:
+    """Raises `ValueError` unless every text has one token or more that is seen, and ids and types
+    are int32."""
     if types is not None and list(map(np.shape, types)) != list(map(np.shape, texts)):
         raise ValueError("every token of a batch has a type, or none has")
     if types is not None and any(type_.dtype != np.int32 for type_ in types):
         raise ValueError("types of tokens are int32")
     if not texts:
         raise ValueError("a batch has one text or more, not 0")
+    if seen is not None and (
+        len(seen) != len(texts)
+        or not all(1 <= n <= len(text) for n, text in zip(seen, texts, strict=True))
+    ):
+        raise ValueError("of every text of a batch one token or more is seen, and no more than all")
     for number, text in enumerate(texts):
         if text.dtype != np.int32 or text.ndim != 1 or not len(text):
             raise ValueError(
@@ -80,6 +90,14 @@ def too_long(tokens: int, positions: int) -> EmbeddingFailed:
     """The error that a text has more tokens than the model's table has positions."""
     return EmbeddingFailed(
         f"A text of {tokens} tokens is longer than the model's {positions} positions."
+    )
+
+
+def sees_none(seen: int, least: int) -> EmbeddingFailed:
+    """The error that tokens are attended to which lie beyond the window of others."""
+    return EmbeddingFailed(
+        f"Of a text's tokens {seen} are attended to, and its last would see none: {least} are "
+        "needed."
     )
 
 

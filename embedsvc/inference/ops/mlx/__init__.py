@@ -157,11 +157,16 @@ class MlxOps:
 
     # --- batches -------------------------------------------------------------------------------
 
-    def batch(self, texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> Batch:
-        check_texts(texts, types)
+    def batch(
+        self,
+        texts: Sequence[TokenIds],
+        types: Sequence[TokenIds] | None = None,
+        seen: Sequence[int] | None = None,
+    ) -> Batch:
+        check_texts(texts, types, seen)
         ids, longest = np.concatenate(texts), max(map(len, texts))
         indices = IndexRange(int(ids.min()), int(ids.max()), longest)
-        grids = [fill_grid(texts)]
+        grids = [fill_grid(texts, seen)]
         if types is not None:
             joined = np.concatenate(types)
             indices = indices._replace(types=(int(joined.min()), int(joined.max())))

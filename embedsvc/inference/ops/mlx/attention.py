@@ -118,13 +118,14 @@ def _whole_mask(spec: Attention, layout: PaddedLayout) -> mx.array:
 def _mask(spec: Attention, layout: PaddedLayout, queries: range, keys: range) -> mx.array:
     """What is added to the scores of those queries and keys: (B, heads or 1, n, m)."""
     distance = _numbers(keys) - _numbers(queries)[:, None]  # (n, m)
-    seen = layout.mask[:, None, None, keys.start : keys.stop]
+    seen = layout.seen[:, None, None, keys.start : keys.stop]
     if spec.causal:
         seen = seen & (distance <= 0)
     if spec.window is not None:
         seen = seen & (mx.abs(distance) <= spec.window)
     # Padding must see something too, itself: else it becomes NaN, and NaN passes every mask.
-    seen = seen | (distance == 0)
+    padding = ~layout.mask[:, None, queries.start : queries.stop, None]
+    seen = seen | (padding & (distance == 0))
     if spec.bias is None:
         return masked(seen, layout.added.dtype)
     furthest = (spec.bias.shape[1] - 1) // 2

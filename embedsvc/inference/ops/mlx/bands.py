@@ -82,10 +82,11 @@ def _cut(spec: Attention, layout: PaddedLayout, band: int) -> Bands:
     rows = first + offsets
     keys = mx.clip(rows, 0, layout.cells - 1)  # (bands, m)
     own = rows // layout.length == first // layout.length  # of the same text
-    own = own & layout.mask.reshape(-1)[keys]
+    own = own & layout.seen.reshape(-1)[keys]
     distance = offsets - mx.arange(band)[:, None]  # (n, m)
     ahead = 0 if spec.causal else spec.window or 0
     near = (distance <= ahead) & (distance >= -(spec.window or 0))
     # Padding must see something too, itself: else it becomes NaN, and NaN passes every mask.
-    seen = (own[:, None, None] & near) | (distance == 0)  # (bands, 1, n, m)
+    padding = ~layout.mask.reshape(-1, 1, band, 1)
+    seen = (own[:, None, None] & near) | (padding & (distance == 0))  # (bands, 1, n, m)
     return Bands(keys, masked(seen, layout.added.dtype))

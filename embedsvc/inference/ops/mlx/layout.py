@@ -15,6 +15,7 @@ from embedsvc.inference.ops.base import Attention, Batch
 from embedsvc.inference.ops.table_limits import IndexRange
 from embedsvc.texts.item import TokenIds
 
+PADDING = -1
 LENGTH_STEP = 16
 """Texts are padded to a multiple of this; long ones to a multiple of more."""
 
@@ -32,10 +33,11 @@ class PaddedLayout:
 
     texts: int
     length: int
-    grids: tuple[mx.array, ...]  # (B, L) each: ids, and types if there are any; -1 is padding
+    grids: tuple[mx.array, ...]  # (B, L) each: ids, and types if there are any; see `fill_grid`
     mask: mx.array  # (B, L), True on tokens
+    seen: mx.array  # (B, L), True on tokens that are attended to
     lengths: mx.array  # (B,)
-    added: mx.array  # (B, 1, 1, L), added to scores: 0 on tokens, the lowest number on padding
+    added: mx.array  # (B, 1, 1, L), added to scores: 0 where `seen`, else the lowest number
     indices: IndexRange | None = None  # of the batch, on the host; None within `mx.compile`
     sizes: tuple[int, ...] = ()  # on the host: the lengths of the texts, without rows of padding
     masks: dict[Attention, mx.array] = field(default_factory=dict[Attention, mx.array])
@@ -66,13 +68,19 @@ def grid_shape(texts: int, longest: int) -> tuple[int, int]:
     return 1 << (texts - 1).bit_length(), -(-longest // step) * step
 
 
-def fill_grid(texts: Sequence[TokenIds]) -> NDArray[np.int32]:
-    """The ids of texts, or their types, padded with -1; rows without a text have one token, 0."""
+def fill_grid(texts: Sequence[TokenIds], seen: Sequence[int] | None = None) -> NDArray[np.int32]:
+    """The ids of texts, or their types, padded with -1; rows without a text have one token, 0.
+
+    Those of tokens behind the first `seen` of their text are below -1: -2 - id.
+    """
     lengths = np.array([len(text) for text in texts])
     rows, length = grid_shape(len(texts), int(lengths.max()))
-    grid = np.full((rows, length), -1, dtype=np.int32)
+    grid = np.full((rows, length), PADDING, dtype=np.int32)
     grid[:, 0] = 0
     grid[: len(texts)][np.arange(length) < lengths[:, None]] = np.concatenate(texts)
+    if seen is not None:
+        unseen = (np.arange(length) >= np.array(seen)[:, None]) & (grid[: len(texts)] >= 0)
+        grid[: len(texts)][unseen] = -2 - grid[: len(texts)][unseen]
     return grid
 
 
@@ -84,11 +92,11 @@ def lay_out(
 ) -> Batch:
     """The batch of filled grids (B, L): of ids, and of types if there are any."""
     texts, length = grids[0].shape
-    mask = grids[0] >= 0
+    mask, seen = grids[0] != PADDING, grids[0] >= 0
     positions = mx.where(mask, mx.arange(length), 0)  # a model may have no position for padding
-    added = masked(mask, dtype)[:, None, None]
-    layout = PaddedLayout(texts, length, grids, mask, mask.sum(axis=1), added, indices, sizes)
-    ids, *types = (mx.maximum(grid, 0).reshape(-1) for grid in grids)
+    added = masked(seen, dtype)[:, None, None]
+    layout = PaddedLayout(texts, length, grids, mask, seen, mask.sum(axis=1), added, indices, sizes)
+    ids, *types = (mx.maximum(mx.maximum(grid, -2 - grid), 0).reshape(-1) for grid in grids)
     return Batch(ids, positions.reshape(-1), layout, *types)
 
 

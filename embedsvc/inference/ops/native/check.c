@@ -228,13 +228,15 @@ static void lower(int64_t *limit, int64_t to) { *limit = !*limit || to < *limit 
 static void limit(Limits *limits, const Instruction *in) {
     if (looks_up(in)) lower(&limits->rows[in->source], in->rows);
     if (attends(in) && in->bias) lower(&limits->longest, in->reach);
+    if (attends(in) && in->window >= 0 && (limits->window < 0 || in->window < limits->window))
+        limits->window = in->window;
 }
 
 int check_program(Program *program, Refusal *why) {
     const char *rule = check_buffers(program);
     long at = -1;
     Check check = {program, NULL};
-    program->limits = (Limits){0};
+    program->limits = (Limits){.window = -1};
     if (!rule) {
         check.written = allocate(program->count);
         if (!check.written) return refuse(why, NO_MEMORY, 0, program->count, 0);

@@ -31,6 +31,11 @@ int check_batch(const Program *program, const Batch *batch, Refusal *why) {
         if (!between(end, begin + 1, tokens)) return refuse(why, BAD_BATCH, t, end, tokens);
         if (program->limits.longest && end - begin > program->limits.longest)
             return refuse(why, BAD_LENGTH, t, end - begin, program->limits.longest);
+        if (!batch->seen) continue;
+        int64_t window = program->limits.window, least = 1; /* so that the last token sees one */
+        if (window >= 0 && end - begin - window > least) least = end - begin - window;
+        if (!between(batch->seen[t], least, end - begin))
+            return refuse(why, BAD_SEEN, t, batch->seen[t], least);
     }
     if (batch->bounds[texts] != tokens)
         return refuse(why, BAD_BATCH, texts, batch->bounds[texts], tokens);

@@ -60,6 +60,7 @@ static void run_instruction(Run *run, const Instruction *instruction, long first
     Work work = {.instruction = instruction, .rows = rows, .failed = &run->failed};
     work.kernels = run->program->kernels;
     work.bounds = run->batch->bounds;
+    work.seen = run->batch->seen;
     work.texts = run->batch->texts;
     work.x = operand(run, instruction->x, first, &work.x_stride);
     work.y = operand(run, instruction->y, first, &work.y_stride);
@@ -177,8 +178,9 @@ API Program *embedsvc_program(
    floats. Returns FINE, or the reason, which `why` has as well. */
 API int embedsvc_run(
     const Program *program, const int32_t *ids, const int32_t *positions, const int32_t *types,
-    int64_t tokens, const int64_t *bounds, int64_t texts, float *out, int64_t room, Refusal *why) {
-    Batch batch = {{ids, positions, types}, tokens, bounds, texts};
+    int64_t tokens, const int64_t *bounds, const int64_t *seen, int64_t texts, float *out, int64_t room,
+    Refusal *why) {
+    Batch batch = {{ids, positions, types}, tokens, bounds, seen, texts};
     *why = (Refusal){0};
     if (!check_batch(program, &batch, why)) return why->reason;
     const Buffer *result = &program->buffers[program->result];

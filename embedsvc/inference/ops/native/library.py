@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from embedsvc.inference.ops.native.declarations import Declarations, read_declarations
 
 LIBRARY = Path(__file__).with_name("kernels.so")
-ABI = 6
+ABI = 7
 """As in tape.h: the version of the functions that are called here."""
 
 
@@ -86,7 +86,7 @@ def _set_types(functions: Any) -> None:
     _set_type(functions, "program", pointer, flag, *tape, *buffers, number, pointer)
     _set_type(functions, "free", None, pointer)
     sources, bounds, out = (pointer, pointer, pointer, number), (pointer, number), (pointer, number)
-    _set_type(functions, "run", flag, pointer, *sources, *bounds, *out, pointer)
+    _set_type(functions, "run", flag, pointer, *sources, pointer, *bounds, *out, pointer)
 
 
 def _set_type(functions: Any, name: str, result: Any, *arguments: Any) -> None:

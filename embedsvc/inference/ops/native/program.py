@@ -43,10 +43,12 @@ class Program:
         rows = texts if self._encoded.per_text else tokens
         out = np.empty((rows, self._encoded.width), dtype=np.float32)
         why: Any = self._library.declared.refusal()
-        types = None if batch.types is None else batch.types.ctypes.data
+        types, seen = (
+            None if x is None else x.ctypes.data for x in (batch.types, batch.layout.seen)
+        )
         reason = self._library.functions.embedsvc_run(
             *(self._pointer, batch.ids.ctypes.data, batch.positions.ctypes.data, types, tokens),
-            *(bounds.ctypes.data, texts, out.ctypes.data, out.size, ctypes.byref(why)),
+            *(bounds.ctypes.data, seen, texts, out.ctypes.data, out.size, ctypes.byref(why)),
         )
         if reason:
             _refuse_batch(self._library, batch, why)
@@ -75,6 +77,8 @@ def _refuse_batch(library: Library, batch: Batch, why: Refusal) -> NoReturn:
             raise table_limits.no_type(why.value, why.limit)
         case "BAD_POSITION" | "BAD_LENGTH":
             raise table_limits.too_long(int(np.diff(batch.layout.bounds).max()), why.limit)
+        case "BAD_SEEN":
+            raise table_limits.sees_none(why.value, why.limit)
         case _:
             raise ValueError(
                 f"a batch of {len(batch.ids)} tokens whose text {why.at} ends at {why.value}"

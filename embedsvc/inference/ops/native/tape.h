@@ -10,7 +10,7 @@
 
 /* To be raised, here and in library.py, when a function that Python calls changes. What operations.def
    lists may change without that. */
-#define ABI 6
+#define ABI 7
 
 #define API __attribute__((visibility("default")))
 #define COUNT(array) ((int64_t)(sizeof(array) / sizeof *(array)))
@@ -81,6 +81,7 @@ typedef struct {
     long rows;
     const int32_t *indices; /* of rows of the table, one for each row; NULL without a table */
     const int64_t *bounds;  /* (texts + 1,): where the rows of each text begin */
+    const int64_t *seen;    /* (texts,): how many tokens of each text are attended to; NULL: all */
     long texts;
     atomic_int *failed; /* set where memory was missing: what was written is of no use */
 } Work;
@@ -112,6 +113,7 @@ const Kernels *kernels_numbered(int number);
 typedef struct {
     int64_t rows[SOURCES]; /* of the smallest table that is looked up by each source; 0: there is none */
     int64_t longest;       /* tokens of a text; 0: any number */
+    int64_t window;        /* the smallest that attention has; -1: none has one */
 } Limits;
 
 /* A tape that was checked. Several threads may run it at once. */
@@ -128,6 +130,7 @@ typedef struct {
     const int32_t *sources[SOURCES]; /* (tokens,) each; types may be NULL where no table needs them */
     int64_t tokens;
     const int64_t *bounds; /* (texts + 1,): where the rows of each text begin */
+    const int64_t *seen;   /* (texts,): its first so many tokens are attended to; NULL: all */
     int64_t texts;
 } Batch;
 

@@ -113,9 +113,14 @@ class NumpyOps:
 
     # --- batches -------------------------------------------------------------------------------
 
-    def batch(self, texts: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> Batch:
-        check_texts(texts, types)
-        return lay_out(texts, types)
+    def batch(
+        self,
+        texts: Sequence[TokenIds],
+        types: Sequence[TokenIds] | None = None,
+        seen: Sequence[int] | None = None,
+    ) -> Batch:
+        check_texts(texts, types, seen)
+        return lay_out(texts, types, seen)
 
     def split(self, rows: Floats, layout: PackedLayout) -> list[Floats]:
         return np.split(rows, layout.bounds[1:-1])

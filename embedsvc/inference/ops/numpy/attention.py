@@ -12,6 +12,8 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from embedsvc.inference.ops.base import Attention, Floats
+from embedsvc.inference.ops.numpy.layout import Run
+from embedsvc.inference.ops.table_limits import sees_none
 
 SCORES = 1 << 16
 """Scores of a piece."""
@@ -35,14 +37,16 @@ class Piece:
 
 
 def pieces_of(
-    q: Floats, k: Floats, v: Floats, context: Floats, spec: Attention, run: tuple[int, int, int]
+    q: Floats, k: Floats, v: Floats, context: Floats, spec: Attention, run: Run
 ) -> Iterator[Piece]:
-    """The pieces of a run of texts of one length: (first row, texts, length).
+    """The pieces of a run of texts of one length.
 
     q, k, v and context are all rows of the batch, as in `Ops.attention`. Raises `IndexError` if the
-    bias is made for shorter texts.
+    bias is made for shorter texts, `EmbeddingFailed` if a token would see none.
     """
-    start, texts, length = run
+    start, texts, length, seen = run
+    if spec.window is not None and seen < length - spec.window:
+        raise sees_none(seen, length - spec.window)
     if spec.bias is not None and 2 * length > spec.bias.shape[1] + 1:
         raise IndexError(f"a bias of {spec.bias.shape[1]} distances, for texts of {length} tokens")
     rows, size = slice(start, start + texts * length), q.shape[1] // spec.heads
@@ -57,7 +61,7 @@ def pieces_of(
     group = spec.heads // spec.kv_heads
     at_once = max(1, SCORES // (queries * min(length, reach + queries) * group))
     cuts = [
-        _cut(spec, first, min(first + queries, length), back, ahead, length)
+        _cut(spec, first, min(first + queries, length), back, ahead, seen)
         for first in range(0, length, queries)
     ]
     texts_at_once = max(1, at_once // spec.kv_heads)
@@ -118,13 +122,13 @@ class _Cut:
     bias: Floats | None  # (kv_heads, group, n, m)
 
 
-def _cut(spec: Attention, first: int, stop: int, back: int, ahead: int, length: int) -> _Cut:
-    keys = slice(max(0, first - back), min(length, stop + ahead))
+def _cut(spec: Attention, first: int, stop: int, back: int, ahead: int, seen: int) -> _Cut:
+    keys = slice(max(0, first - back), min(seen, stop + ahead))
     bias = mask = None
     if spec.bias is not None:
         table = spec.bias.reshape(spec.kv_heads, -1, spec.bias.shape[1])
         bias = _by_distance(table, keys.start - first, stop - first, keys.stop - keys.start)
-    if spec.causal or back < length - 1:
+    if spec.causal or back < max(keys.stop - first, stop - keys.start) - 1:
         distance: NDArray[np.integer[Any]] = (
             np.arange(keys.start, keys.stop) - np.arange(first, stop)[:, None]
         )

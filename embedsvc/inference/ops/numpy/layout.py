@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,22 @@ class PackedLayout:
     """Where each text lies in the rows."""
 
     bounds: NDArray[np.intp]  # (B + 1,): text b is rows bounds[b]:bounds[b + 1]
-    runs: tuple[tuple[int, int, int], ...]  # (first row, texts, length) of neighbours of one length
+    runs: tuple["Run", ...]
+    seen: NDArray[np.int64] | None = None  # (B,): so many tokens are attended to; None: all
 
 
-def lay_out(texts: Sequence[TokenIds], types: Sequence[TokenIds] | None) -> Batch:
+class Run(NamedTuple):
+    """Neighbours of one length, of which as many tokens are seen."""
+
+    first: int  # row
+    texts: int
+    length: int
+    seen: int
+
+
+def lay_out(
+    texts: Sequence[TokenIds], types: Sequence[TokenIds] | None, seen: Sequence[int] | None = None
+) -> Batch:
     """The batch of texts that were checked, with the types of their tokens if there are any.
 
     >>> batch = lay_out([np.array([7, 8], np.int32), np.array([9], np.int32)], None)
@@ -31,34 +44,39 @@ def lay_out(texts: Sequence[TokenIds], types: Sequence[TokenIds] | None) -> Batc
     lengths = [len(text) for text in texts]
     if len(texts) == 1:  # the fastest way for the commonest batch
         (ids,), (length,) = texts, lengths
-        layout = PackedLayout(np.array([0, length]), ((0, 1, length),))
+        counts = lengths if seen is None else seen
+        layout = PackedLayout(np.array([0, length]), (Run(0, 1, length, counts[0]),), _array(seen))
         positions = np.arange(length, dtype=np.int32)
         if not ids.flags.carray:  # the kernels read contiguous and aligned numbers
             ids = ids.copy()
         return Batch(ids, positions, layout, joined_types)
     bounds = np.concatenate([[0], np.cumsum(lengths)])
     positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
-    layout = PackedLayout(bounds, _runs(lengths))
+    layout = PackedLayout(bounds, _runs(lengths, lengths if seen is None else seen), _array(seen))
     return Batch(np.concatenate(texts), positions, layout, joined_types)
 
 
 def range_of(batch: Batch) -> IndexRange:
     """The indices that the batch looks up."""
-    longest = max(length for _, _, length in batch.layout.runs)
+    longest = max(run.length for run in batch.layout.runs)
     types = (0, 0) if batch.types is None else (int(batch.types.min()), int(batch.types.max()))
     return IndexRange(int(batch.ids.min()), int(batch.ids.max()), longest, types)
 
 
-def _runs(lengths: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
-    """Neighbours of equal length as (first row, texts, length).
+def _array(seen: Sequence[int] | None) -> NDArray[np.int64] | None:
+    return None if seen is None else np.array(seen, np.int64)
 
-    >>> _runs([2, 2, 5])
-    ((0, 2, 2), (4, 1, 5))
+
+def _runs(lengths: Sequence[int], seen: Sequence[int]) -> tuple[Run, ...]:
+    """The neighbours of equal length, of which as many tokens are seen.
+
+    >>> _runs([2, 2, 5], [2, 2, 4])
+    (Run(first=0, texts=2, length=2, seen=2), Run(first=4, texts=1, length=5, seen=4))
     """
-    runs: list[tuple[int, int, int]] = []
+    runs: list[Run] = []
     row = 0
-    for length, same in groupby(lengths):
+    for (length, keys), same in groupby(zip(lengths, seen, strict=True)):
         count = sum(1 for _ in same)
-        runs.append((row, count, length))
+        runs.append(Run(row, count, length, keys))
         row += count * length
     return tuple(runs)
