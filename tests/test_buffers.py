@@ -17,14 +17,15 @@ Pass = Callable[[Any, Batch], Any]
 
 
 def kinds(function: Pass) -> list[str]:
-    tape, result = trace(function, Tape())
-    return kinds_of(tape.steps, tape.buffers, result.buffer, BY_TEXT)
+    tape, results = trace(function, Tape())
+    return kinds_of(tape.steps, tape.buffers, [each.buffer for each in results], BY_TEXT)
 
 
 def places(function: Pass) -> list[int]:
-    tape, result = trace(function, Tape())
-    kinds = kinds_of(tape.steps, tape.buffers, result.buffer, BY_TEXT)
-    return share_memory(tape.steps, tape.buffers, kinds, result.buffer)
+    tape, values = trace(function, Tape())
+    results = [value.buffer for value in values]
+    kinds = kinds_of(tape.steps, tape.buffers, results, BY_TEXT)
+    return share_memory(tape.steps, tape.buffers, kinds, results)
 
 
 def attended(ops: Any, batch: Batch) -> Any:

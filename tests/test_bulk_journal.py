@@ -16,7 +16,7 @@ from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import Columns
 from embedsvc.errors import BulkError
-from embedsvc.serving.engine import Embedded
+from embedsvc.serving.embedded import Embedded
 from embedsvc.texts.requests import Chunking
 from tests.support.bulk import FakeEmbedder, go, read_jsonl, rows_of
 from tests.support.fake_server import vector_of

@@ -14,7 +14,7 @@ from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.bulk.outputs.files import beside
 from embedsvc.bulk.rows import Columns
 from embedsvc.errors import BulkError, EmbeddingFailed
-from embedsvc.serving.engine import Embedded
+from embedsvc.serving.embedded import Embedded
 from embedsvc.texts.requests import Chunking
 from tests.support.bulk import FakeEmbedder, go, read_jsonl, rows_of
 from tests.support.fake_server import vector_of

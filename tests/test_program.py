@@ -12,6 +12,7 @@ from embedsvc.inference.ops.base import Attention, Batch, columns
 from embedsvc.inference.ops.native import NativeOps, library
 from embedsvc.inference.ops.native.encoding import Encoded
 from embedsvc.inference.ops.native.program import Program
+from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.ops.numpy.layout import PackedLayout
 from tests.support.passes import EXPERTS, ROWS, WIDTH, batch, everything
 
@@ -150,13 +151,13 @@ def test_a_result_that_is_no_buffer_is_refused(
     ops: NativeOps, traced: Encoded, result: int
 ) -> None:
     with pytest.raises(CheckpointError, match="result"):
-        ops.program(replace(traced, result=result))
+        ops.program(replace(traced, results=np.array([result])))
 
 
 def test_a_result_that_is_never_written_is_refused(ops: NativeOps, traced: Encoded) -> None:
-    unused = np.concatenate([traced.buffers, traced.buffers[traced.result : traced.result + 1]])
-    with pytest.raises(CheckpointError, match="cannot be computed: the result is written"):
-        ops.program(replace(traced, buffers=unused, result=len(unused) - 1))
+    unused = np.concatenate([traced.buffers, traced.buffers[traced.results]])
+    with pytest.raises(CheckpointError, match="cannot be computed: the results are written"):
+        ops.program(replace(traced, buffers=unused, results=np.array([len(unused) - 1])))
 
 
 def test_an_operand_that_an_operation_has_no_use_for_is_checked_too(
@@ -271,3 +272,28 @@ def test_more_parts_than_a_job_has_numbers_for_are_all_done() -> None:
     found = NativeOps(2).compiled(function)(batch)
     assert found.shape == (texts, heads)
     assert (found == table[0, 2 * heads :]).all()
+
+
+def test_a_pass_may_have_several_results(ops: NativeOps) -> None:
+    """Of texts, of tokens, the same one twice, and columns of one."""
+    table = np.arange(ROWS * WIDTH, dtype=np.float32).reshape(ROWS, WIDTH)
+
+    def function(ops: Any, batch: Batch) -> Any:
+        rows = ops.embedding(table, batch.ids)
+        pooled = ops.pool(rows, batch.layout, ["mean", "cls"])
+        first, _ = columns(pooled, WIDTH, WIDTH)
+        return pooled, rows, first, rows
+
+    given = batch(2, 5, 3)
+    found = ops.program(ops.trace(function)).run(given)
+    expected = NumpyOps(1).compiled(function)(given)
+    for each, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(each, right, rtol=1e-6)
+
+
+@pytest.mark.parametrize("results", [[], [0] * 9, [0, 0]], ids=len)
+def test_results_are_a_few_different_buffers(
+    ops: NativeOps, traced: Encoded, results: list[int]
+) -> None:
+    with pytest.raises(CheckpointError, match="result"):
+        ops.program(replace(traced, results=np.array(results, np.int64)))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from embedsvc.bulk.manifest import PROBE, EmbedOptions
 from embedsvc.errors import BulkError, RequestError
-from embedsvc.serving.engine import Embedded
+from embedsvc.serving.embedded import Embedded
 
 
 class Embedder(Protocol):

@@ -12,7 +12,7 @@ from embedsvc.catalog.cards import Card, Cards
 from embedsvc.catalog.cards_file import find_cards_file
 from embedsvc.errors import BulkError, Unavailable
 from embedsvc.serving.embed_request import embed_request
-from embedsvc.serving.engine import Embedded
+from embedsvc.serving.embedded import Embedded
 from embedsvc.serving.registry import Registry, open_registry
 from embedsvc.serving.score_request import check_one_score, score_request
 from embedsvc.settings import Settings

@@ -19,7 +19,7 @@ from embedsvc.bounds import ANSWER_BYTES
 from embedsvc.bulk.answer import read_answer, read_scores
 from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed, key_refused
-from embedsvc.serving.engine import Embedded
+from embedsvc.serving.embedded import Embedded
 from embedsvc.system.proxy import is_here
 from embedsvc.wording.msgspec_errors import plain_types
 

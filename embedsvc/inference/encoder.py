@@ -11,7 +11,7 @@ from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.modules import Dense
 from embedsvc.errors import CheckpointError, DoesNotFit, EmbeddingFailed
-from embedsvc.inference.heads import HEADS, Head
+from embedsvc.inference.heads import HEADS, Head, parts_of, sections
 from embedsvc.inference.models import fallback
 from embedsvc.inference.ops.base import Array, Batch, Ops
 from embedsvc.inference.ops.tuning import Kept, Tuning
@@ -19,6 +19,9 @@ from embedsvc.inference.pass_cost import Cost, measure
 from embedsvc.inference.plan import Plan, make_plan
 from embedsvc.inference.turns import Stepwise, on_this_thread
 from embedsvc.texts.item import Item, TokenIds
+
+Backbone = Callable[[Ops, Batch], Array]
+"""The pass up to the hidden states (N, D)."""
 
 
 class LoadedHead(NamedTuple):
@@ -30,14 +33,22 @@ class LoadedHead(NamedTuple):
     """The whole pass, backbone and head: rows (B, n) or (N, n), see `Head.PER`."""
 
 
+class JoinedHeads(NamedTuple):
+    """Several heads of one pass."""
+
+    heads: tuple[LoadedHead, ...]
+    forward: Callable[[Batch], tuple[Array, ...]]
+    """The whole pass, the backbone once: what `LoadedHead.forward` returns, for each head."""
+
+
 class RunningPass(NamedTuple):
     """A pass that the hardware has begun."""
 
-    loaded: LoadedHead
+    heads: tuple[LoadedHead, ...]
     items: list[Item]  # by their lengths, as they lie in the batch
     order: list[int]  # the place of each of them among the items asked for
     batch: Batch
-    rows: Array  # what the pass gives; more rows than items where the batch is padded
+    rows: tuple[Array, ...]  # for each head; more rows than items where the batch is padded
 
 
 class Encoder:
@@ -52,11 +63,14 @@ class Encoder:
     """Tokens of one batch, padding included, whose pass has room in memory. `load_encoder` sets
     it."""
 
-    def __init__(self, ops: Ops, plan: Plan, heads: dict[str, LoadedHead]) -> None:
+    def __init__(self, ops: Ops, plan: Plan, backbone: Backbone, heads: dict[str, Any]) -> None:
+        """`heads` has the weights of each, by name, the checkpoint's own first."""
         self._ops = ops
         self._inputs = plan.inputs
-        self.heads = heads
+        self._backbone = backbone
+        self.heads = {name: self._load(HEADS[name], own) for name, own in heads.items()}
         """By name, the checkpoint's own first."""
+        self._joined: dict[str, JoinedHeads] = {}
         self.rows = plan.rows
         """Tokens that have word embeddings; None where that is not known."""
         self.backend = ops.name
@@ -65,8 +79,8 @@ class Encoder:
     def run(self, items: Sequence[Item], head: str) -> list[bytes]:
         """The result of each item, in their order.
 
-        Raises `EmbeddingFailed` if one is not finite, or a token has no row in one of the model's
-        tables.
+        `head` may be several, joined; then a result is joined too (`heads.sections`). Raises
+        `EmbeddingFailed` if one is not finite, or a token has no row in one of the model's tables.
         """
         return self.collect(self.begin(items, head))
 
@@ -81,19 +95,27 @@ class Encoder:
         sorted_items = [items[i] for i in order]
         types = [_types(item) for item in sorted_items] if self._inputs.pairs else None
         batch = self._ops.batch([item.ids for item in sorted_items], types)
-        loaded = self.heads[head]
-        rows = self._ops.begin(loaded.forward(batch))
-        return RunningPass(loaded, sorted_items, order, batch, rows)
+        if head in self.heads:
+            loaded = (self.heads[head],)
+            rows = (loaded[0].forward(batch),)
+        else:
+            joint = self._joint(head)
+            loaded, rows = joint.heads, joint.forward(batch)
+        begun = tuple(map(self._ops.begin, rows))
+        return RunningPass(loaded, sorted_items, order, batch, begun)
 
     def collect(self, running: RunningPass) -> list[bytes]:
         """Wait for a pass and return what `run` does; may be called on any thread."""
-        head, items = running.loaded.head, running.items
-        rows: Any = self._ops.to_numpy(running.rows)
-        if head.PER == "token":
-            rows = self._ops.split(rows, running.batch.layout)
-        packed = head.pack(running.loaded.weights, rows[: len(items)], items)
+        items = running.items
+        packed: list[list[bytes]] = []
+        for (head, weights, _), begun in zip(running.heads, running.rows, strict=True):
+            rows: Any = self._ops.to_numpy(begun)
+            if head.PER == "token":
+                rows = self._ops.split(rows, running.batch.layout)
+            packed.append(head.pack(weights, rows[: len(items)], items))
+        whole = packed[0] if len(packed) == 1 else map(sections.join, zip(*packed, strict=True))
         results = [b""] * len(items)
-        for place, result in zip(running.order, packed, strict=True):
+        for place, result in zip(running.order, whole, strict=True):
             results[place] = result
         return results
 
@@ -106,7 +128,30 @@ class Encoder:
 
     def close(self) -> None:
         """Let go of the weights. It must run on the device; no pass can be run afterwards."""
-        del self.heads
+        del self.heads, self._joined, self._backbone
+
+    def _load(self, head: Head, own: Any) -> LoadedHead:
+        backbone = self._backbone
+
+        def forward(ops: Ops, batch: Batch) -> Array:
+            return head.forward(ops, own, backbone(ops, batch), batch)
+
+        return LoadedHead(head, own, self._ops.compiled(forward))
+
+    def _joint(self, head: str) -> JoinedHeads:
+        """Several heads, whose pass is compiled when they are first asked for together."""
+        found = self._joined.get(head)
+        if found is not None:
+            return found
+        heads = tuple(self.heads[name] for name in parts_of(head))
+        backbone = self._backbone
+
+        def forward(ops: Ops, batch: Batch) -> tuple[Array, ...]:
+            hidden = backbone(ops, batch)
+            return tuple(each.head.forward(ops, each.weights, hidden, batch) for each in heads)
+
+        joint = JoinedHeads(heads, self._ops.compiled(forward))
+        return self._joined.setdefault(head, joint)  # another thread may have been sooner
 
 
 def load_encoder(
@@ -130,7 +175,7 @@ def load_encoder(
     began = time.perf_counter()
     plan = plan or make_plan(checkpoint, ops.dtype, packed=ops.name == "mlx")
     _check_memory(ops, plan)
-    encoder = Encoder(ops, plan, _load_heads(ops, plan, on_read, stepwise))
+    encoder = Encoder(ops, plan, *_load_weights(ops, plan, on_read, stepwise))
     passes = stepwise(encoder)
     encoder.dimensions = _warm_up(passes, plan)
     loading = time.perf_counter() - began
@@ -149,9 +194,9 @@ def _check_memory(ops: Ops, plan: Plan) -> None:
         raise DoesNotFit(f"model `{model}` needs {needed}, and the device has {there} for weights")
 
 
-def _load_heads(
+def _load_weights(
     ops: Ops, plan: Plan, on_read: Callable[[int], None] | None, stepwise: Stepwise
-) -> dict[str, LoadedHead]:
+) -> tuple[Backbone, dict[str, Any]]:
     """The weights of backbone and heads, on the device. Raises `CheckpointError`."""
     checkpoint, architecture = plan.checkpoint, plan.architecture
     tensors, steps = checkpoint.tensors(on_read), stepwise(ops)
@@ -160,19 +205,13 @@ def _load_heads(
     else:
         weights = architecture.prepare(steps, tensors, plan.config, plan.inputs)
 
-    def load(head: Head) -> LoadedHead:
-        own = head.prepare(steps, tensors, checkpoint)
+    def backbone(ops: Ops, batch: Batch) -> Array:
+        return architecture.forward(ops, weights, batch)
 
-        def forward(ops: Ops, batch: Batch) -> Array:
-            hidden = architecture.forward(ops, weights, batch)
-            return head.forward(ops, own, hidden, batch)
-
-        return LoadedHead(head, own, ops.compiled(forward))
-
-    heads = {name: load(HEADS[name]) for name in plan.heads}
+    heads = {name: HEADS[name].prepare(steps, tensors, checkpoint) for name in plan.heads}
     taken = [f"{s.name}." for s in checkpoint.steps if isinstance(s, Dense) and not s.own_folder]
     tensors.refuse_left_over((*architecture.UNUSED, *taken))
-    return heads
+    return backbone, heads
 
 
 def _warm_up(passes: Encoder, plan: Plan) -> int:

@@ -3,17 +3,17 @@
 No text is computed again, or twice at the same time. A call takes the results that are remembered,
 joins computations that others have in flight, and starts one computation for the rest. A
 computation belongs to no call: it delivers to all that still wait for it, and is cancelled when
-none does.
+none does. Where several heads are asked for, what is known of one of them is not computed again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
 
 from embedsvc.errors import Unavailable
 from embedsvc.serving.disk_cache import DiskCache
+from embedsvc.serving.joint import Compute, Want, compute_wants
 from embedsvc.serving.memory_cache import MemoryCache
 from embedsvc.texts.item import Item
 
@@ -24,12 +24,6 @@ it has to wait for all of them."""
 Results = dict[bytes, bytes]
 """Results by the keys of their items."""
 Task = asyncio.Future[list[bytes]]
-
-
-class Compute(Protocol):
-    """Computes the result of each item by one head, in their order. `Batcher.submit` is one."""
-
-    def __call__(self, items: list[Item], head: str, /) -> Awaitable[list[bytes]]: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +46,7 @@ class Waiter:
 class Computation:
     """Items in flight: looked up on disk, and computed together where they are not there."""
 
-    items: dict[bytes, Item]
+    wants: dict[bytes, Want]
     """By key."""
     on_disk: Results
     """The results that were found on disk."""
@@ -67,9 +61,9 @@ class Computation:
 class Cache:
     """One for each model; runs on the event loop.
 
-    Of the texts asked for, `hits` were in memory, `joined` were in flight already or twice in one
-    call, `disk_hits` were on disk, and `misses` were given to `compute`. What is tried again is
-    counted again.
+    Of the results asked for, one for each text and head, `hits` were in memory, `joined` were in
+    flight already or twice in one call, `disk_hits` were on disk, and `misses` were given to
+    `compute`. What is tried again is counted again.
     """
 
     def __init__(self, compute: Compute, *, max_bytes: int, disk: DiskCache | None = None) -> None:
@@ -94,8 +88,19 @@ class Cache:
         texts are tried again. Raises `Unavailable` when closing. If the call is cancelled, so are
         computations that no other call waits for.
         """
-        keys = [item.key(head) for item in items]
-        by_key = dict(zip(keys, items, strict=True))
+        (results,) = await self.get_joined(items, (head,), read=read, write=write)
+        return results
+
+    async def get_joined(
+        self, items: Sequence[Item], heads: Sequence[str], *, read: bool = True, write: bool = True
+    ) -> list[list[bytes]]:
+        """The results of items by each of several heads: what `get` returns, for each of them.
+
+        What several heads compute of one text, they compute in one pass.
+        """
+        keys = [item.key(head) for head in heads for item in items]
+        wants = [(item, head) for head in heads for item in items]
+        by_key = dict(zip(keys, wants, strict=True))
         self.joined += len(keys) - len(by_key)
         results: Results = {}
         again = False
@@ -106,13 +111,14 @@ class Cache:
             if missing:
                 done = asyncio.get_running_loop().create_future()
                 waiter = Waiter(results, write, again, done)
-                self._join_or_compute(waiter, missing, head, read=read)
+                self._join_or_compute(waiter, missing, read=read)
                 try:
                     await done
                 finally:
                     self._leave(waiter)
                 again = True
-        return [results[key] for key in keys]
+        found = [results[key] for key in keys]
+        return [found[n : n + len(items)] for n in range(0, len(found), len(items))]
 
     async def close(self) -> None:
         """Refuse what comes; return when what is in flight has ended and the disk is closed.
@@ -129,16 +135,16 @@ class Cache:
         if self.disk:
             await self.disk.close()
 
-    def _recall(self, by_key: dict[bytes, Item], results: Results) -> dict[bytes, Item]:
-        """Add the results that are in memory to `results`; return the items that are missing."""
-        missing: dict[bytes, Item] = {}
+    def _recall(self, by_key: dict[bytes, Want], results: Results) -> dict[bytes, Want]:
+        """Add the results that are in memory to `results`; return what is missing."""
+        missing: dict[bytes, Want] = {}
         hits: list[bytes] = []
-        for key, item in by_key.items():
+        for key, want in by_key.items():
             if key in results:
                 continue
             result = self.memory.get(key)
             if result is None:
-                missing[key] = item
+                missing[key] = want
             else:
                 results[key] = result
                 hits.append(key)
@@ -147,19 +153,17 @@ class Cache:
             self.disk.touch(hits)
         return missing
 
-    def _join_or_compute(
-        self, waiter: Waiter, missing: dict[bytes, Item], head: str, *, read: bool
-    ) -> None:
+    def _join_or_compute(self, waiter: Waiter, missing: dict[bytes, Want], *, read: bool) -> None:
         """Join the computations that have missing items in flight, and start one for the others.
 
         A computation ends as a whole, so a call that misses few texts does not join one of many.
         """
-        own: dict[bytes, Item] = {}
+        own: dict[bytes, Want] = {}
         longest = LONGER * len(missing)
-        for key, item in missing.items():
+        for key, want in missing.items():
             computation = self._in_flight.get(key) if read else None
-            if computation is None or len(computation.items) > longest:
-                own[key] = item
+            if computation is None or len(computation.wants) > longest:
+                own[key] = want
             elif waiter in computation.waiters:
                 computation.waiters[waiter].append(key)
             else:
@@ -168,7 +172,7 @@ class Cache:
         self.joined += len(missing) - len(own)
         if own:
             on_disk: Results = {}
-            task = self._start(own, head, on_disk, read=read)
+            task = self._start(own, on_disk, read=read)
             computation = Computation(own, on_disk, task, waiter, {waiter: list(own)})
             waiter.computations.add(computation)
             for key in own:
@@ -176,21 +180,21 @@ class Cache:
             self._tasks.add(task)
             task.add_done_callback(partial(self._ended, computation))
 
-    def _start(self, items: dict[bytes, Item], head: str, on_disk: Results, *, read: bool) -> Task:
-        """Have items computed in one call, except those on disk, whose results go to `on_disk`."""
+    def _start(self, wants: dict[bytes, Want], on_disk: Results, *, read: bool) -> Task:
+        """Have wants computed together, except those on disk, whose results go to `on_disk`."""
         if self.disk and read:
-            return asyncio.create_task(self._look_up_and_compute(self.disk, items, head, on_disk))
-        self.misses += len(items)
-        return asyncio.ensure_future(self._compute(list(items.values()), head))
+            return asyncio.create_task(self._look_up_and_compute(self.disk, wants, on_disk))
+        self.misses += len(wants)
+        return asyncio.ensure_future(compute_wants(self._compute, list(wants.values())))
 
     async def _look_up_and_compute(
-        self, disk: DiskCache, items: dict[bytes, Item], head: str, on_disk: Results
+        self, disk: DiskCache, wants: dict[bytes, Want], on_disk: Results
     ) -> list[bytes]:
-        on_disk.update(await disk.get_many(list(items)))
+        on_disk.update(await disk.get_many(list(wants)))
         self.disk_hits += len(on_disk)
-        missing = [item for key, item in items.items() if key not in on_disk]
+        missing = [want for key, want in wants.items() if key not in on_disk]
         self.misses += len(missing)
-        return await self._compute(missing, head) if missing else []
+        return await compute_wants(self._compute, missing) if missing else []
 
     def _ended(self, computation: Computation, task: Task) -> None:
         """Give the results, or the error, of a computation to the calls that wait."""
@@ -200,7 +204,7 @@ class Cache:
         error = error or task.exception()
         computed: Results = {}
         if error is None:
-            missing = [key for key in computation.items if key not in computation.on_disk]
+            missing = [key for key in computation.wants if key not in computation.on_disk]
             try:
                 computed = dict(zip(missing, task.result(), strict=True))
             except ValueError as wrong_number:
@@ -231,7 +235,7 @@ class Cache:
         of the computation are its own. So each failure ends at least one call.
         """
         for waiter, keys in computation.waiters.items():
-            alone = waiter.again and len(keys) == len(computation.items)
+            alone = waiter.again and len(keys) == len(computation.wants)
             fails = waiter is computation.starter or alone
             _settle(waiter, computation, error if fails else None)
 
@@ -244,7 +248,7 @@ class Cache:
                 computation.task.cancel()
 
     def _forget(self, computation: Computation) -> None:
-        for key in computation.items:
+        for key in computation.wants:
             if self._in_flight.get(key) is computation:
                 del self._in_flight[key]
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from embedsvc.bounds import CHUNKS
 from embedsvc.catalog.cards import Card
-from embedsvc.serving.engine import Embedded, Engine
+from embedsvc.serving.embedded import Embedded
+from embedsvc.serving.engine import Engine
 from embedsvc.serving.matryoshka import check_dimensions, shorten
 from embedsvc.texts.inputs import InputOptions
 from embedsvc.texts.prompts import choose

@@ -5,7 +5,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from embedsvc.serving.averaging import average
 from embedsvc.serving.batcher import Batcher
 from embedsvc.serving.cache import Cache
 from embedsvc.serving.disk_cache import DiskCache
+from embedsvc.serving.embedded import Embedded
 from embedsvc.settings import Settings
 from embedsvc.telemetry.histogram import Histogram
 from embedsvc.telemetry.record import current
@@ -53,21 +53,6 @@ FEW = 64
 """Only fewer texts are tokenised on the event loop, or results unpacked without taking turns."""
 SLOW_SECONDS = 0.05
 """A tokeniser that takes this long over short texts is not used on the event loop again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """The vectors of one request, and what became of its inputs."""
-
-    vectors: NDArray[np.float32]  # (n, D)
-    tokens: int
-    """Tokens of all inputs, special tokens included."""
-    truncated: int = 0
-    """How many inputs were cut."""
-    split: int = 0
-    """How many inputs were split, so that their vectors are averages over their parts."""
-    chunks: list[list[Chunk]] | None = None
-    """With late chunking, the chunks of each input; `vectors` has a row for each chunk."""
 
 
 class Engine:
@@ -221,12 +206,20 @@ class Engine:
         `read` and `write` say whether the cache may answer, and may keep what is computed.
         Raises `RequestError`, also if the model has no such head.
         """
-        self.check_head(head)
-        results = await self.cache.get(items, head, read=read, write=write)
+        (results,) = await self.run_joined((head,), items, read=read, write=write)
+        return results
+
+    async def run_joined(
+        self, heads: Sequence[str], items: Sequence[Item], *, read: bool = True, write: bool = True
+    ) -> list[Any]:
+        """What `run` returns, for each of several heads, which share the passes over the items."""
+        for head in heads:
+            self.check_head(head)
+        results = await self.cache.get_joined(items, heads, read=read, write=write)
         if len(items) < FEW:
-            return HEADS[head].unpack(results, items)
+            return _unpacked(heads, results, items)
         async with self._unpacking:  # many requests may have waited for the same batch
-            unpacked = HEADS[head].unpack(results, items)
+            unpacked = _unpacked(heads, results, items)
             await asyncio.sleep(0)
         return unpacked
 
@@ -296,3 +289,10 @@ class Engine:
         self.tokenize_seconds.observe(now - began)
         if (record := current.get()) is not None:
             record.tokenize, record.tokenized = now - began, now
+
+
+def _unpacked(
+    heads: Sequence[str], results: Sequence[Sequence[bytes]], items: Sequence[Item]
+) -> list[Any]:
+    """The results of each head, as its callers use them."""
+    return [HEADS[head].unpack(each, items) for head, each in zip(heads, results, strict=True)]

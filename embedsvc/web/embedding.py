@@ -14,7 +14,8 @@ from starlette.responses import Response
 from embedsvc.catalog.cards import Card
 from embedsvc.errors import BadRequest
 from embedsvc.serving.embed_request import embed_request
-from embedsvc.serving.engine import Embedded, Engine
+from embedsvc.serving.embedded import Embedded
+from embedsvc.serving.engine import Engine
 from embedsvc.texts.requests import EmbeddingRequest
 from embedsvc.web.answers import FLOATS, Form, most_rows
 from embedsvc.web.computing import Caching, compute

@@ -181,7 +181,7 @@ def random_batch(random: Random, window: int) -> Batch:
 
 def tampered_tape(random: Random, traced: Encoded) -> Encoded:
     """The pass, with one or two numbers of its tape, its buffers or its result replaced."""
-    tape, buffers, result = traced.tape.copy(), traced.buffers.copy(), traced.result
+    tape, buffers, results = traced.tape.copy(), traced.buffers.copy(), traced.results.copy()
     fields = [name for name in tape.dtype.names or () if name not in {*TRUSTED, *"xyz", "out"}]
     for _ in range(random.upto(2)):
         at = int(random.integers(len(tape)))
@@ -190,7 +190,7 @@ def tampered_tape(random: Random, traced: Encoded) -> Encoded:
                 name = random.one(["width", "kind"])
                 buffers[name][int(random.integers(len(buffers)))] = random.one(HOSTILE)
             case 2:
-                result = random.one(HOSTILE)
+                results[-1] = random.one(HOSTILE)
             case 3:
                 tape = np.delete(tape, at) if len(tape) > 1 else tape
             case 4 | 5 | 6:
@@ -198,7 +198,7 @@ def tampered_tape(random: Random, traced: Encoded) -> Encoded:
                 tape[operand][part][at] = random.one([*HOSTILE, *range(len(buffers))])
             case _:
                 tape[random.one(fields)][at] = random.one(HOSTILE)
-    return replace(traced, tape=tape, buffers=buffers, result=result)
+    return replace(traced, tape=tape, buffers=buffers, results=results)
 
 
 def hostile_index(random: Random) -> int:

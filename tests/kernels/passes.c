@@ -21,7 +21,8 @@ void embedsvc_threads(int threads);
 int64_t embedsvc_kept(void);
 void embedsvc_release(void);
 Program *embedsvc_program(int kernels, const Instruction *tape, int64_t instructions, const Buffer *buffers,
-                          int64_t count, int64_t result, Refusal *why);
+                          int64_t count, const int64_t *results, int64_t result_count,
+                          Refusal *why);
 void embedsvc_free(Program *program);
 int embedsvc_run(const Program *program, const int32_t *ids, const int32_t *positions,
                  const int32_t *types, int64_t tokens, const int64_t *bounds, const int64_t *seen,
@@ -62,8 +63,10 @@ static Program *made(int kernels) {
          .scales_size = COUNT(scales)},
         {.operation = POOL_MEAN, .x = {5, 0}, .y = none, .z = none, .out = {3, 0}, .width = WIDTH},
     };
+    const int64_t results[] = {3};
     Refusal why;
-    Program *program = embedsvc_program(kernels, tape, COUNT(tape), buffers, COUNT(buffers), 3, &why);
+    Program *program =
+        embedsvc_program(kernels, tape, COUNT(tape), buffers, COUNT(buffers), results, 1, &why);
     check(program != NULL, program ? "" : why.rule ? why.rule : "no memory");
     return program;
 }

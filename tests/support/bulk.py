@@ -13,7 +13,7 @@ from embedsvc.bulk.job import Job, Run, Summary
 from embedsvc.bulk.manifest import PROBE, EmbedOptions
 from embedsvc.bulk.progress import Progress
 from embedsvc.errors import BadRequest, BulkError, EmbeddingFailed
-from embedsvc.serving.engine import Embedded
+from embedsvc.serving.embedded import Embedded
 from embedsvc.texts.late_chunking import Chunk
 from tests.support.fake_server import vector_of
 

@@ -1,10 +1,11 @@
 """The heads: what follows a backbone, from its hidden states to results.
 
 To add one, write its file and its line here. A result is bytes from when it is computed until a
-route asks for it, so that queues and caches carry it without knowing what it is.
+route asks for it, so that queues and caches carry it without knowing what it is. Several heads of
+one pass go by a name joined of theirs (`joined`), and a result is joined of their results.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -40,7 +41,8 @@ class Head(Protocol):
     def forward(self, ops: Ops, weights: Any, hidden: Array, batch: Batch) -> Array:
         """Rows (B, n) or (N, n) from hidden states (N, D).
 
-        The function is traced, so it must not depend on the values of arrays.
+        The function is traced, so it must not depend on the values of arrays. Other heads of the
+        same pass read `hidden` too, so it must not be overwritten.
         """
         ...
 
@@ -60,6 +62,24 @@ class Head(Protocol):
 
 HEADS: dict[str, Head] = {"scores": scores, "spans": spans, "vector": vector}
 """By name. Names are in the keys of caches (`Item.key`), so that one must not change."""
+
+
+JOINT = "+"
+"""Stands between the names of several heads."""
+
+
+def joined(heads: Iterable[str]) -> str:
+    """The name of several heads that one pass computes, or of one.
+
+    >>> joined(["vector", "scores"])
+    'scores+vector'
+    """
+    return JOINT.join(sorted(set(heads)))
+
+
+def parts_of(head: str) -> tuple[str, ...]:
+    """The names that a name was joined of."""
+    return tuple(head.split(JOINT))
 
 
 def heads_of(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -88,7 +88,8 @@ class Batch:
 
 
 class ForwardPass(Protocol):
-    """A pass as an architecture and a head write it: rows (B, n) or (N, n) for a batch."""
+    """A pass as an architecture and a head write it: rows (B, n) or (N, n) for a batch; of several
+    heads, a tuple of such arrays."""
 
     def __call__(self, ops: "Ops", batch: Batch, /) -> Array: ...
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from embedsvc.catalog.cards import Truncate
 from embedsvc.errors import EmptyInput, RequestError
-from embedsvc.serving.engine import Embedded
+from embedsvc.serving.embedded import Embedded
 from embedsvc.texts.requests import (
     Choice,
     Dimensions,

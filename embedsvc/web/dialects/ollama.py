@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from embedsvc.catalog.cards import Card
 from embedsvc.errors import BadRequest, RequestError
-from embedsvc.serving.engine import Embedded
+from embedsvc.serving.embedded import Embedded
 from embedsvc.texts.requests import (
     Dimensions,
     EmbeddingRequest,

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc.errors import ModelNotFound
-from embedsvc.serving.engine import Embedded
+from embedsvc.serving.embedded import Embedded
 from embedsvc.serving.outline import Outline, downloaded
 from embedsvc.texts.requests import ComponentType, EmbeddingRequest
 from embedsvc.web.answers import Form

@@ -15,7 +15,8 @@ from starlette.responses import Response
 
 from embedsvc import __version__
 from embedsvc.errors import BadRequest
-from embedsvc.serving.engine import Embedded, Engine
+from embedsvc.serving.embedded import Embedded
+from embedsvc.serving.engine import Engine
 from embedsvc.texts.explained import Token
 from embedsvc.texts.prompts import choose
 from embedsvc.texts.requests import (

@@ -7,7 +7,7 @@ a pass that has the machine to itself is helped by the other cores.
 import platform
 import threading
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.quantized import Quantized
 from embedsvc.inference.ops.base import (
+    Array,
     Batch,
     CompiledPass,
     Experts,
@@ -126,7 +127,7 @@ class NativeOps(NumpyOps):
             return operation(tape, [tape.embedding(table, batch.ids) for table in tables])
 
         rows = np.arange(len(inputs[0]), dtype=np.int32)
-        return self.program(self.trace(function)).run(self.batch([rows]))
+        return cast(Floats, self.program(self.trace(function)).run(self.batch([rows])))
 
     def trace(self, function: Callable[[Any, Batch], Any]) -> Encoded:
         """The pass `function(ops, batch)`, written down. Raises `NotOnTape`."""
@@ -140,7 +141,7 @@ class NativeOps(NumpyOps):
         lock = threading.Lock()
         fastest: CompiledPass | None = None
 
-        def run(batch: Batch) -> Floats:
+        def run(batch: Batch) -> Array:
             nonlocal fastest
             with lock:
                 if fastest is None:

@@ -1,14 +1,17 @@
 """Placing: what the buffers of a traced pass have rows for, and which of them may share memory."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from embedsvc.inference.ops.native.tape import Rows, Step
 
 
 def kinds_of(
-    steps: Sequence[Step], buffers: Sequence[Rows], result: int, by_text: frozenset[str]
+    steps: Sequence[Step],
+    buffers: Sequence[Rows],
+    results: Collection[int],
+    by_text: frozenset[str],
 ) -> list[str]:
-    """TOKENS, CHUNK or TEXTS for each buffer, `result` being the number of the result's.
+    """TOKENS, CHUNK or TEXTS for each buffer, `results` being the numbers of those that are.
 
     Steps between two that need all rows of a batch (`by_text` has their operations) are run on one
     chunk of tokens after the other. A buffer that only such a stretch of steps uses is a CHUNK.
@@ -18,7 +21,7 @@ def kinds_of(
     for number, (buffer, used_by) in enumerate(zip(buffers, _uses(steps, buffers), strict=True)):
         if buffer.per_text:
             kinds.append("TEXTS")
-        elif number != result and len({stretches[step] for step in used_by}) == 1:
+        elif number not in results and len({stretches[step] for step in used_by}) == 1:
             kinds.append("CHUNK")
         else:
             kinds.append("TOKENS")
@@ -26,14 +29,17 @@ def kinds_of(
 
 
 def share_memory(
-    steps: Sequence[Step], buffers: Sequence[Rows], kinds: Sequence[str], result: int
+    steps: Sequence[Step],
+    buffers: Sequence[Rows],
+    kinds: Sequence[str],
+    results: Collection[int],
 ) -> list[int]:
     """For each buffer the one whose memory it takes: its own, or one that no later step needs."""
     uses = _uses(steps, buffers)
     place = list(range(len(buffers)))
     last_use: dict[int, int] = {}  # memory -> the last step that needs it
     for buffer in sorted(place, key=lambda number: uses[number][0]):
-        if buffer == result:
+        if buffer in results:
             continue
         for other, last in last_use.items():
             alike = kinds[other] == kinds[buffer] and buffers[other].width == buffers[buffer].width

@@ -209,8 +209,11 @@ static const char *check_buffers(const Program *program) {
         columns += program->buffers[b].width;
     }
     REQUIRE(columns <= 16 * MOST_COLUMNS);
-    REQUIRE(between(program->result, 0, program->count - 1));
-    REQUIRE(program->buffers[program->result].kind != CHUNK);
+    for (long r = 0; r < program->result_count; r++) {
+        REQUIRE(between(program->results[r], 0, program->count - 1));
+        REQUIRE(program->buffers[program->results[r]].kind != CHUNK);
+        for (long other = 0; other < r; other++) REQUIRE(program->results[r] != program->results[other]);
+    }
     return NULL;
 }
 
@@ -248,7 +251,8 @@ int check_program(Program *program, Refusal *why) {
         }
         if (!rule) {
             at = -1;
-            if (!check.written[program->result]) rule = "the result is written";
+            for (long r = 0; r < program->result_count; r++)
+                if (!check.written[program->results[r]]) rule = "the results are written";
         }
         free(check.written);
     }

@@ -1,5 +1,6 @@
 """A traced pass as the structs that C reads."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +18,16 @@ class Encoded:
 
     tape: NDArray[Any]  # of `Instruction`
     buffers: NDArray[Any]  # of `Buffer`
-    result: int  # the number of a buffer
-    width: int
-    per_text: bool  # whether the result has a row for each text, else for each token
+    results: NDArray[np.int64]  # the numbers of buffers
+    per_text: tuple[bool, ...]  # whether each result has a row for each text, else for each token
     weights: tuple[NDArray[Any], ...]  # what the tape points to
 
 
-def encode(tape: Tape, result: Value, declared: Declarations) -> Encoded:
-    """The pass with that result."""
-    kinds = kinds_of(tape.steps, tape.buffers, result.buffer, declared.by_text)
-    place = share_memory(tape.steps, tape.buffers, kinds, result.buffer)
+def encode(tape: Tape, values: Sequence[Value], declared: Declarations) -> Encoded:
+    """The pass with those results, each in a buffer of its own."""
+    results = [value.buffer for value in values]
+    kinds = kinds_of(tape.steps, tape.buffers, results, declared.by_text)
+    place = share_memory(tape.steps, tape.buffers, kinds, results)
     used = sorted(set(place))
     numbers = [used.index(memory) for memory in place]
     instructions = np.zeros(len(tape.steps), declared.instruction)
@@ -36,9 +37,8 @@ def encode(tape: Tape, result: Value, declared: Declarations) -> Encoded:
     return Encoded(
         tape=instructions,
         buffers=np.array(buffers, declared.buffer),
-        result=numbers[result.buffer],
-        width=result.width,
-        per_text=tape.buffers[result.buffer].per_text,
+        results=np.array([numbers[result] for result in results], np.int64),
+        per_text=tuple(tape.buffers[result].per_text for result in results),
         weights=tuple(array for step in tape.steps for array in step.arrays.values()),
     )
 

@@ -103,8 +103,20 @@ static int64_t rows_of(int64_t kind, const Batch *batch) {
     return kind == CHUNK && batch->tokens > CHUNK_ROWS ? CHUNK_ROWS : batch->tokens;
 }
 
-/* Finds memory for the buffers: in this thread's scratch, and for the result where the caller wants it.
-   Returns 0 if there is none. The first pass over the buffers only counts floats. */
+static int is_result(const Program *program, long buffer) {
+    for (long r = 0; r < program->result_count; r++)
+        if (program->results[r] == buffer) return 1;
+    return 0;
+}
+
+/* How many floats a result has. */
+static int64_t floats_of(const Program *program, long result, const Batch *batch) {
+    const Buffer *buffer = &program->buffers[program->results[result]];
+    return rows_of(buffer->kind, batch) * buffer->width;
+}
+
+/* Finds memory for the buffers: in this thread's scratch, and for the results where the caller wants them,
+   one after the other. Returns 0 if there is none. The first pass over the buffers only counts floats. */
 static int place_buffers(const Run *run, float *out) {
     const Program *program = run->program;
     int64_t floats = 0;
@@ -114,10 +126,14 @@ static int place_buffers(const Run *run, float *out) {
         floats = 0;
         for (long b = 0; b < program->count; b++) {
             const Buffer *buffer = &program->buffers[b];
-            run->memory[b] = b == program->result ? out : base + floats;
-            if (b != program->result)
+            run->memory[b] = base + floats;
+            if (!is_result(program, b))
                 floats += (rows_of(buffer->kind, run->batch) * buffer->width + 15) / 16 * 16;
         }
+    }
+    for (long r = 0; r < program->result_count; r++) {
+        run->memory[program->results[r]] = out;
+        out += floats_of(program, r, run->batch);
     }
     return 1;
 }
@@ -155,17 +171,21 @@ static void *copy_of(const void *from, int64_t count, size_t size) {
    the tape is refused. */
 API Program *embedsvc_program(
     int kernels, const Instruction *tape, int64_t instructions, const Buffer *buffers, int64_t count,
-    int64_t result, Refusal *why) {
+    const int64_t *results, int64_t result_count, Refusal *why) {
     refuse(why, NO_MEMORY, 0, 0, 0);
     Program *program = allocate(sizeof(Program));
     if (!program) return NULL;
     *program = (Program){.kernels = kernels_numbered(kernels), .instructions = instructions};
     program->count = count;
-    program->result = result;
+    program->result_count = result_count;
     if (!program->kernels || !tape || !buffers || instructions < 1 || count < 1) {
         refuse(why, BAD_TAPE, -1, 0, 0);
         why->rule = "there are kernels, a tape and buffers";
+    } else if (!results || !between(result_count, 1, MOST_RESULTS)) {
+        refuse(why, BAD_TAPE, -1, 0, 0);
+        why->rule = "there are results, and not too many";
     } else {
+        memcpy(program->results, results, result_count * sizeof *results);
         program->tape = copy_of(tape, instructions, sizeof(Instruction));
         program->buffers = copy_of(buffers, count, sizeof(Buffer));
         if (program->tape && program->buffers && check_program(program, why)) return program;
@@ -174,8 +194,8 @@ API Program *embedsvc_program(
     return NULL;
 }
 
-/* Runs a program on a batch and writes the rows of the result to `out`, which has room for that many
-   floats. Returns FINE, or the reason, which `why` has as well. */
+/* Runs a program on a batch and writes the rows of its results to `out`, one result after the other; it has
+   room for that many floats. Returns FINE, or the reason, which `why` has as well. */
 API int embedsvc_run(
     const Program *program, const int32_t *ids, const int32_t *positions, const int32_t *types,
     int64_t tokens, const int64_t *bounds, const int64_t *seen, int64_t texts, float *out, int64_t room,
@@ -183,8 +203,8 @@ API int embedsvc_run(
     Batch batch = {{ids, positions, types}, tokens, bounds, seen, texts};
     *why = (Refusal){0};
     if (!check_batch(program, &batch, why)) return why->reason;
-    const Buffer *result = &program->buffers[program->result];
-    int64_t floats = rows_of(result->kind, &batch) * result->width;
+    int64_t floats = 0;
+    for (long r = 0; r < program->result_count; r++) floats += floats_of(program, r, &batch);
     if (!out || room < floats) {
         refuse(why, BAD_RESULT, 0, room, floats);
         return why->reason;

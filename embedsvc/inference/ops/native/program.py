@@ -1,7 +1,9 @@
 """A pass that C has checked and runs, and what is raised where C refuses."""
 
 import ctypes
+import math
 import weakref
+from itertools import accumulate
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,22 +28,26 @@ class Program:
         self._encoded = encoded  # it keeps the weights that the tape points to
         self._pointer = functions.embedsvc_program(
             *(kernels.number, tape.ctypes.data, len(tape), buffers.ctypes.data, len(buffers)),
-            *(encoded.result, ctypes.byref(why)),
+            *(encoded.results.ctypes.data, len(encoded.results), ctypes.byref(why)),
         )
         if not self._pointer:
             _refuse_program(library, encoded, why)
+        self._widths: list[int] = buffers["width"][encoded.results].tolist()
         # Not when Python exits: threads that nobody waits for may still run it then.
         weakref.finalize(self, functions.embedsvc_free, self._pointer).atexit = False
 
-    def run(self, batch: Batch) -> Floats:
-        """The rows of the result.
+    def run(self, batch: Batch) -> Floats | tuple[Floats, ...]:
+        """The rows of the result, or of each where the pass has several.
 
         Raises `EmbeddingFailed` for what a table has no row for, and `MemoryError`.
         """
         bounds = batch.layout.bounds
         texts, tokens = len(bounds) - 1, len(batch.ids)
-        rows = texts if self._encoded.per_text else tokens
-        out = np.empty((rows, self._encoded.width), dtype=np.float32)
+        shapes = [
+            (texts if per_text else tokens, width)
+            for width, per_text in zip(self._widths, self._encoded.per_text, strict=True)
+        ]
+        out = np.empty(sum(map(math.prod, shapes)), dtype=np.float32)
         why: Any = self._library.declared.refusal()
         types, seen = (
             None if x is None else x.ctypes.data for x in (batch.types, batch.layout.seen)
@@ -52,7 +58,13 @@ class Program:
         )
         if reason:
             _refuse_batch(self._library, batch, why)
-        return out
+        if len(shapes) == 1:
+            return out.reshape(shapes[0])
+        ends = list(accumulate(map(math.prod, shapes)))
+        return tuple(
+            part.reshape(shape)
+            for part, shape in zip(np.split(out, ends[:-1]), shapes, strict=True)
+        )
 
 
 def _refuse_program(library: Library, encoded: Encoded, why: Refusal) -> NoReturn:

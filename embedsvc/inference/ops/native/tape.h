@@ -116,13 +116,17 @@ typedef struct {
     int64_t window;        /* the smallest that attention has; -1: none has one */
 } Limits;
 
+#define MOST_RESULTS 8
+
 /* A tape that was checked. Several threads may run it at once. */
 typedef struct {
     const Kernels *kernels;
     Instruction *tape;
     long instructions;
     Buffer *buffers;
-    long count, result; /* `result` is the number of a buffer */
+    long count;
+    int64_t results[MOST_RESULTS]; /* the numbers of buffers */
+    long result_count;
     Limits limits;
 } Program;
 

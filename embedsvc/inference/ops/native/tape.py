@@ -6,7 +6,7 @@ a product and touches only its result (an activation, a residual) becomes part o
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -266,12 +266,20 @@ class Tape:
         return x
 
 
-def trace(function: Callable[[Any, Batch], Value], tape: Tape) -> tuple[Tape, Value]:
-    """The pass `function(ops, batch)` written down on a tape, and its result.
+def trace(function: Callable[[Any, Batch], Any], tape: Tape) -> tuple[Tape, list[Value]]:
+    """The pass `function(ops, batch)` written down on a tape, and its results, of which it returns
+    one or a tuple.
 
     Raises `NotOnTape`.
     """
-    return tape, function(tape, Batch(IDS, POSITIONS, LAYOUT, TYPES))
+    returned = function(tape, Batch(IDS, POSITIONS, LAYOUT, TYPES))
+    values = cast(Sequence[Value], returned if isinstance(returned, tuple) else (returned,))
+    results: list[Value] = []
+    for value in values:
+        taken = {result.buffer for result in results}
+        own = value.buffer not in taken and value.width == tape.buffers[value.buffer].width
+        results.append(value if own else tape.copy(value))
+    return tape, results
 
 
 def _contiguous(arrays: Mapping[str, Floats | None]) -> dict[str, NDArray[Any]]:
