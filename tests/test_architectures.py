@@ -174,9 +174,9 @@ def load_with(ops: Ops, tensors: dict[str, NDArray[Any]], folder: Path) -> Any:
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("xlm-roberta", {"hidden_act": "relu"}, "'relu'"),
+        ("xlm-roberta", {"hidden_act": "celu"}, "'celu'"),
         ("xlm-roberta", {"position_embedding_type": "relative_key"}, "'relative_key'"),
-        ("distilbert", {"activation": "relu"}, "'relu'"),
+        ("distilbert", {"activation": "glu"}, "'glu'"),
         ("mpnet", {"relative_attention_num_buckets": 64}, r"relative_attention_num_buckets"),
         ("nomic_bert", {"rotary_emb_interleaved": True}, "`rotary_emb_interleaved` of True"),
         (
@@ -194,8 +194,8 @@ def load_with(ops: Ops, tensors: dict[str, NDArray[Any]], folder: Path) -> Any:
         ("gte", {"rope_scaling": {"type": "ntk", "factor": 8.0, "mixed_b": 0.6}}, "mixed_b"),
         ("gte", {"position_embedding_type": "absolute"}, "'absolute'"),
         ("gte", {"logn_attention_scale": True}, "`logn_attention_scale` of True"),
-        ("jina_bert", {"feed_forward_type": "reglu"}, "'reglu'"),
-        ("modernbert", {"hidden_activation": "silu"}, "'silu'"),
+        ("jina_bert", {"feed_forward_type": "original"}, "'original'"),
+        ("modernbert", {"hidden_activation": "seGLU"}, "'seGLU'"),
         ("modernbert", {"layer_types": ["chunked"] * 4}, "'chunked'"),
         ("qwen3", {"rope_scaling": {"type": "yarn"}}, r"rope_scaling"),
         ("qwen3", {"rope_parameters": {"rope_theta": 1.0, "rope_type": "yarn"}}, "'yarn'"),

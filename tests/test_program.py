@@ -12,6 +12,7 @@ from embedsvc.inference.ops.base import Attention, Batch, columns
 from embedsvc.inference.ops.native import NativeOps, library
 from embedsvc.inference.ops.native.encoding import Encoded
 from embedsvc.inference.ops.native.program import Program
+from embedsvc.inference.ops.native.tape import FOLDED
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.ops.numpy.layout import PackedLayout
 from tests.support.passes import EXPERTS, ROWS, WIDTH, batch, everything
@@ -58,11 +59,17 @@ HOSTILE: dict[str, list[tuple[str, Any]]] = {
     "multiply": [("y.buffer", -1), ("y.column", 1), ("y.column", 2**62)],
     "linear": [
         *(("inputs", 0), ("inputs", 2**62), ("weight_size", 10), ("bias_size", 10)),
-        *(("activation", 5), ("activation", -1), ("weight", 0), ("x.column", 17)),
+        *(("activation", len(FOLDED) + 1), ("activation", -1), ("weight", 0), ("x.column", 17)),
     ],
     "linear_bfloat16": [
         *(("inputs", 0), ("inputs", 2**62), ("inputs", WIDTH + 1), ("words_size", 16 * PANEL - 1)),
-        *(("activation", 5), ("words", 0), ("x.column", 1), ("bias_size", 7), ("width", 2**40)),
+        *(
+            ("activation", len(FOLDED) + 1),
+            ("words", 0),
+            ("x.column", 1),
+            ("bias_size", 7),
+            ("width", 2**40),
+        ),
     ],
     "linear_int8": [
         *(("inputs", 0), ("inputs", 2**62), ("inputs", WIDTH + 1), ("words_size", 16 * PANEL - 1)),
@@ -71,6 +78,8 @@ HOSTILE: dict[str, list[tuple[str, Any]]] = {
     "layer_norm": [("weight", 0), ("weight_size", WIDTH - 1), ("bias_size", WIDTH - 1)],
     "rms_norm": [("size", 0), ("size", -4), ("size", 3), ("weight_size", 3), ("weight", 0)],
     "activation": [("activation", 99), ("out.buffer", -1)],
+    "prelu": [("weight", 0), ("weight_size", 0), ("width", 2**40)],
+    "xielu": [("weight", 0), ("weight_size", 3), ("out.column", 1)],
     "rope": [
         *(("rotated", 3), ("rotated", 0), ("rotated", 6), ("heads", 3), ("heads", 2**61)),
         *(("rows", ROWS + 1), ("size", 0), ("source", 0), ("source", 2), ("source", 3)),

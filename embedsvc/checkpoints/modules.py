@@ -12,7 +12,19 @@ from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.files import Files, as_array
 from embedsvc.checkpoints.tensors import Tensors
 
-Activation = Literal["Identity", "Tanh", "ReLU", "Sigmoid", "SiLU", "GELU"]
+Activation = Literal[
+    "GELU",
+    "Hardswish",
+    "Identity",
+    "LeakyReLU",
+    "Mish",
+    "ReLU",
+    "ReLU6",
+    "Sigmoid",
+    "SiLU",
+    "Tanh",
+]
+"""Names of torch.nn's classes."""
 
 BOOLEANS: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",

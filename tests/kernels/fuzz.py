@@ -16,6 +16,7 @@ import numpy as np
 
 from embedsvc.catalog.cards import Pooling
 from embedsvc.errors import CheckpointError, EmbeddingFailed
+from embedsvc.inference.ops.activations import Activation, Name
 from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_table
 from embedsvc.inference.ops.native import NativeOps, library
 from embedsvc.inference.ops.native.encoding import Encoded
@@ -34,6 +35,8 @@ TRUSTED = {"scale", "epsilon", *WEIGHTS, *(f"{name}_size" for name in WEIGHTS)}
 """Fields that C cannot check: where weights are, and how many numbers they have."""
 WILD = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, 88, -104], np.float32)
 POOLINGS = get_args(Pooling)
+STEADY = [name for name in get_args(Name) if name not in ("relu2", "xielu")]
+"""The activations that do not square what they are given, several times in a row."""
 Make = Callable[[Any], Callable[[Any, Batch], Any]]
 
 
@@ -95,8 +98,8 @@ def rms_norm(random: Random, width: int) -> Any:
 
 
 def activation(random: Random, width: int) -> Any:
-    name = random.one(["gelu", "gelu_tanh", "silu", "tanh"])
-    return lambda ops: lambda ops, x, batch: getattr(ops, name)(x)
+    given = Activation(random.one(STEADY), (0.3, 0.8, 0.5, -1e-6))
+    return lambda ops: lambda ops, x, batch: ops.activate(x, given)
 
 
 def gated(random: Random, width: int) -> Any:

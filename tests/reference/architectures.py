@@ -4,7 +4,7 @@ The reference is transformers, in float64; sentence-transformers for static embe
 pooling; and `float64.py` beside this for what lives in model repositories only. The tests read what
 this writes to architectures/, so they need neither:
 
-    python -m tests.reference.architectures
+    python -m tests.reference.architectures [NAME ...]
 
 Each text goes through the model alone.
 """
@@ -12,6 +12,7 @@ Each text goes through the model alone.
 import json
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
@@ -88,10 +89,11 @@ def vector(case: Case, hidden: NDArray[Any]) -> NDArray[np.float32]:
 
 @torch.no_grad()
 def main() -> None:
-    """Writes a file for each case, and which versions made them."""
+    """Writes a file for each case, or for those that are named, and which versions made them."""
     HERE.mkdir(exist_ok=True)
     torch.set_num_threads(1)
-    for name, case in CASES.items():
+    for name in sys.argv[1:] or CASES:
+        case = CASES[name]
         with tempfile.TemporaryDirectory() as folder:
             forward = reference(name, case, case.write(Path(folder)))
             hidden = [forward(ids) for ids in case.texts()]

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import numpy as np
 
 from embedsvc.catalog.cards import Pooling
+from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import Attention, Batch, Linear, Norm, columns, rope_table
 from embedsvc.inference.ops.native import NativeOps, library
 from embedsvc.inference.ops.native.formats.bfloat16 import BFloat16Panels, to_bfloat16
@@ -46,6 +47,8 @@ def everything(ops: Any) -> Callable[[Any, Batch], Any]:
         ops.attends_by = "attention"
         context = ops.attention(q, k, v, spec, batch.layout)
         context = ops.silu(ops.multiply(context, ops.copy(hidden)))
+        context = ops.activate(context, Activation("prelu", (0.5,)))
+        context = ops.activate(context, Activation("xielu", (0.8, 0.8, 0.5, -1e-6)))
         hidden = ops.add(ops.experts(context, ops.linear(context, router), 2, layer), one)
         for each in low:
             hidden = ops.linear(hidden, each)

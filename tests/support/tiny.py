@@ -222,6 +222,11 @@ GEMMA3_SHAPES = decoder_shapes(3, decoder_layer(3, 1, 8, GEMMA3_NORMS))
 
 CASES = {
     "bert": Case(BERT, bert_shapes(64, 2), pooling="cls_token"),
+    "bert-prelu": Case(
+        BERT | {"hidden_act": "prelu"},
+        bert_shapes(64, 2)
+        | {f"encoder.layer.{i}.intermediate.intermediate_act_fn.weight": (1,) for i in range(2)},
+    ),
     "xlm-roberta": Case(
         BERT
         | {
@@ -258,7 +263,7 @@ CASES = {
             "model_type": "mpnet",
             "max_position_embeddings": 162,
             "layer_norm_eps": 1e-5,
-            "hidden_act": "gelu",
+            "hidden_act": "relu",
             "pad_token_id": 1,
             "relative_attention_num_buckets": 32,
         },
@@ -322,6 +327,7 @@ CASES = {
                 "full_attention",
             ],
             "rope_parameters": BY_LAYER,
+            "hidden_activation": "quick_gelu",
         },
         modernbert_shapes(),
         pooling="cls_token",

@@ -11,11 +11,13 @@ import msgspec
 
 from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.checkpoints.modules import Activation, LogitScore
+from embedsvc.checkpoints.modules import LogitScore
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.checkpoints.tokenizer_files import read_tokenizer
-from embedsvc.inference.heads.steps import RowStep, layer_norm, linear
+from embedsvc.inference.heads.steps import NONE, RowStep, layer_norm, linear
+from embedsvc.inference.models.activations import HiddenAct, read_activation
 from embedsvc.inference.models.configs import Eps
+from embedsvc.inference.ops.activations import Activation
 from embedsvc.wording.msgspec_errors import plain_types
 
 
@@ -43,7 +45,7 @@ class Reader:
 
     def out(self, name: str, *, bias: bool = True) -> RowStep:
         """The layer D -> labels."""
-        return self._linear(name, self.labels, "Identity", bias=bias)
+        return self._linear(name, self.labels, NONE, bias=bias)
 
     def norm(self, name: str, eps: float, *, bias: bool) -> RowStep:
         """A layer norm."""
@@ -58,17 +60,20 @@ class Reader:
         return linear(weight, shift, activation)
 
 
+TANH = Activation("tanh")
+
+
 def _bert(read: Reader) -> Layers:
     """BERT's pooler (Devlin et al., 2018, arXiv:1810.04805) and a last layer."""
-    return Layers("cls", (read.dense("pooler.dense", "Tanh"), read.out("classifier")))
+    return Layers("cls", (read.dense("pooler.dense", TANH), read.out("classifier")))
 
 
 def _roberta(read: Reader) -> Layers:
-    return Layers("cls", (read.dense("classifier.dense", "Tanh"), read.out("classifier.out_proj")))
+    return Layers("cls", (read.dense("classifier.dense", TANH), read.out("classifier.out_proj")))
 
 
 def _distilbert(read: Reader) -> Layers:
-    return Layers("cls", (read.dense("pre_classifier", "ReLU"), read.out("classifier")))
+    return Layers("cls", (read.dense("pre_classifier", Activation("relu")), read.out("classifier")))
 
 
 def _gte(read: Reader) -> Layers:
@@ -84,16 +89,8 @@ class ModernBertHead(msgspec.Struct, frozen=True):
     norm_eps: Eps
     classifier_pooling: Literal["cls", "mean"] = "cls"
     classifier_bias: bool = False
-    classifier_activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
+    classifier_activation: HiddenAct = "gelu"
     norm_bias: bool = False
-
-
-MODERNBERT_ACTIVATIONS: dict[str, Activation] = {
-    "gelu": "GELU",
-    "relu": "ReLU",
-    "silu": "SiLU",
-    "tanh": "Tanh",
-}
 
 
 def _modernbert(read: Reader) -> Layers:
@@ -102,7 +99,7 @@ def _modernbert(read: Reader) -> Layers:
         config = msgspec.convert(read.checkpoint.config, ModernBertHead)
     except msgspec.ValidationError as error:
         raise read.checkpoint.error(f"config.json: {plain_types(str(error))}") from None
-    activation = MODERNBERT_ACTIVATIONS[config.classifier_activation]
+    activation = read_activation(read.tensors, config.classifier_activation, "head.act")
     steps = (
         read.dense("head.dense", activation, bias=config.classifier_bias),
         read.norm("head.norm", config.norm_eps, bias=config.norm_bias),

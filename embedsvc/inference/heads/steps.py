@@ -9,21 +9,25 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.checkpoints.modules import Activation, Dense, LayerNorm, Step, Truncate
+from embedsvc.checkpoints import modules
+from embedsvc.checkpoints.modules import Dense, LayerNorm, Step, Truncate
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import EmbeddingFailed
-from embedsvc.inference.ops.numpy import activations
+from embedsvc.inference.ops.activations import Activation, Name
+from embedsvc.inference.ops.numpy.activations import activate
 
 Floats = NDArray[np.float32]
 RowStep = Callable[[Floats], Floats]
 """A layer, as a function of rows (n, D)."""
 
 
-def linear(weight: Floats, bias: Floats | None, activation: Activation = "Identity") -> RowStep:
+NONE = Activation("linear")
+
+
+def linear(weight: Floats, bias: Floats | None, activation: Activation = NONE) -> RowStep:
     """A linear layer from a weight (out, in) and a bias (out,), and an activation."""
     turned, shift = np.ascontiguousarray(weight.T), np.float32(0) if bias is None else bias
-    function = ACTIVATIONS[activation]
-    return lambda rows: function(rows @ turned + shift)
+    return lambda rows: activate(rows @ turned + shift, activation)
 
 
 def layer_norm(weight: Floats, bias: Floats | None, eps: float) -> RowStep:
@@ -71,7 +75,7 @@ def _dense(model: str, dense: Dense) -> RowStep:
     residual = tensors.take("residual.weight", dense.outputs, dense.inputs).T if projected else None
     if dense.own_folder:
         tensors.refuse_left_over(())
-    layer = linear(weight, bias, dense.activation)
+    layer = linear(weight, bias, Activation(OF_TORCH[dense.activation]))
 
     def run(vectors: Floats) -> Floats:
         _check_width(tensors, "in_features", dense.inputs, vectors)
@@ -103,16 +107,16 @@ def _check_width(tensors: Tensors, key: str, stated: int, vectors: Floats) -> No
         raise tensors.error(f"`{key}` is {stated}, and vectors have {found} dimensions there")
 
 
-def _sigmoid(x: Floats) -> Floats:
-    return np.float32(0.5) * (np.tanh(x * np.float32(0.5)) + np.float32(1))
-
-
-ACTIVATIONS: dict[Activation, RowStep] = {
-    "Identity": lambda x: x,
-    "Tanh": np.tanh,
-    "ReLU": lambda x: np.maximum(x, np.float32(0)),
-    "Sigmoid": _sigmoid,
-    "SiLU": activations.silu,
-    "GELU": activations.gelu,
+OF_TORCH: dict[modules.Activation, Name] = {
+    "GELU": "gelu",
+    "Hardswish": "hardswish",
+    "Identity": "linear",
+    "LeakyReLU": "leaky_relu",
+    "Mish": "mish",
+    "ReLU": "relu",
+    "ReLU6": "relu6",
+    "Sigmoid": "sigmoid",
+    "SiLU": "silu",
+    "Tanh": "tanh",
 }
-"""Activations, by the names of torch.nn's classes. They may overwrite what they are given."""
+"""Activations by the names of torch.nn's classes."""

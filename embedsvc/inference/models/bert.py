@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.models.activations import HiddenAct, read_activation
 from embedsvc.inference.models.configs import Eps, Size, Sizes, refuse_remainder
 from embedsvc.inference.models.weight_reader import WeightReader
+from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import Array, Attention, Batch, Inputs, Linear, Norm, Ops, columns
 
 UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
@@ -22,7 +24,7 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     type_vocab_size: Size
     layer_norm_eps: Eps
-    hidden_act: Literal["gelu"]
+    hidden_act: HiddenAct
     position_embedding_type: Literal["absolute"] = "absolute"
 
     def __post_init__(self) -> None:
@@ -35,6 +37,7 @@ class Layer:
     attention_out: Linear  # D -> D
     attention_norm: Norm
     up: Linear  # D -> intermediate
+    activation: Activation
     down: Linear  # intermediate -> D
     mlp_norm: Norm
 
@@ -70,6 +73,9 @@ def prepare(
             attention_out=read.linear(f"{block}.output.dense", width, width),
             attention_norm=read.norm(f"{block}.output.LayerNorm", width),
             up=read.linear(f"{name}.intermediate.dense", width, inner),
+            activation=read_activation(
+                tensors, config.hidden_act, f"{name}.intermediate.intermediate_act_fn"
+            ),
             down=read.linear(f"{name}.output.dense", inner, width),
             mlp_norm=read.norm(f"{name}.output.LayerNorm", width),
         )
@@ -122,7 +128,7 @@ def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch
     def after_attention(context: Array, hidden: Array) -> Array:
         hidden = ops.add(ops.linear(context, layer.attention_out), hidden)
         hidden = ops.layer_norm(hidden, layer.attention_norm, eps)
-        inner = ops.gelu(ops.linear(hidden, layer.up))
+        inner = ops.activate(ops.linear(hidden, layer.up), layer.activation)
         hidden = ops.add(ops.linear(inner, layer.down), hidden)
         return ops.layer_norm(hidden, layer.mlp_norm, eps)
 

@@ -1,11 +1,10 @@
 """DistilBERT: BERT without token types, under other names (Sanh et al., 2019, arXiv:1910.01108)."""
 
-from typing import Literal
-
 import msgspec
 
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models import bert
+from embedsvc.inference.models.activations import HiddenAct, read_activation
 from embedsvc.inference.models.configs import Layers, Rows, Size, refuse_remainder
 from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import Attention, Inputs, Ops
@@ -27,7 +26,7 @@ class Config(msgspec.Struct, frozen=True):
     n_heads: Size
     hidden_dim: Size
     max_position_embeddings: Rows
-    activation: Literal["gelu"]
+    activation: HiddenAct
 
     def __post_init__(self) -> None:
         refuse_remainder(self, "dim", "n_heads")
@@ -55,6 +54,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> bert.
             attention_out=read.linear(f"{block}.out_lin", width, width),
             attention_norm=read.norm(f"{name}.sa_layer_norm", width),
             up=read.linear(f"{name}.ffn.lin1", width, inner),
+            activation=read_activation(tensors, config.activation, f"{name}.ffn.activation"),
             down=read.linear(f"{name}.ffn.lin2", inner, width),
             mlp_norm=read.norm(f"{name}.output_layer_norm", width),
         )

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.models.activations import HiddenAct, read_activation
 from embedsvc.inference.models.configs import (
     Base,
     Eps,
@@ -23,6 +24,7 @@ from embedsvc.inference.models.configs import (
     refuse_unless,
 )
 from embedsvc.inference.models.weight_reader import WeightReader
+from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import (
     Array,
     Attention,
@@ -54,7 +56,7 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     type_vocab_size: Annotated[int, Meta(ge=0)]
     layer_norm_eps: Eps
-    hidden_act: Literal["gelu"]
+    hidden_act: HiddenAct
     layer_norm_type: Literal["layer_norm"] = "layer_norm"
     position_embedding_type: Literal["rope"] = "rope"
     rope_theta: Base
@@ -84,6 +86,7 @@ class Layer:
     attention_out: Linear  # D -> D
     attention_norm: Norm
     up_gate: Linear  # D -> 2 intermediate
+    activation: Activation
     down: Linear  # intermediate -> D
     mlp_norm: Norm
 
@@ -112,6 +115,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
             attention_out=read.linear(f"{name}.attention.o_proj", width, width),
             attention_norm=read.norm(f"{name}.attn_ln", width),
             up_gate=read.linear(f"{name}.mlp.up_gate_proj", width, 2 * inner, bias=False),
+            activation=read_activation(tensors, config.hidden_act, f"{name}.mlp.act_fn"),
             down=read.linear(f"{name}.mlp.down_proj", inner, width),
             mlp_norm=read.norm(f"{name}.mlp_ln", width),
         )
@@ -171,7 +175,8 @@ def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch
         hidden = ops.add(ops.linear(context, layer.attention_out), hidden)
         hidden = ops.layer_norm(hidden, layer.attention_norm, eps)
         up, gate = columns(ops.linear(hidden, layer.up_gate), inner, inner)
-        hidden = ops.add(ops.linear(ops.multiply(ops.gelu(gate), up), layer.down), hidden)
+        gated = ops.multiply(ops.activate(gate, layer.activation), up)
+        hidden = ops.add(ops.linear(gated, layer.down), hidden)
         return ops.layer_norm(hidden, layer.mlp_norm, eps)
 
     q, k, v = ops.rows(before_attention, hidden, batch.positions)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models.configs import Eps, Sizes, refuse_remainder
 from embedsvc.inference.models.weight_reader import WeightReader
+from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import Array, Attention, Batch, Inputs, Linear, Norm, Ops, columns
 
 UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
@@ -29,8 +30,7 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     type_vocab_size: Annotated[int, Meta(ge=0)]
     layer_norm_eps: Eps
-    hidden_act: Literal["gelu"]
-    feed_forward_type: Literal["geglu"]
+    feed_forward_type: Literal["geglu", "reglu"]
     position_embedding_type: Literal["alibi"]
 
     def __post_init__(self) -> None:
@@ -68,6 +68,8 @@ class Weights:
     type_embeddings: Array | None  # (types, D); None: all tokens are of type 0
     embedding_norm: Norm
     attention: Attention
+    activation: Activation
+    """Of the gate."""
     layers: tuple[Layer, ...]
 
 
@@ -114,6 +116,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
         type_embeddings=types,
         embedding_norm=read.norm("embeddings.LayerNorm", width),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5, bias=ops.array(bias)),
+        activation=Activation("gelu" if config.feed_forward_type == "geglu" else "relu"),
         layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
     )
 
@@ -170,7 +173,8 @@ def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch
         if code_norms is not None:
             attended = ops.layer_norm(ops.add(attended, hidden), code_norms.input, eps)
         gate, up = columns(ops.linear(attended, layer.gate_up), inner, inner)
-        hidden = ops.add(ops.linear(ops.multiply(ops.gelu(gate), up), layer.down), attended)
+        gated = ops.multiply(ops.activate(gate, weights.activation), up)
+        hidden = ops.add(ops.linear(gated, layer.down), attended)
         return ops.layer_norm(hidden, layer.mlp_norm, eps)
 
     q, k, v = ops.rows(before_attention, hidden)

@@ -6,9 +6,9 @@ modernbert-embed-base, gte-modernbert-base and granite-embedding r2 are this arc
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.models.activations import HiddenAct, read_activation
 from embedsvc.inference.models.configs import (
     Base,
     Eps,
@@ -23,6 +23,7 @@ from embedsvc.inference.models.configs import (
     refuse_wrong_kinds,
 )
 from embedsvc.inference.models.weight_reader import WeightReader
+from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import (
     Array,
     Attention,
@@ -44,7 +45,7 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     norm_eps: Eps
     local_attention: Rows
-    hidden_activation: Literal["gelu"]
+    hidden_activation: HiddenAct
     layer_types: tuple[LayerType, ...] | None = None
     global_attn_every_n_layers: Layers = 3
     rope_parameters: RopeByLayer | None = None
@@ -93,6 +94,7 @@ class Layer:
     attention_out: Linear  # D -> D
     mlp_norm: Norm
     up_gate: Linear  # D -> 2 intermediate
+    activation: Activation
     down: Linear  # intermediate -> D
 
 
@@ -130,6 +132,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
             attention_out=read.linear(f"{name}.attn.Wo", width, width, bias=attention_bias),
             mlp_norm=norm(f"{name}.mlp_norm"),
             up_gate=read.linear(f"{name}.mlp.Wi", width, 2 * inner, bias=mlp_bias),
+            activation=read_activation(tensors, config.hidden_activation, f"{name}.mlp.act"),
             down=read.linear(f"{name}.mlp.Wo", inner, width, bias=mlp_bias),
         )
 
@@ -173,7 +176,8 @@ def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch
         hidden = ops.add(ops.linear(context, layer.attention_out), hidden)
         normed = ops.layer_norm(ops.copy(hidden), layer.mlp_norm, eps)
         up, gate = columns(ops.linear(normed, layer.up_gate), inner, inner)
-        return ops.add(ops.linear(ops.multiply(ops.gelu(up), gate), layer.down), hidden)
+        gated = ops.multiply(ops.activate(up, layer.activation), gate)
+        return ops.add(ops.linear(gated, layer.down), hidden)
 
     q, k, v = ops.rows(before_attention, hidden, batch.positions)
     context = ops.attention(q, k, v, layer.attention, batch.layout)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models import bert
+from embedsvc.inference.models.activations import HiddenAct, read_activation
 from embedsvc.inference.models.configs import Eps, Sizes, refuse_remainder
 from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import Attention, Inputs, Ops
@@ -29,7 +30,7 @@ class Config(Sizes, frozen=True, kw_only=True):
     """The fields of config.json that the pass depends on."""
 
     layer_norm_eps: Eps
-    hidden_act: Literal["gelu"]
+    hidden_act: HiddenAct
     relative_attention_num_buckets: Literal[32] = 32
 
     def __post_init__(self) -> None:
@@ -61,6 +62,9 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> bert.
             attention_out=read.linear(f"{block}.attn.o", width, width),
             attention_norm=read.norm(f"{block}.LayerNorm", width),
             up=read.linear(f"{name}.intermediate.dense", width, inner),
+            activation=read_activation(
+                tensors, config.hidden_act, f"{name}.intermediate.intermediate_act_fn"
+            ),
             down=read.linear(f"{name}.output.dense", inner, width),
             mlp_norm=read.norm(f"{name}.output.LayerNorm", width),
         )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.quantized import Quantized
+from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.hardware import Hardware
 from embedsvc.inference.ops.tuning import Tuning
 from embedsvc.texts.item import TokenIds
@@ -233,8 +234,8 @@ class Ops(Hardware, Protocol):
         """x * sigmoid(x)."""
         ...
 
-    def tanh(self, x: Array) -> Array:
-        """tanh(x)."""
+    def activate(self, x: Array, activation: Activation) -> Array:
+        """Any activation, these included."""
         ...
 
     def rope(self, x: Array, table: Array, positions: Array) -> Array:

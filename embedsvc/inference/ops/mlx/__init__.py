@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Dtype, Pooling
 from embedsvc.checkpoints.quantized import Quantized
+from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import (
     Attention,
     Batch,
@@ -33,11 +34,12 @@ from embedsvc.inference.ops.base import (
 )
 from embedsvc.inference.ops.memory import PASSES, MemoryUse
 from embedsvc.inference.ops.mlx import quantized
+from embedsvc.inference.ops.mlx.activations import FactorName
 from embedsvc.inference.ops.mlx.attention import attend, attend_plainly
 from embedsvc.inference.ops.mlx.compiling import OFTEN, CompiledPasses
 from embedsvc.inference.ops.mlx.dispatch import at_once, by_rows
 from embedsvc.inference.ops.mlx.experts import mix
-from embedsvc.inference.ops.mlx.fusing import Activation, Fused, LastStep
+from embedsvc.inference.ops.mlx.fusing import Fused, LastStep
 from embedsvc.inference.ops.mlx.layout import PaddedLayout, fill_grid, grid_shape, lay_out
 from embedsvc.inference.ops.mlx.memory import (
     clear_cache,
@@ -227,19 +229,22 @@ class MlxOps:
         return mx.fast.rms_norm(slices, weight, eps).reshape(x.shape)
 
     def gelu(self, x: mx.array) -> mx.array:
-        return self._activation("gelu", x)
+        return self._with_factor("gelu", x)
 
     def gelu_tanh(self, x: mx.array) -> mx.array:
-        return self._activation("gelu_tanh", x)
+        return self._with_factor("gelu_tanh", x)
 
     def silu(self, x: mx.array) -> mx.array:
-        return self._activation("silu", x)
+        return self._with_factor("silu", x)
 
-    def tanh(self, x: mx.array) -> mx.array:
-        return mx.tanh(x)
+    def activate(self, x: mx.array, activation: Activation) -> mx.array:
+        name = activation.name
+        if name in ("gelu", "gelu_tanh", "quick_gelu", "silu"):
+            return self._with_factor(name, x)
+        return self._fused.activations[name](x, *activation.numbers)
 
-    def _activation(self, name: Activation, x: mx.array) -> mx.array:
-        alone, with_gate = self._fused.activations[name]
+    def _with_factor(self, name: FactorName, x: mx.array) -> mx.array:
+        alone, with_gate = self._fused.factors[name]
         out = alone(x)
         self._last.note(out, "multiply", lambda gate: with_gate(x, gate))
         return out

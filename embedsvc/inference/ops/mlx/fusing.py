@@ -5,14 +5,14 @@ On a GPU a kernel takes some microseconds to start, whatever it does, and reads 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import mlx.core as mx
 
+from embedsvc.inference.ops.activations import Name
+from embedsvc.inference.ops.mlx.activations import FACTORS, FUNCTIONS, FactorName
 from embedsvc.inference.ops.mlx.rope import turn
 
 Function = Callable[..., mx.array]
-Activation = Literal["gelu", "gelu_tanh", "silu"]
 
 
 class Fused:
@@ -27,11 +27,15 @@ class Fused:
             return mx.compile(function, shapeless=True) if compiled else function
 
         self.turn = fuse(turn)
-        self.activations: dict[Activation, tuple[Function, Function]] = {
+        self.factors: dict[FactorName, tuple[Function, Function]] = {
             name: (fuse(partial(_alone, factor)), fuse(partial(_gated, factor)))
             for name, factor in FACTORS.items()
         }
-        """Each by itself, and multiplied with a second array."""
+        """Activations that multiply x with a factor, each by itself, and with a second array."""
+        self.activations: dict[Name, Function] = {
+            name: fuse(partial(_widened, function)) for name, function in FUNCTIONS.items()
+        }
+        """The others."""
 
 
 class LastStep:
@@ -62,21 +66,8 @@ class LastStep:
         self._step: tuple[mx.array, str, Callable[[mx.array], mx.array]] | None = None
 
 
-def _gelu(x: mx.array) -> mx.array:
-    return 0.5 * (1 + mx.erf(x * 0.7071067811865476))
-
-
-def _gelu_tanh(x: mx.array) -> mx.array:
-    # (1 + tanh(u)) / 2 is sigmoid(2 u).
-    return mx.sigmoid(x * (1.5957691216 + 0.0713548162726 * mx.square(x)))
-
-
-FACTORS: dict[Activation, Function] = {
-    "gelu": _gelu,
-    "gelu_tanh": _gelu_tanh,
-    "silu": mx.sigmoid,
-}
-"""What each activation multiplies a float32 with."""
+def _widened(function: Function, x: mx.array, *learned: float) -> mx.array:
+    return function(x.astype(mx.float32), *learned).astype(x.dtype)
 
 
 def _alone(factor: Function, x: mx.array) -> mx.array:

@@ -104,7 +104,7 @@ static const char *check_layer(const Check *check, const Instruction *in) {
     REQUIRE(fits(check, in->out, in->width) && reads(check, in->x, in->inputs));
     REQUIRE(alike(check, in->x, in->out) && apart(in->x, in->out));
     REQUIRE(!in->bias || in->bias_size >= panels(check, in->width));
-    REQUIRE(between(in->activation, NONE, ACTIVATIONS - 1));
+    REQUIRE(between(in->activation, NONE, AFTER_PRODUCTS - 1));
     if (in->y.buffer < 0) return NULL;
     REQUIRE(reads(check, in->y, in->width) && alike(check, in->y, in->out) && apart(in->y, in->out));
     return NULL;
@@ -150,6 +150,16 @@ static const char *check_activation(const Check *check, const Instruction *in) {
     REQUIRE(between(in->activation, NONE, ACTIVATIONS - 1));
     return NULL;
 }
+
+/* Numbers that were learned for an activation. */
+static const char *check_learned(const Check *check, const Instruction *in, int64_t numbers) {
+    REQUIRE(reads(check, in->out, in->width));
+    REQUIRE(in->weight && in->weight_size >= numbers);
+    return NULL;
+}
+
+static const char *check_prelu(const Check *check, const Instruction *in) { return check_learned(check, in, 1); }
+static const char *check_xielu(const Check *check, const Instruction *in) { return check_learned(check, in, 4); }
 
 static const char *check_rope(const Check *check, const Instruction *in) {
     REQUIRE(reads(check, in->out, in->width) && kind_of(check, in->out) != TEXTS);

@@ -50,6 +50,7 @@ static const Declaration declarations[] = {
     {
         "Activation",
 #define ACTIVATION(NAME, name) #name ";"
+#define OTHER_ACTIVATION(NAME, name) #name ";"
 #include "operations.def"
         , ACTIVATIONS,
     },

@@ -27,8 +27,12 @@ enum Operation {
 
 enum Activation {
 #define ACTIVATION(NAME, name) NAME,
+#define OTHER_ACTIVATION(NAME, name) NAME,
 #include "operations.def"
     ACTIVATIONS,
+    AFTER_PRODUCTS = 0 /* how many of them products apply */
+#define ACTIVATION(NAME, name) +1
+#include "operations.def"
 };
 
 enum Source {

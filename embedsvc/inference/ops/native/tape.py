@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Pooling
+from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import (
     Attention,
     Batch,
@@ -30,6 +31,8 @@ MAX_WINDOW = 1 << 31
 
 IDS, POSITIONS, TYPES, LAYOUT = object(), object(), object(), object()
 """What stands for a batch's ids, positions, types and layout while a pass is traced."""
+FOLDED = ("gelu", "gelu_tanh", "silu", "tanh", "relu")
+"""The activations that products apply themselves: the first ones in operations.def."""
 SOURCES = (("IDS", IDS), ("POSITIONS", POSITIONS), ("TYPES", TYPES))
 """The arrays with a number for each token by which a table's rows are looked up, under their names
 in operations.def."""
@@ -164,8 +167,13 @@ class Tape:
     def silu(self, x: Value) -> Value:
         return self._activation("silu", x)
 
-    def tanh(self, x: Value) -> Value:
-        return self._activation("tanh", x)
+    def activate(self, x: Value, activation: Activation) -> Value:
+        if activation.name == "linear":
+            return x
+        if activation.numbers:
+            self._step(activation.name, x, weight=np.array(activation.numbers, np.float32))
+            return x
+        return self._activation(activation.name, x)
 
     def rope(self, x: Value, table: Floats, positions: object) -> Value:
         if positions is not POSITIONS:
@@ -259,7 +267,7 @@ class Tape:
 
     def _activation(self, name: str, x: Value) -> Value:
         step = self._open_product(x)
-        if step:
+        if step and name in FOLDED:
             step.numbers["activation"] = name
         else:
             self._step("activation", x, activation=name)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Dtype, Pooling
 from embedsvc.checkpoints.quantized import Quantized, expand
+from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import (
     Attention,
     Batch,
@@ -205,8 +206,8 @@ class NumpyOps:
     def silu(self, x: Floats) -> Floats:
         return activations.silu(x)
 
-    def tanh(self, x: Floats) -> Floats:
-        return np.tanh(x, out=x)
+    def activate(self, x: Floats, activation: Activation) -> Floats:
+        return activations.activate(x, activation)
 
     def rope(self, x: Floats, table: Floats, positions: NDArray[np.integer[Any]]) -> Floats:
         half = table.shape[1] // 2

@@ -4,8 +4,11 @@ They are made of several simple operations each, so they go over a few rows at a
 the cache from one operation to the next.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
+from embedsvc.inference.ops.activations import Activation, Name
 from embedsvc.inference.ops.base import Floats
 
 FEW_ROWS = 32
@@ -25,6 +28,21 @@ GELU = tuple(
 )
 """P fitted to atanh(erf(x / sqrt 2)) / x, so that `_times_gate` is x * Phi(x) to within 7e-8."""
 GELU_TANH = (np.float32(0.7978845608 * 0.044715), np.float32(0.7978845608))
+LAPLACE = 0.707107, 0.282095
+"""Mean and deviation."""
+
+
+def activate(x: Floats, activation: Activation) -> Floats:
+    """Any activation."""
+    frequent = FREQUENT.get(activation.name)
+    if frequent is not None:
+        return frequent(x)
+    function = FUNCTIONS[activation.name]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(x), FEW_ROWS):
+            part = x[start : start + FEW_ROWS]
+            part[...] = function(part, *activation.numbers)
+    return x
 
 
 def gelu(x: Floats) -> Floats:
@@ -49,6 +67,94 @@ def silu(x: Floats) -> Floats:
         divisor += np.float32(1)
         part /= divisor
     return x
+
+
+def _tanh(x: Floats) -> Floats:
+    return np.tanh(x, out=x)
+
+
+def _relu(x: Floats) -> Floats:
+    with np.errstate(invalid="ignore"):
+        x *= x > 0  # makes NaN of -inf, where the maximum of it and 0 would hide it
+    return x
+
+
+FREQUENT: dict[Name, Callable[[Floats], Floats]] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "linear": lambda x: x,
+    "relu": _relu,
+    "silu": silu,
+    "tanh": _tanh,
+}
+"""In place, and in as little memory as there can be."""
+
+
+def _leaky_relu(x: Floats, slope: float = 0.01) -> Floats:
+    return np.where(x < 0, np.float32(slope) * x, x)
+
+
+def _laplace(x: Floats) -> Floats:
+    mean, deviation = LAPLACE
+    away = np.clip((x - np.float32(mean)) / np.float32(deviation), -6, 6)
+    return np.float32(0.5) * (np.float32(1) + np.tanh(away * np.polyval(GELU, away * away)))
+
+
+def _mish(x: Floats) -> Floats:
+    # tanh(log(1 + e)) is e (e + 2) / (e (e + 2) + 2).
+    power = np.exp(np.minimum(x, np.float32(20)))
+    product = power * (power + np.float32(2))
+    return x * np.divide(product, product + np.float32(2))
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return np.float32(0.5) * (np.float32(1) + np.tanh(np.float32(0.5) * x))
+
+
+def _xielu(x: Floats, above: float, below: float, start: float, nearest: float) -> Floats:
+    p, n, b, e = (np.float32(number) for number in (above, below, start, nearest))
+    return np.where(x > 0, p * x * x, (np.expm1(np.minimum(x, e)) - x) * n) + b * x
+
+
+def _gelu_10(x: Floats) -> Floats:
+    return np.clip(gelu(x), -10, 10)
+
+
+def _hardswish(x: Floats) -> Floats:
+    return x * np.divide(np.clip(x + np.float32(3), 0, 6), np.float32(6))
+
+
+def _quick_gelu(x: Floats) -> Floats:
+    return x * _sigmoid(np.float32(1.702) * x)
+
+
+def _relu2(x: Floats) -> Floats:
+    return np.square(_relu(x))
+
+
+def _relu6(x: Floats) -> Floats:
+    return np.clip(x, 0, 6)
+
+
+def _sqrtsoftplus(x: Floats) -> Floats:
+    return np.sqrt(np.logaddexp(np.float32(0), x))
+
+
+FUNCTIONS: dict[Name, Callable[..., Floats]] = {
+    "gelu_10": _gelu_10,
+    "hardswish": _hardswish,
+    "laplace": _laplace,
+    "leaky_relu": _leaky_relu,
+    "mish": _mish,
+    "prelu": _leaky_relu,
+    "quick_gelu": _quick_gelu,
+    "relu2": _relu2,
+    "relu6": _relu6,
+    "sigmoid": _sigmoid,
+    "sqrtsoftplus": _sqrtsoftplus,
+    "xielu": _xielu,
+}
+"""The others, of a few rows."""
 
 
 def _times_gate(x: Floats, coefficients: tuple[np.float32, ...]) -> Floats:
