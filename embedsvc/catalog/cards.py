@@ -51,8 +51,9 @@ Prompts = dict[str, str]
 """Texts to put before an input, by the name that a client asks for. Spaces at the end matter."""
 TokenIdsMeaning = Literal["cl100k_base", "model", "reject"]
 Truncate = Literal["error", "end", "start", "chunk"]
-Task = Literal["embed", "rerank", "classify"]
-"""What a model gives: vectors, one score for a pair of texts, or scores for several labels."""
+Task = Literal["embed", "rerank", "classify", "sparse"]
+"""What a model gives: vectors, one score for a pair of texts, scores for several labels, or sparse
+vectors alone."""
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,7 +77,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     aliases: tuple[str, ...] = ()
     """Other names for the model."""
     task: Task | None = None
-    """What the model is for: "embed", "rerank" or "classify". Default: what its files say."""
+    """What the model is for: "embed", "rerank", "classify" or "sparse". Default: what its files
+    say, of which "sparse" goes before the rest."""
     pooling: Pooling | tuple[Pooling, ...] | None = None
     """How the hidden states of a text become one vector. Of several ways, the results are
     put side by side."""

@@ -27,8 +27,14 @@ from embedsvc.checkpoints.pair_template import DECODERS, PairTemplate, find_pair
 from embedsvc.checkpoints.prompts import read_prompts
 from embedsvc.checkpoints.quantization import read_quantization
 from embedsvc.checkpoints.scoring import Scoring, count_outputs, read_scoring
-from embedsvc.checkpoints.sources import find_checkpoint, sha256
-from embedsvc.checkpoints.tensor_files import WEIGHTS, weight_files
+from embedsvc.checkpoints.sources import check_sha256, digests, find_checkpoint, sha256
+from embedsvc.checkpoints.sparse import (
+    Sparse,
+    find_lexical,
+    read_sparse_modules,
+    sparse_digests,
+)
+from embedsvc.checkpoints.tensor_files import WEIGHTS
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.checkpoints.token_limit import max_tokens
 from embedsvc.errors import CheckpointError
@@ -93,6 +99,8 @@ class Checkpoint:
     """What the outputs of a classifier mean; None for a model of vectors."""
     pair_template: PairTemplate | None = None
     """How a decoder is asked about a pair of texts."""
+    sparse: Sparse | None = None
+    """How it makes sparse vectors; None if it makes none."""
 
     @property
     def labels(self) -> int:
@@ -102,6 +110,8 @@ class Checkpoint:
     @property
     def task(self) -> Task:
         """What the model gives."""
+        if self.sparse is not None and not self.pooling:
+            return "sparse"
         if self.scoring is None:
             return "embed"
         return "rerank" if self.labels == 1 else "classify"
@@ -118,17 +128,19 @@ class Checkpoint:
     def fingerprint(self, *how: str) -> str:
         """A digest, in hexadecimal, of all that a vector depends on: files, card, and `how` it is
         computed, such as the dtype."""
-        parts = [*_digests(self.card.id, self.folder), *how]
+        parts = [*digests(self.card.id, self.folder), *how]
         parts += [sha256(f) for name in TOKENIZER_FILES if (f := self.folder / name).is_file()]
         for step in self.steps:
             parts.append(type(step).__name__)
             if isinstance(step, Dense | LayerNorm):
-                parts += _digests(self.card.id, step.folder)
+                parts += digests(self.card.id, step.folder)
             elif isinstance(step, Truncate):
                 parts.append(str(step.size))
         parts.append(repr((self.pooling, self.normalize, sorted(self.prompts.items()))))
         if self.pair_template is not None:
             parts.append(repr((self.pair_template, self.scoring)))
+        if self.sparse is not None:
+            parts += sparse_digests(self.sparse, self.card.id, self.folder)
         if self.card.plain_tokens:
             parts.append(repr(self.card.plain_tokens))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
@@ -154,8 +166,9 @@ def open_checkpoint(card: Card) -> Checkpoint:
     """
     root = Files(card.id, find_checkpoint(card))
     if card.sha256 is not None:
-        _check_sha256(card, root.folder / WEIGHTS, card.sha256)
-    modules = read_modules(root) or _no_modules(root)
+        check_sha256(card, root.folder / WEIGHTS, card.sha256)
+    by_tokens = read_sparse_modules(root, card)
+    modules = by_tokens[0] if by_tokens else read_modules(root) or _no_modules(root)
     files = Files(card.id, modules.folder)
     config = _config(files, modules)
     class_name = next(iter(map(str, as_array(config.get("architectures")) or ())), "")
@@ -164,7 +177,7 @@ def open_checkpoint(card: Card) -> Checkpoint:
         decoder = class_name.endswith(DECODER)
         reranker = card.task == "rerank" or is_qwen3_reranker(card, root, config, origin=decoder)
         logit_score = YES_NO if decoder and reranker else None
-    if class_name.endswith(CLASSIFIER) or logit_score is not None:
+    if class_name.endswith(CLASSIFIER) or logit_score is not None or by_tokens:
         found = stated_pooling(card, modules)
     else:
         found = find_pooling(card, root, config, modules)
@@ -176,7 +189,7 @@ def open_checkpoint(card: Card) -> Checkpoint:
     cut = (Truncate(stated.truncate_dim),) if stated.truncate_dim else ()
     steps, normalize = _steps(card, (*modules.steps, *cut))
     outputs = 1 if logit_score else modules.labels
-    scores = outputs is not None or not found.pooling
+    scores = (outputs is not None or not found.pooling) and not by_tokens
     if scores and outputs is None:
         outputs = count_outputs(Tensors(card.id, files.folder), config)
     checkpoint = Checkpoint(
@@ -200,6 +213,7 @@ def open_checkpoint(card: Card) -> Checkpoint:
         )
         if scores
         else None,
+        sparse=by_tokens[1] if by_tokens else find_lexical(root) if not scores else None,
     )
     if card.task not in (None, checkpoint.task):
         raise root.error("config.json", f"is of a model that can {checkpoint.task}; its card has "
@@ -273,21 +287,3 @@ def _steps(card: Card, steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], bool]
     if normalize:
         steps = steps[:-1]
     return steps, normalize if card.normalize is None else card.normalize
-
-
-def _digests(model: str, folder: Path) -> list[str]:
-    """Digests of the weights, of each of their shards, and of config.json."""
-    files = [*weight_files(model, folder), folder / "config.json"]
-    return [sha256(file) for file in files if file.is_file()]
-
-
-def _check_sha256(card: Card, file: Path, expected: str) -> None:
-    try:
-        found = sha256(file)
-    except OSError as error:
-        raise CheckpointError(f"model `{card.id}`: {file}: {error.strerror}") from None
-    if found != expected:
-        raise CheckpointError(
-            f"model `{card.id}`: {file} is not the file the card names: "
-            f"its sha256 is {found}, the card says {expected}"
-        )

@@ -142,20 +142,20 @@ def read_modules(files: Files) -> Modules | None:
         return None
     if len(listed) > MODULES:
         raise files.error("modules.json", f"lists {len(listed)} modules, more than {MODULES}")
-    kinds = [_kind(files, module) for module in listed]
-    first = files.inside(_path(files, listed[0])) if listed else files
+    kinds = [module_kind(files, module) for module in listed]
+    first = files.inside(module_folder(files, listed[0])) if listed else files
     static = kinds[:1] == ["StaticEmbedding"]
     if kinds[:1] != ["Transformer"] and not static:
         raise files.error("modules.json", "the first module must be a Transformer")
     if kinds[1:] == ["LogitScore"]:
-        score = _logit_score(files.inside(_path(files, listed[1])))
+        score = _logit_score(files.inside(module_folder(files, listed[1])))
         return Modules(first.folder, static, (), include_prompt=True, steps=(), logit_score=score)
     pooling: tuple[Pooling, ...] = ("mean",) if static else ()
     pooled, include_prompt = static, True
     steps: list[Step] = []
     dense = dense_among_weights(first)
     for kind, module in zip(kinds[1:], listed[1:], strict=True):
-        inside = files.inside(_path(files, module))
+        inside = files.inside(module_folder(files, module))
         if kind == "Pooling" and not pooled:
             pooled = True
             if inside.has("config.json"):
@@ -201,10 +201,10 @@ def dense_among_weights(files: Files) -> list[Dense]:
     return found
 
 
-def _kind(files: Files, module: dict[str, Any]) -> str:
+def module_kind(files: Files, module: dict[str, Any], *others: str) -> str:
     """The name of a module's class, without its package, which differs between versions.
 
-    Raises `CheckpointError` if the class is not supported.
+    Raises `CheckpointError` if the class is not supported, nor one of the `others`.
     """
     type_ = str(module.get("type"))
     package, _, kind = type_.rpartition(".")
@@ -212,12 +212,12 @@ def _kind(files: Files, module: dict[str, Any]) -> str:
         "Transformer", "StaticEmbedding", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout",
         "LogitScore",
     )  # fmt: skip
-    if kind not in known or package.partition(".")[0] != "sentence_transformers":
+    if kind not in (*known, *others) or package.partition(".")[0] != "sentence_transformers":
         raise files.error("modules.json", f"module `{type_}` is not supported")
     return kind
 
 
-def _path(files: Files, module: dict[str, Any]) -> str:
+def module_folder(files: Files, module: dict[str, Any]) -> str:
     """The folder of a module, within that of the model. Raises `CheckpointError`."""
     stated = module.get("path", "")
     if not isinstance(stated, str) or not stated.isprintable():

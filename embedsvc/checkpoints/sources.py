@@ -9,6 +9,7 @@ from typing import Any
 
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.progress import Progress
+from embedsvc.checkpoints.tensor_files import weight_files
 from embedsvc.errors import CheckpointError
 
 
@@ -118,6 +119,25 @@ def _hub(
     except hub.HubError as error:
         looked.append(f"repository {card.repo} {error}")
         return None
+
+
+def digests(model: str, folder: Path) -> list[str]:
+    """Digests of the weights in a folder, of each of their shards, and of its config.json."""
+    files = [*weight_files(model, folder), folder / "config.json"]
+    return [sha256(file) for file in files if file.is_file()]
+
+
+def check_sha256(card: Card, file: Path, expected: str) -> None:
+    """Raise `CheckpointError` unless a file has that digest."""
+    try:
+        found = sha256(file)
+    except OSError as error:
+        raise CheckpointError(f"model `{card.id}`: {file}: {error.strerror}") from None
+    if found != expected:
+        raise CheckpointError(
+            f"model `{card.id}`: {file} is not the file the card names: "
+            f"its sha256 is {found}, the card says {expected}"
+        )
 
 
 def sha256(file: Path) -> str:

@@ -50,14 +50,16 @@ class Tensors:
         folder: Path,
         on_read: Callable[[int], None] | None = None,
         quantization: Quantization | None = None,
+        *,
+        file: str | None = None,
     ) -> None:
         """`on_read` is called with the bytes of each tensor that is taken. Quantised weights must
-        be what `quantization` says."""
+        be what `quantization` says. `file` is read in place of the folder's weights."""
         self._model = model
         self._on_read = on_read
         self.folder = folder
         self._left: dict[str, Entry] = {}
-        files = weight_files(model, folder)
+        files = [folder / file] if file else weight_files(model, folder)
         entries = [entry for file in files for entry in _read_entries(model, file)]
         renamed = any(HOLDERS.sub("", entry.stored) == FIRST_CONVERTER for entry in entries)
         for entry in entries:

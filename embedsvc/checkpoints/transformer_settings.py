@@ -28,9 +28,10 @@ WITHOUT_EFFECT = {
 """Keys that change no vector, or that are obeyed here, by the object they are in."""
 WITHOUT_EFFECT_ON_TEXTS = ("padding", "truncation", "return_tensors", "pad_to_multiple_of")
 """The same, in `processing_kwargs`."""
-TASKS = ("feature-extraction", "sequence-classification", "text-generation")
-"""What the first module may be: a backbone, a classifier, or a decoder whose logits give scores.
-Which of them it is, config.json says, and modules.json."""
+TASKS = ("feature-extraction", "sequence-classification", "text-generation", "fill-mask")
+"""What the first module may be: a backbone, a classifier, a decoder whose logits give scores,
+or a masked LM whose logits give sparse vectors. Which of them it is, config.json says, and
+modules.json."""
 OLD_NAMES = {
     "model_args": "model_kwargs",
     "tokenizer_args": "processor_kwargs",

@@ -13,6 +13,7 @@ from embedsvc.checkpoints.modules import Dense, LayerNorm
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.heads import heads_of
+from embedsvc.inference.heads.masked_lm import size_of
 from embedsvc.inference.models import (
     EXCEED_FLOAT16,
     LOOK_TYPES_UP,
@@ -33,6 +34,8 @@ LAYERS_ON_CPU: dict[Dtype, float] = {"float32": 4, "float16": 4, "bfloat16": 2, 
 TABLES_ON_CPU: dict[Dtype, float] = {"float32": 4, "float16": 4, "bfloat16": 2, "int8": 2}
 """Bytes of a weight: of all on MLX; on a CPU of a linear layer (in int8 with scales), and of a
 table of embeddings. Whatever else there is has 4 on a CPU, also `EXPERTS`."""
+FEWEST_TOKENS = 2
+"""Of a text, most often: each text has a row as wide as the vocabulary where vectors are sparse."""
 EXPERTS = ".experts."
 """A part of the names of the weights that a router chooses from."""
 
@@ -93,8 +96,10 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
         rows=table_rows(architecture, config, tensors),
         size=_weight_bytes(tensors, dtype, architecture, packed=packed)
         + _module_bytes(checkpoint)
+        + (4 * math.prod(size_of(checkpoint)) if checkpoint.task == "sparse" else 0)
         + (4 * table_numbers(checkpoint.max_tokens) if table_numbers else 0),
-        token_size=LAYERS_AT_ONCE * _widest(tensors) * (2 if packed and dtype != "float32" else 4),
+        token_size=LAYERS_AT_ONCE * _widest(tensors) * (2 if packed and dtype != "float32" else 4)
+        + (4 * size_of(checkpoint)[1] // FEWEST_TOKENS if checkpoint.task == "sparse" else 0),
         stored=sum(entry.nbytes for entry in tensors.entries().values()),
     )
 

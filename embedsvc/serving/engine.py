@@ -16,7 +16,7 @@ from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
 from embedsvc.inference.device import Device
 from embedsvc.inference.encoder import Encoder
-from embedsvc.inference.heads import HEADS
+from embedsvc.inference.heads import HEADS, comparable
 from embedsvc.serving.averaging import average
 from embedsvc.serving.batcher import Batcher
 from embedsvc.serving.cache import Cache
@@ -117,7 +117,7 @@ class Engine:
         began = time.monotonic()
         length = min(2, self.checkpoint.max_tokens)
         (result,) = await self._run_batch([Item(np.zeros(length, np.int32))], self.heads[0])
-        found = np.frombuffer(result, "<f4")
+        found = comparable(self.heads[0], result)
         first = self._first_check = found if self._first_check is None else self._first_check
         apart, size = np.linalg.norm(found - first), np.linalg.norm(first)
         if not apart <= APART * max(size, 1e-3):

@@ -23,6 +23,7 @@ FOR: dict[Task, tuple[Task, ...]] = {
     "embed": ("embed",),
     "rerank": ("rerank", "embed"),
     "classify": ("classify", "rerank"),
+    "sparse": ("sparse", "embed"),
 }
 """The models that may do what is asked, those that are made for it first."""
 

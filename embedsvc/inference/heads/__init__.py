@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.inference.heads import scores, spans, vector
+from embedsvc.inference.heads import lexical, masked_lm, scores, spans, sparse, vector
+from embedsvc.inference.heads.sparse_vector import load
 from embedsvc.inference.ops.base import Array, Batch, Ops
 from embedsvc.texts.item import Item
 
@@ -60,10 +61,18 @@ class Head(Protocol):
         ...
 
 
-HEADS: dict[str, Head] = {"scores": scores, "spans": spans, "vector": vector}
+HEADS: dict[str, Head] = {
+    "lexical": lexical,
+    "scores": scores,
+    "spans": spans,
+    "sparse": sparse,
+    "vector": vector,
+}
 """By name. Names are in the keys of caches (`Item.key`), so that one must not change."""
 
 
+SPARSE = ("sparse", "lexical")
+"""The heads that give sparse vectors, of which a model has one."""
 JOINT = "+"
 """Stands between the names of several heads."""
 
@@ -82,6 +91,14 @@ def parts_of(head: str) -> tuple[str, ...]:
     return tuple(head.split(JOINT))
 
 
+def comparable(head: str, result: bytes) -> NDArray[np.float32]:
+    """Numbers that are nearly the same where a result is computed again."""
+    if head not in SPARSE:
+        return np.frombuffer(result, "<f4")
+    _, values = load(result)  # which of the smallest there are may differ
+    return np.array([values.sum(), np.linalg.norm(values)], np.float32)
+
+
 def heads_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The names of the heads of a checkpoint: its own, then those that need no weights of their
     own.
@@ -91,4 +108,8 @@ def heads_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     if checkpoint.scoring is not None:
         scores.check(checkpoint)
         return ("scores",)
-    return ("vector", "spans") if checkpoint.pooling == ("mean",) else ("vector",)
+    if checkpoint.task == "sparse":
+        masked_lm.check(checkpoint)
+        return ("sparse",)
+    of_spans = ("spans",) if checkpoint.pooling == ("mean",) else ()
+    return ("vector", *of_spans, *(("lexical",) if checkpoint.sparse else ()))

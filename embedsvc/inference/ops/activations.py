@@ -15,6 +15,7 @@ Name = Literal[
     "laplace",  # Phi((x - 0.707107) / 0.282095)
     "leaky_relu",  # x, and x / 100 below 0
     "linear",  # x
+    "log1p_relu",  # log(1 + x), and 0 below 0
     "mish",  # x * tanh(softplus(x))
     "prelu",  # x, and x times `numbers[0]` below 0
     "quick_gelu",  # x * sigmoid(1.702 x)

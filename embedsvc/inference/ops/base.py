@@ -262,6 +262,10 @@ class Ops(Hardware, Protocol):
         """
         ...
 
+    def side_by_side(self, parts: Sequence[Array]) -> Array:
+        """The columns of arrays (B, n) that have as many rows: (B, sum of n)."""
+        ...
+
 
 def check_chosen(chosen: int, scores: int, layer: Experts) -> None:
     """Raises `ValueError` unless a row of so many scores can choose that many experts."""

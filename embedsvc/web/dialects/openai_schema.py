@@ -95,6 +95,7 @@ CAPABILITIES: dict[Task, str] = {
     "embed": "embedding",
     "rerank": "rerank",
     "classify": "classification",
+    "sparse": "sparse_embedding",
 }
 """What the lists of models call what a model gives."""
 

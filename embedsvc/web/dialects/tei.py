@@ -174,6 +174,8 @@ def _check_unnormalized(engine: Engine) -> None:
 
 def _model_type(engine: Engine) -> dict[str, dict[str, str | dict[str, str | int]]]:
     checkpoint = engine.checkpoint
+    if checkpoint.task == "sparse":
+        return {"embedding": {"pooling": "splade"}}
     if checkpoint.scoring is None:
         return {"embedding": {"pooling": " + ".join(checkpoint.pooling)}}
     labels = dict(enumerate(checkpoint.scoring.labels))

@@ -266,7 +266,10 @@ class MlxOps:
 
     def pool(self, hidden: mx.array, layout: PaddedLayout, poolings: Sequence[Pooling]) -> mx.array:
         parts = [pool(hidden, layout, pooling) for pooling in poolings]
-        return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
+        return self.side_by_side(parts)
+
+    def side_by_side(self, parts: Sequence[mx.array]) -> mx.array:
+        return parts[0] if len(parts) == 1 else mx.concatenate([*parts], axis=1)
 
 
 def has_gpu() -> bool:

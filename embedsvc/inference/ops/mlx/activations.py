@@ -68,6 +68,10 @@ def _linear(x: mx.array) -> mx.array:
     return x
 
 
+def _log1p_relu(x: mx.array) -> mx.array:
+    return mx.log1p(_relu(x))
+
+
 def _relu2(x: mx.array) -> mx.array:
     return mx.square(_relu(x))
 
@@ -86,6 +90,7 @@ FUNCTIONS: dict[Name, Callable[..., mx.array]] = {
     "laplace": _laplace,
     "leaky_relu": _leaky_relu,
     "linear": _linear,
+    "log1p_relu": _log1p_relu,
     "mish": _mish,
     "prelu": _leaky_relu,
     "relu": _relu,

@@ -235,6 +235,13 @@ class Tape:
             self._step(f"pool_{pooling}", part, x=hidden)
         return out
 
+    def side_by_side(self, parts: Sequence[Value]) -> Value:
+        widths = [part.width for part in parts]
+        out = self._buffer_like(parts[0], sum(widths))
+        for place, part in zip(columns(out, *widths), parts, strict=True):
+            self._step("copy", place, x=part)
+        return out
+
     def _buffer(self, width: int, *, per_text: bool = False) -> Value:
         self.buffers.append(Rows(width, per_text))
         return Value(len(self.buffers) - 1, 0, width)

@@ -233,6 +233,9 @@ class NumpyOps:
 
     def pool(self, hidden: Floats, layout: PackedLayout, poolings: Sequence[Pooling]) -> Floats:
         parts = [pool(hidden, layout.bounds, pooling) for pooling in poolings]
+        return self.side_by_side(parts)
+
+    def side_by_side(self, parts: Sequence[Floats]) -> Floats:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 

@@ -128,6 +128,10 @@ def _quick_gelu(x: Floats) -> Floats:
     return x * _sigmoid(np.float32(1.702) * x)
 
 
+def _log1p_relu(x: Floats) -> Floats:
+    return np.log1p(_relu(x))
+
+
 def _relu2(x: Floats) -> Floats:
     return np.square(_relu(x))
 
@@ -144,6 +148,7 @@ FUNCTIONS: dict[Name, Callable[..., Floats]] = {
     "gelu_10": _gelu_10,
     "hardswish": _hardswish,
     "laplace": _laplace,
+    "log1p_relu": _log1p_relu,
     "leaky_relu": _leaky_relu,
     "mish": _mish,
     "prelu": _leaky_relu,
