@@ -61,6 +61,9 @@ CLASSES = {
     "DistilBert": "distilbert",
     "Camembert": "camembert",
     "MPNet": "mpnet",
+    "Albert": "albert",
+    "Electra": "electra",
+    "DebertaV2": "deberta-v2",
 }
 """The `model_type` of config.json files that are older than that key, by the beginning of the class
 name that they have in `architectures`."""

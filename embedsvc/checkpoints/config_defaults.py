@@ -21,6 +21,15 @@ _BERT = {
 _ROBERTA = _BERT | {"pad_token_id": 1}
 
 DEFAULTS: dict[str, dict[str, Any]] = {
+    "albert": _BERT
+    | {
+        "vocab_size": 30000,
+        "embedding_size": 128,
+        "hidden_size": 4096,
+        "num_attention_heads": 64,
+        "intermediate_size": 16384,
+        "hidden_act": "gelu_new",
+    },
     "bert": _BERT,
     "camembert": _ROBERTA,
     "distilbert": {
@@ -31,6 +40,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_dim": 3072,
         "max_position_embeddings": 512,
         "activation": "gelu",
+    },
+    "electra": _BERT
+    | {
+        "embedding_size": 128,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
     },
     "gemma3_text": {
         "vocab_size": 262208,

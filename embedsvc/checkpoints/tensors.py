@@ -15,7 +15,9 @@ from embedsvc.checkpoints.tensor_files import DTYPES, Entry, read_entries, weigh
 from embedsvc.checkpoints.torch_file import SUFFIXES, read_torch_entries
 from embedsvc.errors import CheckpointError
 
-HOLDERS = re.compile(r"^(bert|roberta|mpnet|distilbert|new|gte|model|auto_model)\.")
+HOLDERS = re.compile(
+    r"^(albert|auto_model|bert|deberta|distilbert|electra|gte|model|mpnet|new|roberta)\."
+)
 """Attributes that hold the model in classes of transformers, which put them before the names of its
 tensors."""
 OLDEST_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}

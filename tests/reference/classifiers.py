@@ -3,13 +3,14 @@
 The reference is transformers, and sentence-transformers' CrossEncoder for heads that are modules,
 both in float64; `float64.py` beside this for what lives in model repositories only:
 
-    python -m tests.reference.classifiers
+    python -m tests.reference.classifiers [NAME ...]
 
 Each text or pair goes through the model alone.
 """
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -84,9 +85,10 @@ def _as_batch(case: Classifier, item: Item) -> dict[str, Any]:
 
 @torch.no_grad()
 def main() -> None:
-    """Writes a file for each case."""
+    """Writes a file for each case, or for those that are named."""
     torch.set_num_threads(1)
-    for name, case in CLASSIFIERS.items():
+    for name in sys.argv[1:] or CLASSIFIERS:
+        case = CLASSIFIERS[name]
         reference = modules if case.modules else jina if "jina" in name else transformers
         with tempfile.TemporaryDirectory() as folder:
             score = reference(case, case.write(Path(folder)))

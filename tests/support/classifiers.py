@@ -110,6 +110,14 @@ CLASSIFIERS = {
         inside("mpnet", without("pooler", CASES["mpnet"].shapes)) | tanh_head(2),
         longest=160,
     ),
+    "albert-scores": Classifier(
+        class_of("Albert", CASES["albert"], "no", "yes"),
+        inside("albert", CASES["albert"].shapes) | linear("classifier", WIDTH, 2),
+    ),
+    "electra-scores": Classifier(
+        class_of("Electra", CASES["electra"], "LABEL_0"),
+        inside("electra", CASES["electra"].shapes) | tanh_head(1),
+    ),
     "distilbert-scores": Classifier(
         class_of("DistilBert", CASES["distilbert"], "LABEL_0"),
         inside("distilbert", CASES["distilbert"].shapes)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 Shapes = dict[str, tuple[int, ...]]
 
 VOCABULARY = 40
@@ -43,6 +45,39 @@ def bert_shapes(places: int, types: int) -> Shapes:
         **norm("embeddings.LayerNorm"),
         **layers_of("encoder.layer.{}", 2, bert_layer),
         **linear("pooler.dense", WIDTH, WIDTH),
+    }
+
+
+def albert_shapes(narrow: int, groups: int, inner: int) -> Shapes:
+    shapes: Shapes = {}
+    for group, i in np.ndindex(groups, inner):
+        name = f"encoder.albert_layer_groups.{group}.albert_layers.{i}"
+        for part in ("query", "key", "value", "dense"):
+            shapes |= linear(f"{name}.attention.{part}", WIDTH, WIDTH)
+        shapes |= norm(f"{name}.attention.LayerNorm") | norm(f"{name}.full_layer_layer_norm")
+        shapes |= linear(f"{name}.ffn", WIDTH, INNER) | linear(f"{name}.ffn_output", INNER, WIDTH)
+    return {
+        **narrow_embeddings(narrow, 64, 2),
+        **linear("encoder.embedding_hidden_mapping_in", narrow, WIDTH),
+        **shapes,
+        **linear("pooler", WIDTH, WIDTH),
+    }
+
+
+def narrow_embeddings(width: int, places: int, types: int) -> Shapes:
+    return {
+        "embeddings.word_embeddings.weight": (VOCABULARY, width),
+        "embeddings.position_embeddings.weight": (places, width),
+        "embeddings.token_type_embeddings.weight": (types, width),
+        **norm("embeddings.LayerNorm", width),
+    }
+
+
+def electra_shapes(narrow: int) -> Shapes:
+    return {
+        **narrow_embeddings(narrow, 64, 2),
+        **(linear("embeddings_project", narrow, WIDTH) if narrow != WIDTH else {}),
+        **layers_of("encoder.layer.{}", 2, bert_layer),
     }
 
 

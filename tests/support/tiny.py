@@ -22,10 +22,12 @@ from tests.support.shapes import (
     VOCABULARY,
     WIDTH,
     Shapes,
+    albert_shapes,
     bert_shapes,
     decoder_layer,
     decoder_shapes,
     distilbert_layer,
+    electra_shapes,
     gte_shapes,
     jina_code_layer,
     jina_like,
@@ -237,6 +239,26 @@ CASES = {
             "layer_norm_eps": 1e-5,
         },
         bert_shapes(66, 1),
+    ),
+    "albert": Case(
+        BERT
+        | {
+            "model_type": "albert",
+            "num_hidden_layers": 5,
+            "num_hidden_groups": 2,
+            "inner_group_num": 2,
+            "embedding_size": 12,
+            "hidden_act": "gelu_new",
+        },
+        albert_shapes(12, 2, 2),
+    ),
+    "electra": Case(
+        BERT | {"model_type": "electra", "embedding_size": 12},
+        electra_shapes(12),
+        pooling="cls_token",
+    ),
+    "electra-wide": Case(
+        BERT | {"model_type": "electra", "embedding_size": WIDTH}, electra_shapes(WIDTH)
     ),
     "distilbert": Case(
         {

@@ -83,6 +83,16 @@ def _gte(read: Reader) -> Layers:
     return Layers("cls", (read.out("classifier"),))
 
 
+def _albert(read: Reader) -> Layers:
+    """BERT's, whose pooler has no name of its own."""
+    return Layers("cls", (read.dense("pooler", TANH), read.out("classifier")))
+
+
+def _electra(read: Reader) -> Layers:
+    gelu = Activation("gelu")
+    return Layers("cls", (read.dense("classifier.dense", gelu), read.out("classifier.out_proj")))
+
+
 class ModernBertHead(msgspec.Struct, frozen=True):
     """The fields of config.json that the head of a ModernBERT depends on."""
 
@@ -147,6 +157,8 @@ class Classifier(NamedTuple):
 
 
 CLASSIFIERS = {
+    "AlbertForSequenceClassification": Classifier(_albert, ("albert",)),
+    "ElectraForSequenceClassification": Classifier(_electra, ("electra",)),
     "BertForSequenceClassification": Classifier(_bert, ("bert",)),
     "JinaBertForSequenceClassification": Classifier(_bert, ("bert", "jina_bert")),
     "RobertaForSequenceClassification": Classifier(_roberta, ("roberta",)),

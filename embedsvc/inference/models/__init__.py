@@ -13,8 +13,10 @@ import msgspec
 
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models import (
+    albert,
     bert,
     distilbert,
+    electra,
     gemma3_text,
     gte,
     jina_bert,
@@ -60,9 +62,11 @@ class Architecture(Protocol):
 
 
 ARCHITECTURES: dict[str, Architecture] = {
+    "albert": albert,
     "bert": bert,
     "camembert": roberta,
     "distilbert": distilbert,
+    "electra": electra,
     "gemma3_text": gemma3_text,
     "gte": gte,
     "jina_bert": jina_bert,
@@ -76,7 +80,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "xlm-roberta": roberta,
 }
 """By `model_type` in config.json."""
-LOOK_TYPES_UP: tuple[Architecture, ...] = (bert, gte, jina_bert, roberta)
+LOOK_TYPES_UP: tuple[Architecture, ...] = (albert, bert, electra, gte, jina_bert, roberta)
 """The architectures whose passes look up the types of tokens, where `Inputs.pairs` asks for it."""
 EXCEED_FLOAT16 = ("gemma3_text",)
 """The architectures whose activations exceed the range of float16."""

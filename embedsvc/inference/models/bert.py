@@ -44,23 +44,34 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    word_embeddings: Array  # (vocabulary, D)
-    position_embeddings: Array  # (positions, D)
+    word_embeddings: Array  # (vocabulary, E)
+    position_embeddings: Array  # (positions, E)
     embedding_norm: Norm
     attention: Attention
     layers: tuple[Layer, ...]
     width: int
     eps: float
-    type_embeddings: Array | None = None  # (types, D); None: type 0 was added to the positions
+    type_embeddings: Array | None = None  # (types, E); None: type 0 was added to the positions
+    projection: Linear | None = None  # E -> D; None: they are as wide
 
 
 def prepare(
-    ops: Ops, tensors: Tensors, config: Config, inputs: Inputs, *, first_position: int = 0
+    ops: Ops,
+    tensors: Tensors,
+    config: Config,
+    inputs: Inputs,
+    *,
+    first_position: int = 0,
+    embedding_width: int | None = None,
+    projection: str | None = None,
+    layers: tuple[Layer, ...] | None = None,
 ) -> Weights:
     """Weights on the device, from tensors under transformers' names.
 
     RoBERTa's table of positions begins with rows that no token has; `first_position` skips them.
     Without pairs all tokens are of type 0, whose embedding is added to that of the position.
+    Embeddings may be of another width than layers, and `projection` is the name of the layer
+    between them. `layers` are BERT's own if they are not given.
     """
     read = WeightReader(ops, tensors)
     width, inner = config.hidden_size, config.intermediate_size
@@ -80,20 +91,22 @@ def prepare(
             mlp_norm=read.norm(f"{name}.output.LayerNorm", width),
         )
 
-    positions = tensors.take(
-        "embeddings.position_embeddings.weight", config.max_position_embeddings, width
-    )
+    narrow = embedding_width or width
+    places, kinds = config.max_position_embeddings, config.type_vocab_size
+    positions = tensors.take("embeddings.position_embeddings.weight", places, narrow)
     positions = positions[first_position:][: inputs.longest]
-    types = tensors.take("embeddings.token_type_embeddings.weight", config.type_vocab_size, width)
+    types = tensors.take("embeddings.token_type_embeddings.weight", kinds, narrow)
     return Weights(
-        word_embeddings=read.array("embeddings.word_embeddings.weight", config.vocab_size, width),
+        word_embeddings=read.array("embeddings.word_embeddings.weight", config.vocab_size, narrow),
         position_embeddings=ops.array(positions if inputs.pairs else positions + types[0]),
-        embedding_norm=read.norm("embeddings.LayerNorm", width),
+        embedding_norm=read.norm("embeddings.LayerNorm", narrow),
         attention=Attention(heads, heads, scale=(width // heads) ** -0.5),
-        layers=tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
+        layers=layers
+        or tuple(layer(f"encoder.layer.{i}") for i in range(config.num_hidden_layers)),
         width=width,
         eps=config.layer_norm_eps,
         type_embeddings=ops.array(types) if inputs.pairs else None,
+        projection=read.linear(projection, narrow, width) if projection else None,
     )
 
 
@@ -110,7 +123,8 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
         hidden = ops.add(hidden, ops.embedding(weights.position_embeddings, positions))
         for type_ in types:
             hidden = ops.add(hidden, ops.embedding(weights.type_embeddings, type_))
-        return ops.layer_norm(hidden, weights.embedding_norm, weights.eps)
+        hidden = ops.layer_norm(hidden, weights.embedding_norm, weights.eps)
+        return hidden if weights.projection is None else ops.linear(hidden, weights.projection)
 
     types = () if weights.type_embeddings is None else (batch.types,)
     hidden = ops.rows(embed, batch.ids, batch.positions, *types)
