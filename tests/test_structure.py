@@ -68,6 +68,7 @@ FROM_OUTSIDE = {
     "serving.embed_request": "test_dialects",
     "serving.room": "test_model_memory",
     "serving.watchdog": "test_watchdog",
+    "system.kept": "test_tuning_file",
     "system.streams": "test_command_line",
     "texts.frame": "test_pairs",
     "texts.long_text": "test_long_texts",

@@ -9,6 +9,7 @@ from typing import Any
 from embedsvc.catalog.cards import Card, Pooling, Prompts, Task
 from embedsvc.checkpoints import transformer_settings
 from embedsvc.checkpoints.config_defaults import completed
+from embedsvc.checkpoints.digests import sha256
 from embedsvc.checkpoints.families import Found, find_pooling, is_qwen3_reranker, stated_pooling
 from embedsvc.checkpoints.file_kinds import found_instead
 from embedsvc.checkpoints.files import Files, as_array
@@ -27,7 +28,7 @@ from embedsvc.checkpoints.pair_template import DECODERS, PairTemplate, find_pair
 from embedsvc.checkpoints.prompts import read_prompts
 from embedsvc.checkpoints.quantization import read_quantization
 from embedsvc.checkpoints.scoring import Scoring, count_outputs, read_scoring
-from embedsvc.checkpoints.sources import check_sha256, digests, find_checkpoint, sha256
+from embedsvc.checkpoints.sources import check_sha256, digests, find_checkpoint
 from embedsvc.checkpoints.sparse import (
     Sparse,
     find_lexical,

@@ -1,13 +1,12 @@
 """From a card to a local folder: a path, an installed package, or a download from the hub."""
 
-import hashlib
 import importlib.util
-from functools import lru_cache
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from embedsvc.catalog.cards import Card
+from embedsvc.checkpoints.digests import sha256
 from embedsvc.checkpoints.progress import Progress
 from embedsvc.checkpoints.tensor_files import weight_files
 from embedsvc.errors import CheckpointError
@@ -138,15 +137,3 @@ def check_sha256(card: Card, file: Path, expected: str) -> None:
             f"model `{card.id}`: {file} is not the file the card names: "
             f"its sha256 is {found}, the card says {expected}"
         )
-
-
-def sha256(file: Path) -> str:
-    """The file's digest in hexadecimal; computed anew only if the file has changed."""
-    status = file.stat()
-    return _sha256(file, status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _sha256(file: Path, _inode: int, _size: int, _modified: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

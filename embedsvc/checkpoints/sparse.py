@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from embedsvc.bounds import MODULES
 from embedsvc.catalog.cards import Card
+from embedsvc.checkpoints.digests import sha256
 from embedsvc.checkpoints.files import Files, as_array, as_object
 from embedsvc.checkpoints.modules import Modules, module_folder, module_kind
-from embedsvc.checkpoints.sources import digests, sha256
+from embedsvc.checkpoints.sources import digests
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import CheckpointError
 

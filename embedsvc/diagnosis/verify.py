@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.checkpoints.digests import sha256
 from embedsvc.checkpoints.families import FROM_MODULES
 from embedsvc.checkpoints.quantization import read_quantization
 from embedsvc.checkpoints.sample_texts import TEXTS
-from embedsvc.checkpoints.sources import sha256
 from embedsvc.checkpoints.tensor_files import weight_files
 from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.inference.encoder import Encoder, load_encoder

@@ -1,14 +1,12 @@
 """What tuning found out, kept for the next load, and in a file for the next start."""
 
 import logging
-import os
 from pathlib import Path
-
-import msgspec
 
 from embedsvc.errors import CardsError
 from embedsvc.inference.ops.tuning import Choices
 from embedsvc.system.home import cache_home
+from embedsvc.system.kept import read_kept, write_kept
 
 NAME = "tuning.json"
 MOST = 256
@@ -43,7 +41,7 @@ class TuningFile:
         self._known = dict(list(known.items())[-MOST:])
         if self._path is not None:
             try:
-                self._write(self._path, self._known)
+                write_kept(self._path, self._known)
             except OSError as error:
                 log.warning("%s: %s; what tuning found is not kept", self._path, error.strerror)
 
@@ -52,24 +50,7 @@ class TuningFile:
         if self._path is None:
             return {}
         try:
-            with self._path.open("rb") as file:
-                content = file.read(MOST_BYTES + 1)
-            if len(content) > MOST_BYTES:
-                raise ValueError(f"longer than {MOST_BYTES >> 10} KiB")
-            return msgspec.json.decode(content, type=dict[str, dict[str, bool]])
-        except FileNotFoundError:
-            return {}
+            return read_kept(self._path, dict[str, dict[str, bool]], MOST_BYTES) or {}
         except (OSError, ValueError) as error:
             log.warning("%s: %s; it is ignored, and models are tuned anew", self._path, error)
             return {}
-
-    @staticmethod
-    def _write(path: Path, known: dict[str, dict[str, bool]]) -> None:
-        """Write the file whole, or not at all."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            new.write_bytes(msgspec.json.format(msgspec.json.encode(known)) + b"\n")
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
