@@ -10,7 +10,7 @@ from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.quantized import Quantized, quantize
 from embedsvc.inference.ops.base import Batch, Linear
 from embedsvc.inference.ops.native import NativeOps, formats, library
-from embedsvc.inference.ops.native.formats.base import ROWS_AT_ONCE, LinearFormat, PackedWeight
+from embedsvc.inference.ops.native.formats.base import NUMBERS_AT_ONCE, LinearFormat, PackedWeight
 from embedsvc.inference.ops.native.formats.bfloat16 import BFloat16Panels, to_bfloat16
 from embedsvc.inference.ops.native.formats.float32 import Float32Panels, float32_panels
 from embedsvc.inference.ops.native.formats.int8 import Int8Panels, to_int8
@@ -68,9 +68,10 @@ def test_four_int8_are_a_word_and_groups_have_scales() -> None:
 
 
 def test_a_large_matrix_is_rounded_like_its_rows(random: np.random.Generator) -> None:
-    weight = random.normal(size=(2 * ROWS_AT_ONCE + 3, 65)).astype(np.float32)
+    at_once = NUMBERS_AT_ONCE // 65
+    weight = random.normal(size=(2 * at_once + 3, 65)).astype(np.float32)
     halves, (codes, scales) = to_bfloat16(weight), to_int8(weight)
-    for row in (0, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, len(weight) - 1):
+    for row in (0, at_once - 1, at_once, len(weight) - 1):
         alone = weight[row : row + 1]
         assert np.array_equal(to_bfloat16(alone)[0], halves[row])
         assert np.array_equal(to_int8(alone)[0][0], codes[row])

@@ -34,7 +34,9 @@ def test_the_cost_of_a_device_is_found() -> None:
 
 def test_on_a_fast_device_passes_grow_until_their_texts_show() -> None:
     clock = Clock(*GPU)
-    found = pass_cost.measure(clock.seconds, max_tokens=512, max_batch_tokens=1 << 16)
+    found = pass_cost.measure(
+        clock.seconds, max_tokens=512, max_batch_tokens=1 << 16, prepares=True
+    )
     assert (found.start, found.token, found.pair) == pytest.approx(GPU, rel=1e-3)
     assert 1 << 14 <= clock.most <= 1 << 16
 
@@ -47,3 +49,9 @@ def test_no_cost_is_negative_where_texts_are_short_or_noise_is_loud(max_tokens: 
     clock.token = clock.pair = 0.0  # all that a pass takes is its start
     found = pass_cost.measure(clock.seconds, max_tokens, max_batch_tokens=512)
     assert min(found.start, found.token, found.pair) > 0
+
+
+def test_a_pair_of_tokens_costs_something_however_loud_the_noise_is() -> None:
+    clock = Clock(0.004, 2e-4, -1e-7)  # as if long texts were measured in quieter moments
+    found = pass_cost.measure(clock.seconds, max_tokens=512, max_batch_tokens=512)
+    assert found.pair == pass_cost.LEAST_PAIR * found.token

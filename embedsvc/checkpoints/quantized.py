@@ -153,6 +153,8 @@ def _quantize_to_floats(groups: Floats, name: Mode) -> Quantized:
 
 def join(parts: list[Floats | Quantized]) -> Floats | Quantized:
     """Matrices (out, in) on top of each other: packed, if all are packed in the same way."""
+    if len(parts) == 1:
+        return parts[0]
     packed = [part for part in parts if isinstance(part, Quantized)]
     ways = {(part.mode, part.group_size, part.bits, part.factor) for part in packed}
     if len(packed) < len(parts) or len(ways) > 1:

@@ -182,7 +182,8 @@ def load_encoder(
     ops.tune(Tuning(passes.seconds, plan.digest, tuned, loading=loading))
     most = max(ops.pass_memory // plan.token_size, 1)
     encoder.max_batch_tokens = min(ops.max_batch_tokens, most)
-    encoder.cost = measure(passes.seconds, plan.inputs.longest, encoder.max_batch_tokens)
+    longest, most = plan.inputs.longest, encoder.max_batch_tokens
+    encoder.cost = measure(passes.seconds, longest, most, prepares=ops.grid is not None)
     return encoder
 
 

@@ -47,18 +47,30 @@ class PassTimer(Protocol):
     def __call__(self, lengths: Sequence[int], /) -> float: ...
 
 
-def measure(seconds: PassTimer, max_tokens: int, max_batch_tokens: int) -> Cost:
+LEAST_PAIR = 1e-5
+"""The least that a pair costs by what a token does: in a layer of width D, a pair takes 2 D
+multiplications of attention, and a token some 12 D² of products."""
+ALLOWED = (1.0, 0.01, 0.01, 0.01, 0.01)
+ALLOWED_PREPARED = (1.0, 0.5, 0.02, 0.02, 0.02)
+"""How many seconds the passes of one shape may have taken so far, for each one more of them; where
+the first of each shape prepares the device for it, the second is the first that counts."""
+
+
+def measure(
+    seconds: PassTimer, max_tokens: int, max_batch_tokens: int, *, prepares: bool = False
+) -> Cost:
     """The cost of a pass, from passes that take a fraction of a second together.
 
     Passes grow until their texts show in the time they take: on a GPU, a thousand tokens may not.
+    `prepares`: the first pass of a shape prepares the device for it.
     """
     short, long = min(16, max_tokens), min(256, max_tokens)
     shapes: list[tuple[int, int]] = []
     measured: list[float] = []
-    for texts, length in ((4, short), (1, long)):
+    for texts, length in ((4 if prepares else 1, short), (1, long)):
         while True:
             shapes.append((texts, length))
-            measured.append(_least_seconds(seconds, texts, length))
+            measured.append(_least_seconds(seconds, texts, length, prepares=prepares))
             if measured[-1] > 2 * measured[0] or 4 * texts * length > max_batch_tokens:
                 break
             texts *= 4
@@ -67,18 +79,17 @@ def measure(seconds: PassTimer, max_tokens: int, max_batch_tokens: int) -> Cost:
     # Least squares of relative errors, so that short passes count as much as long ones.
     fitted, *_ = np.linalg.lstsq(work / times[:, None], np.ones_like(times))
     # Noise, or a text limit too short to tell the three apart, must not make a cost negative.
-    least = measured[0] * np.array([0.1, 1e-5, 1e-9])
-    start, token, pair = np.maximum(fitted, least).tolist()
-    return Cost(start, token, pair)
+    start, token = np.maximum(fitted[:2], measured[0] * np.array([0.1, 1e-5])).tolist()
+    return Cost(start, token, max(float(fitted[2]), LEAST_PAIR * token))
 
 
-def _least_seconds(seconds: PassTimer, texts: int, length: int) -> float:
-    """The shortest time that such a pass took; the first also prepares the device for its shape.
+def _least_seconds(seconds: PassTimer, texts: int, length: int, *, prepares: bool) -> float:
+    """The shortest time that such a pass took.
 
     It is run up to five times, fewer if the times so far add up to too much.
     """
     measured: list[float] = []
-    for most in (1.0, 0.5, 0.02, 0.02, 0.02):  # seconds spent so far that allow one more
+    for most in ALLOWED_PREPARED if prepares else ALLOWED:
         if sum(measured) > most:
             break
         measured.append(seconds([length] * texts))

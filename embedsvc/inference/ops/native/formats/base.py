@@ -1,6 +1,6 @@
 """What a format of weights is, and what formats share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,8 +14,9 @@ from embedsvc.inference.ops.native.library import Kernels
 
 WHOLE_WORDS = 16
 """A row of weights has a multiple of so many words, as in dots.h."""
-ROWS_AT_ONCE = 1024
-"""A matrix is rounded by so many rows, since there are several copies of them meanwhile."""
+NUMBERS_AT_ONCE = 1 << 15
+"""A matrix is rounded by about so many numbers: there are several copies of them meanwhile, which
+stay in the cache."""
 NARROW = 32
 """A layer with fewer inputs or outputs stays in float32: a classifier, or what chooses experts."""
 
@@ -51,6 +52,17 @@ class LinearFormat(Protocol):
     ) -> PackedWeight:
         """The weight (out, in) and bias (out,) in this format."""
         ...
+
+
+def some_rows(matrix: NDArray[Any]) -> Iterator[slice]:
+    """The rows of a matrix, cut into runs of about `NUMBERS_AT_ONCE` numbers.
+
+    >>> list(some_rows(np.empty((3, 20000))))
+    [slice(0, 1, None), slice(1, 2, None), slice(2, 3, None)]
+    """
+    step = max(1, NUMBERS_AT_ONCE // max(1, matrix.shape[1]))
+    for first in range(0, len(matrix), step):
+        yield slice(first, min(first + step, len(matrix)))
 
 
 def words(numbers: NDArray[Any]) -> NDArray[np.int32]:

@@ -11,11 +11,11 @@ from embedsvc.checkpoints.quantized import Quantized, expand
 from embedsvc.inference.ops.base import Floats
 from embedsvc.inference.ops.native.formats.base import (
     NARROW,
-    ROWS_AT_ONCE,
     WHOLE_WORDS,
     PackedWeight,
     bias_panels,
     panels,
+    some_rows,
     words,
 )
 from embedsvc.inference.ops.native.library import Kernels
@@ -46,15 +46,20 @@ class BFloat16Panels:
 def to_bfloat16(values: NDArray[Any]) -> NDArray[np.uint16]:
     """The bits of the nearest bfloat16; of two as near, those of the even one. NaN stays.
 
-    >>> [hex(bits) for bits in to_bfloat16(np.array([1.0, -2.5, 1.00390625, np.nan]))]
+    >>> [hex(bits) for bits in to_bfloat16(np.array([[1.0, -2.5, 1.00390625, np.nan]]))[0]]
     ['0x3f80', '0xc020', '0x3f80', '0x7fc0']
     """
     rounded = np.empty(values.shape, np.uint16)
-    for first in range(0, len(values), ROWS_AT_ONCE):
-        floats = np.ascontiguousarray(values[first : first + ROWS_AT_ONCE], dtype=np.float32)
+    for some in some_rows(values):
+        floats = np.ascontiguousarray(values[some], dtype=np.float32)
         bits = floats.view(np.uint32)
-        nearest = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
-        rounded[first : first + ROWS_AT_ONCE] = np.where(np.isnan(floats), 0x7FC0, nearest)
+        nearest = bits >> 16
+        nearest &= 1
+        nearest += 0x7FFF
+        nearest += bits
+        nearest >>= 16
+        nearest[np.isnan(floats)] = 0x7FC0
+        rounded[some] = nearest
     return rounded
 
 

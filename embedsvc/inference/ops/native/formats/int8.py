@@ -11,11 +11,11 @@ from embedsvc.checkpoints.quantized import Quantized, expand
 from embedsvc.inference.ops.base import Floats
 from embedsvc.inference.ops.native.formats.base import (
     NARROW,
-    ROWS_AT_ONCE,
     WHOLE_WORDS,
     PackedWeight,
     bias_panels,
     panels,
+    some_rows,
     words,
 )
 from embedsvc.inference.ops.native.library import Kernels
@@ -51,18 +51,18 @@ def to_int8(weight: NDArray[Any]) -> tuple[NDArray[np.uint8], Floats]:
     >>> codes[0, :3].tolist(), scales.tolist()
     ([255, 125, 128], [[1.0]])
     """
-    cuts = range(ROWS_AT_ONCE, len(weight), ROWS_AT_ONCE)
-    parts = [_to_int8(rows) for rows in np.split(weight, cuts)]
-    codes, scales = zip(*parts, strict=True)
-    return np.concatenate(codes), np.concatenate(scales)
-
-
-def _to_int8(weight: NDArray[Any]) -> tuple[NDArray[np.uint8], Floats]:
     outputs, inputs = weight.shape
-    groups = np.zeros((outputs, -(-inputs // GROUP), GROUP), np.float32)
-    groups.reshape(outputs, -1)[:, :inputs] = weight
-    tops = np.abs(groups).max(axis=-1)
-    steps = np.divide(127, tops, out=np.zeros_like(tops), where=tops > 1e-30)
-    with np.errstate(invalid="ignore"):  # a weight that is not finite shows in its scale
-        codes = np.nan_to_num(np.rint(groups * steps[..., None])) + 128
-    return codes.astype(np.uint8).reshape(outputs, -1), tops / np.float32(127)
+    count = -(-inputs // GROUP)
+    codes = np.empty((outputs, count * GROUP), np.uint8)
+    scales = np.empty((outputs, count), np.float32)
+    for some in some_rows(weight):
+        groups = np.zeros((some.stop - some.start, count, GROUP), np.float32)
+        groups.reshape(len(groups), -1)[:, :inputs] = weight[some]
+        tops = np.abs(groups).max(axis=-1)
+        groups[~np.isfinite(tops)] = 0  # a weight that is not finite shows in its scale
+        groups *= np.divide(127, tops, out=np.zeros_like(tops), where=tops > 1e-30)[..., None]
+        np.rint(groups, out=groups)
+        groups += 128
+        codes[some] = groups.reshape(len(groups), -1)
+        scales[some] = tops / np.float32(127)
+    return codes, scales
