@@ -1,6 +1,7 @@
 """The command line."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -72,6 +73,9 @@ def _run(arguments: Sequence[str]) -> int:
         args = _parser(arguments).parse_args(arguments)
     finally:
         sys.stdout.flush()  # so that help that nobody reads is no error
+    if not gc.isenabled():
+        gc.freeze()  # what was imported, which stays
+        gc.enable()
     code: int = _command(args.command).run(args)
     sys.stdout.flush()
     return code

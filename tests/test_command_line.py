@@ -285,6 +285,27 @@ def test_a_command_is_interrupted_while_it_is_imported(monkeypatch: pytest.Monke
     assert __main__.main() == EXIT_INTERRUPTED
 
 
+def test_imports_start_no_threads_for_products_and_collect_no_garbage() -> None:
+    """Each of both would take a tenth of a start; garbage is collected once all is imported."""
+    code = (
+        "import gc, sys, threadpoolctl; sys.argv = ['embedsvc', 'models', '--help'];"
+        "from embedsvc import __main__, cli; run = cli._run;"
+        "cli._run = lambda given: print(gc.isenabled()) or run(['models']);"
+        "__main__.main(); import numpy;"
+        "print(gc.isenabled(), gc.get_freeze_count() > 0,"
+        " {each['num_threads'] for each in threadpoolctl.threadpool_info()} <= {1})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={name: value for name, value in ENVIRONMENT.items() if "OPENBLAS" not in name},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[-1], done.stderr) == ("False", "True True True", "")
+
+
 class Finder:
     """Finds nothing, and tells what is looked for."""
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -31,7 +32,7 @@ OPTIONS = tuple(field for field in Settings.__struct_fields__ if field not in NO
 def add_settings(add: Callable[..., argparse.Action], names: Iterable[str] = OPTIONS) -> None:
     """Add an option for each of the settings. `add` is `add_argument` of a parser or of a group."""
     for name in names:
-        kind, text = _field(name).type, setting_help(name)
+        kind, text = _fields()[name].type, setting_help(name)
         if kind is bool:
             add(option(name), action="store_true", default=None, help=text)
             continue
@@ -53,7 +54,7 @@ def setting_help(name: str) -> str:
     >>> setting_help("max_memory")
     "how much memory the weights of loaded models may take; default: 0.7 of the device's memory"
     """
-    field = _field(name)
+    field = _fields()[name]
     text_below = field_docs(Settings)[name].replace("`", "").removesuffix(".")
     described, _, default = text_below.partition(" Default: ")
     text = described.partition(". ")[0].removesuffix(".")
@@ -65,8 +66,9 @@ def setting_help(name: str) -> str:
     return f"{text}; default: {default or _written(field)}"
 
 
-def _field(name: str) -> msgspec.structs.FieldInfo:
-    return next(field for field in msgspec.structs.fields(Settings) if field.name == name)
+@cache
+def _fields() -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.name: field for field in msgspec.structs.fields(Settings)}
 
 
 def _plain(kind: Any) -> Any:
