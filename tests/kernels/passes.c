@@ -3,11 +3,9 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "tape.h"
+#include "library.h"
 
 #define ROWS 64
 #define WIDTH 24
@@ -15,18 +13,6 @@
 #define TOKENS_ 90
 #define THREADS 4
 #define PASSES 60
-
-const char *embedsvc_kernels(int number, int64_t *panel);
-void embedsvc_threads(int threads);
-int64_t embedsvc_kept(void);
-void embedsvc_release(void);
-Program *embedsvc_program(int kernels, const Instruction *tape, int64_t instructions, const Buffer *buffers,
-                          int64_t count, const int64_t *results, int64_t result_count,
-                          Refusal *why);
-void embedsvc_free(Program *program);
-int embedsvc_run(const Program *program, const int32_t *ids, const int32_t *positions,
-                 const int32_t *types, int64_t tokens, const int64_t *bounds, const int64_t *seen,
-                 int64_t texts, float *out, int64_t room, Refusal *why);
 
 static float table[ROWS * WIDTH], weight[96 * WIDTH], scales[48];
 static int32_t halves[WHOLE_WORDS * 48], quarters[WHOLE_WORDS * 48]; /* in panels of up to 48 columns */
@@ -38,12 +24,6 @@ static atomic_int over;
 #if defined(RACED)
 static long raced; /* written by all threads without a lock: this must be reported */
 #endif
-
-static void check(int right, const char *what) {
-    if (right) return;
-    fprintf(stderr, "%s\n", what);
-    exit(1);
-}
 
 static Program *made(int kernels) {
     const Operand none = {-1, 0};

@@ -15,15 +15,11 @@ import pytest
 
 import hatch_build
 from embedsvc.inference.ops.native.library import load
-from tests.support.c_programs import NATIVE, THREAD_POOL, THREAD_POOL_CASES, build
+from tests.support.c_programs import DOTS, THREAD_POOL, THREAD_POOL_CASES, build
 from tests.support.project import ROOT
 
 RACES = {"TSAN_OPTIONS": "halt_on_error=1:die_after_fork=0"}
 FUZZ_PASSES = 150
-DOTS = (
-    *("baseline.c", "avx2.c", "avx512.c", "scratch.c", "thread_pool.c"),
-    *("avx2_dots.c", "avx512_dots.c", "neon_dots.c", "amx.c"),
-)
 TESTS = {
     # Passes beside each other take minutes here. passes.c tries them, under ThreadSanitizer.
     "operations": ["tests/test_native.py", "-k", "not beside"],
@@ -138,8 +134,7 @@ def test_undefined_behaviour_is_reported(tmp_path: Path) -> None:
 
 def test_every_way_to_multiply_is_right_and_one_that_is_wrong_is_not_used(tmp_path: Path) -> None:
     """Those of AMX on tiles that are plain loops, since few processors have them."""
-    sources = [ROOT / "tests/kernels/dots.c", *map(NATIVE.joinpath, DOTS)]
-    dots = build(tmp_path / "dots", "-O1", "-fsanitize=address,undefined", sources=sources)
+    dots = build(tmp_path / "dots", "-O1", "-fsanitize=address,undefined", sources=DOTS)
     done = subprocess.run([dots], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("what is wrong is not used\n")

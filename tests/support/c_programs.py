@@ -10,6 +10,12 @@ from tests.support.project import ROOT
 NATIVE = ROOT / "embedsvc/inference/ops/native"
 THREAD_POOL = (ROOT / "tests/kernels/thread_pool.c", NATIVE / "thread_pool.c")
 """The pool of threads by itself, and what tries it."""
+DOTS = (
+    ROOT / "tests/kernels/dots.c",
+    *(NATIVE / f"{name}.c" for name in ("baseline", "avx2", "avx512", "scratch", "thread_pool")),
+    *(NATIVE / f"{name}.c" for name in ("avx2_dots", "avx512_dots", "neon_dots", "amx")),
+)
+"""Every way to multiply in a lower precision, and what tries them."""
 THREAD_POOL_CASES = (
     "every_part_is_done_once",
     "a_pass_alone_has_all_helpers",
@@ -22,9 +28,9 @@ THREAD_POOL_CASES = (
 )
 
 
-def build(output: Path, *flags: str, sources: Sequence[Path]) -> Path:
+def build(output: Path, *flags: str, sources: Sequence[Path], compiler: str = "cc") -> Path:
     """Compile a program in C from the kernels' code, or from some of it, and what tries it."""
-    command = [program("cc"), "-std=gnu11", "-g", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    command = [program(compiler), "-std=gnu11", "-g", "-pthread", "-Wall", "-Wextra", "-Werror"]
     command += [*flags, f"-I{NATIVE}", *map(str, sources), "-o", str(output), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
