@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from embedsvc.errors import EmbeddingFailed
-from embedsvc.inference.ops.base import Array, Attention, Batch, Ops, columns
+from embedsvc.inference.ops.base import Array, Batch, Ops, Read, columns
+from embedsvc.inference.ops.layers import Attention
 from tests.support.attention import SPECS, attend, unpadded
 from tests.support.tolerance import within
 
@@ -84,6 +85,35 @@ def test_texts_of_which_a_token_sees_none_are_refused(ops: Ops) -> None:
 
 def _ends(texts: list[np.ndarray]) -> np.ndarray:
     return np.cumsum([len(text) for text in texts])[:-1]
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("read", ["cls", "last_token"])
+@pytest.mark.parametrize("seen", [None, [1, 3, 5, 9, 33]], ids=["all seen", "first seen"])
+def test_one_query_of_each_text_sees_what_it_sees_among_all(
+    ops: Ops, read: Read, kind: str, seen: list[int] | None, random: np.random.Generator
+) -> None:
+    heads, size, lengths = 2, 24, [1, 5, 5, 17, 40]
+    kv_heads, rest = SPECS[kind]
+    if "window" in rest:
+        seen = None
+    bias = ops.array(random.normal(size=(heads, 2 * 40 - 1))) if "bias" in rest else None
+    spec = Attention(heads, kv_heads, **rest | {"bias": bias})
+    batch = ops.batch([np.arange(n, dtype=np.int32) for n in lengths], seen=seen)
+    rows = ops.to_numpy(batch.ids).shape[0]
+    widths = (heads * size, kv_heads * size, kv_heads * size)
+    qkv = random.normal(size=(rows, sum(widths))).astype(np.float32)
+    texts = np.split(unpadded(ops, ops.array(qkv), batch), np.cumsum(lengths)[:-1])
+    row = -1 if read == "last_token" else 0
+    expected = [
+        attend(*columns(text, *widths), spec, first)[row]
+        for text, first in zip(texts, seen or lengths, strict=True)
+    ]
+    q, k, v = columns(ops.array(qkv.copy()), *widths)
+    q = ops.pool(q, batch.layout, [read])
+    found = ops.to_numpy(ops.attention(q, k, v, spec, batch.layout, read))
+    assert np.abs(found[: len(lengths)] - np.stack(expected)).max() <= within(2e-6, ops)
+    assert np.isfinite(found).all(), "padding that is not finite spreads"
 
 
 def test_long_texts_see_what_they_should(

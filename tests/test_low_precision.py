@@ -19,6 +19,7 @@ from embedsvc.inference.ops.native.library import Kernels
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.plan import make_plan
 from embedsvc.texts.tokenizer import Tokenizer
+from tests.support.quantized_cases import wide_case
 from tests.support.tiny import CASES
 
 KERNELS = library.load().kernels
@@ -294,3 +295,20 @@ def test_a_real_model_stays_near_float32_and_is_the_same_alone_and_in_a_batch(
     assert cosines.min() >= worst
     some = token_ids[::7]
     assert np.abs(encoder.encode(some) - alone[::7]).max() <= 1e-5
+
+
+@every_kernels
+@every_dtype
+@pytest.mark.parametrize("name", ["bert", "qwen3"])
+def test_the_one_row_that_is_read_of_each_text_stays_near_float32(
+    kernels: Kernels, dtype: Dtype, name: str, tmp_path: Path
+) -> None:
+    case = wide_case(name)
+    checkpoint = open_checkpoint(Card(id=name, path=case.write(tmp_path)))
+    encoder, texts = load_encoder(NativeOps(2, kernels, dtype), checkpoint), case.texts()
+    assert encoder.heads["vector"].head.reads(encoder.heads["vector"].weights) != "all"
+    together = encoder.encode(texts)
+    exact = load_encoder(NumpyOps(), checkpoint).encode(texts)
+    assert np.einsum("nd,nd->n", together, exact).min() >= 0.998
+    alone = np.concatenate([encoder.encode([text]) for text in texts])
+    assert np.abs(together - alone).max() <= 1e-5

@@ -1,6 +1,7 @@
 """How many kernels a pass on MLX takes on a GPU, as docs/architecture.md says it."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from embedsvc.catalog.cards import Pooling
+from embedsvc.inference.heads.pooled import pool, read_by
 from embedsvc.inference.models import Architecture, bert, modernbert, qwen3
 from embedsvc.inference.ops.base import Inputs
 from embedsvc.inference.ops.mlx import MlxOps
@@ -68,9 +70,9 @@ def kernels(name: str, tokens: int) -> int:
         weights = architecture.prepare(ops, tensors, config, Inputs(longest=tokens))
 
         def run(grid: mx.array) -> mx.array:
-            batch = lay_out((grid,), mx.float16)
+            batch = replace(lay_out((grid,), mx.float16), read=read_by([pooling]))
             hidden = architecture.forward(ops, weights, batch)
-            return ops.pool(hidden, batch.layout, [pooling]).astype(mx.float32)
+            return pool(ops, hidden, batch, [pooling]).astype(mx.float32)
 
         return count(run, mx.zeros((1, tokens), mx.int32))
 

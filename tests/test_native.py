@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.inference.encoder import load_encoder
-from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_table
+from embedsvc.inference.ops.base import Attention, Batch, Norm, Read, columns, rope_table
 from embedsvc.inference.ops.native import NativeOps, library
-from embedsvc.inference.ops.native.tape import NotOnTape
+from embedsvc.inference.ops.native.steps import NotOnTape
 from embedsvc.inference.ops.numpy import NumpyOps
 
 LENGTHS = [[1], [2, 3], [16] * 3, [5, 17, 130], [300]]
@@ -129,6 +129,39 @@ def test_attention(
         return run
 
     check(make, lengths)
+
+
+@pytest.mark.parametrize("read", ["cls", "last_token"])
+@pytest.mark.parametrize("size", [4, 32, 72])
+@pytest.mark.parametrize("kv_heads", [4, 1])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"causal": True},
+        {"window": 20},
+        {"window": 3, "causal": True},
+        {"bias": np.linspace(-3, 3, 4 * (2 * ROWS - 1), dtype=np.float32).reshape(4, -1)},
+    ],
+    ids=["plain", "causal", "window", "causal window", "bias"],
+)
+def test_attention_of_one_query_of_each_text(
+    kind: dict[str, Any], kv_heads: int, size: int, read: Read, random: np.random.Generator
+) -> None:
+    widths = [4 * size, kv_heads * size, kv_heads * size]
+    qkv = table(random, sum(widths))
+    spec = Attention(4, kv_heads, scale=size**-0.5, **kind)
+
+    def make(ops: Any) -> Pass:
+        def run(ops: Any, batch: Batch) -> Any:
+            q, k, v = columns(ops.embedding(qkv, batch.ids), *widths)
+            q = ops.pool(q, batch.layout, [read])
+            return ops.attention(q, k, v, spec, batch.layout, read)
+
+        return run
+
+    for lengths in LENGTHS:
+        check(make, lengths)
 
 
 @pytest.mark.parametrize("size", [1000.0, -1000.0])

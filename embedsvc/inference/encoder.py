@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from embedsvc.inference.turns import Stepwise, on_this_thread
 from embedsvc.texts.item import Item, TokenIds
 
 Backbone = Callable[[Ops, Batch], Array]
-"""The pass up to the hidden states (N, D)."""
+"""The pass up to the hidden states, of the rows that are read."""
 
 
 class LoadedHead(NamedTuple):
@@ -131,9 +132,10 @@ class Encoder:
         del self.heads, self._joined, self._backbone
 
     def _load(self, head: Head, own: Any) -> LoadedHead:
-        backbone = self._backbone
+        backbone, read = self._backbone, head.reads(own)
 
         def forward(ops: Ops, batch: Batch) -> Array:
+            batch = replace(batch, read=read)
             return head.forward(ops, own, backbone(ops, batch), batch)
 
         return LoadedHead(head, own, self._ops.compiled(forward))

@@ -63,6 +63,8 @@ def random_pass(random: Random) -> Make:
     types = random.floats(TYPES, width) if random.upto(2) == 1 else None
     makers = [random.one(STEPS)(random, width) for _ in range(random.upto(6))]
     pools = [random.one(POOLINGS) for _ in range(int(random.integers(3)))]
+    if random.upto(2) == 1:
+        makers, pools = [*makers, last_layer(random, width)], []
     last = random.floats(random.upto(60), width * max(1, len(pools)))
 
     def make(ops: Any) -> Callable[[Any, Batch], Any]:
@@ -142,6 +144,34 @@ def attention(random: Random, width: int) -> Any:
             if turns is not None:
                 q, k = (ops.rope(part, turns, batch.positions) for part in (q, k))
             return ops.add(ops.linear(ops.attention(q, k, v, spec, batch.layout), out), x)
+
+        return step
+
+    return make
+
+
+def last_layer(random: Random, width: int) -> Any:
+    """Attention of one query of each text, and something behind it."""
+    heads, size, read = random.upto(3), random.upto(40), random.one(["cls", "last_token"])
+    project = random.floats(3 * heads * size, width) / 8
+    back = random.floats(width, heads * size) / 8
+    spec = Attention(
+        heads,
+        heads,
+        scale=float(size**-0.5),
+        causal=random.upto(2) == 1,
+        window=random.one([None, 0, 1, 5, 100, 2**40]),
+        bias=random.floats(heads, 2 * ROWS - 1) if random.upto(3) == 1 else None,
+    )
+
+    def make(ops: Any) -> Any:
+        qkv, out = ops.linear_layer(project, None), ops.linear_layer(back, None)
+
+        def step(ops: Any, x: Any, batch: Batch) -> Any:
+            q, k, v = columns(ops.linear(x, qkv), *[heads * size] * 3)
+            q, x = (ops.pool(each, batch.layout, [read]) for each in (q, x))
+            context = ops.attention(q, k, v, spec, batch.layout, read)
+            return ops.gelu(ops.add(ops.linear(context, out), x))
 
         return step
 

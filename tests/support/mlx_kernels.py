@@ -19,6 +19,8 @@ from embedsvc.inference.ops.mlx.narrow_heads import FUSED_SIZES
 
 Layout = NDArray[np.int8]
 """Stands for an array of the graph: only its shape and its strides count."""
+FUSED_SIZES_OF_FEW = (64, 96, 128, 256)
+"""Widths of the heads that Metal's fused attention takes, of up to 8 queries."""
 RESHAPES = ("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze")
 
 
@@ -96,7 +98,7 @@ def _compile(function: Callable[..., mx.array], **options: Any) -> Callable[...,
 
 def _attention(on_cpu: Callable[..., mx.array]) -> Callable[..., mx.array]:
     def attend(q: mx.array, k: mx.array, v: mx.array, **options: Any) -> mx.array:
-        if q.shape[-1] not in FUSED_SIZES or q.shape[2] <= 8:
+        if q.shape[-1] not in (FUSED_SIZES if q.shape[2] > 8 else FUSED_SIZES_OF_FEW):
             return on_cpu(q, k, v, **options)
         mask = options["mask"]
         read = [q, k, v, *([] if isinstance(mask, str) else [mask])]

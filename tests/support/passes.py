@@ -30,6 +30,7 @@ def everything(ops: Any) -> Callable[[Any, Batch], Any]:
     layer = ops.experts_layer(floats(EXPERTS, INNER, WIDTH), floats(EXPERTS, WIDTH, INNER))
     spec = Attention(2, 2, bias=floats(2, 2 * ROWS - 1), window=5)
     out = ops.linear_layer(floats(5, 6 * WIDTH), floats(5))
+    first_out = ops.linear_layer(floats(5, WIDTH), None)
     kernels = library.load().kernels[0]
     low = [
         Linear(format_.pack(floats(WIDTH, WIDTH), floats(WIDTH), kernels), None)
@@ -53,7 +54,9 @@ def everything(ops: Any) -> Callable[[Any, Batch], Any]:
         for each in low:
             hidden = ops.linear(hidden, each)
         pooled = ops.pool(hidden, batch.layout, get_args(Pooling))
-        return ops.gelu(ops.linear(pooled, out))
+        first = ops.pool(q, batch.layout, ["cls"])
+        first = ops.attention(first, k, v, spec, batch.layout, "cls")
+        return ops.gelu(ops.add(ops.linear(pooled, out), ops.linear(first, first_out)))
 
     return run
 

@@ -15,7 +15,7 @@ from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.heads import lexical, masked_lm, scores, spans, sparse, vector
 from embedsvc.inference.heads.sparse_vector import load
-from embedsvc.inference.ops.base import Array, Batch, Ops
+from embedsvc.inference.ops.base import Array, Batch, Ops, Read
 from embedsvc.texts.item import Item
 
 
@@ -39,8 +39,13 @@ class Head(Protocol):
         """
         ...
 
+    def reads(self, weights: Any) -> Read:
+        """The rows of each text whose hidden states it reads."""
+        ...
+
     def forward(self, ops: Ops, weights: Any, hidden: Array, batch: Batch) -> Array:
-        """Rows (B, n) or (N, n) from hidden states (N, D).
+        """Rows (B, n) or (N, n) from hidden states (N, D); or from (B, D), where `batch.read` is
+        the one row of each text that it reads.
 
         The function is traced, so it must not depend on the values of arrays. Other heads of the
         same pass read `hidden` too, so it must not be overwritten.

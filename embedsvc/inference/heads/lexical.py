@@ -20,7 +20,7 @@ from embedsvc.checkpoints.tokenizer_files import read_tokenizer
 from embedsvc.errors import EmbeddingFailed
 from embedsvc.inference.heads import sparse
 from embedsvc.inference.heads.sparse_vector import SparseVector, dump, largest_by_id
-from embedsvc.inference.ops.base import Array, Batch, Linear, Ops
+from embedsvc.inference.ops.base import Array, Batch, Linear, Ops, Read
 from embedsvc.texts.item import Item
 
 PER: Literal["token"] = "token"
@@ -46,6 +46,11 @@ def prepare(ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Weights:
     layer = ops.linear_layer(own.take("weight", 1, width), own.take("bias", 1))
     own.refuse_left_over(())
     return Weights(layer, _without(checkpoint))
+
+
+def reads(weights: Weights) -> Read:
+    """All rows."""
+    return "all"
 
 
 def forward(ops: Ops, weights: Weights, hidden: Array, batch: Batch) -> Array:

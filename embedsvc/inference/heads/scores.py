@@ -18,8 +18,9 @@ from embedsvc.checkpoints.pair_template import DECODERS
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import EmbeddingFailed
 from embedsvc.inference.heads.classifiers import CLASSIFIERS, Reader, logit_score
+from embedsvc.inference.heads.pooled import pool, read_by
 from embedsvc.inference.heads.steps import RowStep, load_module
-from embedsvc.inference.ops.base import Array, Batch, Ops
+from embedsvc.inference.ops.base import Array, Batch, Ops, Read
 from embedsvc.texts.item import Item
 
 PER: Literal["text"] = "text"
@@ -66,9 +67,14 @@ def prepare(ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Weights:
     return Weights((pooling,), steps, labels)
 
 
+def reads(weights: Weights) -> Read:
+    """The rows of each text that are pooled."""
+    return read_by(weights.poolings)
+
+
 def forward(ops: Ops, weights: Weights, hidden: Array, batch: Batch) -> Array:
-    """One row for each text: the poolings of its rows (N, D) side by side (B, D * poolings)."""
-    return ops.pool(hidden, batch.layout, weights.poolings)
+    """One row for each text: the poolings of its rows side by side (B, D * poolings)."""
+    return pool(ops, hidden, batch, weights.poolings)
 
 
 def pack(weights: Weights, rows: Sequence[Floats], items: Sequence[Item]) -> list[bytes]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from embedsvc.errors import EmbeddingFailed
 from embedsvc.inference.heads import vector
-from embedsvc.inference.ops.base import Array, Batch, Ops
+from embedsvc.inference.ops.base import Array, Batch, Ops, Read
 from embedsvc.texts.item import Item
 
 PER: Literal["token"] = "token"
@@ -21,6 +21,11 @@ GIVES = "vectors of chunks"
 Floats = NDArray[np.float32]
 
 prepare = vector.prepare
+
+
+def reads(weights: vector.Weights) -> Read:
+    """All rows."""
+    return "all"
 
 
 def forward(ops: Ops, weights: vector.Weights, hidden: Array, batch: Batch) -> Array:

@@ -20,7 +20,7 @@ from embedsvc.inference.heads import masked_lm
 from embedsvc.inference.heads.masked_lm import MaskedLm
 from embedsvc.inference.heads.sparse_vector import SparseVector, dump, load, sparse_of
 from embedsvc.inference.ops.activations import Activation
-from embedsvc.inference.ops.base import Array, Batch, Ops
+from embedsvc.inference.ops.base import Array, Batch, Ops, Read
 from embedsvc.texts.item import Item
 
 PER: Literal["text"] = "text"
@@ -44,6 +44,11 @@ def prepare(ops: Ops, tensors: Tensors, checkpoint: Checkpoint) -> Weights:
     assert sparse is not None  # noqa: S101 - `heads_of` has asked
     layers = masked_lm.prepare(ops, tensors, checkpoint)
     return Weights(layers, sparse.pooling == "sum", sparse.logarithms)
+
+
+def reads(weights: Weights) -> Read:
+    """All rows."""
+    return "all"
 
 
 def forward(ops: Ops, weights: Weights, hidden: Array, batch: Batch) -> Array:

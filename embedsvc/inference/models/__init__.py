@@ -56,8 +56,11 @@ class Architecture(Protocol):
         ...
 
     def forward(self, ops: Ops, weights: Any, batch: Batch) -> Array:
-        """Hidden states (N, D), a row for each token. The function is traced, so it must not depend
-        on the values of arrays."""
+        """Hidden states (N, D), a row for each token; where `batch.read` is one row of each text,
+        those of that row (B, D) (see `last_layer.py`).
+
+        The function is traced, so it must not depend on the values of arrays.
+        """
         ...
 
 

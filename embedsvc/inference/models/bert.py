@@ -9,9 +9,20 @@ from typing import Literal
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models.activations import HiddenAct, read_activation
 from embedsvc.inference.models.configs import Eps, Size, Sizes, refuse_remainder
+from embedsvc.inference.models.last_layer import read_rows, with_reads
 from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.activations import Activation
-from embedsvc.inference.ops.base import Array, Attention, Batch, Inputs, Linear, Norm, Ops, columns
+from embedsvc.inference.ops.base import (
+    Array,
+    Attention,
+    Batch,
+    Inputs,
+    Linear,
+    Norm,
+    Ops,
+    Read,
+    columns,
+)
 
 UNUSED = ("pooler.", "cls.", "lm_head.", "embeddings.position_ids")
 """Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
@@ -111,7 +122,7 @@ def prepare(
 
 
 def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
-    """Hidden states (N, D) of the last layer.
+    """Hidden states of the last layer, of the rows that are read (N or B, D).
 
     On a CPU with kernels in C this function is not run for each batch: it is called once with
     stand-ins for `ops` and `batch`, and what it asks for is recorded on a tape that the kernels
@@ -128,12 +139,14 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
 
     types = () if weights.type_embeddings is None else (batch.types,)
     hidden = ops.rows(embed, batch.ids, batch.positions, *types)
-    for layer in weights.layers:
-        hidden = _layer(ops, weights, layer, hidden, batch)
+    for layer, read in with_reads(weights.layers, batch.read):
+        hidden = _layer(ops, weights, layer, hidden, batch, read)
     return hidden
 
 
-def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
+def _layer(
+    ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch, read: Read
+) -> Array:
     width, eps = weights.width, weights.eps
 
     def before_attention(hidden: Array) -> tuple[Array, ...]:
@@ -147,5 +160,6 @@ def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch
         return ops.layer_norm(hidden, layer.mlp_norm, eps)
 
     q, k, v = ops.rows(before_attention, hidden)
-    context = ops.attention(q, k, v, weights.attention, batch.layout)
+    q, hidden = read_rows(ops, read, batch, q, hidden)
+    context = ops.attention(q, k, v, weights.attention, batch.layout, read)
     return ops.rows(after_attention, context, hidden)

@@ -24,6 +24,7 @@ from embedsvc.inference.models.configs import (
     refuse_unless,
     refuse_wrong_kinds,
 )
+from embedsvc.inference.models.last_layer import read_rows, with_reads
 from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import (
     Array,
@@ -32,6 +33,7 @@ from embedsvc.inference.ops.base import (
     Inputs,
     Linear,
     Ops,
+    Read,
     columns,
     rope_table,
 )
@@ -176,15 +178,17 @@ def prepare(
 
 
 def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
-    """Hidden states (N, D) of the last layer, after its norm."""
+    """Hidden states of the last layer after its norm, of the rows that are read (N or B, D)."""
     hidden = ops.embedding(weights.word_embeddings, batch.ids)
-    for layer in weights.layers:
-        hidden = _layer(ops, weights, layer, hidden, batch)
+    for layer, read in with_reads(weights.layers, batch.read):
+        hidden = _layer(ops, weights, layer, hidden, batch, read)
     eps = weights.config.rms_norm_eps
     return ops.rows(partial(ops.rms_norm, weight=weights.final_norm, eps=eps), hidden)
 
 
-def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
+def _layer(
+    ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch, read: Read
+) -> Array:
     config = weights.config
     eps, inner, size = config.rms_norm_eps, config.intermediate_size, config.head_dim
     q_width, kv_width = config.num_attention_heads * size, config.num_key_value_heads * size
@@ -209,5 +213,6 @@ def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch
         return ops.add(mlp, hidden)
 
     q, k, v = ops.rows(before_attention, hidden, batch.positions)
-    context = ops.attention(q, k, v, layer.attention, batch.layout)
+    q, hidden = read_rows(ops, read, batch, q, hidden)
+    context = ops.attention(q, k, v, layer.attention, batch.layout, read)
     return ops.rows(after_attention, context, hidden)

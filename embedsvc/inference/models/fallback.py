@@ -11,6 +11,7 @@ from typing import Any
 
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import CheckpointError
+from embedsvc.inference.models.last_layer import read_rows
 from embedsvc.inference.ops.base import Array, Batch, Inputs, Ops
 
 Config = dict[str, Any]
@@ -94,7 +95,7 @@ def _expand_tables(model: Any, dtype: Any) -> None:
 
 
 def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
-    """Hidden states (N, D) of the last layer."""
+    """Hidden states of the last layer, of the rows that are read (N or B, D)."""
     import mlx.core as mx
 
     ops.looked_up(weights.vocabulary, batch.ids)
@@ -103,4 +104,6 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
     layout = batch.layout
     ids = batch.ids.reshape(layout.texts, layout.length)
     hidden = weights.model(ids, layout.mask.astype(mx.int32)).last_hidden_state  # (B, L, D)
-    return hidden.reshape(layout.texts * layout.length, -1)
+    hidden = hidden.reshape(layout.texts * layout.length, -1)
+    (rows,) = read_rows(ops, batch.read, batch, hidden)
+    return rows

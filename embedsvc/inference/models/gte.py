@@ -23,6 +23,7 @@ from embedsvc.inference.models.configs import (
     refuse_remainder,
     refuse_unless,
 )
+from embedsvc.inference.models.last_layer import read_rows, with_reads
 from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import (
@@ -33,6 +34,7 @@ from embedsvc.inference.ops.base import (
     Linear,
     Norm,
     Ops,
+    Read,
     columns,
     rope_table,
 )
@@ -147,7 +149,7 @@ def _rope(config: Config, longest: int) -> Array:
 
 
 def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
-    """Hidden states (N, D) of the last layer."""
+    """Hidden states of the last layer, of the rows that are read (N or B, D)."""
 
     def embed(ids: Array, *types: Array) -> Array:
         hidden = ops.embedding(weights.word_embeddings, ids)
@@ -157,12 +159,14 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
 
     types = () if weights.type_embeddings is None else (batch.types,)
     hidden = ops.rows(embed, batch.ids, *types)
-    for layer in weights.layers:
-        hidden = _layer(ops, weights, layer, hidden, batch)
+    for layer, read in with_reads(weights.layers, batch.read):
+        hidden = _layer(ops, weights, layer, hidden, batch, read)
     return hidden
 
 
-def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
+def _layer(
+    ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch, read: Read
+) -> Array:
     config = weights.config
     width, inner = config.hidden_size, config.intermediate_size
     eps = config.layer_norm_eps
@@ -180,5 +184,6 @@ def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch
         return ops.layer_norm(hidden, layer.mlp_norm, eps)
 
     q, k, v = ops.rows(before_attention, hidden, batch.positions)
-    context = ops.attention(q, k, v, weights.attention, batch.layout)
+    q, hidden = read_rows(ops, read, batch, q, hidden)
+    context = ops.attention(q, k, v, weights.attention, batch.layout, read)
     return ops.rows(after_attention, context, hidden)

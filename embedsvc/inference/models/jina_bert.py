@@ -15,9 +15,20 @@ from numpy.typing import NDArray
 
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models.configs import Eps, Sizes, refuse_remainder
+from embedsvc.inference.models.last_layer import read_rows, with_reads
 from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.activations import Activation
-from embedsvc.inference.ops.base import Array, Attention, Batch, Inputs, Linear, Norm, Ops, columns
+from embedsvc.inference.ops.base import (
+    Array,
+    Attention,
+    Batch,
+    Inputs,
+    Linear,
+    Norm,
+    Ops,
+    Read,
+    columns,
+)
 
 UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
 """Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
@@ -140,7 +151,7 @@ def slopes(heads: int) -> NDArray[np.float64]:
 
 
 def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
-    """Hidden states (N, D) of the last layer."""
+    """Hidden states of the last layer, of the rows that are read (N or B, D)."""
 
     def embed(ids: Array, *types: Array) -> Array:
         hidden = ops.embedding(weights.word_embeddings, ids)
@@ -150,12 +161,14 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
 
     types = () if weights.type_embeddings is None else (batch.types,)
     hidden = ops.rows(embed, batch.ids, *types)
-    for layer in weights.layers:
-        hidden = _layer(ops, weights, layer, hidden, batch)
+    for layer, read in with_reads(weights.layers, batch.read):
+        hidden = _layer(ops, weights, layer, hidden, batch, read)
     return hidden
 
 
-def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
+def _layer(
+    ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch, read: Read
+) -> Array:
     config = weights.config
     width, inner = config.hidden_size, config.intermediate_size
     eps, code_norms = config.layer_norm_eps, layer.code_norms
@@ -178,5 +191,6 @@ def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch
         return ops.layer_norm(hidden, layer.mlp_norm, eps)
 
     q, k, v = ops.rows(before_attention, hidden)
-    context = ops.attention(q, k, v, weights.attention, batch.layout)
+    q, hidden = read_rows(ops, read, batch, q, hidden)
+    context = ops.attention(q, k, v, weights.attention, batch.layout, read)
     return ops.rows(after_attention, context, hidden)

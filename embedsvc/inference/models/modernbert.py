@@ -22,6 +22,7 @@ from embedsvc.inference.models.configs import (
     refuse_remainder,
     refuse_wrong_kinds,
 )
+from embedsvc.inference.models.last_layer import read_rows, with_reads
 from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import (
@@ -32,6 +33,7 @@ from embedsvc.inference.ops.base import (
     Linear,
     Norm,
     Ops,
+    Read,
     columns,
     rope_table,
 )
@@ -148,7 +150,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
 
 
 def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
-    """Hidden states (N, D) of the last layer, after its norm."""
+    """Hidden states of the last layer after its norm, of the rows that are read (N or B, D)."""
     eps = weights.config.norm_eps
 
     def embed(ids: Array) -> Array:
@@ -157,12 +159,14 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
         )
 
     hidden = ops.rows(embed, batch.ids)
-    for layer in weights.layers:
-        hidden = _layer(ops, weights, layer, hidden, batch)
+    for layer, read in with_reads(weights.layers, batch.read):
+        hidden = _layer(ops, weights, layer, hidden, batch, read)
     return ops.rows(partial(ops.layer_norm, norm=weights.final_norm, eps=eps), hidden)
 
 
-def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
+def _layer(
+    ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch, read: Read
+) -> Array:
     config = weights.config
     width, inner, eps = config.hidden_size, config.intermediate_size, config.norm_eps
 
@@ -180,5 +184,6 @@ def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch
         return ops.add(ops.linear(gated, layer.down), hidden)
 
     q, k, v = ops.rows(before_attention, hidden, batch.positions)
-    context = ops.attention(q, k, v, layer.attention, batch.layout)
+    q, hidden = read_rows(ops, read, batch, q, hidden)
+    context = ops.attention(q, k, v, layer.attention, batch.layout, read)
     return ops.rows(after_attention, context, hidden)

@@ -23,6 +23,7 @@ from embedsvc.inference.models.configs import (
     refuse_remainder,
     refuse_unless,
 )
+from embedsvc.inference.models.last_layer import read_rows, with_reads
 from embedsvc.inference.models.weight_reader import WeightReader
 from embedsvc.inference.ops.base import (
     Array,
@@ -33,6 +34,7 @@ from embedsvc.inference.ops.base import (
     Linear,
     Norm,
     Ops,
+    Read,
     columns,
     rope_table,
 )
@@ -234,7 +236,7 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
 
 
 def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
-    """Hidden states (N, D) of the last layer."""
+    """Hidden states of the last layer, of the rows that are read (N or B, D)."""
     eps = weights.config.layer_norm_eps
 
     def embed(ids: Array) -> Array:
@@ -243,12 +245,14 @@ def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
         )
 
     hidden = ops.rows(embed, batch.ids)
-    for layer in weights.layers:
-        hidden = _layer(ops, weights, layer, hidden, batch)
+    for layer, read in with_reads(weights.layers, batch.read):
+        hidden = _layer(ops, weights, layer, hidden, batch, read)
     return hidden
 
 
-def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch) -> Array:
+def _layer(
+    ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch, read: Read
+) -> Array:
     config = weights.config
     width, eps = config.hidden_size, config.layer_norm_eps
 
@@ -263,7 +267,8 @@ def _layer(ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch
         return ops.layer_norm(hidden, layer.mlp_norm, eps)
 
     q, k, v = ops.rows(before_attention, hidden, batch.positions)
-    context = ops.attention(q, k, v, weights.attention, batch.layout)
+    q, hidden = read_rows(ops, read, batch, q, hidden)
+    context = ops.attention(q, k, v, weights.attention, batch.layout, read)
     return ops.rows(after_attention, context, hidden)
 
 

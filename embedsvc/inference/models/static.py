@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.models.last_layer import read_rows
 from embedsvc.inference.ops.base import Array, Batch, Inputs, Ops
 
 UNUSED = ()
@@ -71,5 +72,7 @@ def _mapping(tensors: Tensors, count: int) -> NDArray[np.integer[Any]]:
 
 
 def forward(ops: Ops, weights: Weights, batch: Batch) -> Array:
-    """The vectors of the tokens (N, D)."""
-    return ops.embedding(weights.word_embeddings, batch.ids)
+    """The vectors of the tokens that are read (N or B, D)."""
+    vectors = ops.embedding(weights.word_embeddings, batch.ids)
+    (rows,) = read_rows(ops, batch.read, batch, vectors)
+    return rows

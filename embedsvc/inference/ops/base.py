@@ -8,7 +8,7 @@ one length. Only `attention`, `pool` and `split` know how, through the batch's l
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,55 +17,14 @@ from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.quantized import Quantized
 from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.hardware import Hardware
+from embedsvc.inference.ops.layers import Array, Attention, Experts, Linear, Norm
 from embedsvc.inference.ops.tuning import Tuning
 from embedsvc.texts.item import TokenIds
 
 T = TypeVar("T")
 Floats = NDArray[np.float32]
-Array = Any  # numpy.ndarray or mlx.core.array, never mixed
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """A linear layer in its backend's own form: `Ops.linear_layer` makes it for `Ops.linear`."""
-
-    weight: Array
-    bias: Array | None
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """Scale and shift of a layer norm, (D,) each."""
-
-    weight: Array
-    bias: Array | None
-
-
-@dataclass(frozen=True, slots=True)
-class Experts:
-    """The layers of E experts in their backend's own form, made by `Ops.experts_layer`."""
-
-    up: Array
-    down: Array
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Attention:
-    """What one kind of attention layer does.
-
-    Query i sees key j of its own text where both `causal` and `window` allow it.
-    """
-
-    heads: int
-    kv_heads: int
-    """Heads of keys and values; heads / kv_heads neighbouring heads of queries share one."""
-    scale: float = 1.0
-    causal: bool = False
-    """If so, query i sees key j only where j <= i."""
-    window: int | None = None
-    """If given, query i sees key j only where |i - j| <= window."""
-    bias: Array | None = None
-    """(heads, 2 R - 1): [:, j - i + R - 1] is added to the scores. No text may be longer than R."""
+Read = Literal["all", "cls", "last_token"]
+"""Which rows of each text are read: all of them, its first, or its last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +45,7 @@ class Batch:
     positions: Array  # (N,), from 0 within each text; 0 where a backend pads
     layout: Any  # the backend's own
     types: Array | None = None  # (N,): 1 in the second text of a pair; None if no pass needs them
+    read: Read = "all"  # the rows whose hidden states are wanted
 
 
 class ForwardPass(Protocol):
@@ -246,11 +206,14 @@ class Ops(Hardware, Protocol):
         """
         ...
 
-    def attention(self, q: Array, k: Array, v: Array, spec: Attention, layout: Any) -> Array:
+    def attention(
+        self, q: Array, k: Array, v: Array, spec: Attention, layout: Any, read: Read = "all"
+    ) -> Array:
         """Softmax attention within each text.
 
         q (N, heads * size), k and v (N, kv_heads * size), heads side by side; they may be
-        columns of one array. Returns (N, heads * size).
+        columns of one array. Returns (N, heads * size). Where one row of each text is read, q and
+        what is returned have that row alone: (B, heads * size).
         """
         ...
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from embedsvc.errors import EmbeddingFailed
-from embedsvc.inference.ops.base import Array, Batch, CompiledPass, ForwardPass, Ops
+from embedsvc.inference.ops.base import Array, Batch, CompiledPass, ForwardPass, Ops, Read
 from embedsvc.texts.item import TokenIds
 
 
@@ -165,11 +165,13 @@ class _NotingOps:
         self.looked_up(table.shape[0], positions)
         return self._ops.rope(x, table, positions)
 
-    def attention(self, q: Array, k: Array, v: Array, spec: Any, layout: Any) -> Array:
+    def attention(
+        self, q: Array, k: Array, v: Array, spec: Any, layout: Any, read: Read = "all"
+    ) -> Array:
         if spec.bias is not None:
             self.looked_up((spec.bias.shape[1] + 1) // 2, self._batch.positions)
         self.limits.check(self._indices)  # MLX computes parts of a long text at once
-        return self._ops.attention(q, k, v, spec, layout)
+        return self._ops.attention(q, k, v, spec, layout, read)
 
     def looked_up(self, rows: int, indices: Array) -> None:
         limits, indices = self.limits, self._wholes.get(id(indices), indices)

@@ -30,12 +30,14 @@ from embedsvc.inference.ops.base import (
     ForwardPass,
     Linear,
     Norm,
+    Read,
     T,
 )
 from embedsvc.inference.ops.memory import PASSES, MemoryUse
 from embedsvc.inference.ops.mlx import quantized
 from embedsvc.inference.ops.mlx.activations import FactorName
 from embedsvc.inference.ops.mlx.attention import attend, attend_plainly
+from embedsvc.inference.ops.mlx.attention_row import attend_row
 from embedsvc.inference.ops.mlx.compiling import OFTEN, CompiledPasses
 from embedsvc.inference.ops.mlx.dispatch import at_once, by_rows
 from embedsvc.inference.ops.mlx.experts import mix
@@ -254,8 +256,16 @@ class MlxOps:
         return self._fused.turn(*self._turns.operands(x, turns)).reshape(x.shape)
 
     def attention(
-        self, q: mx.array, k: mx.array, v: mx.array, spec: Attention, layout: PaddedLayout
+        self,
+        q: mx.array,
+        k: mx.array,
+        v: mx.array,
+        spec: Attention,
+        layout: PaddedLayout,
+        read: Read = "all",
     ) -> mx.array:
+        if read != "all":
+            return attend_row(q, k, v, spec, layout, read)
         size = q.shape[1] // spec.heads
         doubled = self.double_heads and should_double(size, layout.texts, layout.length)
         if doubled:

@@ -15,7 +15,8 @@ from embedsvc.inference.ops.base import Attention, Batch
 from embedsvc.inference.ops.table_limits import IndexRange
 from embedsvc.texts.item import TokenIds
 
-PADDING = -1
+UNSEEN, PADDING = 1 << 29, 1 << 30
+"""Bits that mark cells of a grid: a token that nothing attends to; no token, with the id 0."""
 LENGTH_STEP = 16
 """Texts are padded to a multiple of this; long ones to a multiple of more."""
 
@@ -37,6 +38,7 @@ class PaddedLayout:
     mask: mx.array  # (B, L), True on tokens
     seen: mx.array  # (B, L), True on tokens that are attended to
     lengths: mx.array  # (B,)
+    last: mx.array  # (B,), the row of each text's last token
     added: mx.array  # (B, 1, 1, L), added to scores: 0 where `seen`, else the lowest number
     indices: IndexRange | None = None  # of the batch, on the host; None within `mx.compile`
     sizes: tuple[int, ...] = ()  # on the host: the lengths of the texts, without rows of padding
@@ -69,9 +71,9 @@ def grid_shape(texts: int, longest: int) -> tuple[int, int]:
 
 
 def fill_grid(texts: Sequence[TokenIds], seen: Sequence[int] | None = None) -> NDArray[np.int32]:
-    """The ids of texts, or their types, padded with -1; rows without a text have one token, 0.
+    """The ids of texts, or their types, padded; rows without a text have one token, 0.
 
-    Those of tokens behind the first `seen` of their text are below -1: -2 - id.
+    Padding, and tokens behind the first `seen` of their text, are marked by a bit.
     """
     lengths = np.array([len(text) for text in texts])
     rows, length = grid_shape(len(texts), int(lengths.max()))
@@ -79,8 +81,8 @@ def fill_grid(texts: Sequence[TokenIds], seen: Sequence[int] | None = None) -> N
     grid[:, 0] = 0
     grid[: len(texts)][np.arange(length) < lengths[:, None]] = np.concatenate(texts)
     if seen is not None:
-        unseen = (np.arange(length) >= np.array(seen)[:, None]) & (grid[: len(texts)] >= 0)
-        grid[: len(texts)][unseen] = -2 - grid[: len(texts)][unseen]
+        unseen = np.arange(length) >= np.array(seen)[:, None]
+        grid[: len(texts)][unseen] |= UNSEEN
     return grid
 
 
@@ -92,12 +94,14 @@ def lay_out(
 ) -> Batch:
     """The batch of filled grids (B, L): of ids, and of types if there are any."""
     texts, length = grids[0].shape
-    mask, seen = grids[0] != PADDING, grids[0] >= 0
+    mask, seen = grids[0] < PADDING, grids[0] < UNSEEN
     positions = mx.where(mask, mx.arange(length), 0)  # a model may have no position for padding
     added = masked(seen, dtype)[:, None, None]
-    layout = PaddedLayout(texts, length, grids, mask, seen, mask.sum(axis=1), added, indices, sizes)
-    ids, *types = (mx.maximum(mx.maximum(grid, -2 - grid), 0).reshape(-1) for grid in grids)
-    return Batch(ids, positions.reshape(-1), layout, *types)
+    lengths = mask.sum(axis=1)
+    last = mx.arange(-1, texts * length - 1, length) + lengths
+    layout = PaddedLayout(texts, length, grids, mask, seen, lengths, last, added, indices, sizes)
+    ids, *types = ((grid & (UNSEEN - 1)).reshape(-1) for grid in grids)
+    return Batch(ids, positions.reshape(-1), layout, types[0] if types else None)
 
 
 def masked(seen: mx.array, dtype: mx.Dtype, bias: mx.array | None = None) -> mx.array:

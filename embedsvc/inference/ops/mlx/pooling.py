@@ -17,7 +17,7 @@ def pool(hidden: mx.array, layout: PaddedLayout, pooling: Pooling) -> mx.array:
         case "cls":
             return grid[:, 0]
         case "last_token":
-            return grid[mx.arange(layout.texts), layout.lengths - 1]
+            return hidden[layout.last]
         case "max":
             return mx.where(mask, grid, -float("inf")).max(axis=1)
         case "mean":

@@ -30,7 +30,8 @@ from embedsvc.inference.ops.native.formats.bfloat16 import from_bfloat16, to_bfl
 from embedsvc.inference.ops.native.formats.float32 import float32_panels
 from embedsvc.inference.ops.native.library import Kernels
 from embedsvc.inference.ops.native.program import Program
-from embedsvc.inference.ops.native.tape import NotOnTape, Tape, Value, trace
+from embedsvc.inference.ops.native.steps import NotOnTape, Value
+from embedsvc.inference.ops.native.tape import Tape, trace
 from embedsvc.inference.ops.numpy import NumpyOps
 
 WEIGHT_BYTES = 512 << 10

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from embedsvc.inference.ops.native.tape import Rows, Step
+from embedsvc.inference.ops.native.steps import Rows, Step
 
 
 def kinds_of(

@@ -190,8 +190,10 @@ static const char *check_attention(const Check *check, const Instruction *in) {
     REQUIRE(fits(check, in->out, in->width) && reads(check, in->x, in->width));
     REQUIRE(reads(check, in->y, in->kv_heads * in->size) && reads(check, in->z, in->kv_heads * in->size));
     REQUIRE(apart(in->x, in->out) && apart(in->y, in->out) && apart(in->z, in->out));
-    REQUIRE(kind_of(check, in->x) == TOKENS && kind_of(check, in->y) == TOKENS);
-    REQUIRE(kind_of(check, in->z) == TOKENS && kind_of(check, in->out) == TOKENS);
+    REQUIRE(between(in->read, ALL, READS - 1));
+    int64_t asked = in->read == ALL ? TOKENS : TEXTS;
+    REQUIRE(kind_of(check, in->x) == asked && kind_of(check, in->out) == asked);
+    REQUIRE(kind_of(check, in->y) == TOKENS && kind_of(check, in->z) == TOKENS);
     REQUIRE(between(in->window, -1, MOST_ROWS));
     if (!in->bias) return NULL;
     REQUIRE(between(in->reach, 1, MOST_ROWS) && in->bias_size / in->heads >= 2 * in->reach - 1);

@@ -55,6 +55,12 @@ static const Declaration declarations[] = {
         , ACTIVATIONS,
     },
     {
+        "Read",
+#define READ(NAME, name) #name ";"
+#include "operations.def"
+        , READS,
+    },
+    {
         "Source",
 #define SOURCE(NAME, REASON) #NAME ";"
 #include "operations.def"

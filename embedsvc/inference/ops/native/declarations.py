@@ -46,6 +46,7 @@ class Declarations:
     by_text: frozenset[str]
     """Operations that are given all rows of a batch at once."""
     activations: tuple[str, ...]
+    reads: tuple[str, ...]
     sources: tuple[str, ...]
     kinds: tuple[str, ...]
     reasons: tuple[str, ...]
@@ -66,6 +67,7 @@ def read_declarations(declare: Declare) -> Declarations:
             name for name, scope in zip(operations, scopes, strict=True) if scope == "BY_TEXT"
         ),
         activations=_names("Activation", declare),
+        reads=_names("Read", declare),
         sources=_names("Source", declare),
         kinds=_names("Kind", declare),
         reasons=_names("Reason", declare),

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from embedsvc.inference.ops.native.buffers import kinds_of, share_memory
 from embedsvc.inference.ops.native.declarations import Declarations
-from embedsvc.inference.ops.native.tape import Step, Tape, Value
+from embedsvc.inference.ops.native.steps import Step, Value
+from embedsvc.inference.ops.native.tape import Tape
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ def _fill(instruction: Any, step: Step, numbers: list[int], declared: Declaratio
         match name:
             case "activation":
                 instruction[name] = declared.activations.index(number)
+            case "read":
+                instruction[name] = declared.reads.index(number)
             case "source":
                 instruction[name] = declared.sources.index(number)
             case _:

@@ -35,6 +35,12 @@ enum Activation {
 #include "operations.def"
 };
 
+enum Read {
+#define READ(NAME, name) NAME,
+#include "operations.def"
+    READS,
+};
+
 enum Source {
 #define SOURCE(NAME, REASON) NAME,
 #include "operations.def"

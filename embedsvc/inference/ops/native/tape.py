@@ -5,7 +5,6 @@ a product and touches only its result (an activation, a residual) becomes part o
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -20,11 +19,13 @@ from embedsvc.inference.ops.base import (
     Floats,
     Linear,
     Norm,
+    Read,
     check_chosen,
     columns,
 )
 from embedsvc.inference.ops.native.formats import PRODUCTS
 from embedsvc.inference.ops.native.formats.base import PackedWeight
+from embedsvc.inference.ops.native.steps import NotOnTape, Rows, Step, Value
 
 MAX_WINDOW = 1 << 31
 """A window that hides nothing: no text has so many tokens."""
@@ -36,59 +37,6 @@ FOLDED = ("gelu", "gelu_tanh", "silu", "tanh", "relu")
 SOURCES = (("IDS", IDS), ("POSITIONS", POSITIONS), ("TYPES", TYPES))
 """The arrays with a number for each token by which a table's rows are looked up, under their names
 in operations.def."""
-
-
-class NotOnTape(Exception):
-    """The pass uses an operation that no kernel exists for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """An array of the pass that is traced: rows of a buffer, from one column on."""
-
-    buffer: int
-    column: int
-    width: int
-
-    def __getitem__(self, key: tuple[slice, slice]) -> "Value":
-        """Some columns of all rows: `value[:, start:stop]`.
-
-        >>> Value(buffer=3, column=10, width=8)[:, 2:5]
-        Value(buffer=3, column=12, width=3)
-        """
-        rows, columns = key
-        start, stop, step = columns.indices(self.width)
-        if rows != slice(None) or step != 1:
-            raise NotOnTape
-        return Value(self.buffer, self.column + start, stop - start)
-
-
-@dataclass(slots=True)
-class Step:
-    """One operation; `out` is what it writes, or changes in place."""
-
-    operation: str
-    out: Value
-    x: Value | None = None
-    y: Value | None = None
-    z: Value | None = None
-    arrays: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
-    """Weights, by the fields of `Instruction` that point to them."""
-    numbers: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Its other fields; those of an enumeration by name."""
-
-    def operands(self) -> dict[str, Value | None]:
-        """By the fields of `Instruction`."""
-        return {"x": self.x, "y": self.y, "z": self.z, "out": self.out}
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A buffer before it is placed in memory."""
-
-    width: int
-    per_text: bool
-    """Whether it has a row for each text, else for each token."""
 
 
 class Tape:
@@ -178,7 +126,7 @@ class Tape:
     def rope(self, x: Value, table: Floats, positions: object) -> Value:
         if positions is not POSITIONS:
             raise NotOnTape
-        size = table.shape[1]
+        rows, size = table.shape
         self._step(
             "rope",
             x,
@@ -187,29 +135,30 @@ class Tape:
             size=size,
             heads=x.width // size,
             source="POSITIONS",
-            rows=len(table),
+            rows=rows,
         )
         return x
 
     def experts(self, x: Value, scores: Value, chosen: int, layer: Experts) -> Value:
         check_chosen(chosen, scores.width, layer)
-        out = self._buffer(x.width)
-        up, down = layer.up, layer.down
+        out = self._buffer_like(x, x.width)
         self._step(
             "experts",
             out,
             x=x,
             y=scores,
-            weight=up,
-            down=down,
-            inner=down.shape[2],
-            experts=len(up),
+            weight=layer.up,
+            down=layer.down,
+            inner=layer.down.shape[2],
+            experts=len(layer.up),
             chosen=chosen,
         )
         return out
 
-    def attention(self, q: Value, k: Value, v: Value, spec: Attention, layout: object) -> Value:
-        out = self._buffer(q.width)
+    def attention(
+        self, q: Value, k: Value, v: Value, spec: Attention, layout: object, read: Read = "all"
+    ) -> Value:
+        out = self._buffer_like(q, q.width)
         self._step(
             self.attends_by,
             out,
@@ -224,14 +173,14 @@ class Tape:
             causal=spec.causal,
             window=-1 if spec.window is None else min(spec.window, MAX_WINDOW),
             reach=0 if spec.bias is None else (spec.bias.shape[1] + 1) // 2,
+            read=read,
         )
         return out
 
     def pool(self, hidden: Value, layout: object, poolings: Sequence[Pooling]) -> Value:
-        width = hidden.width
-        out = self._buffer(width * len(poolings), per_text=True)
-        parts = columns(out, *[width] * len(poolings))
-        for part, pooling in zip(parts, poolings, strict=True):
+        widths = [hidden.width] * len(poolings)
+        out = self._buffer(sum(widths), per_text=True)
+        for part, pooling in zip(columns(out, *widths), poolings, strict=True):
             self._step(f"pool_{pooling}", part, x=hidden)
         return out
 

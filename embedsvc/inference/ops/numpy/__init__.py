@@ -26,6 +26,7 @@ from embedsvc.inference.ops.base import (
     ForwardPass,
     Linear,
     Norm,
+    Read,
     T,
     check_chosen,
 )
@@ -223,12 +224,18 @@ class NumpyOps:
         return x
 
     def attention(
-        self, q: Floats, k: Floats, v: Floats, spec: Attention, layout: PackedLayout
+        self,
+        q: Floats,
+        k: Floats,
+        v: Floats,
+        spec: Attention,
+        layout: PackedLayout,
+        read: Read = "all",
     ) -> Floats:
         size = q.shape[1] // spec.heads
         out = np.empty((len(q), spec.heads * size), dtype=np.float32)
         for run in layout.runs:
-            attend(pieces_of(q, k, v, out, spec, run))
+            attend(pieces_of(q, k, v, out, spec, run, read))
         return out
 
     def pool(self, hidden: Floats, layout: PackedLayout, poolings: Sequence[Pooling]) -> Floats:

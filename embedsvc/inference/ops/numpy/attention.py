@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from embedsvc.inference.ops.base import Attention, Floats
+from embedsvc.inference.ops.base import Attention, Floats, Read
 from embedsvc.inference.ops.numpy.layout import Run
 from embedsvc.inference.ops.table_limits import sees_none
 
@@ -37,50 +37,73 @@ class Piece:
 
 
 def pieces_of(
-    q: Floats, k: Floats, v: Floats, context: Floats, spec: Attention, run: Run
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    context: Floats,
+    spec: Attention,
+    run: Run,
+    read: Read = "all",
 ) -> Iterator[Piece]:
     """The pieces of a run of texts of one length.
 
     q, k, v and context are all rows of the batch, as in `Ops.attention`. Raises `IndexError` if the
     bias is made for shorter texts, `EmbeddingFailed` if a token would see none.
     """
-    start, texts, length, seen = run
+    texts, length, seen = run.texts, run.length, run.seen
     if spec.window is not None and seen < length - spec.window:
         raise sees_none(seen, length - spec.window)
     if spec.bias is not None and 2 * length > spec.bias.shape[1] + 1:
         raise IndexError(f"a bias of {spec.bias.shape[1]} distances, for texts of {length} tokens")
-    rows, size = slice(start, start + texts * length), q.shape[1] // spec.heads
-    q, k, v, context = (
-        x[rows].reshape(texts, length, spec.kv_heads, -1, size).transpose(0, 2, 3, 1, 4)
-        for x in (q, k, v, context)
-    )
+    size = q.shape[1] // spec.heads
+    asked = _asked(read, length)
+
+    def by_head(x: Floats, first: int, rows: int) -> Floats:
+        x = x[first : first + texts * rows]
+        return x.reshape(texts, rows, spec.kv_heads, -1, size).transpose(0, 2, 3, 1, 4)
+
+    first = run.row if read == "all" else run.text
+    q, context = (by_head(x, first, len(asked)) for x in (q, context))
+    k, v = (by_head(x, run.row, length) for x in (k, v))
     back = length if spec.window is None else min(length, spec.window)
     ahead = 0 if spec.causal else back
     reach = min(length, back + 1 + ahead)
-    queries = min(length, max(16, SMALL_PRODUCT // (reach * size)))
+    queries = min(len(asked), max(16, SMALL_PRODUCT // (reach * size)))
     group = spec.heads // spec.kv_heads
     at_once = max(1, SCORES // (queries * min(length, reach + queries) * group))
     cuts = [
-        _cut(spec, first, min(first + queries, length), back, ahead, seen)
-        for first in range(0, length, queries)
+        _cut(spec, asked[begin : begin + queries], back, ahead, seen)
+        for begin in range(0, len(asked), queries)
     ]
     texts_at_once = max(1, at_once // spec.kv_heads)
     for text in range(0, texts, texts_at_once):
         for head in range(0, spec.kv_heads, at_once):
             heads = slice(head, head + at_once)
             part = (slice(text, text + texts_at_once), heads, slice(None))
-            for cut in cuts:
+            for number, cut in enumerate(cuts):
+                rows = slice(number * queries, (number + 1) * queries)
                 added = () if cut.mask is None else (cut.mask,)
                 if cut.bias is not None:
                     added += (cut.bias[heads],)
                 yield Piece(
-                    q=q[(*part, cut.queries)],
+                    q=q[(*part, rows)],
                     k=k[(*part, cut.keys)],
                     v=v[(*part, cut.keys)],
                     added=added,
                     scale=spec.scale,
-                    context=context[(*part, cut.queries)],
+                    context=context[(*part, rows)],
                 )
+
+
+def _asked(read: Read, length: int) -> range:
+    """The queries of a text."""
+    match read:
+        case "all":
+            return range(length)
+        case "cls":
+            return range(1)
+        case "last_token":
+            return range(length - 1, length)
 
 
 def attend(pieces: Iterable[Piece]) -> None:
@@ -114,15 +137,15 @@ def _attend(piece: Piece) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """Neighbouring queries, and the keys that at least one of them sees."""
+    """The keys that at least one of some neighbouring queries sees."""
 
-    queries: slice
     keys: slice
     mask: Floats | None  # (n, m): -inf where a query does not see a key; None: all see all
     bias: Floats | None  # (kv_heads, group, n, m)
 
 
-def _cut(spec: Attention, first: int, stop: int, back: int, ahead: int, seen: int) -> _Cut:
+def _cut(spec: Attention, queries: range, back: int, ahead: int, seen: int) -> _Cut:
+    first, stop = queries.start, queries.stop
     keys = slice(max(0, first - back), min(seen, stop + ahead))
     bias = mask = None
     if spec.bias is not None:
@@ -134,7 +157,7 @@ def _cut(spec: Attention, first: int, stop: int, back: int, ahead: int, seen: in
         )
         hidden = (distance > ahead) | (distance < -back)
         mask = np.where(hidden, -np.inf, 0).astype(np.float32)
-    return _Cut(slice(first, stop), keys, mask, bias)
+    return _Cut(keys, mask, bias)
 
 
 def _by_distance(table: Floats, start: int, n: int, m: int) -> Floats:

@@ -13,22 +13,23 @@ from embedsvc.inference.ops.table_limits import IndexRange
 from embedsvc.texts.item import TokenIds
 
 
+class Run(NamedTuple):
+    """Neighbours of one length, of which as many tokens are seen."""
+
+    row: int  # the first of the first text
+    text: int  # the number of the first text
+    texts: int
+    length: int
+    seen: int
+
+
 @dataclass(frozen=True, slots=True)
 class PackedLayout:
     """Where each text lies in the rows."""
 
     bounds: NDArray[np.intp]  # (B + 1,): text b is rows bounds[b]:bounds[b + 1]
-    runs: tuple["Run", ...]
+    runs: tuple[Run, ...]
     seen: NDArray[np.int64] | None = None  # (B,): so many tokens are attended to; None: all
-
-
-class Run(NamedTuple):
-    """Neighbours of one length, of which as many tokens are seen."""
-
-    first: int  # row
-    texts: int
-    length: int
-    seen: int
 
 
 def lay_out(
@@ -45,7 +46,8 @@ def lay_out(
     if len(texts) == 1:  # the fastest way for the commonest batch
         (ids,), (length,) = texts, lengths
         counts = lengths if seen is None else seen
-        layout = PackedLayout(np.array([0, length]), (Run(0, 1, length, counts[0]),), _array(seen))
+        run = Run(0, 0, 1, length, counts[0])
+        layout = PackedLayout(np.array([0, length]), (run,), _array(seen))
         positions = np.arange(length, dtype=np.int32)
         if not ids.flags.carray:  # the kernels read contiguous and aligned numbers
             ids = ids.copy()
@@ -70,13 +72,13 @@ def _array(seen: Sequence[int] | None) -> NDArray[np.int64] | None:
 def _runs(lengths: Sequence[int], seen: Sequence[int]) -> tuple[Run, ...]:
     """The neighbours of equal length, of which as many tokens are seen.
 
-    >>> _runs([2, 2, 5], [2, 2, 4])
-    (Run(first=0, texts=2, length=2, seen=2), Run(first=4, texts=1, length=5, seen=4))
+    >>> _runs([2, 2, 5], [2, 2, 4])[1]
+    Run(row=4, text=2, texts=1, length=5, seen=4)
     """
     runs: list[Run] = []
-    row = 0
+    row = text = 0
     for (length, keys), same in groupby(zip(lengths, seen, strict=True)):
         count = sum(1 for _ in same)
-        runs.append(Run(row, count, length, keys))
-        row += count * length
+        runs.append(Run(row, text, count, length, keys))
+        row, text = row + count * length, text + count
     return tuple(runs)
