@@ -10,6 +10,7 @@ import orjson
 
 from benchmarks.bench import Plan, Row, run
 from benchmarks.chart import draw
+from benchmarks.model import DIMENSIONS, MODEL
 from benchmarks.peers import PEERS
 from benchmarks.report import add_up, markdown, text
 from embedsvc.bench.texts import SHAPES, SWEEPS, shape_named
@@ -43,7 +44,7 @@ def main() -> int:
             print("stopped; what follows is of what there is")
     if not any(row["kind"] == "shape" for row in rows):
         return 1
-    summary = add_up(rows, plan.servers)
+    summary = add_up(rows, plan.servers, plan.model)
     (out / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
     (out / "table.md").write_text(markdown(summary), encoding="utf-8")
     (out / "chart.svg").write_text(draw(summary), encoding="utf-8")
@@ -68,6 +69,7 @@ def _plan(given: argparse.Namespace) -> Plan:
         warm_up=given.warm_up,
         patience=given.patience,
         encoding=given.encoding,
+        model=given.model,
         folder=given.peers_dir.expanduser().resolve(),
         url=given.url,
         sweeps=list(SWEEPS) if given.sweeps == "all" else [s for s in given.sweeps.split(",") if s],
@@ -89,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     some = "4x256: 4 clients with 256 texts; open:80: 80 texts a second, as they come"
     add("--shapes", default=",".join(SHAPES), help=f"shapes; {some}")
     add("--sweeps", default="", help=f"all, or some of {','.join(SWEEPS)}, for embedsvc alone")
+    add("--model", default=MODEL, choices=DIMENSIONS, help="bge-base: of its size, random weights")
     add("--encoding", default="base64", choices=("base64", "float"), help="as OpenAI's client asks")
     add("--url", help="a server that runs already, in place of embedsvc")
     add("--out", type=Path, default=Path("benchmarks/results"), help="where results go")
@@ -106,7 +109,8 @@ def _line(row: Row) -> str:
         took = row["start_seconds"]
         started = "" if took is None else f"started in {took:.1f} s, "
         least = row["least_cosine"]
-        near = row.get("why") if least is None else f"cosine from {least:.6f}"
+        mean = row["mean_cosine"]
+        near = row.get("why") if least is None else f"cosine {mean:.6f}, from {least:.6f}"
         return f"{name}{started}vectors {row['vectors']} ({near})"
     others = row.get("others_cpu_share", 0.0) + row.get("stolen_share", 0.0)
     return (

@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.model import MODEL, ROOT
 
-LEAST_COSINE = 0.9999
 REFERENCE = ROOT / "tests" / "reference"
 SAMPLE = (12, 13, 15, 17, 21, 23, 24, 27, 31, 35, 66, 71, 74, 96, 99, 100, 103, 106, 107, 108, 109)
 """The recorded texts that every server is asked for, of 5 to 256 tokens and in several scripts."""
@@ -22,10 +22,12 @@ class Reference:
     vectors: NDArray[np.float32]
 
 
-def read_reference() -> Reference:
-    """The recorded sample, which the tests use too."""
+def read_reference(model: str, folder: Path) -> Reference:
+    """The recorded sample, which the tests use too; of other models than `MODEL`, the vectors that
+    were made for the folder of their files."""
     texts = json.loads((REFERENCE / "texts.json").read_text(encoding="utf-8"))
-    vectors = np.load(REFERENCE / f"{MODEL}.npy", allow_pickle=False)
+    file = REFERENCE / f"{MODEL}.npy" if model == MODEL else folder / "reference.npy"
+    vectors = np.load(file, allow_pickle=False)
     return Reference([texts[index] for index in SAMPLE], vectors[list(SAMPLE)])
 
 

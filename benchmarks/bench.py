@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks.answers import LEAST_COSINE, cosines, read_reference
+from benchmarks.answers import Reference, cosines, read_reference
 from benchmarks.limit import measure_limit
-from benchmarks.model import DIMENSIONS, MODEL
-from benchmarks.peers import PEERS
+from benchmarks.model import DIMENSIONS, LEAST_COSINES, MODEL, Precision
+from benchmarks.peers import EXPORTS, MAKERS, PEERS
 from benchmarks.server import NotServing, Server, busy_seconds
-from benchmarks.setup import prepare, start
+from benchmarks.setup import export, model_folder, prepare, start
 from embedsvc.bench.answers import WrongAnswer, check_vectors, problems, read_vectors
 from embedsvc.bench.texts import SWEEPS, Shape, make_requests
 from embedsvc.bench.window import measure
@@ -39,6 +39,8 @@ class Plan:
     encoding: str
     folder: Path
     """The folder of the peers."""
+    model: str = MODEL
+    """A key of `DIMENSIONS`."""
     url: str | None = None
     """The URL of a server that runs already. It is measured under the name `url`."""
     sweeps: list[str] = field(default_factory=list)
@@ -52,29 +54,38 @@ def run(plan: Plan, write: Callable[[Row], None]) -> None:
         failed.add(name)
         write({"kind": "failure", "server": name, "round": number, "why": why})
 
+    files = model_folder(plan.folder, plan.model)
+    if plan.model != MODEL:
+        file, maker = EXPORTS["reference"]
+        export("reference", files, file, MAKERS[maker], plan.folder)
+    reference = read_reference(plan.model, files)
     for name in plan.servers:
         try:
             if name in PEERS:
-                prepare(PEERS[name], plan.folder)
+                prepare(PEERS[name], plan.folder, plan.model)
         except NotServing as error:
             fail(name, 0, str(error))
     for number in range(plan.rounds):
-        rate = measure_limit(plan.seconds)
-        write({"kind": "limit", "round": number, "tokens_per_second": rate})
+        if plan.model == MODEL:
+            rate = measure_limit(plan.seconds)
+            write({"kind": "limit", "round": number, "tokens_per_second": rate})
         turn = number % len(plan.servers)
         for name in plan.servers[turn:] + plan.servers[:turn]:
             if name in failed or (number and name in PEERS and PEERS[name].slow):
                 continue
             try:
                 with _serving(name, plan) as server:
-                    for row in _measure_server(server, plan, number, plan.shapes):
+                    precision = PEERS[name].precision if name in PEERS else "float32"
+                    compared = _compare(server, plan, reference, precision)
+                    for row in _measure_server(server, plan, number, plan.shapes, compared):
                         write({"server": name, "round": number} | row)
             except NotServing as error:
                 fail(name, number, str(error))
     name = plan.servers[0]
     for sweep in plan.sweeps if name not in failed else []:
         with _serving(name, plan) as server:
-            for row in _measure_server(server, plan, 0, SWEEPS[sweep]):
+            compared = _compare(server, plan, reference, "float32")
+            for row in _measure_server(server, plan, 0, SWEEPS[sweep], compared):
                 write({"server": name, "sweep": sweep, "round": 0} | row)
 
 
@@ -84,21 +95,21 @@ def _serving(name: str, plan: Plan) -> Iterator[Server]:
         parts = urlsplit(plan.url or "")
         path = parts.path.rstrip("/") or "/v1/embeddings"
         path = path if path.endswith("/embeddings") else f"{path}/embeddings"
-        yield Server(parts.hostname or "127.0.0.1", parts.port or 80, path, MODEL)
+        yield Server(parts.hostname or "127.0.0.1", parts.port or 80, path, plan.model)
         return
-    with start(PEERS[name], plan.folder) as server:
+    with start(PEERS[name], plan.folder, plan.model) as server:
         yield server
 
 
 def _measure_server(
-    server: Server, plan: Plan, number: int, shapes: Iterable[Shape]
+    server: Server, plan: Plan, number: int, shapes: Iterable[Shape], compared: Row
 ) -> Iterator[Row]:
     loaded = server.memory()
     yield {
         "kind": "server",
         "start_seconds": server.start_seconds,
         "resident_mib": loaded and loaded[0],
-    } | _compare(server, plan.encoding)
+    } | compared
     for shape in shapes:
         fields = {"model": server.model, "encoding_format": plan.encoding}
         requests = make_requests(shape, f"{number} {shape.name}", server.head(), fields)
@@ -111,7 +122,7 @@ def _measure_server(
             seconds=plan.seconds,
             warm_up=plan.warm_up,
             patience=plan.patience,
-            check=check_vectors(DIMENSIONS),
+            check=check_vectors(DIMENSIONS[plan.model]),
         )
         shares = {}
         if before and (after := busy_seconds(server.pid)):
@@ -124,31 +135,32 @@ def _measure_server(
         yield row | shares | figures
 
 
-def _compare(server: Server, encoding: str) -> Row:
+def _compare(server: Server, plan: Plan, reference: Reference, precision: Precision) -> Row:
     """How near the server's vectors are to the recorded ones, each text alone and all together."""
-    reference = read_reference()
-    texts = reference.texts
+    texts, least = reference.texts, LEAST_COSINES[precision]
     batches = [[text] for text in texts]
     batches += [texts[i : i + SLOW_BATCH] for i in range(0, len(texts), SLOW_BATCH)]
     found: list[np.ndarray] = []
     began = time.perf_counter()
     for batch in batches:
         try:
-            status, body = server.post({"input": batch, "encoding_format": encoding})
+            status, body = server.post({"input": batch, "encoding_format": plan.encoding})
             if status != 200:
                 raise WrongAnswer(f"{status}: {body[:200].decode(errors='replace')}")
-            found.append(read_vectors(body, len(batch), DIMENSIONS)[0])
+            found.append(read_vectors(body, len(batch), DIMENSIONS[plan.model])[0])
         except (WrongAnswer, OSError, http.client.HTTPException) as error:
-            return {"vectors": "failed", "why": str(error)[:200], "least_cosine": None}
+            why = str(error)[:200]
+            return {"vectors": "failed", "why": why, "least_cosine": None, "mean_cosine": None}
     vectors, expected = np.concatenate(found), np.concatenate([reference.vectors] * 2)
     near = cosines(vectors, expected)
     bad = problems(vectors)
     return {
-        "vectors": "wrong" if near.min() < LEAST_COSINE else (bad[0] if bad else "right"),
+        "vectors": "wrong" if near.min() < least else (bad[0] if bad else "right"),
         "least_cosine": float(near.min()),
+        "mean_cosine": float(near.mean()),
         "most_difference": float(np.abs(vectors - expected).max()),
-        "texts_off": int((near[: len(texts)] < LEAST_COSINE).sum()),
-        "texts_off_in_company": int((near[len(texts) :] < LEAST_COSINE).sum()),
+        "texts_off": int((near[: len(texts)] < least).sum()),
+        "texts_off_in_company": int((near[len(texts) :] < least).sum()),
         "texts_compared": len(texts),
         "compare_seconds": time.perf_counter() - began,
     }

@@ -3,6 +3,8 @@
 from typing import Any
 from xml.sax.saxutils import escape
 
+from benchmarks.model import LEAST_COSINES, OURS
+
 WIDTH = 760
 LABEL = 170
 BAR, GAP, TITLE, FOOT = 18, 6, 34, 40
@@ -12,6 +14,8 @@ text { font: 13px system-ui, sans-serif; fill: #24292f }
 .small { font-size: 11px; fill: #57606a }
 .ours { fill: #1f6feb }
 .peer { fill: #afb8c1 }
+.bfloat16 { fill-opacity: 0.8 }
+.int8 { fill-opacity: 0.6 }
 .wrong { fill: #d4a72c }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 }
@@ -30,7 +34,8 @@ TITLES = {
 
 
 def draw(summary: dict[str, Any]) -> str:
-    """The chart as an SVG document. Each shape has a scale of its own."""
+    """The chart as an SVG document: the servers of a precision side by side, the fastest first.
+    Each shape has a scale of its own."""
     servers = {name: it for name, it in summary["servers"].items() if it["shapes"]}
     shapes = list(dict.fromkeys(shape for it in servers.values() for shape in it["shapes"]))
     first = next(iter(servers), "")
@@ -47,24 +52,33 @@ def draw(summary: dict[str, Any]) -> str:
             if shape in it["shapes"]
         }
         most = max(rates.values()) or 1.0
-        for name, rate in sorted(rates.items(), key=lambda item: -item[1]):
-            kind = "ours" if name == first else "peer"
+        order = list(LEAST_COSINES)
+        before = ""
+        for name, rate in sorted(
+            rates.items(),
+            key=lambda item: (order.index(servers[item[0]]["precision"]), -item[1]),
+        ):
+            precision = servers[name]["precision"]
+            y += GAP if before not in ("", precision) else 0
+            before = precision
+            kind = "ours" if name == first or name.startswith(OURS) else "peer"
             note = f"{rate:,.0f}" if rate >= 20 else f"{rate:.1f}"
             verdict = servers[name].get("vectors", "right")
             if verdict != "right":
                 kind, note = "wrong", f"{note}, vectors {verdict}"
             width = max(1.0, (WIDTH - LABEL - 150) * rate / most)
             middle = y + BAR - 5
+            place = f'class="{kind} {precision}" x="{LABEL}" y="{y}"'
             parts += [
                 f'<text x="{LABEL - 8}" y="{middle}" text-anchor="end">{escape(name)}</text>',
-                f'<rect class="{kind}" x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}"/>',
+                f'<rect {place} width="{width:.1f}" height="{BAR}"/>',
                 f'<text x="{LABEL + width + 6:.1f}" y="{middle}">{escape(note)}</text>',
             ]
             y += BAR + GAP
         y += GAP
     on = summary["machine"]
     where = f"{on['processor']}, {on['cores']} cores, {summary['date']}"
-    foot = f"texts per second, more is better; {where}"
+    foot = f"{summary['model']}: texts per second, more is better; {where}"
     parts.append(f'<text class="small" x="8" y="{y + 16}">{escape(foot)}</text>')
     height = y + FOOT
     return (

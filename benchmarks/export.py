@@ -2,13 +2,23 @@
 
 python export.py onnx MODEL_FOLDER OUT_FILE     with torch, sentence-transformers' libraries, onnx
 python export.py onnx-scores MODEL_FOLDER OUT_FILE   the same, of a reranker
+python export.py onnx-int8 MODEL_FOLDER OUT_FILE     of the former, with onnxruntime, onnx
+python export.py openvino-int8 MODEL_FOLDER OUT_FOLDER   of the former, with openvino, nncf
 python export.py gguf MODEL_FOLDER OUT_FILE     with NumPy, safetensors, gguf
+python export.py gguf-q8 MODEL_FOLDER OUT_FILE  the same, in Q8_0
+python export.py reference MODEL_FOLDER OUT_FILE     vectors, with sentence-transformers
 """
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parent.parent
+TEXTS = ROOT / "tests" / "reference" / "texts.json"
+CALIBRATING = 300
+"""How many sentences of the documentation int8 is calibrated with."""
 
 
 def export_onnx(folder: Path, out: Path) -> None:
@@ -55,14 +65,61 @@ def _export_onnx(kind: Any, output: str, folder: Path, out: Path) -> None:
     )
 
 
-def export_gguf(folder: Path, out: Path) -> None:
-    """Export the encoder as llama.cpp's `bert`, in float32."""
+def export_onnx_int8(folder: Path, out: Path) -> None:
+    """Quantise the weights by channel; inputs are quantised when they come, by the batch."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(folder / "model.onnx", out, per_channel=True, weight_type=QuantType.QInt8)
+
+
+def export_openvino_int8(folder: Path, out: Path) -> None:
+    """Quantise weights, and inputs by what sentences of the documentation make of them."""
+    import nncf
+    import numpy as np
+    import openvino as ov
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(256)
+    tokenizer.no_padding()
+    pages = (page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
+    lines = [line for page in pages for line in page.splitlines() if len(line.split()) > 5]
+
+    def inputs(line: str) -> dict[str, Any]:
+        ids = np.array([tokenizer.encode(line).ids])
+        kinds = np.ones_like(ids), np.zeros_like(ids)
+        return {"input_ids": ids, "attention_mask": kinds[0], "token_type_ids": kinds[1]}
+
+    step = max(1, len(lines) // CALIBRATING)
+    quantized = nncf.quantize(
+        ov.Core().read_model(folder / "model.onnx"),
+        nncf.Dataset(lines[::step][:CALIBRATING], inputs),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=CALIBRATING,
+    )
+    out.mkdir(exist_ok=True)
+    ov.save_model(quantized, out / "model.xml")
+
+
+def export_reference(folder: Path, out: Path) -> None:
+    """The vectors of the tests' texts, in float32."""
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True).float()
+    texts = json.loads(TEXTS.read_text(encoding="utf-8"))
+    with out.open("wb") as file:
+        np.save(file, np.concatenate([model.encode([text]) for text in texts]))
+
+
+def export_gguf(folder: Path, out: Path, *, q8: bool = False) -> None:
+    """Export the encoder as llama.cpp's `bert`, in float32, or with its matrices in Q8_0."""
     import gguf
     from safetensors.numpy import load_file
 
     config = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(out, "bert")
-    writer.add_name("all-MiniLM-L6-v2")
+    writer.add_name(folder.name)
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_feed_forward_length(config["intermediate_size"])
@@ -71,15 +128,16 @@ def export_gguf(folder: Path, out: Path) -> None:
     writer.add_layer_norm_eps(config["layer_norm_eps"])
     writer.add_causal_attention(False)
     writer.add_pooling_type(gguf.PoolingType.MEAN)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    kinds = gguf.LlamaFileType
+    writer.add_file_type(kinds.MOSTLY_Q8_0 if q8 else kinds.ALL_F32)
     words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("default")
     writer.add_token_type_count(config["type_vocab_size"])
     writer.add_token_list([_phantom_space(word) for word in words])
     special = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
-    kinds = (gguf.TokenType.NORMAL, gguf.TokenType.CONTROL)
-    writer.add_token_types([kinds[word in special] for word in words])
+    types = (gguf.TokenType.NORMAL, gguf.TokenType.CONTROL)
+    writer.add_token_types([types[word in special] for word in words])
     writer.add_bos_token_id(words.index("[CLS]"))
     writer.add_eos_token_id(words.index("[SEP]"))
     writer.add_unk_token_id(words.index("[UNK]"))
@@ -90,7 +148,12 @@ def export_gguf(folder: Path, out: Path) -> None:
     for name, tensor in load_file(folder / "model.safetensors").items():
         renamed = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if renamed and "pooler" not in name and "position_ids" not in name:
-            writer.add_tensor(renamed, tensor.astype("float32"))
+            floats = tensor.astype("float32")
+            if q8 and floats.ndim == 2 and "position" not in name and "token_type" not in name:
+                packing = gguf.GGMLQuantizationType.Q8_0
+                writer.add_tensor(renamed, gguf.quants.quantize(floats, packing), raw_dtype=packing)
+            else:
+                writer.add_tensor(renamed, floats)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -106,6 +169,12 @@ def _phantom_space(word: str) -> str:
 
 if __name__ == "__main__":
     kind, folder, out = sys.argv[1:]
-    {"onnx": export_onnx, "onnx-scores": export_onnx_scores, "gguf": export_gguf}[kind](
-        Path(folder), Path(out)
-    )
+    {
+        "onnx": export_onnx,
+        "onnx-scores": export_onnx_scores,
+        "onnx-int8": export_onnx_int8,
+        "openvino-int8": export_openvino_int8,
+        "gguf": export_gguf,
+        "gguf-q8": partial(export_gguf, q8=True),
+        "reference": export_reference,
+    }[kind](Path(folder), Path(out))

