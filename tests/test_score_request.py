@@ -211,10 +211,10 @@ def test_several_labels_have_a_softmax_or_each_its_sigmoid() -> None:
 def test_what_a_model_does_is_known_from_its_card_and_then_from_its_files(cards: Cards) -> None:
     async def main(registry: Registry) -> None:
         card = registry.cards.by_id["scorer"]
-        assert registry.task(card) == "embed"
+        assert registry.tasks(card) == ("embed",)
         engine: Engine
         async with registry.use("scorer") as engine:
             assert engine.checkpoint.task == "classify"
-        assert registry.task(card) == "classify"
+        assert registry.tasks(card) == ("classify",)
 
     run(cards, main)

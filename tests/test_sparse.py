@@ -11,30 +11,15 @@ from embedsvc.checkpoints.sparse import query_weights
 from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.heads import HEADS, heads_of, joined, masked_lm, parts_of, sections
-from embedsvc.inference.heads.sparse_vector import SparseVector, merged, pruned, sparse_of
+from embedsvc.inference.heads.sparse_vector import merged, pruned, sparse_of
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.texts.item import Item
 from tests.support.checkpoints import write_json, write_modules
-from tests.support.shapes import VOCABULARY, WIDTH
-from tests.support.sparse_models import QUERIES, SPARSE_CASES
+from tests.support.shapes import VOCABULARY
+from tests.support.sparse_models import QUERIES, SPARSE_CASES, dense, recorded, write_m3
 from tests.support.tiny import CASES
 from tests.support.tolerance import within
-from tests.support.torch_files import pack
-
-RECORDED = Path(__file__).parent / "reference" / "architectures"
-
-
-def recorded(name: str) -> dict[str, np.ndarray]:
-    with np.load(RECORDED / f"{name}.npz", allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def dense(vectors: list[SparseVector], size: int) -> np.ndarray:
-    rows = np.zeros((len(vectors), size), np.float32)
-    for row, (indices, values) in zip(rows, vectors, strict=True):
-        row[indices] = values
-    return rows
 
 
 @pytest.mark.parametrize("name", SPARSE_CASES)
@@ -64,7 +49,6 @@ def test_queries_of_a_router_have_the_weights_of_their_tokens(name: str, tmp_pat
     checkpoint = open_checkpoint(Card(id=name, path=case.write(tmp_path)))
     assert checkpoint.sparse is not None
     weights = query_weights(checkpoint.sparse, name, case.words().get, VOCABULARY)
-    assert weights is not None
     expected = case.query_weights()
     assert weights[: len(expected)].tolist() == expected.tolist()
     assert recorded(name)["queries"].shape == (len(QUERIES), len(expected))
@@ -86,17 +70,6 @@ def test_a_masked_lm_without_modules_is_splade_if_its_card_says_so(
 
 
 # --- BGE-M3's ------------------------------------------------------------------------------------
-
-
-def write_m3(folder: Path, *, bias: float = 0.0) -> dict[str, np.ndarray]:
-    """An XLM-RoBERTa with a linear layer in a file of torch's, which is returned."""
-    CASES["xlm-roberta"].write(folder)
-    named = {"cls_token": "[CLS]", "eos_token": "[SEP]", "pad_token": {"content": "[PAD]"}}
-    write_json(folder / "tokenizer_config.json", named | {"unk_token": "[UNK]"})
-    weight = np.random.default_rng(9).normal(size=(1, WIDTH)).astype(np.float32)
-    layer = {"weight": weight, "bias": np.array([bias], np.float32)}
-    (folder / "sparse_linear.pt").write_bytes(pack(layer))
-    return layer
 
 
 def test_lexical_weights_are_the_largest_of_each_token(ops: Ops, tmp_path: Path) -> None:

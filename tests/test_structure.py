@@ -66,6 +66,7 @@ FROM_OUTSIDE = {
     "inference.ops.numpy.*": "test_ops",
     "inference.ops.table_limits": "test_table_limits",
     "serving.embed_request": "test_dialects",
+    "serving.chunked": "test_late_chunking",
     "serving.room": "test_model_memory",
     "serving.watchdog": "test_watchdog",
     "system.kept": "test_tuning_file",
@@ -74,6 +75,7 @@ FROM_OUTSIDE = {
     "texts.long_text": "test_long_texts",
     # HTTP, by requests.
     "web.admin.health": "test_app",
+    "web.sparse_answers": "test_sparse_routes",
     "web.bodies.*": "test_bodies",
     "web.connections.connection": "test_limits",
     "web.connections.protocol": "test_offers",

@@ -120,6 +120,12 @@ class Checkpoint:
             return "embed"
         return "rerank" if self.labels == 1 else "classify"
 
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All that it gives."""
+        more: tuple[Task, ...] = ("sparse",) if self.sparse and self.pooling else ()
+        return (self.task, *more)
+
     def is_bfloat16(self) -> bool:
         """Whether it was trained in bfloat16, by config.json, or is stored in it.
 

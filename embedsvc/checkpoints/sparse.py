@@ -94,13 +94,12 @@ def sparse_digests(sparse: Sparse, model: str, folder: Path) -> list[str]:
 
 def query_weights(
     sparse: Sparse, model: str, token_to_id: Callable[[str], int | None], vocabulary: int
-) -> NDArray[np.float32] | None:
-    """The weight (vocabulary,) of each token in a query; None if queries go through the model.
+) -> NDArray[np.float32]:
+    """The weight of each token in a query, by id: a tensor, or the values of idf.json by token.
 
-    They are a tensor, or the values of idf.json by token. Raises `CheckpointError`.
+    Raises `CheckpointError`.
     """
-    if sparse.queries is None:
-        return None
+    assert sparse.queries is not None  # noqa: S101 - there are such weights
     files = Files(model, sparse.queries)
     stated = files.read_as(IDF_FILE, dict[str, float])
     if stated is None:

@@ -8,11 +8,13 @@ from dataclasses import replace
 
 from embedsvc.bounds import CHUNKS
 from embedsvc.catalog.cards import Card
+from embedsvc.errors import BadRequest
+from embedsvc.inference.heads.sparse_vector import pruned
 from embedsvc.serving.embedded import Embedded
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.matryoshka import check_dimensions, shorten
 from embedsvc.texts.inputs import InputOptions
-from embedsvc.texts.prompts import choose
+from embedsvc.texts.prompts import choose, is_query
 from embedsvc.texts.requests import EmbeddingRequest
 from embedsvc.texts.truncation import Rule
 
@@ -34,7 +36,7 @@ async def embed_request(
     With late chunking there may be `most_rows` vectors. `most_tokens` is how many all inputs may
     have; None: as the server is set. Raises `RequestError`.
     """
-    if request.dimensions is not None:
+    if request.dimensions is not None and request.dense:
         field = request.fields.dimensions
         check_dimensions(request.dimensions, engine.dimensions, card.dimensions, field)
     options = InputOptions(
@@ -45,16 +47,36 @@ async def embed_request(
         request.max_tokens,
     )
     caching = {"read_cache": read_cache, "write_cache": write_cache}
+    heads = heads_for(engine, request)
     if request.chunks is None:
-        embedded = await engine.embed(request.inputs, options, **caching)
+        asked, default = is_query(request, prompt), engine.queries
+        query = default is not None and default.by_default if asked is None else asked
+        embedded = await engine.embed(
+            request.inputs, options, heads=heads, queries=query, **caching
+        )
     else:
         embedded = await engine.embed_chunks(
             request.inputs, options, request.chunks, most_rows=most_rows, **caching
         )
-    if request.dimensions is not None:
+    if request.dimensions is not None and request.dense:
         vectors = shorten(embedded.vectors, request.dimensions, layer_norm=card.layer_norm)
         embedded = replace(embedded, vectors=vectors)
+    if request.sparse is not None and embedded.sparse is not None:
+        most, least = request.sparse.most, request.sparse.least
+        embedded = replace(embedded, sparse=[pruned(v, most, least) for v in embedded.sparse])
     return embedded
+
+
+def heads_for(engine: Engine, request: EmbeddingRequest) -> list[str]:
+    """The heads that a request asks for. Raises `BadRequest` if the model lacks one of them."""
+    heads = ["vector"] if request.dense else []
+    if request.sparse is not None:
+        heads.append(engine.sparse_head)
+    for head in heads:
+        engine.check_head(head)
+    if request.chunks is not None and heads != ["vector"]:
+        raise BadRequest("Late chunking gives vectors alone, and no sparse ones.")
+    return heads
 
 
 def _rule_for_long_texts(

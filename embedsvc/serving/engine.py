@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from embedsvc.bounds import CHUNKS
 from embedsvc.catalog.cards import Dtype, Truncate
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.errors import BadRequest, EmbeddingFailed, TooManyTokens
+from embedsvc.errors import BadRequest, EmbeddingFailed
 from embedsvc.inference.device import Device
 from embedsvc.inference.encoder import Encoder
-from embedsvc.inference.heads import HEADS, comparable
-from embedsvc.serving.averaging import average
+from embedsvc.inference.heads import HEADS, SPARSE, comparable
 from embedsvc.serving.batcher import Batcher
 from embedsvc.serving.cache import Cache
+from embedsvc.serving.chunked import find_chunks
 from embedsvc.serving.disk_cache import DiskCache
-from embedsvc.serving.embedded import Embedded
+from embedsvc.serving.embedded import Embedded, assemble
+from embedsvc.serving.joint import unpacked
+from embedsvc.serving.query_weights import QueryWeights
 from embedsvc.settings import Settings
 from embedsvc.telemetry.histogram import Histogram
 from embedsvc.telemetry.record import current
@@ -32,15 +34,13 @@ from embedsvc.texts.inputs import (
     InputOptions,
     count_characters,
     tokenize,
-    tokenize_chunks,
 )
 from embedsvc.texts.item import Item
-from embedsvc.texts.late_chunking import Chunk, Tally
+from embedsvc.texts.late_chunking import Tally
 from embedsvc.texts.requests import Chunking, Offsets
 from embedsvc.texts.steps import Steps, run_to_end
 from embedsvc.texts.threads import Tokenizing
 from embedsvc.texts.tokenizer import Tokenizer
-from embedsvc.texts.truncation import more_than
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -69,12 +69,15 @@ class Engine:
         settings: Settings,
         disk: DiskCache | None,
         fingerprint: str,
+        queries: QueryWeights | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer
         self.dimensions = encoder.dimensions
         self.heads = tuple(encoder.heads)
         """The heads it has, the checkpoint's own first."""
+        self.sparse_head = next((head for head in SPARSE if head in encoder.heads), SPARSE[0])
+        self.queries = queries
         self.dtype: Dtype = encoder.dtype
         self.fingerprint = fingerprint
         """The vectors of two models may be compared if their fingerprints are the same."""
@@ -134,26 +137,39 @@ class Engine:
         inputs: Sequence[Input],
         options: InputOptions = DEFAULT_OPTIONS,
         *,
+        heads: Sequence[str] = ("vector",),
+        queries: bool = False,
         read_cache: bool = True,
         write_cache: bool = True,
     ) -> Embedded:
-        """Vectors of the inputs, one or more. Raises `RequestError`."""
-        self.check_head("vector")
+        """What the heads give of the inputs, one or more: dense vectors, sparse ones, or both.
+
+        `queries`: the inputs are queries, whose sparse vectors may need no pass. Raises
+        `RequestError`.
+        """
+        for head in heads:
+            self.check_head(head)
         work = tokenize(self.tokenizer, inputs, options)
         characters = count_characters(inputs, options)
         here = isinstance(inputs[0], str)  # token ids are decoded with a table: it is read first
         tokenized = await self.tokenized(work, len(inputs), characters, here=here)
-        lengths = list(map(len, tokenized.items))
-        vectors = await self.run("vector", tokenized.items, read=read_cache, write=write_cache)
-        split = sum(parts > 1 for parts in tokenized.parts)
-        if split:
-            normalize = self.checkpoint.normalize
-            vectors = average(vectors, lengths, tokenized.parts, normalize=normalize)
-            if options.rule.longest is not None and not self.split:
-                self._warn_of_split()
-        self.truncated += tokenized.cut
-        self.split += split
-        return Embedded(vectors, sum(lengths), tokenized.cut, split)
+        if queries and self.queries is not None:
+            found = [self.queries.vectors(tokenized.items)]
+        else:
+            found = await self.run_joined(
+                heads, tokenized.items, read=read_cache, write=write_cache
+            )
+        embedded = assemble(
+            dict(zip(heads, found, strict=True)),
+            tokenized,
+            normalize=self.checkpoint.normalize,
+            token_name=self.tokenizer.name_of,
+        )
+        if embedded.split and options.rule.longest is not None and not self.split:
+            self._warn_of_split()
+        self.truncated += embedded.truncated
+        self.split += embedded.split
+        return embedded
 
     async def embed_chunks(
         self,
@@ -177,26 +193,18 @@ class Engine:
                 f"and this one's is {' + '.join(self.checkpoint.pooling)}."
             )
         began = time.perf_counter()
-        items: list[Item] = []
-        chunks: list[list[Chunk]] = []
-        tally = Tally(most_rows)
-        tokens = 0
-        for index, value in enumerate(inputs):
-            each = chunking if isinstance(chunking, Chunking) else chunking[index]
-            work = tokenize_chunks(
-                self.tokenizer, value, options, each, index=index, of=len(inputs)
-            )
-            item, its_chunks = await self._tokenizing.run(work, count_characters([value], options))
-            tally.add(item)
-            items.append(item)
-            chunks.append(its_chunks)
-            tokens += len(item)
-            if tokens > self.max_request_tokens:
-                last = index == len(inputs) - 1
-                raise TooManyTokens(tokens if last else more_than(tokens), self.max_request_tokens)
+        items, chunks = await find_chunks(
+            self.tokenizer,
+            self._tokenizing,
+            inputs,
+            options,
+            chunking,
+            Tally(most_rows),
+            self.max_request_tokens,
+        )
         self._time_tokenizing(began)
         vectors = await self.run("spans", items, read=read_cache, write=write_cache)
-        return Embedded(vectors, tokens, chunks=chunks)
+        return Embedded(vectors, sum(map(len, items)), chunks=chunks)
 
     async def run(
         self, head: str, items: Sequence[Item], *, read: bool = True, write: bool = True
@@ -217,11 +225,11 @@ class Engine:
             self.check_head(head)
         results = await self.cache.get_joined(items, heads, read=read, write=write)
         if len(items) < FEW:
-            return _unpacked(heads, results, items)
+            return unpacked(heads, results, items)
         async with self._unpacking:  # many requests may have waited for the same batch
-            unpacked = _unpacked(heads, results, items)
+            found = unpacked(heads, results, items)
             await asyncio.sleep(0)
-        return unpacked
+        return found
 
     async def tokenized(self, work: Steps[T], texts: int, characters: int, *, here: bool) -> T:
         """The result of work that tokenises so many texts for a request: by a thread, or `here` if
@@ -289,10 +297,3 @@ class Engine:
         self.tokenize_seconds.observe(now - began)
         if (record := current.get()) is not None:
             record.tokenize, record.tokenized = now - began, now
-
-
-def _unpacked(
-    heads: Sequence[str], results: Sequence[Sequence[bytes]], items: Sequence[Item]
-) -> list[Any]:
-    """The results of each head, as its callers use them."""
-    return [HEADS[head].unpack(each, items) for head, each in zip(heads, results, strict=True)]

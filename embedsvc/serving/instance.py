@@ -61,7 +61,8 @@ class Description(msgspec.Struct, frozen=True):
     architecture: str
     pooling: str
     pooling_source: str
-    task: Task
+    tasks: tuple[Task, ...]
+    """All that it gives, what it is for first."""
     dtype: Dtype
     prompts: Prompts
     fingerprint: str
@@ -283,7 +284,7 @@ def describe(engine: Engine) -> Description:
         architecture=checkpoint.model_type,
         pooling="+".join(checkpoint.pooling),
         pooling_source=checkpoint.pooling_source,
-        task=checkpoint.task,
+        tasks=checkpoint.tasks,
         dtype=engine.dtype,
         prompts=checkpoint.prompts,
         fingerprint=engine.fingerprint,

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from embedsvc.inference.heads import joined, parts_of, sections
+from embedsvc.inference.heads import HEADS, joined, parts_of, sections
 from embedsvc.texts.item import Item
 
 Want = tuple[Item, str]
@@ -25,6 +25,13 @@ def compute_wants(compute: Compute, wants: Sequence[Want]) -> Awaitable[list[byt
     if all(other == head for _, other in wants):
         return compute([item for item, _ in wants], head)
     return _compute_joined(compute, wants)
+
+
+def unpacked(
+    heads: Sequence[str], results: Sequence[Sequence[bytes]], items: Sequence[Item]
+) -> list[Any]:
+    """The results of each head, as its callers use them."""
+    return [HEADS[head].unpack(each, items) for head, each in zip(heads, results, strict=True)]
 
 
 async def _compute_joined(compute: Compute, wants: Sequence[Want]) -> list[bytes]:

@@ -24,6 +24,7 @@ from embedsvc.inference.turns import Stepwise
 from embedsvc.serving.disk_cache import DiskCache
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.outline import Outline, outline_from, outline_of
+from embedsvc.serving.query_weights import read_query_weights
 from embedsvc.serving.tuning_file import TuningFile
 from embedsvc.settings import Settings
 from embedsvc.texts.threads import Tokenizing
@@ -79,6 +80,7 @@ class Loader:
         tokenizer = await self._on(self._files, partial(open_tokenizer, checkpoint, plan.rows))
         if "scores" in plan.heads:
             await self._on(self._files, partial(tokenizer.frame, 2))  # errors show at load
+        queries = await self._on(self._files, partial(read_query_weights, checkpoint, tokenizer))
         total, done = plan.stored, 0
 
         def on_read(size: int) -> None:
@@ -113,6 +115,7 @@ class Loader:
             settings=self._settings,
             disk=disk,
             fingerprint=fingerprint,
+            queries=queries,
         )
 
     async def look_up(self, on_disk: Callable[[], T]) -> T:

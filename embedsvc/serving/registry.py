@@ -80,10 +80,10 @@ class Registry:
         """What is known of a model that is or was loaded."""
         return self._descriptions.get(card.id)
 
-    def task(self, card: Card) -> Task:
+    def tasks(self, card: Card) -> tuple[Task, ...]:
         """What a card's model gives: what its files say if it is or was loaded, else its card."""
         known = self._descriptions.get(card.id)
-        return known.task if known else card.task or "embed"
+        return known.tasks if known else (card.task or "embed",)
 
     @asynccontextmanager
     async def use(self, name: str) -> AsyncGenerator[Engine]:

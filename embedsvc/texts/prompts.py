@@ -93,6 +93,17 @@ def choose(
     return prompt
 
 
+def is_query(request: EmbeddingRequest, from_model: str | None) -> bool | None:
+    """Whether the inputs of a request are queries, or documents; None if it does not say it.
+
+    >>> is_query(EmbeddingRequest(model="m", inputs=["hi"], input_type="search_document"), None)
+    False
+    """
+    named = (request.prompt_name, request.input_type, from_model)
+    asked = next((name for name in named if name is not None), None)
+    return None if asked not in (*KINDS[0], *KINDS[1]) else asked in KINDS[0]
+
+
 def _chosen(
     prompts: Prompts, request: EmbeddingRequest, from_model: str | None, default: str
 ) -> str:

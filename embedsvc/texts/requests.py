@@ -1,6 +1,7 @@
 """What a request for vectors or for scores asks for, in whatever dialect it came."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -15,6 +16,10 @@ ComponentType = Literal["float", "int8", "uint8", "binary", "ubinary"]
 """The types of a vector's components that a request may ask for; see `serving.quantize`."""
 COMPONENT_TYPES: tuple[ComponentType, ...] = get_args(ComponentType)
 
+EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "sparse"]
+"""What a request may ask for of each text: its vector in types of components, and a sparse one."""
+EMBEDDING_TYPES: tuple[EmbeddingType, ...] = get_args(EmbeddingType)
+
 MAX_INPUTS = 2048
 EncodingFormat = Literal["float", "base64"]
 Inputs = list[str] | list[list[int]]
@@ -25,6 +30,14 @@ ModelName = Annotated[
 ]
 Choice = Annotated[str, Meta(max_length=CHOICE)]
 Dimensions = Annotated[int, Meta(ge=1, le=DIMENSIONS)]
+MaxActiveDims = Annotated[
+    Annotated[int, Meta(ge=1, lt=1 << 31)] | None,
+    Meta(description="The most weights of a sparse vector: the largest."),
+]
+MinWeight = Annotated[
+    Annotated[float, Meta(ge=0)] | None,
+    Meta(description="Weights of sparse vectors below this are left out."),
+]
 Int32 = Annotated[int, Meta(ge=-1 << 31, lt=1 << 31)]
 Offsets = tuple[int, int]
 """A chunk: its first character and the one after its last, in Unicode code points."""
@@ -90,6 +103,15 @@ class ScoringRequest(msgspec.Struct, frozen=True, kw_only=True):
         return list(self.query) * (len(self.documents) // len(self.query))
 
 
+class SparseOptions(msgspec.Struct, frozen=True):
+    """The sparse vectors that a request asks for."""
+
+    most: int | None = None
+    """The most weights that a vector has: the largest; None: all."""
+    least: float = 0.0
+    """Weights below are left out."""
+
+
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request for vectors. What is None was not asked for."""
 
@@ -109,6 +131,9 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     chunks: Chunking | Sequence[Sequence[Offsets]] | None = None
     dtypes: Sequence[ComponentType] | ComponentType = "float"
     """If there are several, each row has its vector in each of these types, by name."""
+    sparse: SparseOptions | None = None
+    dense: bool = True
+    """Whether vectors are asked for; without, only what else is."""
     fields: Fields = Fields()
 
 
@@ -143,6 +168,13 @@ def read_inputs(value: Any, max_inputs: int = MAX_INPUTS, field: str = "input") 
         where = f"{field}[{value.index(empty)}]"
         raise EmptyInput(f"Invalid '{where}': input cannot be an empty {what}.")
     return value
+
+
+def read_sparse(most: int | None, least: float | None) -> SparseOptions:
+    """What is asked of sparse vectors. Raises `BadRequest`."""
+    if least is not None and not isfinite(least):
+        raise BadRequest("Invalid 'min_weight': expected a finite number.")
+    return SparseOptions(most, least or 0.0)
 
 
 def each_once(field: str, values: Sequence[Any]) -> None:

@@ -108,6 +108,10 @@ class Tokenizer:
         """The token with that id, as the vocabulary spells it; empty if there is none."""
         return self._tokenizer.id_to_token(token) or ""
 
+    def id_of(self, token: str) -> int | None:
+        """The id of a token that the vocabulary spells so."""
+        return self._tokenizer.token_to_id(token)
+
     def _find_frame(self, texts: int) -> Frame:
         for sample in TEXTS:
             sent = sample if texts == 1 else (sample, sample)

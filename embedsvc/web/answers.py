@@ -65,17 +65,21 @@ async def write_vectors(
     return [b"[", *await in_turns(vectors, write), b"]"]
 
 
-async def in_turns(vectors: NDArray[np.float32], write: WriteRows) -> list[bytes]:
+async def in_turns(
+    vectors: NDArray[np.float32], write: WriteRows, *, beside: int = 0
+) -> list[bytes]:
     """What `write` makes of a slice of the rows at a time, with commas between.
+
+    Each row has about so many numbers `beside` its vector.
 
     Other requests have their turns between two slices. Raises `TooManyBytes` if all answers that
     are being written, or wait to be read, are too large together.
     """
-    step = max(COMPONENTS // vectors.shape[1], 1)
+    step = max(COMPONENTS // max(vectors.shape[1] + beside, 1), 1)
     if len(vectors) <= step:
         return [write(slice(0, step))]
     pieces: list[bytes] = []
-    held = vectors.nbytes
+    held = vectors.nbytes + 4 * beside * len(vectors)
     for first in range(0, len(vectors), step):
         hold_answer(held)
         async with turn_to_write():

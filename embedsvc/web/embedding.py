@@ -11,9 +11,9 @@ from typing import Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from embedsvc.catalog.cards import Card
+from embedsvc.catalog.cards import Card, Task
 from embedsvc.errors import BadRequest
-from embedsvc.serving.embed_request import embed_request
+from embedsvc.serving.embed_request import embed_request, heads_for
 from embedsvc.serving.embedded import Embedded
 from embedsvc.serving.engine import Engine
 from embedsvc.texts.requests import EmbeddingRequest
@@ -21,9 +21,6 @@ from embedsvc.web.answers import FLOATS, Form, most_rows
 from embedsvc.web.computing import Caching, compute
 from embedsvc.web.endpoint import JsonResponse
 from embedsvc.web.state import registry_of
-
-HEAD = "vector"
-"""What these routes ask of a model; see `inference/heads`."""
 
 
 class Write(Protocol):
@@ -53,13 +50,14 @@ async def answer_embeddings(
     """
 
     async def embed(engine: Engine, card: Card, prompt: str | None, caching: Caching) -> Embedded:
-        engine.check_head(HEAD)
+        heads_for(engine, asked)
         if check is not None:
             check(engine)
         most = _most_rows(engine, asked, forms)
         return await embed_request(engine, card, prompt, asked, most_rows=most, **caching)
 
-    embedded, headers = await compute(request, asked.model, "embed", len(asked.inputs), embed)
+    task: Task = "embed" if asked.dense else "sparse"
+    embedded, headers = await compute(request, asked.model, task, len(asked.inputs), embed)
     if embedded.split:
         headers.append((b"x-embedsvc-split", b"%d" % embedded.split))
     return JsonResponse(await write(embedded), headers)
@@ -71,14 +69,14 @@ async def load_for_embeddings(request: Request, model: str) -> None:
     Raises `RequestError`, also if it gives no vectors.
     """
     async with registry_of(request).use(model) as engine:
-        engine.check_head(HEAD)
+        engine.check_head("vector")
 
 
 def _most_rows(engine: Engine, asked: EmbeddingRequest, forms: Sequence[Form]) -> int:
     """How many rows the answer may have. Raises `BadRequest` if there are more inputs than that."""
     dimensions = min(asked.dimensions or engine.dimensions, engine.dimensions)
     most = most_rows(max(dimensions, 1), forms)
-    if len(asked.inputs) > most:
+    if asked.dense and len(asked.inputs) > most:
         raise BadRequest(
             f"Invalid '{asked.fields.input}': in the form that is asked for, an answer has "
             f"{most} vectors of {dimensions} dimensions at most."

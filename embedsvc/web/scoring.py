@@ -67,5 +67,5 @@ def first_model(request: Request, task: Task) -> str:
     """The model that does a task where a request names none: the first card that is for it."""
     registry = registry_of(request)
     cards = registry.cards.by_id
-    fit = (name for each in FOR[task] for name in cards if registry.task(cards[name]) == each)
+    fit = (name for each in FOR[task] for name in cards if each in registry.tasks(cards[name]))
     return next(fit, next(iter(cards)))

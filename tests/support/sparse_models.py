@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from embedsvc.inference.heads.sparse_vector import SparseVector
 from tests.support.checkpoints import WORDS, write_json, write_tokenizer
 from tests.support.classifiers import inside, without
 from tests.support.shapes import VOCABULARY, WIDTH, Shapes, bert_shapes, linear, norm
 from tests.support.tiny import CASES, Case
+from tests.support.torch_files import pack
 
 OLD = "sentence_transformers.sparse_encoder.models"
 NEW = "sentence_transformers.sparse_encoder.modules"
 BASE = "sentence_transformers.base.modules"
+RECORDED = Path(__file__).parents[1] / "reference" / "architectures"
 QUERIES = ("hello world", "[UNK] a b a", "query : world")
 
 
@@ -162,3 +165,26 @@ SPARSE_CASES = {
     ),
 }
 """By what follows which backbone."""
+
+
+def write_m3(folder: Path, *, bias: float = 0.0) -> dict[str, np.ndarray]:
+    """An XLM-RoBERTa with a linear layer in a file of torch's, which is returned."""
+    CASES["xlm-roberta"].write(folder)
+    named = {"cls_token": "[CLS]", "eos_token": "[SEP]", "pad_token": {"content": "[PAD]"}}
+    write_json(folder / "tokenizer_config.json", named | {"unk_token": "[UNK]"})
+    weight = np.random.default_rng(9).normal(size=(1, WIDTH)).astype(np.float32)
+    layer = {"weight": weight, "bias": np.array([bias], np.float32)}
+    (folder / "sparse_linear.pt").write_bytes(pack(layer))
+    return layer
+
+
+def recorded(name: str) -> dict[str, np.ndarray]:
+    with np.load(RECORDED / f"{name}.npz", allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def dense(vectors: list[SparseVector], size: int) -> np.ndarray:
+    rows = np.zeros((len(vectors), size), np.float32)
+    for row, (indices, values) in zip(rows, vectors, strict=True):
+        row[indices] = values
+    return rows

@@ -112,7 +112,7 @@ class Node(NamedTuple):
             num_key_value_heads=outline.key_value_heads or None,
             family=outline.model_type,
             quantization=outline.quantization,
-            capabilities=[CAPABILITIES[self.registry.task(card)]],
+            capabilities=[CAPABILITIES[task] for task in self.registry.tasks(card)],
             context_length=outline.max_tokens,
             is_custom=card.ad_hoc,
         )

@@ -77,7 +77,7 @@ def model_answer(request: Request, name: str) -> Model:
         owned_by="embedsvc",
         root=card.id,
         state=registry.state(card),
-        tasks=[registry.task(card)],
+        tasks=[*registry.tasks(card)],
         dimensions=known.dimensions or None if known else None,  # none: it gives no vectors
         max_tokens=known.max_tokens if known else card.max_tokens,
         architecture=known.architecture if known else None,
@@ -93,7 +93,7 @@ def model_answer(request: Request, name: str) -> Model:
         is_custom=card.ad_hoc,
         family=outline.model_type,
         quantization=outline.quantization,
-        capabilities=[CAPABILITIES[registry.task(card)]],
+        capabilities=[CAPABILITIES[task] for task in registry.tasks(card)],
     )
 
 
@@ -113,6 +113,8 @@ async def _write(asked: EmbeddingRequest, embedded: Embedded) -> list[bytes]:
         encoding_format=asked.encoding_format,
         dtypes=asked.dtypes,
         chunks=chunk_rows(embedded.chunks),
+        sparse=embedded.sparse,
+        token_name=embedded.token_name or str,
     )
 
 

@@ -13,11 +13,13 @@ from embedsvc.errors import BadRequest
 from embedsvc.texts.requests import (
     MAX_INPUTS,
     Chunking,
+    ComponentType,
     EmbeddingRequest,
     Int32,
     Offsets,
     each_once,
     read_inputs,
+    read_sparse,
     read_truncate,
 )
 from embedsvc.texts.truncation import OPENAI
@@ -58,6 +60,8 @@ def read_request(
         model = sent.model
     assert model is not None  # noqa: S101 - the path or the body names it
     each_once("embedding_types", sent.embedding_types or ())
+    types = sent.embedding_types or []
+    dtypes: list[ComponentType] = [dtype for dtype in types if dtype != "sparse"]
     inputs = read_inputs(sent.input, max_inputs)
     return EmbeddingRequest(
         model=model,
@@ -70,7 +74,9 @@ def read_request(
         truncate=read_truncate(sent.truncate),
         otherwise=OPENAI,
         chunks=_chunks(sent, len(inputs)),
-        dtypes=sent.output_dtype or sent.embedding_types or "float",
+        dtypes=sent.output_dtype or dtypes or "float",
+        sparse=read_sparse(sent.max_active_dims, sent.min_weight) if "sparse" in types else None,
+        dense=not types or bool(dtypes),
     )
 
 

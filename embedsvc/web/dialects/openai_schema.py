@@ -8,12 +8,15 @@ from msgspec import Meta
 from embedsvc.bounds import CHUNKS, PROMPT_CHARACTERS
 from embedsvc.catalog.cards import Task, Truncate
 from embedsvc.texts.requests import (
-    COMPONENT_TYPES,
+    EMBEDDING_TYPES,
     Choice,
     Chunking,
     ComponentType,
     Dimensions,
+    EmbeddingType,
     EncodingFormat,
+    MaxActiveDims,
+    MinWeight,
     ModelName,
 )
 
@@ -51,8 +54,10 @@ class DeploymentBody(msgspec.Struct, kw_only=True):
     chunking: Chunking | None = None
     output_dtype: ComponentType | None = None
     embedding_types: (
-        Annotated[list[ComponentType], Meta(max_length=len(COMPONENT_TYPES))] | None
+        Annotated[list[EmbeddingType], Meta(max_length=len(EMBEDDING_TYPES))] | None
     ) = None
+    max_active_dims: MaxActiveDims = None
+    min_weight: MinWeight = None
 
 
 class EmbeddingBody(DeploymentBody, kw_only=True):
@@ -75,11 +80,20 @@ class ChunkRow(msgspec.Struct):
     tokens: int
 
 
+class SparseEmbedding(msgspec.Struct):
+    """The tokens that count for a text, by id in ascending order, and how much each does."""
+
+    indices: list[int]
+    values: list[float]
+    tokens: list[str]
+
+
 class EmbeddingRow(msgspec.Struct):
     object: Literal["embedding"]
     index: int
     embedding: list[float] | str | dict[str, list[float] | str]
     chunk: ChunkRow | msgspec.UnsetType = msgspec.UNSET
+    sparse_embedding: SparseEmbedding | msgspec.UnsetType = msgspec.UNSET
 
 
 class EmbeddingAnswer(msgspec.Struct):

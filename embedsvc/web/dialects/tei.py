@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc import __version__
+from embedsvc.catalog.cards import Truncate
 from embedsvc.errors import BadRequest
 from embedsvc.serving.embedded import Embedded
 from embedsvc.serving.engine import Engine
@@ -24,20 +25,25 @@ from embedsvc.texts.requests import (
     Dimensions,
     EmbeddingRequest,
     Fields,
+    MaxActiveDims,
+    MinWeight,
     ModelName,
     read_inputs,
+    read_sparse,
 )
 from embedsvc.texts.truncation import Rule
-from embedsvc.web.answers import write_vectors
+from embedsvc.web.answers import dump_in_turns, write_vectors
 from embedsvc.web.embedding import answer_embeddings
 from embedsvc.web.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.web.scoring import first_model
+from embedsvc.web.sparse_answers import as_pairs
 from embedsvc.web.state import registry_of, state_of
 
 FIELDS = Fields("inputs")
 REFUSED = Rule("error", remedy='send "truncate": true')
 ROWS = 2048
 """How many tokens are written in one turn of the event loop, in less than a millisecond."""
+Direction = Literal["Left", "Right", "left", "right"] | None
 Texts = Annotated[str | list[str], Meta(description="A text, or texts.")]
 Another = Annotated[ModelName | None, Meta(description="Another than the first.")]
 
@@ -45,7 +51,7 @@ Another = Annotated[ModelName | None, Meta(description="Another than the first."
 class TeiEmbedBody(msgspec.Struct):
     inputs: Texts
     truncate: bool | None = None
-    truncation_direction: Literal["Left", "Right", "left", "right"] | None = None
+    truncation_direction: Direction = None
     prompt_name: Choice | None = None
     normalize: bool | None = None
     dimensions: Dimensions | None = None
@@ -53,6 +59,24 @@ class TeiEmbedBody(msgspec.Struct):
 
 
 EmbedAnswer = list[list[float]]
+
+
+class TeiSparseBody(msgspec.Struct):
+    inputs: Texts
+    truncate: bool | None = None
+    truncation_direction: Direction = None
+    prompt_name: Choice | None = None
+    max_active_dims: MaxActiveDims = None
+    min_weight: MinWeight = None
+    model: Another = None
+
+
+class SparseValue(msgspec.Struct):
+    index: int
+    value: float
+
+
+SparseAnswer = list[list[SparseValue]]
 
 
 class TokenizeBody(msgspec.Struct):
@@ -84,18 +108,37 @@ async def create_embeddings(request: Request) -> Response:
 
 async def embed(request: Request, sent: TeiEmbedBody) -> Response:
     """The answer with the vectors that a body asks for. Raises `RequestError`."""
-    side = "start" if (sent.truncation_direction or "").lower() == "left" else "end"
     asked = EmbeddingRequest(
         model=sent.model or first_model(request, "embed"),
         inputs=_texts(request, sent.inputs),
         dimensions=sent.dimensions,
         prompt_name=sent.prompt_name,
-        truncate=None if sent.truncate is None else (side if sent.truncate else "error"),
+        truncate=_truncate(sent),
         otherwise=REFUSED,
         fields=FIELDS,
     )
     check = _check_unnormalized if sent.normalize is False else None
     return await answer_embeddings(request, asked, _write, check=check)
+
+
+async def create_sparse_embeddings(request: Request) -> Response:
+    """`POST /embed_sparse`: sparse vectors of texts."""
+    return await embed_sparse(request, await read_body(request, TeiSparseBody))
+
+
+async def embed_sparse(request: Request, sent: TeiSparseBody) -> Response:
+    """The answer with the sparse vectors that a body asks for. Raises `RequestError`."""
+    asked = EmbeddingRequest(
+        model=sent.model or first_model(request, "sparse"),
+        inputs=_texts(request, sent.inputs),
+        prompt_name=sent.prompt_name,
+        truncate=_truncate(sent),
+        otherwise=REFUSED,
+        sparse=read_sparse(sent.max_active_dims, sent.min_weight),
+        dense=False,
+        fields=FIELDS,
+    )
+    return await answer_embeddings(request, asked, _write_sparse)
 
 
 async def tokenize(request: Request) -> Response:
@@ -136,6 +179,9 @@ async def info(request: Request) -> Response:
 
 routes = [
     Endpoint("POST", "/embed", create_embeddings, body=TeiEmbedBody, answer=EmbedAnswer),
+    Endpoint(
+        "POST", "/embed_sparse", create_sparse_embeddings, body=TeiSparseBody, answer=SparseAnswer
+    ),
     Endpoint("POST", "/tokenize", tokenize, body=TokenizeBody, answer=list[list[Token]]),
     Endpoint("GET", "/info", info, answer=Info),
 ]
@@ -143,6 +189,19 @@ routes = [
 
 async def _write(embedded: Embedded) -> list[bytes]:
     return await write_vectors(embedded.vectors)
+
+
+async def _write_sparse(embedded: Embedded) -> list[bytes]:
+    rows = map(as_pairs, embedded.sparse or ())
+    return [b"[", *await dump_in_turns(rows), b"]"]
+
+
+def _truncate(sent: TeiEmbedBody | TeiSparseBody) -> Truncate | None:
+    """What becomes of texts that are too long; None where the body does not say it."""
+    if sent.truncate is None:
+        return None
+    side = "start" if (sent.truncation_direction or "").lower() == "left" else "end"
+    return side if sent.truncate else "error"
 
 
 async def _write_tokens(explained: Sequence[Sequence[Token]]) -> list[bytes]:

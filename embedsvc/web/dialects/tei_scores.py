@@ -29,7 +29,7 @@ from embedsvc.web.dialects.rerank import answer_rerank, read_truncate
 from embedsvc.web.dialects.rerank_schema import RerankBody, Side
 from embedsvc.web.dialects.rerank_texts import check_number, read_query
 from embedsvc.web.dialects.score import LabelScore, labelled
-from embedsvc.web.dialects.tei import TeiEmbedBody, embed
+from embedsvc.web.dialects.tei import TeiEmbedBody, TeiSparseBody, embed, embed_sparse
 from embedsvc.web.endpoint import Endpoint, read_body
 from embedsvc.web.scoring import answer_scores, first_model, values_of
 from embedsvc.web.state import registry_of, state_of
@@ -108,9 +108,13 @@ async def root(request: Request) -> Response:
         return await answer_rerank(request, _only(RerankBody, fields))
     name = sent.model or first_model(request, "embed")
     registry = registry_of(request)
-    if registry.task(registry.card(name)[0]) == "embed":
+    task = registry.tasks(registry.card(name)[0])[0]
+    if task in ("embed", "sparse"):
         _check_texts(sent.inputs)
+    if task == "embed":
         return await embed(request, _only(TeiEmbedBody, fields))
+    if task == "sparse":
+        return await embed_sparse(request, _only(TeiSparseBody, fields))
     return await answer_predict(request, _only(PredictBody, fields))
 
 
