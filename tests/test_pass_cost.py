@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from embedsvc.inference import pass_cost
+from embedsvc.inference.pass_cost import UNNOTICED_SECONDS, Cost
 
 
 class Clock:
@@ -30,6 +31,12 @@ def test_the_cost_of_a_device_is_found() -> None:
     assert (found.start, found.token, found.pair) == pytest.approx(CPU, rel=1e-3)
     assert found.of(100) == pytest.approx(0.021, rel=1e-3)
     assert clock.most == 256
+
+
+def test_a_batch_is_work_for_as_long_as_nobody_minds_or_starts_count() -> None:
+    quick = Cost(start=0.0003, token=1e-4, pair=1e-8)
+    slow = Cost(start=0.004, token=2e-4, pair=1e-7)
+    assert (quick.batch_seconds, slow.batch_seconds) == (UNNOTICED_SECONDS, 0.08)
 
 
 def test_on_a_fast_device_passes_grow_until_their_texts_show() -> None:

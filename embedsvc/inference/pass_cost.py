@@ -10,6 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
+UNNOTICED_SECONDS = 0.03
+"""A pass starts sooner than the next one is handed to a thread, which is no part of what a pass
+costs and may find a processor's caches cold. So passes that end within this time are joined."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -32,8 +36,9 @@ class Cost:
 
     @property
     def batch_seconds(self) -> float:
-        """Seconds of work after which a larger pass would gain less than one part in twenty."""
-        return 20 * self.start
+        """Seconds of work after which a larger pass would gain less than one part in twenty; or
+        more, as long as a text that comes meanwhile waits for no longer than anybody notices."""
+        return max(20 * self.start, UNNOTICED_SECONDS)
 
     @property
     def split_seconds(self) -> float:
