@@ -8,6 +8,7 @@ import pytest
 from tokenizers import processors
 
 from embedsvc.errors import BadRequest, CheckpointError, TooManyTokens
+from embedsvc.texts.halves import EDGES
 from embedsvc.texts.item import Item
 from embedsvc.texts.pairs import CutPairs, PairOptions, TokenizedPairs, tokenize_pairs
 from embedsvc.texts.pieces import PIECE
@@ -170,6 +171,35 @@ def test_texts_are_cut_to_their_own_limits_first(tokenizer: Tokenizer) -> None:
     assert found.cut == 2
     (item,) = pairs_of(tokenizer, ["a"], ["b c d"], PairOptions("start", None, 1)).items
     assert item.ids.tolist() == by_library(tokenizer, ("a", "d"), 16, "end")[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("side", ["end", "start"])
+def test_a_text_with_a_limit_is_read_no_further_and_has_the_same_tokens(
+    kind: str, side: CutPairs, random: np.random.Generator
+) -> None:
+    tokenizer = Counting(kind, 512)
+    mixed = "".join(random.choice([*EDGES, "東", "word", *"     "], 6000))
+    documents = [
+        mixed,
+        mixed.replace(" ", ""),
+        "x" * 16_000,
+        "word " * 3000,
+        "東京" * 4000,
+        "\n" * 9000,
+    ]
+    (query,) = tokenizer.encode(["q"], special=False)
+    for most in (1, 50):
+        expected: list[list[int]] = []
+        for ids in tokenizer.encode(documents, special=False):
+            kept = ids[:most] if side == "end" else ids[max(len(ids) - most, 0) :]
+            expected.append(tokenizer.frame(2).put_together([query, kept]).ids.tolist())
+        options = PairOptions(side, max_tokens_per_doc=most)
+        found = pairs_of(tokenizer, ["q"] * len(documents), documents, options).items
+        assert [item.ids.tolist() for item in found] == expected
+    tokenizer.given.clear()
+    pairs_of(tokenizer, ["q"] * 20, ["word " * 3000] * 20, PairOptions(side, None, 1))
+    assert sum(tokenizer.given) <= 20 * 2048 + 1
 
 
 def test_a_request_has_so_many_tokens_of_pairs(tokenizer: Tokenizer) -> None:

@@ -114,6 +114,8 @@ def test_too_many_pairs_and_an_unknown_wish_are_refused(cards: Cards) -> None:
             await score(registry, "scorer")
         with pytest.raises(BadRequest, match="'instruction': model `scorer` takes no instruction"):
             await score(registry, "scorer", instruction="x")
+        with pytest.raises(BadRequest, match="max 50 tokens"):  # none is as good as empty
+            await score(registry, "scorer", instruction="")
         with pytest.raises(BadRequest, match="'truncate': expected error, end or start"):
             await score(registry, "scorer", truncate="chunk")
         with pytest.raises(BadRequest, match=r"'documents\[3\]'.*scored all the same"):
@@ -130,55 +132,6 @@ def test_the_setting_says_what_becomes_of_long_pairs(cards: Cards) -> None:
 
     run(cards, main, truncate="error")
     run(cards, lambda registry: score(registry, "scorer"), truncate="chunk")
-
-
-# --- models of vectors ---------------------------------------------------------------------------
-
-
-def test_a_model_of_vectors_gives_cosines_by_its_prompts(cards: Cards) -> None:
-    async def main(registry: Registry) -> None:
-        found = await score(registry, "vectors")
-        async with registry.use("vectors") as engine:
-            query = (await engine.embed(["hello a"])).vectors
-            documents = (await engine.embed([f"world {text}"[:60] for text in DOCUMENTS])).vectors
-            hits = engine.cache.hits
-            await score(registry, "vectors")
-            assert engine.cache.hits == hits + 5
-        assert found.kind == "cosine"
-        assert np.allclose(found.logits[:3], (documents @ query.T)[:3], atol=1e-6)
-        assert found.ranking() == np.argsort(-found.logits[:, 0], kind="stable").tolist()
-        assert found.truncated == 1
-        plain = await score(registry, "vectors", query_prompt=None, document_prompt=None)
-        assert np.abs(plain.logits - found.logits).max() > 1e-4
-        same = await score(registry, "vectors", query=["a", "b"], documents=["a", "b"],
-                           query_prompt=None, document_prompt=None)  # fmt: skip
-        assert np.allclose(same.logits, 1, atol=1e-6)
-
-    run(cards, main)
-
-
-def test_limits_of_texts_hold_for_cosines(cards: Cards) -> None:
-    async def main(registry: Registry) -> None:
-        limited = await score(registry, "vectors", max_tokens_per_doc=2, max_tokens_per_query=1)
-        shorter = await score(registry, "vectors", documents=[*DOCUMENTS[:3], "world world"])
-        assert np.allclose(limited.logits, shorter.logits, atol=1e-6)
-        assert (limited.truncated, shorter.truncated) == (1, 0)
-        with pytest.raises(BadRequest, match=r"'documents\[3\]'"):
-            await score(registry, "cutter")
-        assert (await score(registry, "cutter", max_tokens_per_doc=3)).truncated == 1
-        with pytest.raises(BadRequest, match="'query': model `vectors` compares two texts"):
-            await score(registry, "vectors", query=None)
-
-    run(cards, main)
-
-
-def test_a_ranking_by_cosines_may_be_as_long_as_one_by_scores(cards: Cards) -> None:
-    async def main(registry: Registry) -> None:
-        await score(registry, "vectors", documents=["a b"] * 20)
-        with pytest.raises(BadRequest, match="max 100 tokens per request"):
-            await score(registry, "vectors", documents=["a b"] * 30)
-
-    run(cards, main, max_request_tokens=50, max_pair_tokens=100)
 
 
 # --- what scores mean ----------------------------------------------------------------------------

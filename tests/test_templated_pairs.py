@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Encoding
 
 from embedsvc.catalog.cards import Card, Cards
 from embedsvc.checkpoints.checkpoint import open_checkpoint
@@ -18,12 +20,13 @@ from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.serving.registry import open_registry
 from embedsvc.serving.score_request import Scores, score_request
 from embedsvc.settings import Settings
+from embedsvc.texts.halves import EDGES
 from embedsvc.texts.item import Item
-from embedsvc.texts.pairs import PairOptions, TokenizedPairs
+from embedsvc.texts.pairs import CutPairs, PairOptions, TokenizedPairs, longest_first
 from embedsvc.texts.pieces import PIECE
 from embedsvc.texts.requests import ScoringRequest
 from embedsvc.texts.steps import run_to_end
-from embedsvc.texts.templated_pairs import tokenize_templated
+from embedsvc.texts.templated_pairs import halves, tokenize_templated
 from embedsvc.texts.tokenizer import Tokenizer, open_tokenizer
 from tests.support.checkpoints import write_json
 from tests.support.decoders import INSTRUCTION, LONGEST, PAIRS, write_decoder
@@ -158,6 +161,72 @@ def test_what_is_too_long_is_cut_and_the_template_never(
     )
     (ids,) = tokenizer.encode([text], special=False)
     assert item.ids.tolist() == [*ids[: LONGEST - len(end)], *end]
+
+
+def as_one_text(
+    tokenizer: Tokenizer, template: PairTemplate, pair: tuple[str, str], options: PairOptions
+) -> list[int]:
+    """The tokens of a pair that is tokenised whole, and then cut."""
+    text, places = "", []
+    for part in template.plain:
+        own = part if isinstance(part, str) else pair[part.role == "document"]
+        if not isinstance(part, str):
+            places.append((len(text), len(text) + len(own)))
+        text += own
+    (ids,), (offsets,) = tokenizer.encode([text], special=False), tokenizer.offsets([text])
+    query, document = (
+        [index for index, (_, end) in enumerate(offsets) if start < end <= stop]
+        for start, stop in places
+    )
+    room = tokenizer.max_tokens - len(ids) + len(query) + len(document)
+    most = (options.max_tokens_per_query, options.max_tokens_per_doc)
+    wanted = [
+        min(len(found), limit if limit is not None else len(found))
+        for found, limit in zip((query, document), most, strict=True)
+    ]
+    left_out: set[int] = set()
+    for found, kept in zip((query, document), longest_first(wanted, room), strict=True):
+        left_out |= {*(found[: -kept or None] if options.truncate == "start" else found[kept:])}
+    return [token for index, token in enumerate(ids.tolist()) if index not in left_out]
+
+
+@pytest.mark.parametrize("side", ["end", "start"])
+def test_tokens_are_those_of_the_pair_as_one_text(
+    tokenizer: Tokenizer, template: PairTemplate, side: CutPairs, random: np.random.Generator
+) -> None:
+    def some_text() -> str:
+        words = random.choice([*EDGES, *" " * 20, *"\n" * 3, "<|im_end|>"], random.integers(0, 400))
+        return "".join(words)
+
+    for most_query, most_doc in ((None, None), (1, None), (None, 2), (30, 40), (1, 1)):
+        options = PairOptions(side, most_query, most_doc, several=True)
+        query = some_text()
+        pairs = [*[(query, some_text()) for _ in range(5)], (some_text(), "東京" * 5000)]
+        pairs += [(some_text() * 20, some_text() * 20), ("word " * 3000, "x" * 16_000)]
+        found = tokenized(tokenizer, template, pairs, options)
+        for pair, item in zip(pairs, found.items, strict=True):
+            assert item.ids.tolist() == as_one_text(tokenizer, template, pair, options)
+
+
+def test_a_query_is_tokenised_once_and_no_further_than_it_is_needed(folder: Path) -> None:
+    checkpoint = open_checkpoint(card(folder))
+    tokenizer, template = open_tokenizer(checkpoint, None), checkpoint.pair_template
+    assert template is not None
+    halves(tokenizer, template, "")
+    given: list[int] = []
+    encode = tokenizer._encode
+
+    def counting(texts: Sequence[str], **how: bool) -> list[Encoding]:
+        given.extend(map(len, texts))
+        return encode(texts, **how)
+
+    tokenizer._encode = counting  # type: ignore[method-assign]
+    pairs = [("which one is it? " * 900, f"document {n}") for n in range(100)]
+    tokenized(tokenizer, template, pairs)
+    assert 15_000 < sum(given) < 15_000 + 20_000
+    given.clear()
+    tokenized(tokenizer, template, pairs, PairOptions(max_tokens_per_query=1))
+    assert sum(given) < 20_000 + 3 * 2048
 
 
 def test_texts_are_cut_to_their_own_limits(tokenizer: Tokenizer, template: PairTemplate) -> None:

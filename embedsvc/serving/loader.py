@@ -27,6 +27,7 @@ from embedsvc.serving.outline import Outline, outline_from, outline_of
 from embedsvc.serving.query_weights import read_query_weights
 from embedsvc.serving.tuning_file import TuningFile
 from embedsvc.settings import Settings
+from embedsvc.texts.templated_pairs import halves
 from embedsvc.texts.threads import Tokenizing
 from embedsvc.texts.tokenizer import open_tokenizer
 
@@ -80,6 +81,9 @@ class Loader:
         tokenizer = await self._on(self._files, partial(open_tokenizer, checkpoint, plan.rows))
         if "scores" in plan.heads:
             await self._on(self._files, partial(tokenizer.frame, 2))  # errors show at load
+        if (template := checkpoint.pair_template) is not None:  # here it keeps nobody waiting
+            prompt = checkpoint.default_prompt
+            await self._on(self._files, partial(halves, tokenizer, template, prompt))
         queries = await self._on(self._files, partial(read_query_weights, checkpoint, tokenizer))
         total, done = plan.stored, 0
 

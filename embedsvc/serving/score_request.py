@@ -4,7 +4,6 @@ A reranker or a classifier gives its own outputs. A model of vectors gives cosin
 model can be asked to rank documents.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -14,11 +13,11 @@ from numpy.typing import NDArray
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.scoring import Activation, Scoring
 from embedsvc.errors import BadRequest
-from embedsvc.serving.embed_request import embed_request
+from embedsvc.serving.cosines import cosines_of
 from embedsvc.serving.engine import Engine
 from embedsvc.texts.pairs import CutPairs, PairOptions, tokenize_pairs
-from embedsvc.texts.requests import EmbeddingRequest, Fields, ScoringRequest
-from embedsvc.texts.templated_pairs import sizes, tokenize_templated
+from embedsvc.texts.requests import ScoringRequest
+from embedsvc.texts.templated_pairs import tokenize_templated
 from embedsvc.texts.truncation import Rule
 
 COSINE = Scoring(("cosine",), "identity")
@@ -35,7 +34,8 @@ class Scores:
     """What each column means, and the activation that the checkpoint states."""
     model: str
     tokens: int
-    """Tokens of all pairs, special tokens included. A query counts in each of its pairs."""
+    """Tokens of all pairs, special tokens included. A query counts in each of its pairs; with
+    cosines, once."""
     truncated: int = 0
     """How many pairs were cut."""
 
@@ -72,12 +72,19 @@ async def score_request(
     """The scores that a request asks for, in the order of its documents. Raises `RequestError`."""
     queries = request.queries
     template = engine.checkpoint.pair_template
-    if request.instruction is not None and not (template and template.takes_instruction):
+    if request.instruction and not (template and template.takes_instruction):
         raise BadRequest(f"Invalid 'instruction': model `{card.id}` takes no instruction.")
     if "scores" not in engine.heads:
-        return await _cosines(
-            engine, card, request, queries, read_cache=read_cache, write_cache=write_cache
+        rule = Rule(
+            _rule(engine, card, request),
+            remedy=request.otherwise.remedy,
+            request_tokens=engine.max_pair_tokens,
         )
+        found = await cosines_of(
+            engine, card, request, rule, read_cache=read_cache, write_cache=write_cache
+        )
+        logits = found.values[:, None]
+        return Scores(logits, "cosine", COSINE, card.id, found.tokens, found.truncated)
     documents, tokenizer = request.documents, engine.tokenizer
     options = PairOptions(
         _rule(engine, card, request),
@@ -85,16 +92,16 @@ async def score_request(
         request.max_tokens_per_doc,
         request.fields.query,
         request.fields.documents,
+        len(request.given_queries) > 1,
         request.otherwise.remedy,
         engine.max_pair_tokens,
     )
     if template is None:
         work = tokenize_pairs(tokenizer, queries, documents, options)
-        characters = sum(map(len, documents)) + sum(map(len, filter(None, set(queries))))
     else:
         instruction = request.instruction or engine.checkpoint.default_prompt
         work = tokenize_templated(tokenizer, template, queries, documents, options, instruction)
-        characters = sum(sizes(template, queries, documents))
+    characters = sum(map(len, documents)) + sum(map(len, filter(None, set(queries))))
     tokenized = await engine.tokenized(work, len(documents), characters, here=True)
     logits = await engine.run("scores", tokenized.items, read=read_cache, write=write_cache)
     engine.truncated += tokenized.cut
@@ -129,60 +136,6 @@ def activated(logits: NDArray[np.float32], activation: Activation) -> NDArray[np
         powers = np.exp(exact - exact.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
     return np.tanh(exact) if activation == "tanh" else exact
-
-
-async def _cosines(
-    engine: Engine,
-    card: Card,
-    request: ScoringRequest,
-    queries: Sequence[str | None],
-    *,
-    read_cache: bool,
-    write_cache: bool,
-) -> Scores:
-    """Cosines of the vectors of queries and documents, each with its prompt."""
-    distinct = list(dict.fromkeys(query for query in queries if query is not None))
-    if None in queries:
-        raise BadRequest(f"Invalid '{request.fields.query}': model `{card.id}` compares two texts.")
-    rule = Rule(_rule(engine, card, request), remedy=request.otherwise.remedy)
-    most_query, most_doc = request.max_tokens_per_query, request.max_tokens_per_doc
-    texts = (
-        (distinct, request.query_prompt, most_query, request.fields.query),
-        (list(request.documents), request.document_prompt, most_doc, request.fields.documents),
-    )
-    embedded = [
-        await embed_request(
-            engine,
-            card,
-            None,
-            EmbeddingRequest(
-                model=request.model,
-                inputs=inputs,
-                input_type=prompt,
-                truncate=rule.truncate,
-                otherwise=rule,
-                max_tokens=most,
-                fields=Fields(input=field),
-            ),
-            most_tokens=engine.max_pair_tokens,
-            read_cache=read_cache,
-            write_cache=write_cache,
-        )
-        for inputs, prompt, most, field in texts
-    ]
-    first, second = (each.vectors.astype(np.float64) for each in embedded)
-    place = {query: row for row, query in enumerate(distinct)}
-    first = first[[place[cast(str, query)] for query in queries]]
-    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    cosines = np.clip((first * second).sum(axis=1) / lengths, -1, 1)
-    return Scores(
-        cosines.astype(np.float32)[:, None],
-        "cosine",
-        COSINE,
-        card.id,
-        sum(each.tokens for each in embedded),
-        sum(each.truncated for each in embedded),
-    )
 
 
 def _rule(engine: Engine, card: Card, request: ScoringRequest) -> CutPairs:

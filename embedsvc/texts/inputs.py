@@ -52,8 +52,13 @@ class Tokenized:
     items: list[Item]
     parts: list[int]
     """How many of the items are each input's: one, or several if it was split."""
-    cut: int = 0
-    """How many inputs were cut."""
+    were_cut: list[bool]
+    """Whether each input was cut."""
+
+    @property
+    def cut(self) -> int:
+        """How many inputs were cut."""
+        return sum(self.were_cut)
 
 
 def count_characters(inputs: Sequence[Input], options: InputOptions) -> int:
@@ -76,7 +81,8 @@ def tokenize(
     tokenizer, options = _limited(tokenizer, options)
     items: list[Item] = []
     parts: list[int] = []
-    cut = tokens = characters = 0
+    were_cut: list[bool] = []
+    tokens = characters = 0
     most = max(REQUEST_CHARACTERS, TOKEN_CHARACTERS * options.rule.request_tokens)
     for group in _groups(inputs, options):
         if group.start:
@@ -84,7 +90,7 @@ def tokenize(
         for fitted in (yield from _tokenize_group(tokenizer, inputs, options, group)):
             items += map(Item, fitted.parts)
             parts.append(len(fitted.parts))
-            cut += fitted.cut
+            were_cut.append(fitted.cut)
             tokens += sum(map(len, fitted.parts))
             characters += fitted.characters + len(options.prompt)
         if tokens > options.rule.request_tokens:
@@ -96,7 +102,7 @@ def tokenize(
                 f"Invalid '{options.field}': texts of so few tokens may have {most} characters "
                 "together, and these have more."
             )
-    return Tokenized(items, parts, cut)
+    return Tokenized(items, parts, were_cut)
 
 
 def tokenize_chunks(

@@ -124,10 +124,17 @@ class Scan:
     asked for."""
 
     def __init__(
-        self, tokenizer: Tokenizer, text: NamedText, pieces: Iterator[Piece], *, refuse: bool = True
+        self,
+        tokenizer: Tokenizer,
+        text: NamedText,
+        pieces: Iterator[Piece],
+        *,
+        refuse: bool = True,
+        short: int = PIECE,
     ) -> None:
         """`refuse`: a text with too many characters for its tokens is an error. Otherwise the scan
-        stops there."""
+        stops there. A text of up to `short` characters counts as scanned from the start, since it
+        is soon tokenised whole."""
         self.tokens = 0
         """How many tokens the text has at least, without special tokens and prompt."""
         self._tokenizer = tokenizer
@@ -135,9 +142,8 @@ class Scan:
         self._pieces = pieces
         self._refuse = refuse
         self._scanned: list[tuple[Piece, TokenIds]] = []
-        self.characters = len(text.text) if len(text.text) <= PIECE else 0
-        """How many characters were scanned. A text of one piece counts as scanned from the start,
-        since it is soon tokenised whole."""
+        self.characters = len(text.text) if len(text.text) <= short else 0
+        """How many characters were scanned."""
 
     @property
     def complete(self) -> bool:
@@ -145,10 +151,22 @@ class Scan:
         return self.characters == len(self._text.text)
 
     @property
+    def pieces(self) -> int:
+        """How many pieces were tokenised."""
+        return len(self._scanned)
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """Where the part that was scanned begins, and where it stops."""
+        if not self._scanned:
+            return 0, self.characters
+        return min(p.start for p, _ in self._scanned), max(p.stop for p, _ in self._scanned)
+
+    @property
     def text(self) -> str:
-        """The part that was scanned, of a text of several pieces."""
-        ends = [end for piece, _ in self._scanned for end in (piece.start, piece.stop)]
-        return self._text.text[min(ends) : max(ends)]
+        """The part that was scanned."""
+        start, stop = self.places
+        return self._text.text[start:stop]
 
     def beyond(self, tokens: int) -> Steps[None]:
         """Scan until there are more than so many tokens, or the text is complete."""

@@ -21,6 +21,8 @@ from embedsvc.texts.truncation import PAIR_REMEDY, more_than, too_long
 
 GROUP = 64
 """The most documents that are tokenised in one step."""
+EDGE = 256
+"""How many characters are kept of the end of a text at which it loses tokens."""
 CutPairs = Literal["error", "end", "start"]
 """What becomes of a pair that is too long: it is refused, or its texts lose their end or start."""
 
@@ -37,6 +39,8 @@ class PairOptions(msgspec.Struct, frozen=True):
     """What errors call the queries."""
     documents: str = "documents"
     """What errors call the documents."""
+    several: bool = False
+    """Whether there may be several queries, so that errors say which."""
     remedy: str = PAIR_REMEDY
     """What to do about a pair that is refused, in the fields of the request's dialect."""
     request_tokens: int = 1 << 60
@@ -73,7 +77,6 @@ def tokenize_pairs(
     is too long, `TooManyTokens` as soon as there are more than a request may have.
     """
     known: dict[str, Content] = {}
-    distinct = len(set(queries))
 
     def build(group: range) -> Steps[list[tuple[Item, bool]]]:
         items: list[tuple[Item, bool]] = []
@@ -81,7 +84,7 @@ def tokenize_pairs(
         for index, document in zip(group, contents, strict=True):
             query = queries[index]
             if query is not None and query not in known:
-                name = name_of(options.query, index, distinct)
+                name = name_of(options.query, index, len(queries) if options.several else 1)
                 known[query] = yield from _content(tokenizer, name, query, options, is_query=True)
             texts = [document] if query is None else [known[query], document]
             items.append(_fit(tokenizer, texts, options, index, len(documents)))
@@ -160,12 +163,13 @@ def _documents(
     tokenizer: Tokenizer, documents: Sequence[str], options: PairOptions, group: range
 ) -> Steps[list[Content]]:
     """The tokens of the documents of a group: short ones by one call, long ones in steps."""
-    short = [documents[i] for i in group if len(documents[i]) <= PIECE]
-    encoded = iter(tokenizer.encode(short, special=False) if short else ())
+    size = short(tokenizer, options.max_tokens_per_doc)
+    few = [documents[i] for i in group if len(documents[i]) <= size]
+    encoded = iter(tokenizer.encode(few, special=False) if few else ())
     contents: list[Content] = []
     for index in group:
         text = documents[index]
-        if len(text) <= PIECE:
+        if len(text) <= size:
             contents.append(_limited(next(encoded), options.max_tokens_per_doc, options))
         else:
             name = name_of(options.documents, index, len(documents))
@@ -173,15 +177,31 @@ def _documents(
     return contents
 
 
-def beginning(
+def short(tokenizer: Tokenizer, limit: int | None) -> int:
+    """The most characters of a text that is tokenised whole. Of one that has a limit of its own
+    and is longer, no more is read than that asks for."""
+    return PIECE if limit is None else piece_size(min(limit, tokenizer.max_tokens))
+
+
+def abridged(
     tokenizer: Tokenizer, name: str, text: str, options: PairOptions, limit: int | None
 ) -> Steps[tuple[str, bool]]:
-    """As much of a text, at its beginning or its end, as the model can take or `limit` allows, or a
-    little more; and whether that is not all. Raises `BadRequest`."""
-    if len(text) <= PIECE:
+    """A text without its middle, where there is more than the model can take or `limit` allows; and
+    whether that is so. Raises `BadRequest`.
+
+    Both its ends are there: words beside the text may have tokens that reach into it.
+    """
+    if len(text) <= short(tokenizer, limit):
         return text, False
     scan = yield from _scanned(tokenizer, name, text, options, limit)
-    return (text, False) if scan.complete else (scan.text, True)
+    start, stop = scan.places
+    if options.truncate == "start":
+        first = next(from_start(text, EDGE)).stop
+        kept, rest = text[:first] + text[start:], start - first
+    else:
+        last = next(from_end(text, EDGE)).start
+        kept, rest = text[:stop] + text[last:], last - stop
+    return (text, False) if scan.complete or rest <= 0 else (kept, True)
 
 
 def _scanned(
@@ -190,7 +210,13 @@ def _scanned(
     """A text that was read no further than the model can take it. Raises `BadRequest`."""
     most = tokenizer.max_tokens if limit is None else min(limit, tokenizer.max_tokens)
     pieces = from_end if options.truncate == "start" else from_start
-    scan = Scan(tokenizer, NamedText(name, text, ""), pieces(text, piece_size(most)), refuse=False)
+    scan = Scan(
+        tokenizer,
+        NamedText(name, text, ""),
+        pieces(text, piece_size(most)),
+        refuse=False,
+        short=short(tokenizer, limit),
+    )
     yield from scan.beyond(most)
     if not scan.complete and options.truncate == "error" and limit is None:
         tokens = more_than(scan.tokens)
@@ -205,7 +231,8 @@ def _content(
     limit = options.max_tokens_per_query if is_query else options.max_tokens_per_doc
     scan = yield from _scanned(tokenizer, name, text, options, limit)
     whole = scan.complete
-    if whole or scan.characters <= max(TOKEN_CHARACTERS * tokenizer.max_tokens, PIECE):
+    most = max(TOKEN_CHARACTERS * tokenizer.max_tokens, PIECE)
+    if whole or (scan.pieces > 1 and scan.characters <= most):
         (ids,) = tokenizer.encode([text if whole else scan.text], special=False)
     else:
         ids = scan.content()

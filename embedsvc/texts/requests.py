@@ -68,7 +68,8 @@ class PairFields(msgspec.Struct, frozen=True):
 class ScoringRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request for the scores of pairs of texts. What is None was not asked for."""
 
-    model: str
+    model: str = ""
+    """Empty: the default for what is asked."""
     query: str | Sequence[str | None] | None
     """The first text of every pair, or one for each of the documents. A document whose query is
     None is scored by itself, as classifiers of single texts do."""
@@ -93,14 +94,18 @@ class ScoringRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def queries(self) -> list[str | None]:
         """The query of each document. Raises `BadRequest` if there is not one for each."""
-        if self.query is None or isinstance(self.query, str):
-            return [self.query] * len(self.documents)
-        if len(self.query) not in (1, len(self.documents)):
+        given = self.given_queries
+        if len(given) not in (1, len(self.documents)):
             raise BadRequest(
                 f"Invalid '{self.fields.query}': expected one text, or one for each of the "
-                f"{len(self.documents)} texts in '{self.fields.documents}', not {len(self.query)}."
+                f"{len(self.documents)} texts in '{self.fields.documents}', not {len(given)}."
             )
-        return list(self.query) * (len(self.documents) // len(self.query))
+        return given * (len(self.documents) // len(given))
+
+    @property
+    def given_queries(self) -> list[str | None]:
+        """The queries as they were given: one, or one for each document."""
+        return [self.query] if self.query is None or isinstance(self.query, str) else [*self.query]
 
 
 class SparseOptions(msgspec.Struct, frozen=True):

@@ -13,9 +13,12 @@ from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.checkpoints.tokenizer_files import has_types, read_tokenizer, separators
 from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.texts.frame import Frame, frame_of
+from embedsvc.texts.halves import find_cut
 from embedsvc.texts.item import LocatedTokens, TokenIds
 
 log = logging.getLogger(__name__)
+CUTS = 16
+"""How many cuts are remembered: a template has one, or with a client's instruction in it others."""
 
 
 class Tokenizer:
@@ -54,6 +57,7 @@ class Tokenizer:
         self._typed = has_types(model, folder)
         self._separators = separators(model, folder)
         self._frames: dict[int, Frame] = {}
+        self._cuts: dict[str, int | None] = {}
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[TokenIds]:
         """The ids of each text, (L,), however long; `special` tokens are added or not."""
@@ -78,6 +82,15 @@ class Tokenizer:
         if texts not in self._frames:
             self._frames[texts] = self._find_frame(texts)
         return self._frames[texts]
+
+    def cut(self, between: str) -> int | None:
+        """The last place at which what is between two texts can be cut, so that each side has its
+        tokens whatever is on the other; None if there is none."""
+        if between not in self._cuts:
+            if len(self._cuts) == CUTS:
+                self._cuts.clear()
+            self._cuts[between] = find_cut(self, between)
+        return self._cuts[between]
 
     def locate(self, text: str, prompt: str = "") -> LocatedTokens:
         """The tokens of prompt and text. A token that reaches into the text counts to the text."""
