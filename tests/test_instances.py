@@ -61,6 +61,7 @@ def test_an_instance_is_made_watched_listed_and_removed(server: TestClient) -> N
         "id": instance["id"],
         "object": "instance",
         "model": "a",
+        "tasks": ["embed"],
         "state": "ready",
         "error": None,
         "memory_bytes": ready["memory_bytes"],

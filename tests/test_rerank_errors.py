@@ -60,7 +60,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (
         "/v1/rerank",
         {"documents": {"text": "b", "deep": DEEP}, "return_documents": True},
-        "Invalid 'documents[0]': it cannot be written as JSON: Recursion limit reached.",
+        "Invalid 'documents': it cannot be written as JSON: Recursion limit reached.",
     ),
     ("/v1/rerank", {"rank_fields": ["a", "a"]}, "Invalid 'rank_fields': expected each"),
     (
@@ -74,6 +74,12 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/rerank", {"documents": [LONG], "truncate": False}, '"truncate": "end"'),
     ("/v1/rerank", {"documents": ["a " * 30] * 3}, "Requested 102 tokens, max 90 tokens"),
     ("/v1/rerank", {"instruction": "Judge."}, "Invalid 'instruction': model `ranker` takes no"),
+    ("/v1/rerank", {"documents": {"b": 1}}, "Invalid 'documents': expected a text, or an object"),
+    (
+        "/score",
+        {"documents": None, "text_1": "a", "text_2": {"b": 1}},
+        "Invalid 'text_2': expected",
+    ),
     ("/voyage/v1/rerank", {"documents": "a"}, "Invalid 'documents': expected a list, not"),
     ("/voyage/v1/rerank", {"documents": [LONG], "truncation": False}, '"truncation": true'),
     ("/score", {}, "Give `text_1` and `text_2`, or `queries` and `documents`, and no others."),

@@ -1,6 +1,7 @@
 """Scores of pairs and labels of texts, in the shapes of vLLM, infinity and TEI."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +11,8 @@ from starlette.testclient import TestClient
 
 from embedsvc.web.dialects import score, tei
 from embedsvc.web.scoring import FOR
+from tests.support.app import serve
+from tests.support.checkpoints import write_bert
 from tests.support.rerankers import (
     DOCUMENTS,
     best_first,
@@ -17,6 +20,7 @@ from tests.support.rerankers import (
     post,
     serve_models,
     sigmoid,
+    write_models,
 )
 
 LABELS = ["no", "maybe", "yes"]
@@ -208,7 +212,55 @@ def test_models_say_what_they_are_for(server: TestClient) -> None:
         "rerank-v3.5": ["rerank"],
         "sorter": ["classify"],
     }
-    assert set(FOR) == {"embed", "rerank", "classify"}
+    assert set(FOR) == {"embed", "rerank", "classify", "sparse"}
+
+
+RERANKER = '[models.{id}]\npath = "{path}"\ntask = "rerank"\n'
+
+
+def test_a_model_that_is_loaded_or_here_answers_who_names_none(tmp_path: Path) -> None:
+    file = write_models(tmp_path, only="rerank")
+    ranker = file.read_text()
+    others = RERANKER.format(id="late", path="none"), RERANKER.format(id="second", path="ranker")
+    file.write_text(others[0] + ranker + others[1])
+    with serve(models=file) as client:
+        body = {"query": "a", "texts": ["b"]}
+        assert post(client, "/rerank", **body).headers["openai-model"] == "ranker"
+        (ranker_instance,) = client.get("/v1/instances").json()["data"]
+        assert ranker_instance["tasks"] == ["rerank"]
+        post(client, "/score", model="second", text_1="a", text_2="b")
+        assert post(client, "/rerank", **body).headers["openai-model"] == "ranker"
+        unloading = client.delete(f"/v1/instances/{ranker_instance['id']}")
+        assert unloading.status_code == 200
+        answer = post(client, "/v1/rerank", query="a", documents=["b"])
+        assert answer.headers["openai-model"] == answer.json()["model"] == "second"
+
+
+@pytest.mark.parametrize(
+    ("task", "path", "body"),
+    [
+        ("rerank", "/v1/rerank", {"query": "a", "documents": ["b"]}),
+        ("classify", "/classify", {"input": "a"}),
+    ],
+)
+def test_who_names_no_model_where_none_is_here_is_told_what_to_do(
+    tmp_path: Path, task: str, path: str, body: dict[str, Any]
+) -> None:
+    write_bert(tmp_path / "tiny")
+    late = RERANKER.format(id="late", path="none").replace("rerank", task)
+    (tmp_path / "models.toml").write_text(f'{late}[models.tiny]\npath = "tiny"\n')
+    with serve(models=tmp_path / "models.toml") as client:
+        refused = client.post(path, json=body)
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"]
+        said = refused.json()["error"]["message"]
+        assert "no folder" in said
+        assert f"names no `model`, and none that can {task} is here" in said
+        assert "`embedsvc pull late`" in said
+        assert "names no" not in client.post(path, json=body | {"model": "late"}).text
+        if task == "rerank":
+            assert "which may be one that embeds" in said
+            assert post(client, path, model="tiny", **body).headers["x-embedsvc-scores"] == "cosine"
 
 
 def test_metrics_count_texts_and_documents_by_task(server: TestClient) -> None:

@@ -88,7 +88,7 @@ class Instance:
         """Seconds without users after which it is unloaded. Negative: never."""
         self.pinned = pinned
         """Whether it is never unloaded but on demand."""
-        self.task: Task = card.task or "embed"
+        self.tasks: tuple[Task, ...] = (card.task or "embed",)
         """What the model is for, by its card, or by its files once they are here."""
         self.state: State = "loading"
         self.error: SetupError | None = None
@@ -203,7 +203,7 @@ class Instance:
     async def _load(self) -> None:
         try:
             plan = await self._loader.fetch(self.card, self._progress_in("downloading"), self._stop)
-            self.task = plan.checkpoint.task
+            self.tasks = plan.checkpoint.tasks
             self.outline, self.progress = outline_of(plan), (0, 0)
             self._enter("loading")
             await self._find_room(self, plan)

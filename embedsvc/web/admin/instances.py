@@ -8,6 +8,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from embedsvc.catalog.cards import Task
 from embedsvc.errors import BadRequest, CardsError
 from embedsvc.serving.ad_hoc import find_or_make_card
 from embedsvc.serving.instance import Instance, State
@@ -49,6 +50,7 @@ class InstanceAnswer(msgspec.Struct):
     id: str
     object: Literal["instance"]
     model: str
+    tasks: tuple[Task, ...]
     state: State
     error: str | None
     progress: Progress
@@ -130,6 +132,7 @@ def instance_answer(instance: Instance) -> InstanceAnswer:
         id=instance.id,
         object="instance",
         model=instance.card.id,
+        tasks=instance.tasks,
         state=instance.state,
         error=str(instance.error) if instance.error else None,
         progress=Progress(*instance.progress),

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embedsvc.web.dialects.rerank import answer_rerank
-from embedsvc.web.dialects.rerank_schema import RerankAnswer, RerankBody
+from embedsvc.web.dialects.rerank_schema import RerankAnswer, RerankBody, TeiRank
 from embedsvc.web.dialects.score import ClassifyAnswer, ClassifyBody, answer_classify
 from embedsvc.web.endpoint import Endpoint, read_body
 
@@ -25,6 +25,8 @@ async def classify(request: Request) -> Response:
 
 
 routes = [
-    Endpoint("POST", "/infinity/rerank", rerank, body=RerankBody, answer=RerankAnswer),
+    Endpoint(
+        "POST", "/infinity/rerank", rerank, body=RerankBody, answer=RerankAnswer | list[TeiRank]
+    ),
     Endpoint("POST", "/infinity/classify", classify, body=ClassifyBody, answer=ClassifyAnswer),
 ]

@@ -7,7 +7,7 @@ read it, one with `texts` as those of text-embeddings-inference do.
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -38,13 +38,15 @@ from embedsvc.web.dialects.rerank_schema import (
 )
 from embedsvc.web.dialects.rerank_texts import (
     check_number,
+    listed,
+    name_of,
     read_documents,
     read_query,
     to_json,
 )
 from embedsvc.web.dialects.tei_error import TEI, TeiErrorType
 from embedsvc.web.endpoint import Endpoint, read_bytes
-from embedsvc.web.scoring import answer_scores, first_model, values_of
+from embedsvc.web.scoring import answer_scores, values_of
 from embedsvc.web.state import state_of
 
 SEARCH_UNIT = 100
@@ -75,7 +77,7 @@ async def answer_rerank(
     if (sent.documents is None) == (sent.texts is None):
         raise BadRequest("Give either `documents` or `texts`.")
     asked = ScoringRequest(
-        model=sent.model or first_model(request, "rerank"),
+        model=sent.model or "",
         query=read_query(sent.query),
         documents=_documents(request, sent),
         instruction=sent.instruction,
@@ -156,18 +158,12 @@ def _documents(request: Request, sent: RerankBody) -> list[str]:
         check_number(sent.texts, most, "texts")
         return sent.texts
     each_once("rank_fields", sent.rank_fields or ())
-    given = listed(sent.documents)
-    texts = read_documents(given, most, rank_fields=sent.rank_fields)
+    texts = read_documents(sent.documents, most, rank_fields=sent.rank_fields or ())
     if is_true(sent.return_documents):
-        for index, document in enumerate(given):
+        for index, document in enumerate(listed(sent.documents)):
             if not isinstance(document, str):  # is refused before anything is computed
-                to_json({"document": document}, f"documents[{index}]")
+                to_json({"document": document}, name_of(sent.documents, "documents", index))
     return texts
-
-
-def listed(value: Any) -> list[str | dict[str, Any]]:
-    """The items of a list, or the one that is in none."""
-    return cast("list[Any]", value) if isinstance(value, list) else [value]
 
 
 async def _write(
@@ -198,7 +194,7 @@ async def _write(
         "id": f"rerank-{uuid4().hex}",
         "object": "rerank",
         "created": int(time.time()),
-        "model": asked.model,
+        "model": asked.model or scores.model,
     }
     return [
         b'%b,"results":[' % orjson.dumps(start)[:-1],

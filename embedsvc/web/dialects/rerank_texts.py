@@ -19,17 +19,28 @@ def read_query(value: str | dict[str, Any], field: str = "query") -> str:
 
 
 def read_documents(
-    values: Sequence[str | dict[str, Any]],
-    most: int,
-    field: str = "documents",
-    rank_fields: Sequence[str] | None = None,
+    value: Any, most: int, field: str = "documents", rank_fields: Sequence[str] | None = None
 ) -> list[str]:
-    """The texts of documents, which may be empty. Raises `BadRequest`."""
+    """The texts of documents, or of one that is in no list; they may be empty.
+
+    `rank_fields` is None where there are no such. Raises `BadRequest`.
+    """
+    values = listed(value)
     check_number(values, most, field)
     return [
-        value if isinstance(value, str) else read_text(value, f"{field}[{i}]", rank_fields)
-        for i, value in enumerate(values)
+        each if isinstance(each, str) else read_text(each, name_of(value, field, i), rank_fields)
+        for i, each in enumerate(values)
     ]
+
+
+def listed(value: Any) -> list[str | dict[str, Any]]:
+    """The items of a list, or the one that is in none."""
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
+
+
+def name_of(value: Any, field: str, index: int) -> str:
+    """What errors call an item of a list, or the one that is in none."""
+    return f"{field}[{index}]" if isinstance(value, list) else field
 
 
 def check_number(values: Sequence[Any], most: int, field: str) -> None:
@@ -72,7 +83,8 @@ def read_text(
         return text
     content = value.get("content")
     if not isinstance(content, list) or not content:
-        raise BadRequest(f"Invalid '{field}': {FORMS}; or say its `rank_fields`.")
+        otherwise = "" if rank_fields is None else "; or say its `rank_fields`"
+        raise BadRequest(f"Invalid '{field}': {FORMS}{otherwise}.")
     return "\n".join(_part(part, field) for part in cast("list[Any]", content))
 
 

@@ -22,11 +22,17 @@ from embedsvc.serving.score_request import Scores
 from embedsvc.texts.requests import ModelName, PairFields, ScoringRequest
 from embedsvc.web.answers import dump_in_turns
 from embedsvc.web.dialects.openai_schema import Usage
-from embedsvc.web.dialects.rerank import listed, read_truncate
+from embedsvc.web.dialects.rerank import read_truncate
 from embedsvc.web.dialects.rerank_schema import Count, Flag, LongPair, Side, Text, is_false, is_true
-from embedsvc.web.dialects.rerank_texts import check_number, read_documents, read_query
+from embedsvc.web.dialects.rerank_texts import (
+    check_number,
+    listed,
+    name_of,
+    read_documents,
+    read_query,
+)
 from embedsvc.web.endpoint import Endpoint, read_body
-from embedsvc.web.scoring import answer_scores, first_model, values_of
+from embedsvc.web.scoring import answer_scores, values_of
 from embedsvc.web.state import state_of
 
 Texts = Annotated[Text | list[Text], Meta(description="A text, or texts.")]
@@ -124,15 +130,14 @@ async def score(request: Request) -> Response:
     sent = await read_body(request, ScoreBody)
     names = _sides(sent)
     most = state_of(request).settings.max_inputs
-    first, second = (listed(getattr(sent, name)) for name in names)
-    check_number(first, most, names[0])
+    first, second = (getattr(sent, name) for name in names)
+    check_number(listed(first), most, names[0])
     documents = read_documents(second, most, names[1])
     queries = [
-        read_query(query, names[0] if len(first) == 1 else f"{names[0]}[{i}]")
-        for i, query in enumerate(first)
+        read_query(query, name_of(first, names[0], i)) for i, query in enumerate(listed(first))
     ]
     asked = ScoringRequest(
-        model=sent.model or first_model(request, "rerank"),
+        model=sent.model or "",
         query=queries[0] if len(queries) == 1 else queries,
         documents=documents,
         max_tokens_per_doc=sent.max_tokens_per_doc or None,
@@ -156,9 +161,9 @@ async def answer_classify(request: Request, sent: ClassifyBody, *, vllms: bool) 
     inputs = [sent.input] if isinstance(sent.input, str) else sent.input
     check_number(inputs, state_of(request).settings.max_inputs, "input")
     for index, text in enumerate(inputs):
-        read_query(text, "input" if len(inputs) == 1 else f"input[{index}]")
+        read_query(text, name_of(sent.input, "input", index))
     asked = ScoringRequest(
-        model=sent.model or first_model(request, "classify"),
+        model=sent.model or "",
         query=None,
         documents=inputs,
         truncate=read_truncate(sent.truncate, sent.truncation_side),
@@ -206,7 +211,7 @@ def _rest(asked: ScoringRequest, scores: Scores, kind: str, name: str) -> tuple[
         "id": f"{name}-{uuid4().hex}",
         "object": kind,
         "created": int(time.time()),
-        "model": asked.model,
+        "model": asked.model or scores.model,
     }
     usage = {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens}
     return b'%b,"data":[' % orjson.dumps(start)[:-1], b'],"usage":%b}' % orjson.dumps(usage)

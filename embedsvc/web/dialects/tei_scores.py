@@ -146,7 +146,7 @@ async def answer_predict(request: Request, sent: PredictBody) -> Response:
     pairs, alone = _pairs(sent.inputs)
     check_number(pairs, state_of(request).settings.max_inputs, "inputs")
     asked = ScoringRequest(
-        model=sent.model or first_model(request, "classify"),
+        model=sent.model or "",
         query=[query for query, _ in pairs],
         documents=[document for _, document in pairs],
         truncate=read_truncate(sent.truncate, sent.truncation_direction),
