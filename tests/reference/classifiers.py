@@ -27,7 +27,7 @@ from transformers import AutoModelForSequenceClassification
 
 from embedsvc.texts.item import Item
 from tests.reference.architectures import HERE
-from tests.reference.float64 import jina_bert
+from tests.reference.float64 import Tensors, jina_bert
 from tests.support.classifiers import CLASSIFIERS, Classifier
 
 Score = Callable[[Item], NDArray[Any]]
@@ -62,11 +62,16 @@ def modules(case: Classifier, folder: Path) -> Score:
 
 def jina(case: Classifier, folder: Path) -> Score:
     """By `float64.py`, and BERT's pooler and last layer."""
-    tensors = {name.removeprefix("bert."): value for name, value in case.tensors().items()}
+    return jina_scores(case.tensors(), case.config)
+
+
+def jina_scores(named: Tensors, config: dict[str, Any]) -> Score:
+    """The same, of tensors by the names that checkpoints have for them."""
+    tensors = {name.removeprefix("bert."): value for name, value in named.items()}
 
     def score(item: Item) -> NDArray[Any]:
         types = 0 if item.types is None else item.types
-        first = jina_bert(tensors, case.config, item.ids, types)[0]
+        first = jina_bert(tensors, config, item.ids, types)[0]
         for name, function in (("pooler.dense", np.tanh), ("classifier", np.array)):
             weight, bias = (tensors[f"{name}.{part}"].astype("f8") for part in ("weight", "bias"))
             first = function(weight @ first + bias)
