@@ -6,6 +6,7 @@ python export.py onnx-int8 MODEL_FOLDER OUT_FILE     of the former, with onnxrun
 python export.py openvino-int8 MODEL_FOLDER OUT_FOLDER   of the former, with openvino, nncf
 python export.py gguf MODEL_FOLDER OUT_FILE     with NumPy, safetensors, gguf
 python export.py gguf-q8 MODEL_FOLDER OUT_FILE  the same, in Q8_0
+python export.py gguf-scores MODEL_FOLDER OUT_FILE   the same as gguf, of a reranker
 python export.py reference MODEL_FOLDER OUT_FILE     vectors, with sentence-transformers
 """
 
@@ -112,8 +113,18 @@ def export_reference(folder: Path, out: Path) -> None:
         np.save(file, np.concatenate([model.encode([text]) for text in texts]))
 
 
-def export_gguf(folder: Path, out: Path, *, q8: bool = False) -> None:
-    """Export the encoder as llama.cpp's `bert`, in float32, or with its matrices in Q8_0."""
+def export_gguf_scores(folder: Path, out: Path) -> None:
+    """Export a reranker as llama.cpp's `bert`, with BERT's pooler and last layer."""
+    export_gguf(folder, out, head={"bert.pooler.dense": "cls", "classifier": "cls.output"})
+
+
+def export_gguf(
+    folder: Path, out: Path, *, q8: bool = False, head: dict[str, str] | None = None
+) -> None:
+    """Export the encoder as llama.cpp's `bert`, in float32, or with its matrices in Q8_0.
+
+    `head` has llama.cpp's names for layers after the encoder. Without any it gives means.
+    """
     import gguf
     from safetensors.numpy import load_file
 
@@ -127,7 +138,7 @@ def export_gguf(folder: Path, out: Path, *, q8: bool = False) -> None:
     writer.add_head_count(config["num_attention_heads"])
     writer.add_layer_norm_eps(config["layer_norm_eps"])
     writer.add_causal_attention(False)
-    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    writer.add_pooling_type(gguf.PoolingType.RANK if head else gguf.PoolingType.MEAN)
     kinds = gguf.LlamaFileType
     writer.add_file_type(kinds.MOSTLY_Q8_0 if q8 else kinds.ALL_F32)
     words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
@@ -146,8 +157,11 @@ def export_gguf(folder: Path, out: Path, *, q8: bool = False) -> None:
     writer.add_mask_token_id(words.index("[MASK]"))
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, config["num_hidden_layers"])
     for name, tensor in load_file(folder / "model.safetensors").items():
-        renamed = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if renamed and "pooler" not in name and "position_ids" not in name:
+        layer, _, part = name.rpartition(".")
+        renamed = names.get_name(name.removeprefix("bert."), try_suffixes=(".weight", ".bias"))
+        if head and layer in head:
+            writer.add_tensor(f"{head[layer]}.{part}", tensor.astype("float32"))
+        elif renamed and "pooler" not in name and "position_ids" not in name:
             floats = tensor.astype("float32")
             if q8 and floats.ndim == 2 and "position" not in name and "token_type" not in name:
                 packing = gguf.GGMLQuantizationType.Q8_0
@@ -176,5 +190,6 @@ if __name__ == "__main__":
         "openvino-int8": export_openvino_int8,
         "gguf": export_gguf,
         "gguf-q8": partial(export_gguf, q8=True),
+        "gguf-scores": export_gguf_scores,
         "reference": export_reference,
     }[kind](Path(folder), Path(out))

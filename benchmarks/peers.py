@@ -81,7 +81,8 @@ MLX_OPENAI = (
 EMBEDSVC = (*("{project}", "-m", "embedsvc", "serve", "--port", "{port}", "--models", "{cards}"),)
 ONNXRUNTIME = ("onnxruntime==1.32.0", "tokenizers", "onnx==1.23.2", *HTTP)
 OPENVINO = ("openvino==2026.4.1", "tokenizers", *HTTP)
-LLAMA_CPP = ("llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors", *HTTP)
+LLAMA_CPP = ("llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors", "tokenizers", *HTTP)
+LLAMA_CPP_BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"}
 OMNI = """
 import sys, fastapi, uvicorn
 from mlx_omni_server.embeddings.router import router
@@ -243,7 +244,7 @@ PEERS = {
             (*WRAPPER, "llama_cpp", "{model}", THREADS, "{port}"),
             "llama-cpp",
             LLAMA_CPP,
-            build_env={"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"},
+            build_env=LLAMA_CPP_BUILD,
             needs=("gguf",),
         ),
         Peer(
@@ -252,7 +253,7 @@ PEERS = {
             (*WRAPPER, "llama_cpp_q8", "{model}", THREADS, "{port}"),
             "llama-cpp",
             LLAMA_CPP,
-            build_env={"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"},
+            build_env=LLAMA_CPP_BUILD,
             precision="int8",
             needs=("gguf-q8",),
         ),

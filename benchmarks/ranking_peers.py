@@ -12,6 +12,8 @@ from benchmarks.peers import (
     INFINITY,
     INFINITY_REQUIREMENTS,
     INFINITY_TORCH,
+    LLAMA_CPP,
+    LLAMA_CPP_BUILD,
     ON_CPU,
     ONNXRUNTIME,
     QUIET,
@@ -74,8 +76,24 @@ RANKERS = {
             needs=("onnx-scores",),
             env=STATED,
         ),
+        Peer(
+            "llama-cpp",
+            f"llama.cpp, float32, {THREADS} threads, behind the same server",
+            (*WRAPPER, "llama_cpp", "{model}", THREADS, "{port}"),
+            "llama-cpp",
+            LLAMA_CPP,
+            build_env=LLAMA_CPP_BUILD,
+            path=PATH,
+            needs=("gguf-scores",),
+        ),
     )
 }
+EXPORTS = {
+    "onnx-scores": ("model.onnx", "cross-encoder"),
+    "gguf-scores": ("model-scores-f32.gguf", "llama-cpp"),
+}
+"""For each kind of file: its name in the model's folder, and the server whose environment can make
+it."""
 LAYERS, WIDTH, HEADS, TOKENS = 6, 384, 12, 512
 """Of ms-marco-MiniLM-L6-v2, whose size the model has."""
 

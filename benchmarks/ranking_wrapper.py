@@ -79,7 +79,48 @@ def onnxruntime(folder: str, threads: int) -> Score:
     return score
 
 
-ENGINES = {engine.__name__: engine for engine in (cross_encoder, onnxruntime)}
+def llama_cpp(folder: str, threads: int) -> Score:
+    """llama.cpp, through llama-cpp-python. It has no token types: all tokens are of the first."""
+    import llama_cpp as library
+    import numpy as np
+    from tokenizers import Tokenizer
+
+    tokens = BATCH * MAX_TOKENS
+    model = library.Llama(
+        f"{folder}/model-scores-f32.gguf",
+        embedding=True,
+        pooling_type=library.LLAMA_POOLING_TYPE_RANK,
+        n_ctx=tokens,
+        n_batch=tokens,
+        n_ubatch=tokens,
+        n_seq_max=BATCH,
+        n_threads=threads,
+        n_threads_batch=threads,
+        verbose=False,
+    )
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.no_padding()
+
+    def score(query: str, documents: list[str]) -> Any:
+        context, batch = model._ctx, model._batch  # `embed` takes no pairs
+        encoded = tokenizer.encode_batch([(query, document) for document in documents])
+        logits = np.empty(len(encoded), dtype=np.float32)
+        for start in range(0, len(encoded), BATCH):
+            chosen = encoded[start : start + BATCH]
+            batch.reset()
+            for number, pair in enumerate(chosen):
+                batch.add_sequence(pair.ids, number, True)
+            context.kv_cache_clear()
+            context.decode(batch)
+            for number in range(len(chosen)):
+                logits[start + number] = library.llama_get_embeddings_seq(context.ctx, number)[0]
+        return logits
+
+    return score
+
+
+ENGINES = {engine.__name__: engine for engine in (cross_encoder, onnxruntime, llama_cpp)}
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from benchmarks.ranking_peers import RANKERS, write_model
+from benchmarks.ranking_peers import EXPORTS, RANKERS, write_model
 from benchmarks.server import NotServing, Server, Trial, free_port, running
 from benchmarks.setup import export, install, model_folder, places
 from embedsvc.bench.answers import check_scores
@@ -111,7 +111,8 @@ def _serving(name: str, folder: Path, model: Path) -> Iterator[Server]:
     peer = RANKERS[name]
     venv = install(peer, folder)
     for kind in peer.needs:
-        export(kind, model, "model.onnx", RANKERS[REFERENCE], folder)
+        file, maker = EXPORTS[kind]
+        export(kind, model, file, RANKERS[maker], folder)
     port = free_port()
     known = places(folder, venv) | {
         "model": str(model),
