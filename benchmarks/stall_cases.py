@@ -39,7 +39,7 @@ NAME_FIELDS = {
 """Other routes that take a body, and the field that has a model's name."""
 LISTS = ("texts", "documents")
 """Fields that take no text that is not in a list, of some routes at least."""
-PATHS = {"model": MODEL, "id": "a", "name": "a"}
+PATHS = {"model": MODEL, "id": "a", "name": "a", "path": "a"}
 HEAD = 16_000
 """How many characters a long path or query has. It is within the limit of a head."""
 CLIENTS = 40
@@ -92,7 +92,7 @@ def all_cases(routes: list[BaseRoute], most: int) -> tuple[list[Case], list[str]
             cases += _shapes(path, NAME_FIELDS[by], most)
         else:
             missing.append(f"{method} {path}")
-    return [*cases, *_openai(most)], missing
+    return [*cases, *_openai(most), *_scores(most)], missing
 
 
 def _json(**fields: object) -> bytes:
@@ -209,4 +209,62 @@ def _openai(most: int) -> Iterator[Case]:
         lambda: _json(input=_fill("word ", most)),
         clients=SILENT,
         silent=True,
+    )
+
+
+def _scores(most: int) -> Iterator[Case]:
+    """Cases that only routes for scores take."""
+    words = _fill("word ", most // 2048)
+
+    def rank(name: str, body: Callable[[], bytes]) -> Case:
+        return Case(f"/rerank, {name}", "POST", "/rerank", body)
+
+    yield rank(
+        "2048 long texts, as TEI's clients send them",
+        lambda: _json(query=QUERY, texts=[words] * 2048),
+    )
+    yield rank(
+        "2048 long documents that come back",
+        lambda: _json(query=QUERY, documents=[words] * 2048, return_documents=True),
+    )
+    yield rank(
+        "a long query", lambda: _json(query=_fill("word ", most - 20_000), documents=["a"] * 2048)
+    )
+    yield rank(
+        "a query of 16000 characters, of which a token counts",
+        lambda: _json(
+            query="word " * 3200, documents=["word " * 20] * 2048, max_tokens_per_query=1
+        ),
+    )
+    yield rank(
+        "long documents, of which a token counts",
+        lambda: _json(query=QUERY, documents=[words] * 2048, max_tokens_per_doc=1),
+    )
+    yield rank(
+        "2048 objects with 32 fields",
+        lambda: _json(
+            query=QUERY,
+            documents=[{f"field {n}": words[: len(words) // 40] for n in range(32)}] * 2048,
+            rank_fields=[f"field {n}" for n in range(32)],
+        ),
+    )
+    yield Case(
+        "/score, 2048 pairs of long texts",
+        "POST",
+        "/score",
+        lambda: _json(
+            text_1=[words[: len(words) // 2]] * 2048, text_2=[words[: len(words) // 2]] * 2048
+        ),
+    )
+    yield Case(
+        "/similarity, 2048 long sentences",
+        "POST",
+        "/similarity",
+        lambda: _json(inputs={"source_sentence": QUERY, "sentences": [words] * 2048}),
+    )
+    yield Case(
+        "/predict, 2048 pairs of long texts",
+        "POST",
+        "/predict",
+        lambda: _json(inputs=[[words[: len(words) // 2]] * 2] * 2048),
     )
