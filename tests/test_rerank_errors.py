@@ -68,7 +68,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         {"rank_fields": [f"{i}" for i in range(RANK_FIELDS + 1)]},
         f"Invalid 'rank_fields': expected a list of length <= {RANK_FIELDS}",
     ),
-    ("/v1/rerank", {"top_n": -1}, "Invalid 'top_n'"),
+    ("/v1/rerank", {"top_n": -2}, "Invalid 'top_n'"),
     ("/v1/rerank", {"return_documents": "yes"}, "Invalid value for 'return_documents' = yes."),
     ("/v1/rerank", {"documents": [LONG], "truncate": "error"}, "maximum context length is 64"),
     ("/v1/rerank", {"documents": [LONG], "truncate": False}, '"truncate": "end"'),

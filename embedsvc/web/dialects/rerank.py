@@ -125,7 +125,8 @@ def read_truncate(value: LongPair | None, side: Side | None) -> Truncate | None:
 
 def best(scores: Scores, top: int | None) -> list[int]:
     """The numbers of the best documents, best first: so many, or all."""
-    return scores.ranking()[: top or None]
+    ranking = scores.ranking()
+    return ranking[:top] if top is not None and top > 0 else ranking
 
 
 def _cut(side: Side) -> Truncate:

@@ -22,6 +22,8 @@ Text = Annotated[
     ),
 ]
 Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Top = Annotated[int, Meta(ge=-1, lt=1 << 31)]
+"""How many of the best; 0 and -1 are all, as vLLM's clients have it."""
 Side = Literal["Left", "Right", "left", "right"]
 LongPair = bool | Literal["error", "end", "start", "NONE", "END", "START"]
 """What becomes of a pair that is too long; true is `end`."""
@@ -38,8 +40,8 @@ class RerankBody(msgspec.Struct, kw_only=True):
     model: Annotated[
         ModelName | None, Meta(description="Default: the first model that reranks.")
     ] = None
-    top_n: Annotated[Count | None, Meta(description="So many of the best; 0 is all.")] = None
-    top_k: Annotated[Count | None, Meta(description="Another name for `top_n`.")] = None
+    top_n: Annotated[Top | None, Meta(description="So many of the best; 0 and -1 are all.")] = None
+    top_k: Annotated[Top | None, Meta(description="Another name for `top_n`.")] = None
     return_documents: Annotated[
         Flag | None, Meta(description="Whether results have their documents.")
     ] = None
