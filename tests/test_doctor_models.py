@@ -52,7 +52,9 @@ def test_weights_with_another_digest_are_wrong(doctor: Doctor) -> None:
 
 def test_an_architecture_that_is_not_supported_is_wrong(doctor: Doctor) -> None:
     write_bert(doctor.home / "tiny", model_type="abacus")
-    assert "model_type `abacus` is not supported" in doctor.line("tiny")
+    line = doctor.line("tiny")
+    assert "model_type `abacus` is not supported" in line
+    assert "the nearest that is, is `" in line
     assert doctor.code == 1
 
 

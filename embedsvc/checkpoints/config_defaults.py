@@ -32,6 +32,17 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "bert": _BERT,
     "camembert": _ROBERTA,
+    "deberta-v2": {
+        "vocab_size": 128100,
+        "hidden_size": 1536,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 24,
+        "intermediate_size": 6144,
+        "hidden_act": "gelu",
+        "max_position_embeddings": 512,
+        "type_vocab_size": 0,
+        "layer_norm_eps": 1e-7,
+    },
     "distilbert": {
         "vocab_size": 30522,
         "dim": 768,

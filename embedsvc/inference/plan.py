@@ -20,6 +20,7 @@ from embedsvc.inference.models import (
     Architecture,
     fallback,
     find_architecture,
+    nearest_kind,
     read_config,
     table_rows,
 )
@@ -147,7 +148,7 @@ def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
     file = checkpoint.folder / "config.json"
     try:
         if architecture is None:
-            fallback.check(kind)
+            fallback.check(kind, nearest_kind(kind, checkpoint.config))
             architecture = fallback
         config = read_config(architecture, checkpoint.config)
     except msgspec.ValidationError as error:

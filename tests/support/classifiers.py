@@ -15,7 +15,7 @@ from tests.support.checkpoints import write_json, write_modules, write_tokenizer
 from tests.support.shapes import WIDTH, Shapes, bert_shapes, gte_shapes, linear, norm
 from tests.support.tiny import CASES, MODERNBERT, QWEN3, Case
 
-TYPELESS = ("roberta", "xlm-roberta", "mpnet", "distilbert", "modernbert", "qwen3")
+TYPELESS = ("deberta-v2", "roberta", "xlm-roberta", "mpnet", "distilbert", "modernbert", "qwen3")
 """Values of `model_type` whose models know no types of tokens, or have but one."""
 
 
@@ -117,6 +117,13 @@ CLASSIFIERS = {
     "electra-scores": Classifier(
         class_of("Electra", CASES["electra"], "LABEL_0"),
         inside("electra", CASES["electra"].shapes) | tanh_head(1),
+    ),
+    "deberta-v2-scores": Classifier(
+        class_of("DebertaV2", CASES["deberta-v2"], "a", "b", pooler_hidden_act="gelu"),
+        inside("deberta", CASES["deberta-v2"].shapes)
+        | linear("pooler.dense", WIDTH, WIDTH)
+        | linear("classifier", WIDTH, 2),
+        longest=60,
     ),
     "distilbert-scores": Classifier(
         class_of("DistilBert", CASES["distilbert"], "LABEL_0"),

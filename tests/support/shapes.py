@@ -81,6 +81,23 @@ def electra_shapes(narrow: int) -> Shapes:
     }
 
 
+def deberta_layer(name: str, index: int, *, shared: bool = False) -> Shapes:
+    shapes = {k: v for k, v in bert_layer(name, index).items() if ".attention.self." not in k}
+    parts = ("query_proj", "key_proj", "value_proj")
+    for part in parts if shared else (*parts, "pos_key_proj", "pos_query_proj"):
+        shapes |= linear(f"{name}.attention.self.{part}", WIDTH, WIDTH)
+    return shapes
+
+
+def deberta_shapes(*, shared: bool, distances: int, layers: int = 2) -> Shapes:
+    return {
+        "embeddings.word_embeddings.weight": (VOCABULARY, WIDTH),
+        **norm("embeddings.LayerNorm"),
+        "encoder.rel_embeddings.weight": (distances, WIDTH),
+        **layers_of("encoder.layer.{}", layers, partial(deberta_layer, shared=shared)),
+    }
+
+
 def distilbert_layer(name: str, index: int) -> Shapes:
     shapes: Shapes = {}
     for part in ("q_lin", "k_lin", "v_lin", "out_lin"):

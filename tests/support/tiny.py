@@ -24,6 +24,7 @@ from tests.support.shapes import (
     Shapes,
     albert_shapes,
     bert_shapes,
+    deberta_shapes,
     decoder_layer,
     decoder_shapes,
     distilbert_layer,
@@ -36,6 +37,7 @@ from tests.support.shapes import (
     linear,
     modernbert_shapes,
     mpnet_layer,
+    narrow_embeddings,
     nomic_layer,
     nomic_moe_shapes,
     nomic_shapes,
@@ -106,6 +108,20 @@ BERT = SIZES | {
     "layer_norm_eps": 1e-12,
     "hidden_act": "gelu",
     "pad_token_id": 0,
+}
+DEBERTA = SIZES | {
+    "model_type": "deberta-v2",
+    "type_vocab_size": 0,
+    "layer_norm_eps": 1e-7,
+    "hidden_act": "gelu",
+    "pad_token_id": 0,
+    "relative_attention": True,
+    "position_buckets": 12,
+    "max_relative_positions": -1,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
 }
 NOMIC = {
     "model_type": "nomic_bert",
@@ -259,6 +275,39 @@ CASES = {
     ),
     "electra-wide": Case(
         BERT | {"model_type": "electra", "embedding_size": WIDTH}, electra_shapes(WIDTH)
+    ),
+    "deberta-v2": Case(
+        DEBERTA,
+        deberta_shapes(shared=True, distances=24) | norm("encoder.LayerNorm"),
+        pooling="cls_token",
+        longest=60,
+    ),
+    "deberta-v2-plain": Case(
+        {k: v for k, v in DEBERTA.items() if k not in ("norm_rel_ebd", "share_att_key")}
+        | {
+            "position_buckets": -1,
+            "max_relative_positions": 30,
+            "position_biased_input": True,
+            "type_vocab_size": 2,
+            "embedding_size": 12,
+            "pos_att_type": "c2p|p2c",
+        },
+        {
+            k: v
+            for k, v in deberta_shapes(shared=False, distances=60).items()
+            if "embeddings." not in k
+        }
+        | narrow_embeddings(12, 64, 2)
+        | norm("embeddings.LayerNorm")
+        | linear("embeddings.embed_proj", 12, WIDTH, bias=False)
+        | {"encoder.rel_embeddings.weight": (60, WIDTH)},
+    ),
+    "deberta-v2-convolution": Case(
+        DEBERTA | {"conv_kernel_size": 3, "conv_act": "gelu", "conv_groups": 2},
+        deberta_shapes(shared=True, distances=24)
+        | norm("encoder.LayerNorm")
+        | {"encoder.conv.conv.weight": (WIDTH, WIDTH // 2, 3), "encoder.conv.conv.bias": (WIDTH,)}
+        | norm("encoder.conv.LayerNorm"),
     ),
     "distilbert": Case(
         {

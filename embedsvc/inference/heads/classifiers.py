@@ -5,7 +5,7 @@ what holds the backbone ("bert.").
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -19,6 +19,8 @@ from embedsvc.inference.models.activations import HiddenAct, read_activation
 from embedsvc.inference.models.configs import Eps
 from embedsvc.inference.ops.activations import Activation
 from embedsvc.wording.msgspec_errors import plain_types
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Layers(NamedTuple):
@@ -38,6 +40,13 @@ class Reader:
         self.labels = labels
         config = checkpoint.config
         self.width: int = config["dim"] if "hidden_size" not in config else config["hidden_size"]
+
+    def config(self, kind: type[T]) -> T:
+        """The fields of config.json that a head depends on."""
+        try:
+            return msgspec.convert(self.checkpoint.config, kind)
+        except msgspec.ValidationError as error:
+            raise self.checkpoint.error(f"config.json: {plain_types(str(error))}") from None
 
     def dense(self, name: str, activation: Activation, *, bias: bool = True) -> RowStep:
         """A layer D -> D."""
@@ -93,6 +102,26 @@ def _electra(read: Reader) -> Layers:
     return Layers("cls", (read.dense("classifier.dense", gelu), read.out("classifier.out_proj")))
 
 
+class ContextPooler(msgspec.Struct, frozen=True):
+    """The fields of config.json that the head of a DeBERTa depends on."""
+
+    hidden_size: int
+    pooler_hidden_size: int | None = None
+    pooler_hidden_act: HiddenAct = "gelu"
+
+
+def _deberta(read: Reader) -> Layers:
+    """BERT's with another activation (He et al., 2020, arXiv:2006.03654)."""
+    config = read.config(ContextPooler)
+    if config.pooler_hidden_size not in (None, read.width):
+        raise read.checkpoint.error(
+            f"config.json: `pooler_hidden_size` of {config.pooler_hidden_size} is not "
+            f"`hidden_size`, {read.width}"
+        )
+    activation = read_activation(read.tensors, config.pooler_hidden_act, "pooler.activation")
+    return Layers("cls", (read.dense("pooler.dense", activation), read.out("classifier")))
+
+
 class ModernBertHead(msgspec.Struct, frozen=True):
     """The fields of config.json that the head of a ModernBERT depends on."""
 
@@ -105,10 +134,7 @@ class ModernBertHead(msgspec.Struct, frozen=True):
 
 def _modernbert(read: Reader) -> Layers:
     """A layer and a norm after the pooling (Warner et al., 2024, arXiv:2412.13663)."""
-    try:
-        config = msgspec.convert(read.checkpoint.config, ModernBertHead)
-    except msgspec.ValidationError as error:
-        raise read.checkpoint.error(f"config.json: {plain_types(str(error))}") from None
+    config = read.config(ModernBertHead)
     activation = read_activation(read.tensors, config.classifier_activation, "head.act")
     steps = (
         read.dense("head.dense", activation, bias=config.classifier_bias),
@@ -165,6 +191,7 @@ CLASSIFIERS = {
     "XLMRobertaForSequenceClassification": Classifier(_roberta, ("xlm-roberta",)),
     "CamembertForSequenceClassification": Classifier(_roberta, ("camembert",)),
     "MPNetForSequenceClassification": Classifier(_roberta, ("mpnet",)),
+    "DebertaV2ForSequenceClassification": Classifier(_deberta, ("deberta-v2",)),
     "DistilBertForSequenceClassification": Classifier(_distilbert, ("distilbert",)),
     "ModernBertForSequenceClassification": Classifier(_modernbert, ("modernbert",)),
     "NewForSequenceClassification": Classifier(_gte, ("new",)),

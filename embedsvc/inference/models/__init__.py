@@ -7,6 +7,7 @@ from that one's file (`bert.py`), and decoders from `decoder.py`.
 says in which order, which is the checkpoint's own (`jina_bert.py` has an exception).
 """
 
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 import msgspec
@@ -15,6 +16,7 @@ from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.inference.models import (
     albert,
     bert,
+    deberta_v2,
     distilbert,
     electra,
     gemma3_text,
@@ -68,6 +70,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "albert": albert,
     "bert": bert,
     "camembert": roberta,
+    "deberta-v2": deberta_v2,
     "distilbert": distilbert,
     "electra": electra,
     "gemma3_text": gemma3_text,
@@ -83,7 +86,15 @@ ARCHITECTURES: dict[str, Architecture] = {
     "xlm-roberta": roberta,
 }
 """By `model_type` in config.json."""
-LOOK_TYPES_UP: tuple[Architecture, ...] = (albert, bert, electra, gte, jina_bert, roberta)
+LOOK_TYPES_UP: tuple[Architecture, ...] = (
+    albert,
+    bert,
+    deberta_v2,
+    electra,
+    gte,
+    jina_bert,
+    roberta,
+)
 """The architectures whose passes look up the types of tokens, where `Inputs.pairs` asks for it."""
 EXCEED_FLOAT16 = ("gemma3_text",)
 """The architectures whose activations exceed the range of float16."""
@@ -94,6 +105,22 @@ def find_architecture(model_type: str, config: dict[str, Any]) -> Architecture |
     if model_type == "bert" and config.get("position_embedding_type") == "alibi":
         return jina_bert  # its checkpoints call themselves BERT
     return ARCHITECTURES.get(model_type)
+
+
+def nearest_kind(model_type: str, config: dict[str, Any]) -> str:
+    """The supported `model_type` that is most like one that is not: by its name, or else by what
+    its config.json speaks of.
+
+    >>> nearest_kind("roberta-prelayernorm", {})
+    'roberta'
+    >>> nearest_kind("olmo9", {"rms_norm_eps": 1e-6})
+    'qwen3'
+    """
+    named = get_close_matches(model_type.replace("_", "-"), ARCHITECTURES, n=1, cutoff=0.5)
+    inside = [kind for kind in ARCHITECTURES if kind in model_type and len(kind) > 3]
+    return next(iter((*sorted(inside, key=len, reverse=True), *named)), None) or (
+        "qwen3" if "rms_norm_eps" in config else "bert"
+    )
 
 
 def read_config(architecture: Architecture, config: dict[str, Any]) -> Any:

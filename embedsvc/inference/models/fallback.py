@@ -23,14 +23,18 @@ EXPANDED = ("embed_tokens.", "embeddings.")
 INSTALL = "pip install 'embedsvc[mlx-embeddings]'"
 
 
-def check(model_type: str) -> None:
-    """Raise `CheckpointError` unless mlx-embeddings is installed and has that architecture."""
+def check(model_type: str, nearest: str) -> None:
+    """Raise `CheckpointError` unless mlx-embeddings is installed and has that architecture.
+
+    `nearest` is the supported one that is most like it.
+    """
     problem = f"model_type `{model_type}` is not supported"
     name = model_type.replace("-", "_")
+    ask = f"the nearest that is, is `{nearest}`; ask for yours in an issue, with its config.json"
     if not installed():
-        raise CheckpointError(f"{problem}; mlx-embeddings may have it: {INSTALL}")
+        raise CheckpointError(f"{problem}; mlx-embeddings may have it: {INSTALL}; {ask}")
     if not name.isidentifier() or not importlib.util.find_spec(f"mlx_embeddings.models.{name}"):
-        raise CheckpointError(f"{problem}, nor does mlx-embeddings have it")
+        raise CheckpointError(f"{problem}, nor does mlx-embeddings have it; {ask}")
 
 
 def installed() -> bool:

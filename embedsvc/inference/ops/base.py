@@ -206,6 +206,11 @@ class Ops(Hardware, Protocol):
         """
         ...
 
+    def shift(self, x: Array, by: int, layout: Any) -> Array:
+        """For each row of x (N, D) the row that stands `by` tokens behind it in its text, and 0
+        where there is none."""
+        ...
+
     def attention(
         self, q: Array, k: Array, v: Array, spec: Attention, layout: Any, read: Read = "all"
     ) -> Array:

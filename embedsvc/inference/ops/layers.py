@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 Array = Any  # numpy.ndarray or mlx.core.array, never mixed
 
 
@@ -31,6 +34,22 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Relative:
+    """Scores by how far a key is from a query, and by what they are (DeBERTa's).
+
+    b = buckets[j - i + R - 1] is for query i and key j. Added to q_i * k_j before the scale are
+    q_i * keys[b] and k_j * queries[b] of their head, where those are given.
+    """
+
+    buckets: NDArray[np.int32]
+    """(2 R - 1,), on the host. No text may be longer than R."""
+    keys: Array | None
+    """(heads, buckets, size)."""
+    queries: Array | None
+    """(heads, buckets, size)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Attention:
     """What one kind of attention layer does.
 
@@ -47,3 +66,4 @@ class Attention:
     """If given, query i sees key j only where |i - j| <= window."""
     bias: Array | None = None
     """(heads, 2 R - 1): [:, j - i + R - 1] is added to the scores. No text may be longer than R."""
+    relative: Relative | None = None

@@ -170,6 +170,8 @@ class _NotingOps:
     ) -> Array:
         if spec.bias is not None:
             self.looked_up((spec.bias.shape[1] + 1) // 2, self._batch.positions)
+        if spec.relative is not None:
+            self.looked_up((len(spec.relative.buckets) + 1) // 2, self._batch.positions)
         self.limits.check(self._indices)  # MLX computes parts of a long text at once
         return self._ops.attention(q, k, v, spec, layout, read)
 

@@ -255,6 +255,12 @@ class MlxOps:
         turns = self._turns.take(table, positions)
         return self._fused.turn(*self._turns.operands(x, turns)).reshape(x.shape)
 
+    def shift(self, x: mx.array, by: int, layout: PaddedLayout) -> mx.array:
+        grid = mx.where(layout.mask[..., None], x.reshape(layout.texts, layout.length, -1), 0)
+        width = [(0, 0), (max(0, -by), max(0, by)), (0, 0)]
+        moved = mx.pad(grid, width)[:, max(0, by) : max(0, by) + layout.length]
+        return moved.reshape(x.shape)
+
     def attention(
         self,
         q: mx.array,
@@ -267,6 +273,8 @@ class MlxOps:
         if read != "all":
             return attend_row(q, k, v, spec, layout, read)
         size = q.shape[1] // spec.heads
+        if spec.relative is not None:
+            return attend_plainly(q, k, v, spec, layout)
         doubled = self.double_heads and should_double(size, layout.texts, layout.length)
         if doubled:
             q, k, v = (double(x, size) for x in (q, k, v))

@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from embedsvc.inference.ops.base import Attention
 from embedsvc.inference.ops.mlx.bands import attend_in_bands, band_size
+from embedsvc.inference.ops.mlx.disentangled import relative_scores
 from embedsvc.inference.ops.mlx.dispatch import at_once, submit
 from embedsvc.inference.ops.mlx.layout import PaddedLayout, masked
 from embedsvc.inference.ops.mlx.narrow_heads import FUSED_SIZES
@@ -43,7 +44,11 @@ def attend_plainly(
     q, k, v = _by_head(q, k, v, spec, layout)
     if spec.kv_heads < spec.heads:
         k, v = (mx.repeat(x, spec.heads // spec.kv_heads, axis=1) for x in (k, v))
-    scores = (q * spec.scale) @ k.swapaxes(-1, -2) + _whole_mask(spec, layout)
+    q = q * spec.scale
+    scores = q @ k.swapaxes(-1, -2)
+    if spec.relative is not None:
+        scores = scores + relative_scores(q, k * spec.scale, spec.relative)
+    scores = scores + _whole_mask(spec, layout)
     context = mx.softmax(scores, axis=-1, precise=True) @ v
     return context.transpose(0, 2, 1, 3).reshape(layout.cells, -1)
 

@@ -158,6 +158,8 @@ class Tape:
     def attention(
         self, q: Value, k: Value, v: Value, spec: Attention, layout: object, read: Read = "all"
     ) -> Value:
+        if spec.relative is not None:
+            raise NotOnTape
         out = self._buffer_like(q, q.width)
         self._step(
             self.attends_by,

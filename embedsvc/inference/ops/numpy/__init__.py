@@ -223,6 +223,15 @@ class NumpyOps:
         first -= turned
         return x
 
+    def shift(self, x: Floats, by: int, layout: PackedLayout) -> Floats:
+        out = np.zeros_like(x)
+        for start, stop in pairwise(layout.bounds):
+            count = stop - start - abs(by)
+            if count > 0:
+                to, of = start + max(0, -by), start + max(0, by)
+                out[to : to + count] = x[of : of + count]
+        return out
+
     def attention(
         self,
         q: Floats,

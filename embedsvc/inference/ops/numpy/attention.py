@@ -32,6 +32,7 @@ class Piece:
     k: Floats  # (texts, kv_heads, 1, m, size)
     v: Floats
     added: tuple[Floats, ...]  # each is added to the scores (texts, kv_heads, group, n, m)
+    relative: "_Relative | None"
     scale: float
     context: Floats  # shaped like q; `attend` fills it
 
@@ -53,6 +54,9 @@ def pieces_of(
     texts, length, seen = run.texts, run.length, run.seen
     if spec.window is not None and seen < length - spec.window:
         raise sees_none(seen, length - spec.window)
+    if spec.relative is not None and 2 * length > len(spec.relative.buckets) + 1:
+        reach = len(spec.relative.buckets)
+        raise IndexError(f"buckets of {reach} distances, for texts of {length} tokens")
     if spec.bias is not None and 2 * length > spec.bias.shape[1] + 1:
         raise IndexError(f"a bias of {spec.bias.shape[1]} distances, for texts of {length} tokens")
     size = q.shape[1] // spec.heads
@@ -90,6 +94,7 @@ def pieces_of(
                     k=k[(*part, cut.keys)],
                     v=v[(*part, cut.keys)],
                     added=added,
+                    relative=None if cut.relative is None else cut.relative.of(heads),
                     scale=spec.scale,
                     context=context[(*part, rows)],
                 )
@@ -117,7 +122,8 @@ def _attend(piece: Piece) -> None:
     if piece.scale != 1:
         q *= np.float32(piece.scale)
     scores = np.matmul(q, keys)  # (..., n, m)
-    for added in piece.added:
+    more = piece.added if piece.relative is None else (*piece.added, *_relative_scores(piece))
+    for added in more:
         scores += added
     with np.errstate(over="ignore"):
         np.exp(scores, out=scores)
@@ -126,7 +132,7 @@ def _attend(piece: Piece) -> None:
     # as long as nothing overflows or vanishes. Scores of real models are far from both.
     if not (sums.min() > 1e-30 and sums.max() < 1e30):
         np.matmul(q, keys, out=scores)
-        for added in piece.added:
+        for added in more:
             scores += added
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
@@ -142,6 +148,7 @@ class _Cut:
     keys: slice
     mask: Floats | None  # (n, m): -inf where a query does not see a key; None: all see all
     bias: Floats | None  # (kv_heads, group, n, m)
+    relative: "_Relative | None"
 
 
 def _cut(spec: Attention, queries: range, back: int, ahead: int, seen: int) -> _Cut:
@@ -157,7 +164,47 @@ def _cut(spec: Attention, queries: range, back: int, ahead: int, seen: int) -> _
         )
         hidden = (distance > ahead) | (distance < -back)
         mask = np.where(hidden, -np.inf, 0).astype(np.float32)
-    return _Cut(keys, mask, bias)
+    relative = None
+    if spec.relative is not None:
+        reach = (len(spec.relative.buckets) + 1) // 2
+        near = slice(keys.start - stop + reach, keys.stop - first + reach - 1)
+        rows = spec.relative.buckets[near]
+        relative = _Relative(
+            *(
+                None if table is None else table[:, None, rows].swapaxes(-1, -2)
+                for table in (spec.relative.keys, spec.relative.queries)
+            )
+        )
+    return _Cut(keys, mask, bias, relative)
+
+
+@dataclass(frozen=True, slots=True)
+class _Relative:
+    """The keys and queries of each distance between the queries and keys of a cut, by columns."""
+
+    keys: Floats | None  # (heads, 1, size, n + m - 1)
+    queries: Floats | None
+
+    def of(self, heads: slice) -> "_Relative":
+        """Those of some heads."""
+        keys, queries = (None if x is None else x[heads] for x in (self.keys, self.queries))
+        return _Relative(keys, queries)
+
+
+def _relative_scores(piece: Piece) -> Iterator[Floats]:
+    """What `Relative` adds to the scores of a piece, its queries scaled: (..., n, m) each."""
+    relative, n, m = piece.relative, piece.q.shape[-2], piece.k.shape[-2]
+    if relative is not None and relative.keys is not None:
+        scores = np.matmul(piece.q, relative.keys)  # (..., n, n + m - 1)
+        *outer, row, step = scores.strides
+        from_first = scores[..., n - 1 :]
+        yield as_strided(from_first, (*scores.shape[:-1], m), (*outer, row - step, step))
+    if relative is not None and relative.queries is not None:
+        scores = np.matmul(piece.k, relative.queries)  # (..., m, n + m - 1)
+        scores *= np.float32(piece.scale)
+        *outer, row, step = scores.strides
+        from_first = scores[..., n - 1 :]
+        yield as_strided(from_first, (*scores.shape[:-2], n, m), (*outer, -step, row + step))
 
 
 def _by_distance(table: Floats, start: int, n: int, m: int) -> Floats:
