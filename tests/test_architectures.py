@@ -3,7 +3,6 @@
 `tests/reference/architectures.py` made the recordings.
 """
 
-import dataclasses
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.encoder import load_encoder
-from embedsvc.inference.models import ARCHITECTURES, EXCEED_FLOAT16, find_architecture, read_config
-from embedsvc.inference.ops.base import Batch, Inputs, Ops, Read, rope_table
+from embedsvc.inference.models import ARCHITECTURES, EXCEED_FLOAT16, find_architecture
+from embedsvc.inference.ops.base import Ops, Read, rope_table
 from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.numpy import NumpyOps
 from tests.support.checkpoints import write_json
+from tests.support.hidden_states import hidden_states
 from tests.support.tiny import CASES, Case
 from tests.support.tolerance import within
 
@@ -97,25 +97,6 @@ def test_the_one_row_that_is_read_of_each_text_equals_the_reference(
     alone = [hidden_states(ops, checkpoint, [text], read) for text in (texts[0], texts[-1])]
     assert np.abs(together - expected).max() <= within(1e-5, ops)
     assert np.abs(np.concatenate(alone) - expected[[0, -1]]).max() <= within(1e-5, ops)
-
-
-def hidden_states(
-    ops: Ops, checkpoint: Checkpoint, texts: list[NDArray[np.int32]], read: Read = "all"
-) -> NDArray[np.float32]:
-    """Those of all texts, end to end (N, D), or those that are read of each (B, D)."""
-    architecture = find_architecture(checkpoint.model_type, checkpoint.config)
-    assert architecture is not None
-    config = read_config(architecture, checkpoint.config)
-    weights = architecture.prepare(ops, checkpoint.tensors(), config, Inputs(checkpoint.max_tokens))
-
-    def forward(ops: Ops, batch: Batch) -> Any:
-        return architecture.forward(ops, weights, dataclasses.replace(batch, read=read))
-
-    batch = ops.batch(texts)
-    rows = ops.to_numpy(ops.compiled(forward)(batch))
-    if read == "all":
-        return np.concatenate(ops.split(rows, batch.layout))
-    return rows[: len(texts)]
 
 
 def test_vectors_equal_the_reference_alone_and_in_a_batch(

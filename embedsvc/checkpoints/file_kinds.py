@@ -23,8 +23,6 @@ BEGINNINGS = {
 """Beginnings of files of other kinds, letters in lower case, and what is said of such a file."""
 _OTHER = "but only safetensors files and pytorch_model.bin are opened"
 CONTENTS = {
-    "adapter_config.json": "there is a LoRA adapter alone: merge it into its base model "
-    "(peft's `merge_and_unload`)",
     "model-*-of-*.safetensors": "there are shards, without the model.safetensors.index.json that "
     "says what is in them: download that too",
     "*.gguf": "{name} is there, which llama.cpp reads, " + _OTHER,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedsvc.checkpoints.adapter import Adapter
 from embedsvc.checkpoints.files import Files
 from embedsvc.checkpoints.quantization import AFFINE, FLOAT, Packing, Quantization
 from embedsvc.checkpoints.quantized import BITS, Quantized, expand
@@ -54,9 +55,11 @@ class Tensors:
         quantization: Quantization | None = None,
         *,
         file: str | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         """`on_read` is called with the bytes of each tensor that is taken. Quantised weights must
-        be what `quantization` says. `file` is read in place of the folder's weights."""
+        be what `quantization` says. `file` is read in place of the folder's weights. What an
+        `adapter` has learned is merged into what is taken."""
         self._model = model
         self._on_read = on_read
         self.folder = folder
@@ -69,6 +72,15 @@ class Tensors:
             if name in self._left:
                 raise self.error(f"tensor `{name}` is there twice")
             self._left[name] = entry
+        self._adapter = adapter
+        self._adapted: dict[str, str] = {}
+        """The adapter's names of the modules that it changes, by those of architectures."""
+        self._merged: set[str] = set()
+        """Those of them that were taken."""
+        if adapter is not None:
+            for entry_name, entry in adapter.whole.items():
+                self._left[_plain(entry_name, renamed=renamed)] = entry
+            self._adapted = adapter.modules(lambda name: _plain(name, renamed=renamed))
         said = quantization or Quantization()
         layers = {
             _plain(f"{name}.weight", renamed=renamed).removesuffix(".weight"): settings
@@ -114,6 +126,8 @@ class Tensors:
     def rows(self, name: str, rows: Sequence[int], table: int, width: int) -> NDArray[np.float32]:
         """Some rows (n, width) of a matrix (table, width), of which no more is read."""
         stem = name.removesuffix(".weight")
+        if stem in self._adapted:
+            raise self.error(f"tensor `{name}` is changed by the adapter, which is not supported")
         if any(not 0 <= row < table for row in rows):
             raise self.error(f"tensor `{name}` has {table} rows, and one of {list(rows)} is needed")
         if f"{stem}.scales" not in self._left:
@@ -176,7 +190,16 @@ class Tensors:
         """The tensor of that name in the type in which it is stored, bfloat16 as float32."""
         entry = self._entry(name)
         del self._left[name]
-        return self._read(name, entry)
+        value = self._read(name, entry)
+        module, _, kind = name.rpartition(".")
+        if self._adapter is None or module not in self._adapted or kind not in ("weight", "bias"):
+            return value
+        if kind == "weight" and not np.issubdtype(value.dtype, np.floating):
+            raise self.error(f"tensor `{name}` is quantised: no adapter can be merged into it")
+        theirs = self._adapted[module]
+        if kind == "weight":
+            self._merged.add(module)
+        return self._adapter.merged(theirs, kind, value, self._read)
 
     def _stored_rows(self, name: str, rows: Sequence[int]) -> NDArray[Any]:
         """The same of some rows of a matrix, without taking it."""
@@ -204,6 +227,9 @@ class Tensors:
     def refuse_left_over(self, unused: tuple[str, ...]) -> None:
         """Raise if a tensor was not taken, unless its name begins with one of `unused`."""
         left = sorted(name for name in self._left if not name.startswith(unused))
+        lost = {*self._adapted} - self._merged
+        if lost := sorted(module for module in lost if not f"{module}.".startswith(unused)):
+            raise self.error(f"`{lost[0]}` is changed by the adapter, and is no layer of the model")
         if left:
             raise self.error(f"tensor `{left[0]}` is not known ({len(left)} such)")
 
