@@ -33,11 +33,14 @@ COMMANDS = {
     "doctor": "say what is here, what is wrong with it, and what would help",
     "report": "measure this machine, to be shown to others: nothing in it tells who you are",
     "service": "have launchd or systemd keep a server running",
+    "try": "say whether a model would load, before it is downloaded, and print its card",
     "verify": "check that a model computes what it should on this machine",
     "completion": "print what a shell needs to complete these commands",
 }
 """The commands and what they do. Each is a module of `embedsvc.commands`, imported when it is
 used."""
+MODULES = {"try": "try_checkpoint"}
+"""Commands whose names are words of Python, which no module can be called."""
 EXAMPLES = """\
   embedsvc serve
   embedsvc embed reviews.jsonl --column body --output reviews.npy
@@ -101,4 +104,4 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _command(name: str) -> Any:
-    return import_module(f"embedsvc.commands.{name}")
+    return import_module(f"embedsvc.commands.{MODULES.get(name, name)}")
