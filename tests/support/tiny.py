@@ -353,6 +353,11 @@ CASES = {
         nomic_shapes(nomic_layer, 2),
         reference=NOMIC_TRANSFORMERS,
     ),
+    "nomic_bert-geglu": Case(
+        NOMIC | {"activation_function": "geglu"},
+        nomic_shapes(nomic_layer, 2),
+        reference=NOMIC_TRANSFORMERS | {"hidden_act": "gelu"},
+    ),
     "nomic_bert-transformers": Case(NOMIC_TRANSFORMERS, nomic_shapes(nomic_layer, 2)),
     "nomic_bert-moe": Case(NOMIC_MOE, nomic_moe_shapes(NOMIC_MOE)),
     "gte": Case(

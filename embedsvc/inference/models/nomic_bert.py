@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from embedsvc.bounds import LAYERS
 from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.models.activations import HiddenAct, read_activation
 from embedsvc.inference.models.configs import (
     Base,
     Eps,
@@ -25,6 +26,7 @@ from embedsvc.inference.models.configs import (
 )
 from embedsvc.inference.models.last_layer import read_rows, with_reads
 from embedsvc.inference.models.weight_reader import WeightReader
+from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import (
     Array,
     Attention,
@@ -43,6 +45,8 @@ UNUSED = ("pooler.", "cls.")
 """Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
 EXPANDED = ("embeddings.", ".experts.")
 """Parts of the names of tensors that are held as floats, also where they are quantised."""
+GATES: dict[str, HiddenAct] = {"geglu": "gelu", "glu": "sigmoid", "swiglu": "silu"}
+"""What gates are activated by, by `activation_function`."""
 COUNT = Annotated[int, Meta(ge=0, le=LAYERS)]
 POSITIONS = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
@@ -59,8 +63,9 @@ class Config(Sizes, frozen=True, kw_only=True):
     head_dim: int | None = None
     rope_theta: Base
     rope_parameters: RopeParameters | None = None
-    hidden_act: str = "silu"
-    activation_function: Literal["swiglu", "gelu"] | None = None  # counts before `hidden_act`
+    hidden_act: HiddenAct = "silu"
+    """That of the gate, where there is no `activation_function`."""
+    activation_function: Literal["geglu", "gelu", "glu", "swiglu"] | None = None
     qkv_proj_bias: bool = False
     mlp_fc1_bias: bool = False
     mlp_fc2_bias: bool = False
@@ -97,8 +102,6 @@ class Config(Sizes, frozen=True, kw_only=True):
             moe_normalize_expert_weights=False,
             num_shared_experts=0,
         )
-        if self.activation_function is None:
-            refuse_unless(self, hidden_act="silu")
         # Dynamic scaling begins beyond `longest`.
         refuse_other_ropes(self.rope_parameters, "default", "dynamic")
         refuse_odd_heads(self.head_size)
@@ -142,9 +145,10 @@ class Config(Sizes, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Gated:
-    """down(up(x) * silu(gate(x)))."""
+    """down(up(x) * activation(gate(x)))."""
 
     up_gate: Linear  # D -> 2 inner
+    activation: Activation
     down: Linear  # inner -> D
 
 
@@ -212,7 +216,9 @@ def prepare(ops: Ops, tensors: Tensors, config: Config, inputs: Inputs) -> Weigh
         if config.activation_function == "gelu":
             return Plain(read.linear(f"{name}.fc1", width, inner, bias=bias), down)
         halves = {f"{name}.fc11": inner, f"{name}.fc12": inner}
-        return Gated(read.joined(halves, width, bias=bias), down)
+        gate = GATES.get(config.activation_function or "", config.hidden_act)
+        activation = read_activation(tensors, gate, f"{name}.act_fn")
+        return Gated(read.joined(halves, width, bias=bias), activation, down)
 
     def layer(name: str, index: int) -> Layer:
         bias = config.qkv_proj_bias
@@ -277,7 +283,7 @@ def _mlp(ops: Ops, mlp: Gated | Plain | Mixture, config: Config, x: Array) -> Ar
         case Gated():
             inner = config.intermediate_size
             up, gate = columns(ops.linear(x, mlp.up_gate), inner, inner)
-            return ops.linear(ops.multiply(ops.silu(gate), up), mlp.down)
+            return ops.linear(ops.multiply(ops.activate(gate, mlp.activation), up), mlp.down)
         case Plain():
             return ops.linear(ops.gelu(ops.linear(x, mlp.up)), mlp.down)
         case Mixture():
