@@ -127,7 +127,7 @@ def _attend(piece: Piece) -> None:
         scores += added
     with np.errstate(over="ignore"):
         np.exp(scores, out=scores)
-    sums = np.add.reduce(scores, axis=-1, keepdims=True)
+        sums = np.add.reduce(scores, axis=-1, keepdims=True)
     # A softmax that does not subtract each row's maximum first is the same, and two passes shorter,
     # as long as nothing overflows or vanishes. Scores of real models are far from both.
     if not (sums.min() > 1e-30 and sums.max() < 1e30):
