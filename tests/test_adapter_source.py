@@ -12,6 +12,7 @@ from embedsvc.catalog.cards_file import read_cards
 from embedsvc.checkpoints.adapter import CONFIG
 from embedsvc.checkpoints.adapter_source import find_adapter
 from embedsvc.checkpoints.checkpoint import open_checkpoint
+from embedsvc.checkpoints.convert import Precision, convert
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.ops.numpy import NumpyOps
 from tests.support.adapters import BASE, FOLDER, recorded
@@ -90,3 +91,13 @@ def test_a_cards_adapter_is_looked_for_beside_the_cards(base: Path, tmp_path: Pa
     assert adapter is not None
     assert adapter.folder == tmp_path / "mine"
     assert files is None
+
+
+def test_a_converted_model_has_its_adapter_in_its_weights(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(FOLDER / "plain", base, dirs_exist_ok=True)
+    convert(open_checkpoint(Card(id="x", path=base)), tmp_path / "out", Precision("float32"))
+    found = hidden_states(NumpyOps(1), open_checkpoint(Card(id="x", path=tmp_path / "out")), TEXTS)
+    assert np.abs(found - recorded("plain")).max() <= 1e-5
+    elsewhere = open_checkpoint(Card(id="x", path=alone(tmp_path / "alone", str(base))))
+    with pytest.raises(CheckpointError, match="is the base of an adapter"):
+        convert(elsewhere, tmp_path / "never", Precision("float32"))

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import FloatDtype
+from embedsvc.checkpoints.adapter import CONFIG as ADAPTER_CONFIG
+from embedsvc.checkpoints.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.families import FROM_CARD, FROM_MODULES
 from embedsvc.checkpoints.files import Files
@@ -89,14 +91,17 @@ def convert(checkpoint: Checkpoint, out: Path, precision: Precision) -> None:
         )
     if checkpoint.scoring is not None and checkpoint.pooling_source == FROM_CARD:
         raise checkpoint.error("the files of a reranker cannot say its card's `pooling`")
+    if not checkpoint.folder.is_relative_to(checkpoint.root):
+        raise checkpoint.error("is the base of an adapter: give it a card with that `adapter`")
     model = checkpoint.card.id
     weights = {file.name for file in weight_files(model, checkpoint.folder)} | {INDEX, TORCH_INDEX}
     modules = {step.folder for step in checkpoint.steps if isinstance(step, Dense | LayerNorm)}
 
     def ignored(folder: str, names: list[str]) -> set[str]:
         skipped = {name for name in names if name.startswith(".")}
-        other = ("onnx", "openvino")
-        skipped |= {n for n in names if n in other or n.endswith((".bin", ".npz", ".onnx", ".pt"))}
+        other, adapter = ("onnx", "openvino"), (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+        skipped |= {n for n in names if n in (*other, *adapter)}  # an adapter is merged
+        skipped |= {n for n in names if n.endswith((".bin", ".npz", ".onnx", ".pt"))}
         if Path(folder) == checkpoint.folder:
             return skipped | weights
         if Path(folder) in modules:  # their weights are kept as they are

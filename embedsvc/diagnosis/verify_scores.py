@@ -117,6 +117,8 @@ def _cost(ops: Ops, quantized: str, scores: Scores, original: Checkpoint | None)
 def _against_reference(checkpoint: Checkpoint, scores: Scores, bound: float) -> Check:
     """Compare with sentence-transformers if it is installed."""
     name = "equals sentence-transformers"
+    if checkpoint.adapter is not None:
+        return Check(name, None, "it is not asked about models with an adapter")
     if importlib.util.find_spec("sentence_transformers") is None:
         return Check(name, None, "it is not installed")
     try:
