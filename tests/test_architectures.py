@@ -195,11 +195,15 @@ def load_with(ops: Ops, tensors: dict[str, NDArray[Any]], folder: Path) -> Any:
         ("jina_bert", {"feed_forward_type": "original"}, "'original'"),
         ("modernbert", {"hidden_activation": "seGLU"}, "'seGLU'"),
         ("modernbert", {"layer_types": ["chunked"] * 4}, "'chunked'"),
-        ("qwen3", {"rope_scaling": {"type": "yarn"}}, r"rope_scaling"),
-        ("qwen3", {"rope_parameters": {"rope_theta": 1.0, "rope_type": "yarn"}}, "'yarn'"),
-        ("qwen3", {"use_sliding_window": True}, "`use_sliding_window` of True"),
-        ("qwen3", {"attention_bias": True}, "`attention_bias` of True"),
-        ("gemma3_text", {"hidden_activation": "gelu"}, "'gelu'"),
+        ("qwen3", {"rope_scaling": {"type": "longrope"}}, r"'longrope'.*rope_scaling"),
+        ("qwen3", {"rope_scaling": {"type": "linear"}}, "`factor` is missing"),
+        ("qwen3", {"rope_scaling": {"type": "proportional"}}, "`rope_type` of proportional"),
+        ("qwen3", {"rope_parameters": {"rope_theta": 1.0, "rope_type": "yarn"}}, "`rope_theta` of"),
+        ("qwen3", {"layer_types": ["sliding_attention"] * 2}, "`layer_types` has windows"),
+        ("llama", {"partial_rotary_factor": 0.5}, "`partial_rotary_factor` of 0.5"),
+        ("llama", {"hidden_act": "snake"}, "'snake'"),
+        ("eurobert", {"num_attention_heads": 5}, "`hidden_size` of 24"),
+        ("gemma3_text", {"attention_bias": True}, "`attention_bias` of True"),
         ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
     ],
 )
@@ -217,6 +221,7 @@ def test_a_config_that_asks_for_something_else_is_refused_by_name(
     [
         ("xlm-roberta", {}, 64),
         ("mpnet", {}, 160),
+        ("ministral3", {}, 64),
         ("nomic_bert", {"rotary_scaling_factor": 2.0, "max_trained_positions": 17}, 17),
     ],
 )

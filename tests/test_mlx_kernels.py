@@ -10,7 +10,7 @@ import pytest
 
 from embedsvc.catalog.cards import Pooling
 from embedsvc.inference.heads.pooled import pool, read_by
-from embedsvc.inference.models import Architecture, bert, modernbert, qwen3
+from embedsvc.inference.models import Architecture, bert, llama, modernbert
 from embedsvc.inference.ops.base import Inputs
 from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.mlx.layout import lay_out
@@ -38,12 +38,12 @@ MODELS: dict[str, tuple[Architecture, Pooling, dict[str, Any]]] = {
         | {"norm_eps": 1e-5, "local_attention": 128, "hidden_activation": "gelu"},
     ),
     "Qwen3-Embedding-0.6B": (
-        qwen3,
+        llama,
         "last_token",
         SIZES
         | {"num_hidden_layers": 28, "num_attention_heads": 2, "hidden_size": 128}
         | {"num_key_value_heads": 1, "head_dim": 128, "hidden_act": "silu"}
-        | {"rms_norm_eps": 1e-6, "rope_theta": 1e6},
+        | {"rms_norm_eps": 1e-6, "rope_theta": 1e6, "model_type": "qwen3"},
     ),
 }
 """Models with the layers and the widths of heads of the real ones, narrow otherwise."""

@@ -19,6 +19,25 @@ _BERT = {
     "pad_token_id": 0,
 }
 _ROBERTA = _BERT | {"pad_token_id": 1}
+_LLAMA = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "intermediate_size": 11008,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "rope_theta": 10_000.0,
+}
+_QWEN2 = _LLAMA | {
+    "vocab_size": 151936,
+    "num_key_value_heads": 32,
+    "intermediate_size": 22016,
+    "max_position_embeddings": 32768,
+    "sliding_window": 4096,
+}
+_QWEN3 = _QWEN2 | {"head_dim": 128}
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "albert": _BERT
@@ -31,6 +50,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_act": "gelu_new",
     },
     "bert": _BERT,
+    "bidirectional_pplx_qwen3": _QWEN3,
     "camembert": _ROBERTA,
     "deberta-v2": {
         "vocab_size": 128100,
@@ -59,6 +79,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4,
         "intermediate_size": 1024,
     },
+    "eurobert": _LLAMA
+    | {
+        "vocab_size": 128256,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+    },
     "gemma3_text": {
         "vocab_size": 262208,
         "hidden_size": 2304,
@@ -79,6 +109,36 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 8192,
         "type_vocab_size": 1,
         "rope_theta": 160_000.0,
+    },
+    "llama": _LLAMA,
+    "llama_bidirec": _LLAMA,
+    "mistral": _LLAMA
+    | {
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    },
+    "ministral3": _LLAMA
+    | {
+        "vocab_size": 131072,
+        "num_hidden_layers": 34,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 14336,
+        "max_position_embeddings": 262144,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1_000_000.0,
+            "factor": 16.0,
+            "original_max_position_embeddings": 16384,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.1,
+        },
     },
     "modernbert": {
         "vocab_size": 50368,
@@ -112,19 +172,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_act": "silu",
         "rope_theta": 1000.0,
     },
-    "qwen3": {
-        "vocab_size": 151936,
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "head_dim": 128,
-        "intermediate_size": 22016,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "hidden_act": "silu",
-        "rope_theta": 10_000.0,
-    },
+    "qwen2": _QWEN2,
+    "qwen3": _QWEN3,
     "roberta": _ROBERTA | {"vocab_size": 50265},
     "xlm-roberta": _ROBERTA,
 }

@@ -26,9 +26,11 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
 from transformers import AutoModel, Qwen3Config
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from tests.reference.float64 import jina_bert, nomic_bert_moe
+from tests.support.ropes import STRETCHED
 from tests.support.tiny import CASES, Case
 
 HERE = Path(__file__).parent / "architectures"
@@ -76,6 +78,19 @@ def far_rotations() -> dict[str, NDArray[np.float32]]:
     return rows
 
 
+def stretched_rotations() -> dict[str, NDArray[np.float64]]:
+    """What each element turns by from one position to the next, and last of all what cosines and
+    sines are multiplied by, for each of `STRETCHED`."""
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, (size, positions, rope) in STRETCHED.items():
+        config = Qwen3Config(
+            head_dim=size, max_position_embeddings=positions, rope_parameters=dict(rope)
+        )
+        turns, scale = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config)
+        found[name] = np.append(turns.numpy().astype(np.float64), scale)
+    return found
+
+
 def vector(case: Case, hidden: NDArray[Any]) -> NDArray[np.float32]:
     """What sentence-transformers' modules make of hidden states (L, D): (D,)."""
     features = {
@@ -106,6 +121,7 @@ def main() -> None:
             vectors=vectors.astype(np.float32),
         )
     np.savez(HERE / "rotations.npz", **far_rotations())
+    np.savez(HERE / "stretched.npz", **stretched_rotations())
     versions = {package: version(package) for package in PACKAGES}
     about = json.dumps(versions | {"python": platform.python_version()}, indent=1)
     (HERE / "versions.json").write_text(about + "\n", encoding="utf-8")

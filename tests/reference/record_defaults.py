@@ -1,4 +1,4 @@
-"""Records what transformers takes for what a config.json leaves out; `new` is its authors' alone.
+"""Records what transformers takes for what a config.json leaves out, of kinds that it has.
 
 The tests read what this writes to defaults.json, so they need no transformers:
 
@@ -15,7 +15,7 @@ from transformers import AutoConfig
 from embedsvc.checkpoints.config_defaults import DEFAULTS
 
 FILE = Path(__file__).parent / "defaults.json"
-AUTHORS = ("new",)
+AUTHORS = ("bidirectional_pplx_qwen3", "llama_bidirec", "new")
 
 
 def main() -> None:

@@ -266,20 +266,32 @@ def modernbert_shapes() -> Shapes:
     }
 
 
-def decoder_layer(heads: int, kv_heads: int, size: int, norms: tuple[str, ...]) -> Any:
+def decoder_layer(
+    heads: int,
+    kv_heads: int,
+    size: int,
+    norms: tuple[str, ...],
+    *,
+    of_heads: bool = True,
+    biases: tuple[str, ...] = (),
+) -> Any:
+    """`of_heads`: queries and keys are normed; `biases` are the layers that have one."""
+
     def layer(name: str, index: int) -> Shapes:
         shapes: Shapes = {}
-        for part, outputs in {"q": heads, "k": kv_heads, "v": kv_heads}.items():
-            shapes |= linear(f"{name}.self_attn.{part}_proj", WIDTH, outputs * size, bias=False)
-        shapes |= linear(f"{name}.self_attn.o_proj", heads * size, WIDTH, bias=False)
-        shapes |= norm(f"{name}.self_attn.q_norm", size, bias=False)
-        shapes |= norm(f"{name}.self_attn.k_norm", size, bias=False)
-        for part, (inputs, outputs) in {
-            "gate": (WIDTH, INNER),
-            "up": (WIDTH, INNER),
-            "down": (INNER, WIDTH),
-        }.items():
-            shapes |= linear(f"{name}.mlp.{part}_proj", inputs, outputs, bias=False)
+
+        def add(block: str, part: str, inputs: int, outputs: int) -> None:
+            bias = part[0] in biases
+            shapes.update(linear(f"{name}.{block}.{part}_proj", inputs, outputs, bias=bias))
+
+        for part, count in {"q": heads, "k": kv_heads, "v": kv_heads}.items():
+            add("self_attn", part, WIDTH, count * size)
+        add("self_attn", "o", heads * size, WIDTH)
+        for part in ("q_norm", "k_norm") if of_heads else ():
+            shapes |= norm(f"{name}.self_attn.{part}", size, bias=False)
+        for part in ("gate", "up"):
+            add("mlp", part, WIDTH, INNER)
+        add("mlp", "down", INNER, WIDTH)
         for part in norms:
             shapes |= norm(f"{name}.{part}", bias=False)
         return shapes
@@ -293,6 +305,15 @@ def decoder_shapes(count: int, layer: Any) -> Shapes:
         **layers_of("layers.{}", count, layer),
         **norm("norm", bias=False),
     }
+
+
+def llama_shapes(kv_heads: int, *, size: int = 8, biases: str = "") -> Shapes:
+    """Those of two layers with three heads. `biases` are the first letters of the layers that have
+    one: q, k, v, o, g(ate), u(p), d(own)."""
+    return decoder_shapes(
+        2,
+        decoder_layer(3, kv_heads, size, QWEN3_NORMS, of_heads=False, biases=tuple(biases)),
+    )
 
 
 QWEN3_NORMS = ("input_layernorm", "post_attention_layernorm")

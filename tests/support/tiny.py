@@ -35,6 +35,7 @@ from tests.support.shapes import (
     jina_shapes,
     layers_of,
     linear,
+    llama_shapes,
     modernbert_shapes,
     mpnet_layer,
     narrow_embeddings,
@@ -213,6 +214,21 @@ QWEN3 = SIZES | {
     "attention_bias": False,
     "use_sliding_window": False,
 }
+LLAMA = SIZES | {
+    "model_type": "llama",
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "rope_theta": 500.0,
+    "rope_scaling": None,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 GEMMA3 = SIZES | {
     "model_type": "gemma3_text",
     "num_hidden_layers": 3,
@@ -418,7 +434,118 @@ CASES = {
         QWEN3_SHAPES,
         pooling="lasttoken",
     ),
+    "qwen3-windows": Case(
+        QWEN3
+        | {
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 1,
+            "attention_bias": True,
+            "rope_scaling": {"type": "dynamic", "factor": 2.0},
+        },
+        decoder_shapes(2, decoder_layer(4, 2, 8, QWEN3_NORMS, biases=tuple("qkvo"))),
+        pooling="lasttoken",
+    ),
+    "pplx": Case(
+        QWEN3 | {"model_type": "bidirectional_pplx_qwen3", "use_bidirectional_attention": True},
+        QWEN3_SHAPES,
+        reference=QWEN3 | {"is_causal": False},
+    ),
+    "qwen2": Case(
+        LLAMA
+        | {
+            "model_type": "qwen2",
+            "num_key_value_heads": 1,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "use_sliding_window": True,
+            "sliding_window": 6,
+            "is_causal": False,
+        },
+        llama_shapes(1, biases="qkv"),
+    ),
+    "llama": Case(
+        LLAMA | {"num_key_value_heads": 3, "rope_scaling": LLAMA3},
+        llama_shapes(3),
+        pooling="lasttoken",
+    ),
+    "llama-biases": Case(
+        LLAMA
+        | {
+            "attention_bias": True,
+            "mlp_bias": True,
+            "head_dim": 12,
+            "num_key_value_heads": 1,
+            "hidden_act": "gelu",
+            "rms_norm_eps": 1e-6,
+            "rope_scaling": {"type": "linear", "factor": 2.5},
+        },
+        llama_shapes(1, size=12, biases="qkvogud"),
+        pooling="lasttoken",
+    ),
+    "llama-class": Case(
+        LLAMA | {"architectures": ["LlamaBidirectionalModel"], "rope_scaling": YARN},
+        llama_shapes(3),
+        reference=LLAMA | {"is_causal": False, "rope_scaling": YARN},
+    ),
+    "mistral": Case(
+        LLAMA | {"model_type": "mistral", "num_key_value_heads": 1, "sliding_window": 7},
+        llama_shapes(1),
+        pooling="lasttoken",
+    ),
+    "mistral-both-ways": Case(
+        {key: value for key, value in LLAMA.items() if "rope" not in key}
+        | {
+            "model_type": "mistral",
+            "num_key_value_heads": 3,
+            "sliding_window": 7,
+            "is_causal": False,
+            "rope_parameters": YARN
+            | {"rope_theta": 300.0, "beta_fast": 8, "beta_slow": 2, "attention_factor": 0.7},
+        },
+        llama_shapes(3),
+    ),
+    "ministral3": Case(
+        {key: value for key, value in LLAMA.items() if "rope" not in key}
+        | {
+            "model_type": "ministral3",
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "max_position_embeddings": 256,
+            "is_causal": False,
+            "rope_parameters": YARN
+            | {
+                "original_max_position_embeddings": 64,
+                "rope_theta": 900.0,
+                "mscale": 1.0,
+                "mscale_all_dim": 0.5,
+                "llama_4_scaling_beta": 0.1,
+                "truncate": False,
+            },
+        },
+        llama_shapes(1, size=16),
+    ),
+    "eurobert": Case(
+        LLAMA
+        | {
+            "model_type": "eurobert",
+            "num_key_value_heads": None,
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            "mask_token_id": 1,
+        },
+        llama_shapes(3),
+    ),
     "gemma3_text": Case(GEMMA3, GEMMA3_SHAPES),
+    "gemma3_text-linear": Case(
+        GEMMA3
+        | {
+            "use_bidirectional_attention": False,
+            "is_causal": False,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+        GEMMA3_SHAPES,
+    ),
     "gemma3_text-transformers": Case(
         {k: v for k, v in GEMMA3.items() if "rope" not in k} | {"rope_parameters": BY_LAYER},
         GEMMA3_SHAPES,

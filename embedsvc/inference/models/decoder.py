@@ -1,19 +1,17 @@
 """What decoders share: rotary positions, RMS norms, a gated MLP, and keys and values that serve
 several heads of queries (Ainslie et al., 2023, arXiv:2305.13245).
 
-The file of an architecture has its `Config`, and says in `Switches` how it differs from the others.
-Llama and Mistral would add a switch for layers without norms of queries and keys, Qwen2 also one
-for biases (`attention_bias`).
+The file of a family has its `Config`, and says in `Switches` how it differs from the others.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 
 from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.inference.models.activations import HiddenAct, read_activation
 from embedsvc.inference.models.configs import (
     Eps,
     LayerType,
@@ -21,11 +19,12 @@ from embedsvc.inference.models.configs import (
     Sizes,
     refuse_odd_heads,
     refuse_remainder,
-    refuse_unless,
     refuse_wrong_kinds,
 )
 from embedsvc.inference.models.last_layer import read_rows, with_reads
+from embedsvc.inference.models.rope import RopePlan
 from embedsvc.inference.models.weight_reader import WeightReader
+from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import (
     Array,
     Attention,
@@ -35,28 +34,50 @@ from embedsvc.inference.ops.base import (
     Ops,
     Read,
     columns,
-    rope_table,
 )
 
 UNUSED = ("lm_head.",)
 """Beginnings of the names of tensors that checkpoints have and hidden states do not need."""
+BOTH_WAYS = ("bidirec", "eurobert")
+"""Parts of the names of classes, and of kinds, in which each token sees those that follow it."""
 
 
 class Config(Sizes, frozen=True, kw_only=True):
     """What decoders spell alike in config.json."""
 
-    num_key_value_heads: Size
-    head_dim: Size
+    model_type: str
+    num_key_value_heads: Size | None = None
+    head_dim: Size | None = None
     rms_norm_eps: Eps
     layer_types: tuple[LayerType, ...] | None = None
-    rope_scaling: None = None
-    attention_bias: bool = False
+    architectures: tuple[str, ...] | None = None
+    is_causal: bool | None = None
+    use_bidirectional_attention: bool | None = False
 
     def __post_init__(self) -> None:
-        refuse_unless(self, attention_bias=False)
-        refuse_remainder(self, "num_attention_heads", "num_key_value_heads")
-        refuse_odd_heads(self.head_dim)
+        if self.num_attention_heads % self.kv_heads:
+            refuse_remainder(self, "num_attention_heads", "num_key_value_heads")
+        refuse_odd_heads(self.head_size)
         refuse_wrong_kinds(self.layer_types, self.num_hidden_layers)
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_key_value_heads or self.num_attention_heads
+
+    @property
+    def head_size(self) -> int:
+        """The width of each head."""
+        if self.head_dim is not None:
+            return self.head_dim
+        return refuse_remainder(self, "hidden_size", "num_attention_heads")
+
+    @property
+    def causal(self) -> bool:
+        """Whether each token sees only those before it: unless something says otherwise."""
+        names = " ".join((self.model_type, *(self.architectures or ()))).lower()
+        both_ways = any(part in names for part in BOTH_WAYS)
+        return not (self.is_causal is False or self.use_bidirectional_attention or both_ways)
 
     def kinds(self) -> tuple[LayerType, ...]:
         """The kind of attention of each layer."""
@@ -64,14 +85,14 @@ class Config(Sizes, frozen=True, kw_only=True):
 
     def table_numbers(self, longest: int) -> int:
         """Numbers in the tables of rotary positions, one table for each kind of layer."""
-        return longest * self.head_dim * len(set(self.kinds()))
+        return longest * self.head_size * len(set(self.kinds()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """How the layers of one kind see a text."""
 
-    rope_theta: float
+    rope: RopePlan
     scale: float
     """What products of queries and keys are multiplied by."""
     causal: bool
@@ -84,8 +105,16 @@ class Switches:
     """How a decoder differs from the others."""
 
     views: Mapping[LayerType, View]
-    hidden_act: Literal["silu", "gelu_pytorch_tanh"]
+    hidden_act: HiddenAct
     """The activation of the gate."""
+    norms_of_heads: bool = True
+    """Whether each head of queries and keys is normed before it turns."""
+    qkv_bias: bool = False
+    """Whether queries, keys and values have biases."""
+    out_bias: bool = False
+    """Whether the layer that follows attention has one."""
+    mlp_bias: bool = False
+    """Whether the layers of the MLP have biases."""
     norms_after_blocks: bool = False
     """Whether what attention and MLP give is normed before it is added to the hidden states."""
     norms_add_one: bool = False
@@ -100,12 +129,13 @@ class Layer:
     attention: Attention
     attention_norm: Array  # (D,)
     qkv: Linear  # D -> (heads + 2 kv_heads) * head_dim
-    q_norm: Array  # (head_dim,)
-    k_norm: Array  # (head_dim,)
+    q_norm: Array | None  # (head_dim,)
+    k_norm: Array | None  # (head_dim,)
     attention_out: Linear  # heads * head_dim -> D
     attention_out_norm: Array | None  # (D,)
     mlp_norm: Array  # (D,)
     gate_up: Linear  # D -> 2 intermediate
+    activation: Activation
     down: Linear  # intermediate -> D
     mlp_out_norm: Array | None  # (D,)
 
@@ -116,13 +146,6 @@ class Weights:
     word_embeddings: Array  # (vocabulary, D)
     layers: tuple[Layer, ...]
     final_norm: Array  # (D,)
-    activation: Callable[[Ops, Array], Array]
-
-
-ACTIVATIONS: dict[str, Callable[[Ops, Array], Array]] = {
-    "silu": lambda ops, x: ops.silu(x),
-    "gelu_pytorch_tanh": lambda ops, x: ops.gelu_tanh(x),
-}
 
 
 def prepare(
@@ -130,12 +153,13 @@ def prepare(
 ) -> Weights:
     """Weights on the device, from tensors under transformers' names."""
     read = WeightReader(ops, tensors)
-    width, inner, size = config.hidden_size, config.intermediate_size, config.head_dim
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    after = switches.norms_after_blocks
+    width, inner, size = config.hidden_size, config.intermediate_size, config.head_size
+    heads, kv_heads = config.num_attention_heads, config.kv_heads
+    after, of_heads = switches.norms_after_blocks, switches.norms_of_heads
+    mlp_bias = switches.mlp_bias
 
     def see(view: View) -> tuple[Array, Attention]:
-        rope = ops.float32(rope_table(size, view.rope_theta, inputs.longest))
+        rope = ops.float32(view.rope.table(size, inputs.longest))
         return rope, Attention(heads, kv_heads, view.scale, view.causal, view.window)
 
     def norm(name: str, width: int) -> Array:
@@ -144,7 +168,8 @@ def prepare(
 
     def layer(name: str, rope: Array, attention: Attention) -> Layer:
         block = f"{name}.self_attn"
-        qkv = {"q": heads * size, "k": kv_heads * size, "v": kv_heads * size}
+        widths = {"q": heads * size, "k": kv_heads * size, "v": kv_heads * size}
+        qkv = {f"{block}.{x}_proj": n for x, n in widths.items()}
         gate_up = {f"{name}.mlp.{x}_proj": inner for x in ("gate", "up")}
         # `post_attention_layernorm` is before the MLP where no block has a norm after it.
         before_mlp = "pre_feedforward_layernorm" if after else "post_attention_layernorm"
@@ -152,14 +177,17 @@ def prepare(
             rope=rope,
             attention=attention,
             attention_norm=norm(f"{name}.input_layernorm", width),
-            qkv=read.joined({f"{block}.{x}_proj": n for x, n in qkv.items()}, width, bias=False),
-            q_norm=norm(f"{block}.q_norm", size),
-            k_norm=norm(f"{block}.k_norm", size),
-            attention_out=read.linear(f"{block}.o_proj", heads * size, width, bias=False),
+            qkv=read.joined(qkv, width, bias=switches.qkv_bias),
+            q_norm=norm(f"{block}.q_norm", size) if of_heads else None,
+            k_norm=norm(f"{block}.k_norm", size) if of_heads else None,
+            attention_out=read.linear(
+                f"{block}.o_proj", heads * size, width, bias=switches.out_bias
+            ),
             attention_out_norm=norm(f"{name}.post_attention_layernorm", width) if after else None,
             mlp_norm=norm(f"{name}.{before_mlp}", width),
-            gate_up=read.joined(gate_up, width, bias=False),
-            down=read.linear(f"{name}.mlp.down_proj", inner, width, bias=False),
+            gate_up=read.joined(gate_up, width, bias=mlp_bias),
+            activation=read_activation(tensors, switches.hidden_act, f"{name}.mlp.act_fn"),
+            down=read.linear(f"{name}.mlp.down_proj", inner, width, bias=mlp_bias),
             mlp_out_norm=norm(f"{name}.post_feedforward_layernorm", width) if after else None,
         )
 
@@ -173,7 +201,6 @@ def prepare(
         ),
         layers=tuple(layer(f"layers.{i}", *views[kind]) for i, kind in enumerate(kinds)),
         final_norm=norm("norm", width),
-        activation=ACTIVATIONS[switches.hidden_act],
     )
 
 
@@ -190,12 +217,16 @@ def _layer(
     ops: Ops, weights: Weights, layer: Layer, hidden: Array, batch: Batch, read: Read
 ) -> Array:
     config = weights.config
-    eps, inner, size = config.rms_norm_eps, config.intermediate_size, config.head_dim
-    q_width, kv_width = config.num_attention_heads * size, config.num_key_value_heads * size
+    eps, inner, size = config.rms_norm_eps, config.intermediate_size, config.head_size
+    q_width, kv_width = config.num_attention_heads * size, config.kv_heads * size
 
     def before_attention(hidden: Array, positions: Array) -> tuple[Array, ...]:
         normed = ops.rms_norm(ops.copy(hidden), layer.attention_norm, eps)
-        q, k, v = columns(ops.linear(normed, layer.qkv), q_width, kv_width, kv_width)
+        qkv = ops.linear(normed, layer.qkv)
+        if layer.q_norm is None:
+            qk, v = columns(qkv, q_width + kv_width, kv_width)
+            return *columns(ops.rope(qk, layer.rope, positions), q_width, kv_width), v
+        q, k, v = columns(qkv, q_width, kv_width, kv_width)
         q = ops.rope(ops.rms_norm(q, layer.q_norm, eps), layer.rope, positions)
         k = ops.rope(ops.rms_norm(k, layer.k_norm, eps), layer.rope, positions)
         return q, k, v
@@ -207,7 +238,8 @@ def _layer(
         hidden = ops.add(attended, hidden)
         normed = ops.rms_norm(ops.copy(hidden), layer.mlp_norm, eps)
         gate, up = columns(ops.linear(normed, layer.gate_up), inner, inner)
-        mlp = ops.linear(ops.multiply(weights.activation(ops, gate), up), layer.down)
+        gated = ops.multiply(ops.activate(gate, layer.activation), up)
+        mlp = ops.linear(gated, layer.down)
         if layer.mlp_out_norm is not None:
             mlp = ops.rms_norm(mlp, layer.mlp_out_norm, eps)
         return ops.add(mlp, hidden)

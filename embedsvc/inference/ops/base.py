@@ -259,8 +259,17 @@ def rope_table(size: int, base: float, length: int, *, slower: float = 1.0) -> N
     Position p rotates element e by p / (base^(2 e / size) * slower). Each step is rounded to
     float32, as other implementations do it: at position 8000 the last digit of an angle matters.
     """
+    return rope_rows(rope_turns(size, base) / np.float32(slower), length)
+
+
+def rope_turns(size: int, base: float) -> NDArray[np.float32]:
+    """What each element of a half turns by from one position to the next: (size / 2,)."""
     exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
     powers = (base ** exponents.astype(np.float64)).astype(np.float32)
-    turns = 1 / powers / np.float32(slower)
+    return np.float32(1) / powers
+
+
+def rope_rows(turns: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """A table for `Ops.rope` of what `rope_turns` returns: (length, 2 * len(turns))."""
     angles = np.arange(length, dtype=np.float32)[:, None] * turns
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
