@@ -18,6 +18,7 @@ from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.checkpoints.tokenizer_files import read_tokenizer
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.encoder import load_encoder
+from embedsvc.inference.models import ARCHITECTURES
 from embedsvc.inference.ops.mlx import MlxOps
 from embedsvc.inference.ops.numpy import NumpyOps
 from tests.support.checkpoints import write_bert, write_json, write_tokenizer
@@ -42,6 +43,12 @@ TEXTS = [
 REFERENCE = Path(__file__).parent.parent / "tests" / "reference"
 
 Floats = NDArray[np.float64]
+
+
+@pytest.fixture(autouse=True)
+def no_file_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this architecture had none here, so that mlx-embeddings computes it."""
+    monkeypatch.delitem(ARCHITECTURES, "llama_bidirec")
 
 
 def tensors() -> dict[str, NDArray[np.float32]]:

@@ -28,6 +28,10 @@ def config_of(**fields: Any) -> Config:
         {"architectures": ["LlamaBidirectionalForSequenceClassification"]},
         {"model_type": "qwen3", "architectures": ["Qwen3BidirectionalModel"]},
         {"model_type": "bidirectional_pplx_qwen3", "architectures": ["PPLXQwen3Model"]},
+        {
+            "architectures": ["Qwen3ForCausalLM"],
+            "auto_map": {"AutoModel": "modeling_qwen3_bidirectional.Qwen3BidirectionalModel"},
+        },
         {"model_type": "gemma3_text", "is_causal": False, "use_bidirectional_attention": False},
         {"model_type": "gemma3_text", "use_bidirectional_attention": True},
     ],

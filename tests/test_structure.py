@@ -34,6 +34,7 @@ FROM_OUTSIDE = {
     "checkpoints.modules": "test_modules",
     "checkpoints.prompts": "test_transformer_settings",
     "checkpoints.progress": "test_download",
+    "checkpoints.steps": "test_modules",
     "checkpoints.token_limit": "test_checkpoint",
     # Commands, as they are typed.
     "commands.bench": "test_bench",

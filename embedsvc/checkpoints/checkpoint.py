@@ -16,13 +16,8 @@ from embedsvc.checkpoints.families import Found, find_pooling, is_qwen3_reranker
 from embedsvc.checkpoints.file_kinds import found_instead
 from embedsvc.checkpoints.files import Files, as_array
 from embedsvc.checkpoints.modules import (
-    Dense,
-    LayerNorm,
     LogitScore,
     Modules,
-    Normalize,
-    Step,
-    Truncate,
     dense_among_weights,
     read_modules,
 )
@@ -37,6 +32,7 @@ from embedsvc.checkpoints.sparse import (
     read_sparse_modules,
     sparse_digests,
 )
+from embedsvc.checkpoints.steps import Dense, LayerNorm, Normalize, Step, Truncate
 from embedsvc.checkpoints.tensor_files import WEIGHTS
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.checkpoints.token_limit import max_tokens

@@ -20,9 +20,10 @@ from embedsvc.checkpoints.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.families import FROM_CARD, FROM_MODULES
 from embedsvc.checkpoints.files import Files
-from embedsvc.checkpoints.modules import BOOLEANS, NAMES, Dense, LayerNorm, Normalize, Truncate
+from embedsvc.checkpoints.modules import BOOLEANS, NAMES, ROUND_TANH
 from embedsvc.checkpoints.quantization import FLOAT, Packing
 from embedsvc.checkpoints.quantized import BITS, FLOAT_MODES, GROUP_SIZES, Mode, quantize
+from embedsvc.checkpoints.steps import Dense, LayerNorm, Normalize, RoundTanh, Truncate
 from embedsvc.checkpoints.tensor_files import (
     DTYPES,
     INDEX,
@@ -249,15 +250,21 @@ def _complete(checkpoint: Checkpoint, out: Path, inside: Path) -> None:
         if isinstance(step, Truncate):  # config_sentence_transformers.json states it
             continue
         inside_weights = isinstance(step, Dense) and not step.own_folder
-        if isinstance(step, Normalize) or inside_weights:
+        if isinstance(step, Normalize | RoundTanh) or inside_weights:
             path = f"{len(modules)}_{type(step).__name__}"
         else:
             path = step.folder.relative_to(checkpoint.root)
         modules.append((type(step).__name__, str(path)))
     if checkpoint.normalize:
         modules.append(("Normalize", f"{len(modules)}_Normalize"))
+    types = {"RoundTanh": ROUND_TANH}
     listed = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        {
+            "idx": i,
+            "name": str(i),
+            "path": path,
+            "type": types.get(kind, f"sentence_transformers.models.{kind}"),
+        }
         for i, (kind, path) in enumerate(modules)
     ]
     _write(out / "modules.json", listed)

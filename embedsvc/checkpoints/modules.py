@@ -5,26 +5,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from embedsvc.bounds import MODULES, VECTOR
 from embedsvc.catalog.cards import Pooling
 from embedsvc.checkpoints.files import Files, as_array
+from embedsvc.checkpoints.steps import (
+    Activation,
+    Dense,
+    LayerNorm,
+    Normalize,
+    RoundTanh,
+    Step,
+)
 from embedsvc.checkpoints.tensors import Tensors
 
-Activation = Literal[
-    "GELU",
-    "Hardswish",
-    "Identity",
-    "LeakyReLU",
-    "Mish",
-    "ReLU",
-    "ReLU6",
-    "Sigmoid",
-    "SiLU",
-    "Tanh",
-]
-"""Names of torch.nn's classes."""
+ROUND_TANH = "st_quantize.FlexibleQuantizer"
+"""What modules.json of pplx-embed calls it. Its class is in their repositories."""
 
 BOOLEANS: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
@@ -37,6 +34,9 @@ BOOLEANS: dict[str, Pooling] = {
 """The keys by which poolings are switched on up to sentence-transformers 5, in the order in which
 it puts them side by side."""
 
+AMONG_WEIGHTS = {"gemma3_text": "dense.{}", "qwen3": "linear"}
+"""The names of Dense layers among the weights of a model, by its `model_type`."""
+
 NAMES: dict[str, Pooling] = {
     "cls": "cls",
     "max": "max",
@@ -46,51 +46,6 @@ NAMES: dict[str, Pooling] = {
     "lasttoken": "last_token",
 }
 """Values of the key `pooling_mode`, by which they are stated from sentence-transformers 6 on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dense:
-    """A linear layer on vectors."""
-
-    folder: Path
-    inputs: int
-    outputs: int
-    bias: bool
-    activation: Activation
-    residual: bool
-    name: str = "linear"
-    """What the names of its tensors begin with: `linear` in a folder of its own, `dense.0` and so
-    on among the weights of the model."""
-    scores: bool = False
-    """Whether what it gives are scores, so that it is the last."""
-
-    @property
-    def own_folder(self) -> bool:
-        """Whether its weights are in a folder of its own."""
-        return self.name == "linear"
-
-
-@dataclass(frozen=True, slots=True)
-class LayerNorm:
-    """A layer norm of vectors; its weights are in a folder of its own."""
-
-    folder: Path
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Normalize:
-    """Scales vectors to length 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Truncate:
-    """Cuts vectors to their first dimensions, which leaves them shorter than 1."""
-
-    size: int
-
-
-Step = Dense | LayerNorm | Normalize | Truncate
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +125,8 @@ def read_modules(files: Files) -> Modules | None:
             steps.append(dense.pop(0) if dense else _dense(inside))
         elif kind == "LayerNorm":
             steps.append(LayerNorm(inside.folder, _size(inside, "dimension")))
+        elif kind == ROUND_TANH:
+            steps.append(RoundTanh())
         elif kind == "Normalize":
             _of_vectors(inside)
             steps.append(Normalize())
@@ -183,20 +140,26 @@ def read_modules(files: Files) -> Modules | None:
 
 
 def dense_among_weights(files: Files) -> list[Dense]:
-    """The Dense layers that mlx-embeddings' converter puts among the weights of a Gemma 3, in the
-    order in which they are applied. It knows none with an activation."""
+    """The Dense layers that are among the weights of the model, in the order in which they are
+    applied: mlx-embeddings' converter puts those of a Gemma 3 there, and voyage-4-nano has one.
+    None has an activation."""
     found: list[Dense] = []
-    if files.read("config.json").get("model_type") != "gemma3_text":
+    kind = files.read("config.json").get("model_type")
+    if kind not in AMONG_WEIGHTS:
         return found
     tensors = Tensors(files.model, files.folder)
     inputs = _size(files, "hidden_size")
-    while (weight := f"dense.{len(found)}.weight") in tensors:
-        name = weight.removesuffix(".weight")
-        shape = tensors.shape(weight)
+    for number in range(MODULES):
+        name = AMONG_WEIGHTS[kind].format(number)
+        if f"{name}.weight" not in tensors or any(name == each.name for each in found):
+            break
+        shape = tensors.shape(f"{name}.weight")
         if len(shape) != 2:
-            raise tensors.error(f"tensor `{weight}` has shape {shape}, and must be a matrix")
+            raise tensors.error(f"tensor `{name}.weight` has shape {shape}, and must be a matrix")
         bias = f"{name}.bias" in tensors
-        found.append(Dense(files.folder, inputs, shape[0], bias, "Identity", False, name))
+        found.append(
+            Dense(files.folder, inputs, shape[0], bias, "Identity", False, name, own_folder=False)
+        )
         inputs = shape[0]
     return found
 
@@ -207,6 +170,8 @@ def module_kind(files: Files, module: dict[str, Any], *others: str) -> str:
     Raises `CheckpointError` if the class is not supported, nor one of the `others`.
     """
     type_ = str(module.get("type"))
+    if type_ == ROUND_TANH:
+        return type_
     package, _, kind = type_.rpartition(".")
     known = (
         "Transformer", "StaticEmbedding", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout",

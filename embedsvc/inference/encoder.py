@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.checkpoints.modules import Dense
+from embedsvc.checkpoints.steps import Dense
 from embedsvc.errors import CheckpointError, DoesNotFit, EmbeddingFailed
 from embedsvc.inference.heads import HEADS, Head, parts_of, sections
 from embedsvc.inference.models import fallback

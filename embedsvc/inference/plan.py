@@ -9,7 +9,7 @@ import msgspec
 
 from embedsvc.catalog.cards import Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint
-from embedsvc.checkpoints.modules import Dense, LayerNorm
+from embedsvc.checkpoints.steps import Dense, LayerNorm
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import CheckpointError
 from embedsvc.inference.heads import heads_of

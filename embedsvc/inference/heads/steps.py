@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedsvc.checkpoints import modules
-from embedsvc.checkpoints.modules import Dense, LayerNorm, Step, Truncate
+from embedsvc.checkpoints.steps import Dense, LayerNorm, RoundTanh, Step, Truncate
 from embedsvc.checkpoints.tensors import Tensors
 from embedsvc.errors import EmbeddingFailed
 from embedsvc.inference.ops.activations import Activation, Name
@@ -50,6 +50,8 @@ def load_module(model: str, step: Step) -> RowStep:
         return _layer_norm(model, step)
     if isinstance(step, Truncate):
         return lambda rows: rows[:, : step.size]
+    if isinstance(step, RoundTanh):
+        return lambda rows: np.rint(np.tanh(rows) * np.float32(127))
     return lambda rows: check_finite(rows, normalize=True)
 
 

@@ -7,6 +7,7 @@ The file of a family has its `Config`, and says in `Switches` how it differs fro
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,7 @@ class Config(Sizes, frozen=True, kw_only=True):
     rms_norm_eps: Eps
     layer_types: tuple[LayerType, ...] | None = None
     architectures: tuple[str, ...] | None = None
+    auto_map: dict[str, Any] | None = None
     is_causal: bool | None = None
     use_bidirectional_attention: bool | None = False
 
@@ -75,7 +77,8 @@ class Config(Sizes, frozen=True, kw_only=True):
     @property
     def causal(self) -> bool:
         """Whether each token sees only those before it: unless something says otherwise."""
-        names = " ".join((self.model_type, *(self.architectures or ()))).lower()
+        own = str((self.auto_map or {}).get("AutoModel"))  # the class in its repository, if any
+        names = " ".join((self.model_type, own, *(self.architectures or ()))).lower()
         both_ways = any(part in names for part in BOTH_WAYS)
         return not (self.is_causal is False or self.use_bidirectional_attention or both_ways)
 
