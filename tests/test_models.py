@@ -46,6 +46,17 @@ QUERY_DOCUMENT = {
     "Qwen3-Embedding-0.6B": (f"{INSTRUCT}Query:", ""),  # no space at the end
     "Qwen3-Embedding-4B": (f"{INSTRUCT}Query:", ""),
     "Qwen3-Embedding-8B": (f"{INSTRUCT}Query:", ""),
+    "e5-mistral-7b-instruct": (f"{INSTRUCT}Query: ", ""),
+    "nomic-embed-code": ("Represent this query for searching relevant code: ", ""),
+    "harrier-oss-v1-270m": (f"{INSTRUCT}Query: ", ""),
+    "harrier-oss-v1-0.6b": (f"{INSTRUCT}Query: ", ""),
+    "F2LLM-v2-80M": (f"{INSTRUCT}Query: ", ""),
+    "F2LLM-v2-0.6B": (f"{INSTRUCT}Query: ", ""),
+    "voyage-4-nano": (
+        "Represent the query for retrieving supporting documents: ",
+        "Represent the document for retrieval: ",
+    ),
+    "pplx-embed-v1-0.6b": None,
     "jina-embeddings-v2-base-en": None,
     "static-retrieval-mrl-en-v1": None,
     "potion-base-8M": None,
