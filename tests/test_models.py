@@ -43,6 +43,7 @@ QUERY_DOCUMENT = {
     "nomic-embed-text-v2-moe": ("search_query: ", "search_document: "),
     "modernbert-embed-base": ("search_query: ", "search_document: "),
     "embeddinggemma-300m": ("task: search result | query: ", "title: none | text: "),
+    "embeddinggemma-2": None,
     "Qwen3-Embedding-0.6B": (f"{INSTRUCT}Query:", ""),  # no space at the end
     "Qwen3-Embedding-4B": (f"{INSTRUCT}Query:", ""),
     "Qwen3-Embedding-8B": (f"{INSTRUCT}Query:", ""),

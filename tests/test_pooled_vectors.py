@@ -70,3 +70,18 @@ def test_a_linear_layer_among_the_weights_of_a_qwen3_widens_its_vectors(
     expected = means("pplx") @ linear.T
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert np.abs(encode(ops, tmp_path) - expected).max() <= within(1e-5, ops)
+
+
+def test_the_text_part_of_a_model_that_takes_images_as_well_is_read_alone(
+    ops: Ops, tmp_path: Path
+) -> None:
+    case = CASES["embedding_gemma2_text"]
+    case.write(tmp_path)
+    config = {"model_type": "embedding_gemma2", "text_config": case.config, "image_token_id": 5}
+    write_json(tmp_path / "config.json", config)
+    held = {f"model.language_model.{name}": value for name, value in case.tensors().items()}
+    others = {"model.vision_tower.patches.weight": np.ones((2, 2), np.float32)}
+    save_file(held | others, tmp_path / "model.safetensors")
+    with np.load(RECORDED / "embedding_gemma2_text.npz", allow_pickle=False) as recorded:
+        expected = recorded["vectors"]
+    assert np.abs(encode(ops, tmp_path) - expected).max() <= within(1e-5, ops)

@@ -79,6 +79,29 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4,
         "intermediate_size": 1024,
     },
+    "embedding_gemma2_text": {
+        "vocab_size": 262144,
+        "hidden_size": 512,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 256,
+        "intermediate_size": 2048,
+        "max_position_embeddings": 262144,
+        "rms_norm_eps": 1e-6,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "sliding_window": 512,
+        "hidden_size_per_layer_input": 512,
+        "embedding_dim": 768,
+        "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 4,
+        "per_layer_config": {
+            str(index): {"head_dim": 512, "num_key_value_heads": 1} for index in (5, 11, 17, 23)
+        },
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 1_000_000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        },
+    },
     "eurobert": _LLAMA
     | {
         "vocab_size": 128256,
@@ -196,6 +219,11 @@ SPELLINGS: dict[str, dict[str, str]] = {
 """Other names of keys, by `model_type`, and the names that are used here."""
 
 
+TEXT_PARTS = {"embedding_gemma2": "embedding_gemma2_text"}
+"""Kinds of models that take images and sounds as well, and the kind of the part for texts, which
+`text_config` describes."""
+
+
 def completed(config: dict[str, Any]) -> dict[str, Any]:
     """A config.json under the names that are used here, with the values that it leaves out.
 
@@ -207,6 +235,8 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
     kind = config.get("model_type")
     if not isinstance(kind, str):
         return config
+    if kind in TEXT_PARTS and isinstance(config.get("text_config"), dict):
+        return completed(config | config["text_config"] | {"model_type": TEXT_PARTS[kind]})
     spellings, defaults = SPELLINGS.get(kind, {}), DEFAULTS.get(kind, {})
     respelled = {spellings[name]: value for name, value in config.items() if name in spellings}
     if "n_positions" in config:  # is stated instead, and may differ from transformers' default

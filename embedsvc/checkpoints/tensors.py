@@ -17,7 +17,8 @@ from embedsvc.checkpoints.torch_file import SUFFIXES, read_torch_entries
 from embedsvc.errors import CheckpointError
 
 HOLDERS = re.compile(
-    r"^(albert|auto_model|bert|deberta|distilbert|electra|gte|model|mpnet|new|roberta)\."
+    r"^((albert|auto_model|bert|deberta|distilbert|electra|gte|language_model|model|mpnet|new|"
+    r"roberta)\.)+"
 )
 """Attributes that hold the model in classes of transformers, which put them before the names of its
 tensors."""

@@ -316,5 +316,28 @@ def llama_shapes(kv_heads: int, *, size: int = 8, biases: str = "") -> Shapes:
     )
 
 
+def gemma2_embedding_layer(name: str, index: int) -> Shapes:
+    """Those of a layer of EmbeddingGemma 2: the last of three has wider heads, and fewer."""
+    size, kv_heads = (16, 1) if index == 2 else (8, 2)
+    layer = decoder_layer(4, kv_heads, size, GEMMA3_NORMS)
+    block = f"{name}.ple_block"
+    return {
+        f"{name}.layer_scalar": (1,),
+        **layer(name, index),
+        **linear(f"{block}.per_layer_input_gate", WIDTH, 12, bias=False),
+        **linear(f"{block}.per_layer_projection", 12, WIDTH, bias=False),
+        **norm(f"{block}.post_per_layer_input_norm", bias=False),
+    }
+
+
+def gemma2_embedding_shapes() -> Shapes:
+    return {
+        **decoder_shapes(3, gemma2_embedding_layer),
+        **linear("ple.per_layer_model_projection", WIDTH, 3 * 12, bias=False),
+        **norm("ple.per_layer_projection_norm", 12, bias=False),
+        **linear("embedding_projection", WIDTH, 20, bias=False),
+    }
+
+
 QWEN3_NORMS = ("input_layernorm", "post_attention_layernorm")
 GEMMA3_NORMS = (*QWEN3_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")

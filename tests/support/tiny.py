@@ -29,6 +29,7 @@ from tests.support.shapes import (
     decoder_shapes,
     distilbert_layer,
     electra_shapes,
+    gemma2_embedding_shapes,
     gte_shapes,
     jina_code_layer,
     jina_like,
@@ -75,7 +76,8 @@ class Case:
         value = random.normal(size=shape).astype(np.float32)
         if len(shape) == 2:
             return value * np.float32(0.8 if shape[0] == VOCABULARY else shape[1] ** -0.5)
-        about = 1 if name.endswith("weight") and "gemma" not in self.config["model_type"] else 0
+        less_one = self.config["model_type"] == "gemma3_text"
+        about = 1 if name.endswith(("weight", "scalar")) and not less_one else 0
         return about + value * np.float32(0.2)
 
     def texts(self) -> list[NDArray[np.int32]]:
@@ -552,6 +554,32 @@ CASES = {
     ),
     "gemma3_text-causal": Case(
         GEMMA3 | {"use_bidirectional_attention": False}, GEMMA3_SHAPES, pooling="lasttoken"
+    ),
+    "embedding_gemma2_text": Case(
+        SIZES
+        | {
+            "model_type": "embedding_gemma2_text",
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "per_layer_config": {"2": {"head_dim": 16, "num_key_value_heads": 1}},
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+            "sliding_window": 4,
+            "rope_parameters": {
+                "full_attention": {
+                    "rope_type": "proportional",
+                    "rope_theta": 900.0,
+                    "partial_rotary_factor": 0.5,
+                },
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+            },
+            "hidden_activation": "gelu_pytorch_tanh",
+            "hidden_size_per_layer_input": 12,
+            "embedding_dim": 20,
+            "rms_norm_eps": 1e-5,
+        },
+        gemma2_embedding_shapes(),
     ),
     "static": Case({"model_type": "static"}, {"embedding.weight": (VOCABULARY, WIDTH)}),
     "model2vec": Case(

@@ -19,6 +19,7 @@ from embedsvc.inference.models import (
     deberta_v2,
     distilbert,
     electra,
+    embedding_gemma2_text,
     gemma3_text,
     gte,
     jina_bert,
@@ -74,6 +75,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "deberta-v2": deberta_v2,
     "distilbert": distilbert,
     "electra": electra,
+    "embedding_gemma2_text": embedding_gemma2_text,
     "eurobert": llama,
     "gemma3_text": gemma3_text,
     "gte": gte,
@@ -103,7 +105,7 @@ LOOK_TYPES_UP: tuple[Architecture, ...] = (
     roberta,
 )
 """The architectures whose passes look up the types of tokens, where `Inputs.pairs` asks for it."""
-EXCEED_FLOAT16 = ("gemma3_text",)
+EXCEED_FLOAT16 = ("embedding_gemma2_text", "gemma3_text")
 """The architectures whose activations exceed the range of float16."""
 
 
