@@ -1,13 +1,20 @@
 """What config.json says of a decoder: which tokens each token sees, and how wide its heads are."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from embedsvc.catalog.cards import Card
+from embedsvc.checkpoints.checkpoint import open_checkpoint
+from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.models import gemma3_text, llama
 from embedsvc.inference.models.decoder import Config
-from tests.support.tiny import GEMMA3, LLAMA
+from embedsvc.inference.ops.numpy import NumpyOps
+from tests.support.tiny import CASES, GEMMA3, LLAMA
 
 
 def config_of(**fields: Any) -> Config:
@@ -85,3 +92,12 @@ def test_heads_are_as_wide_as_stated_else_an_equal_part_of_the_width() -> None:
     assert (config_of().head_size, config_of().kv_heads) == (8, 3)
     stated = config_of(head_dim=12, num_key_value_heads=1)
     assert (stated.head_size, stated.kv_heads) == (12, 1)
+
+
+def test_tables_of_positions_in_old_checkpoints_are_not_read(tmp_path: Path) -> None:
+    case = CASES["llama-class"]
+    case.write(tmp_path)
+    old = {"layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32)}
+    save_file(case.tensors() | old, tmp_path / "model.safetensors")
+    encoder = load_encoder(NumpyOps(cores=1), open_checkpoint(Card(id="x", path=tmp_path)))
+    assert np.isfinite(encoder.encode(case.texts())).all()

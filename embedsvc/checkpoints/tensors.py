@@ -226,8 +226,12 @@ class Tensors:
         return value
 
     def refuse_left_over(self, unused: tuple[str, ...]) -> None:
-        """Raise if a tensor was not taken, unless its name begins with one of `unused`."""
-        left = sorted(name for name in self._left if not name.startswith(unused))
+        """Raise if a tensor was not taken, unless its name begins with one of `unused`.
+
+        Tables of rotary positions, which old checkpoints of decoders have, are made anew.
+        """
+        unread = (name for name in self._left if not name.startswith(unused))
+        left = sorted(name for name in unread if not name.endswith(".rotary_emb.inv_freq"))
         lost = {*self._adapted} - self._merged
         if lost := sorted(module for module in lost if not f"{module}.".startswith(unused)):
             raise self.error(f"`{lost[0]}` is changed by the adapter, and is no layer of the model")
