@@ -165,7 +165,7 @@ def test_a_model_whose_tables_do_not_fit_is_refused_before_they_are_made(
     ops = NumpyOps(cores=1)
     ops.memory, ops.pass_memory = 8 << 30, 2 << 30
     checkpoint = open_checkpoint(card)
-    assert make_plan(checkpoint, "float32", packed=False).size > 8 << 30
+    assert make_plan(checkpoint, "float32", backend="numpy").size > 8 << 30
     monkeypatch.setattr(ops, "array", None)
     with pytest.raises(DoesNotFit, match=r"needs \S+ GB, and the device has 6\.44 GB for weights"):
         load_encoder(ops, checkpoint)

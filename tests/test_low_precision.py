@@ -13,12 +13,14 @@ from embedsvc.catalog.cards import Card, Dtype
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from embedsvc.diagnosis.computing import precisions
 from embedsvc.inference.encoder import load_encoder
-from embedsvc.inference.ops.base import Attention, Batch, Linear, columns
+from embedsvc.inference.ops.base import Attention, Batch, columns
 from embedsvc.inference.ops.native import NativeOps, library
 from embedsvc.inference.ops.native.library import Kernels
 from embedsvc.inference.ops.numpy import NumpyOps
 from embedsvc.inference.plan import make_plan
 from embedsvc.texts.tokenizer import Tokenizer
+from tests.support.counting_ops import CountingOps
+from tests.support.passes import through
 from tests.support.quantized_cases import wide_case
 from tests.support.tiny import CASES
 
@@ -50,15 +52,6 @@ def quarters(values: Floats) -> Floats:
 
 
 ROUND: dict[Dtype, Callable[[Floats], Floats]] = {"bfloat16": halves, "int8": quarters}
-
-
-def through(ops: NativeOps, x: Floats, layer: Any) -> Floats:
-    """The rows through the layer, on one thread."""
-
-    def run(ops: Any, batch: Batch) -> Any:
-        return ops.linear(ops.embedding(x, batch.ids), layer)
-
-    return ops.compiled(run)(ops.batch([np.arange(len(x), dtype=np.int32)]))
 
 
 @every_kernels
@@ -234,26 +227,10 @@ def test_weights_take_half_and_a_quarter_of_the_memory(random: np.random.Generat
     assert sizes["int8"] == sizes["float32"] / 4 * (1 + 4 / 64)
 
 
-class Counting(NativeOps):
-    """It counts the bytes that weights take."""
-
-    counted = 0
-
-    def linear_layer(self, weight: Any, bias: Any) -> Linear:
-        layer = super().linear_layer(weight, bias)
-        self.counted += sum(array.nbytes for array in layer.weight.arrays.values())
-        return layer
-
-    def table(self, value: Any) -> Any:
-        table = super().table(value)
-        self.counted += table.nbytes
-        return table
-
-
 @pytest.mark.parametrize("dtype", NativeOps.dtypes)
 def test_the_plan_of_a_model_knows_what_its_weights_take(dtype: Dtype, minilm: Checkpoint) -> None:
-    ops = Counting(1, dtype=dtype)
-    plan = make_plan(minilm, dtype, packed=False)
+    ops = CountingOps(1, dtype=dtype)
+    plan = make_plan(minilm, dtype, backend="native")
     load_encoder(ops, minilm, plan=plan)
     assert ops.counted <= plan.size <= 1.06 * ops.counted  # there is a pooler, which is not loaded
 
@@ -266,7 +243,9 @@ def test_the_plan_of_a_model_knows_that_its_experts_stay_in_float32(
     checkpoint = open_checkpoint(Card(id="x", path=folder))
     tensors = checkpoint.tensors().entries()
     experts = sum(tensor.nbytes for name, tensor in tensors.items() if ".experts." in name)
-    whole, size = (make_plan(checkpoint, each, packed=False).size for each in ("float32", dtype))
+    whole, size = (
+        make_plan(checkpoint, each, backend="native").size for each in ("float32", dtype)
+    )
     per = {"bfloat16": 2, "int8": 1 + 4 / 64}[dtype] / 4
     assert experts > whole / 4
     assert (whole - experts) * per + experts <= size < whole

@@ -159,7 +159,7 @@ def test_passes_keep_their_share_of_the_device_whatever_the_operator_says(
 def test_a_batch_has_no_more_tokens_than_its_pass_has_memory_for(
     tiny: Checkpoint, share: int, tokens: int
 ) -> None:
-    plan = make_plan(tiny, "float32", packed=False)
+    plan = make_plan(tiny, "float32", backend="numpy")
     assert plan.token_size == 32 * 4 * 32  # its widest layer is 32 wide
     ops = NumpyOps()
     ops.pass_memory = share * plan.token_size

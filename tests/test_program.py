@@ -75,6 +75,18 @@ HOSTILE: dict[str, list[tuple[str, Any]]] = {
         *(("inputs", 0), ("inputs", 2**62), ("inputs", WIDTH + 1), ("words_size", 16 * PANEL - 1)),
         *(("scales", 0), ("scales_size", PANEL - 1), ("words", 0), ("out.buffer", -1)),
     ],
+    "embedding_quantized": [
+        *(("rows", 0), ("rows", ROWS + 1), ("rows", 2**62), ("words", 0), ("scales", 0)),
+        *(("words_size", ROWS - 1), ("scales_size", 2 * ROWS - 1), ("width", WIDTH - 1)),
+        *(("bits", 0), ("bits", 3), ("bits", 8), ("group", 0), ("group", 7), ("group", 16)),
+        *(("group", -8), ("source", 9), ("out.buffer", -1)),
+    ],
+    "linear_quantized": [
+        *(("inputs", 0), ("inputs", 2**62), ("inputs", WIDTH + 1), ("words_size", PANEL - 1)),
+        *(("scales", 0), ("scales_size", 2 * PANEL - 1), ("words", 0), ("out.buffer", -1)),
+        *(("bits", 0), ("bits", 3), ("bits", 8), ("group", 0), ("group", 7), ("group", 2**62)),
+        *(("activation", -1), ("x.column", 1), ("bias_size", 7), ("width", 2**40)),
+    ],
     "layer_norm": [("weight", 0), ("weight_size", WIDTH - 1), ("bias_size", WIDTH - 1)],
     "rms_norm": [("size", 0), ("size", -4), ("size", 3), ("weight_size", 3), ("weight", 0)],
     "activation": [("activation", 99), ("out.buffer", -1)],

@@ -49,7 +49,7 @@ def test_memory_on_mlx_is_what_was_estimated(name: str, packing: Packing, tmp_pa
     quantized_case(name, packing).write(tmp_path)
     checkpoint = open_checkpoint(Card(id="x", path=tmp_path))
     dtype: Dtype = "bfloat16" if "gemma" in name else "float16"
-    plan = make_plan(checkpoint, dtype, packed=True)
+    plan = make_plan(checkpoint, dtype, backend="mlx")
     assert 0.95 <= plan.size / held(plan) <= 1.15
 
 
@@ -62,7 +62,7 @@ def test_layers_that_are_computed_as_one_count_whole_if_they_are_quantised_unlik
     sizes: dict[int, int] = {}
     for bits in (3, 6):
         convert(original, tmp_path / str(bits), Precision("float32", bits=bits, group_size=32))
-        sizes[bits] = make_plan(opened(tmp_path / str(bits)), "float32", packed=True).size
+        sizes[bits] = make_plan(opened(tmp_path / str(bits)), "float32", backend="mlx").size
     mixed = tmp_path / "3" / "model.safetensors"
     stored, six = mx.load(str(mixed)), mx.load(str(tmp_path / "6" / "model.safetensors"))
     layer = "layers.1.self_attn.v_proj"
@@ -71,7 +71,7 @@ def test_layers_that_are_computed_as_one_count_whole_if_they_are_quantised_unlik
     about = {"bits": 3, "group_size": 32, layer: {"bits": 6, "group_size": 32}}
     write_json(tmp_path / "3" / "config.json", case.config | {"quantization": about})
     checkpoint = opened(tmp_path / "3")
-    plan = make_plan(checkpoint, "float32", packed=True)
+    plan = make_plan(checkpoint, "float32", backend="mlx")
     assert plan.size > sizes[6] > sizes[3]
     assert 1 <= plan.size / held(plan) <= 1.4  # with the layer behind the attention
 
@@ -85,10 +85,10 @@ def test_expanded_weights_count_as_floats(packing: Packing, tmp_path: Path) -> N
     case = quantized_case("qwen3", packing)
     quantized = opened(case.write(tmp_path / "quantized"))
     whole = opened(wide_case("qwen3").write(tmp_path / "whole"))
-    size = make_plan(quantized, "float32", packed=False).size
-    expanded = make_plan(whole, "float32", packed=False).size
+    size = make_plan(quantized, "float32", backend="numpy").size
+    expanded = make_plan(whole, "float32", backend="numpy").size
     assert expanded <= size <= 1.25 * expanded
-    plan = make_plan(quantized, "float32", packed=True)
+    plan = make_plan(quantized, "float32", backend="mlx")
     assert plan.stored <= plan.size < expanded
 
 
@@ -100,4 +100,4 @@ def test_scales_of_any_shape_are_counted_before_they_are_refused(
     weights = tmp_path / "model.safetensors"
     scales = {"layers.0.self_attn.q_proj.scales": np.zeros(shape, np.float32)}
     save_file(load_file(weights) | scales, weights)
-    assert make_plan(opened(tmp_path), "float32", packed=True).size > 0
+    assert make_plan(opened(tmp_path), "float32", backend="mlx").size > 0

@@ -29,7 +29,7 @@ EXTRA = len(WORDS)
 
 def read(folder: Path, **card: Any) -> texts.Tokenizer:
     checkpoint = open_checkpoint(Card(id="x", path=folder, **card))
-    return open_tokenizer(checkpoint, make_plan(checkpoint, "float32", packed=False).rows)
+    return open_tokenizer(checkpoint, make_plan(checkpoint, "float32", backend="numpy").rows)
 
 
 def edit(folder: Path, change: Any) -> None:
@@ -145,7 +145,7 @@ def test_many_tokens_without_a_row_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_every_architecture_knows_its_rows(tmp_path: Path, name: str) -> None:
     checkpoint = open_checkpoint(Card(id="x", path=CASES[name].write(tmp_path)))
-    rows = make_plan(checkpoint, "float32", packed=False).rows
+    rows = make_plan(checkpoint, "float32", backend="numpy").rows
     tables = [shape for tensor, shape in CASES[name].shapes.items() if "mapping" in tensor]
     tables = tables or [
         shape

@@ -68,11 +68,11 @@ def _checkpoint(card: Card, folder: Path, place: Place | None) -> Finding:
     """Whether the files are complete, as they should be, and of a kind that can be computed, and
     whether the weights have room."""
     here = msgspec.structs.replace(card, path=folder)
-    on_mlx = place is not None and place.ops.name == "mlx"
+    backend = place.ops.name if place else "numpy"
     try:
         checkpoint = open_checkpoint(here)
         dtype = choose_dtype(checkpoint, place.ops, place.asked) if place else "float32"
-        plan = make_plan(checkpoint, dtype, packed=on_mlx)
+        plan = make_plan(checkpoint, dtype, backend=backend)
         open_tokenizer(checkpoint, plan.rows)
         weights = sum(file.stat().st_size for file in weight_files(card.id, checkpoint.folder))
     except CheckpointError as error:

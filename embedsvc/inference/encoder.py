@@ -175,7 +175,7 @@ def load_encoder(
     the device has less memory than the weights take.
     """
     began = time.perf_counter()
-    plan = plan or make_plan(checkpoint, ops.dtype, packed=ops.name == "mlx")
+    plan = plan or make_plan(checkpoint, ops.dtype, backend=ops.name)
     _check_memory(ops, plan)
     encoder = Encoder(ops, plan, *_load_weights(ops, plan, on_read, stepwise))
     passes = stepwise(encoder)

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -37,6 +37,7 @@ TABLES_ON_CPU: dict[Dtype, float] = {"float32": 4, "float16": 4, "bfloat16": 2, 
 table of embeddings. Whatever else there is has 4 on a CPU, also `EXPERTS`."""
 FEWEST_TOKENS = 2
 """Of a text, most often: each text has a row as wide as the vocabulary where vectors are sparse."""
+Backend = Literal["mlx", "native", "numpy"]
 EXPERTS = ".experts."
 """A part of the names of the weights that a router chooses from."""
 
@@ -78,11 +79,10 @@ class Plan:
         return Inputs(self.checkpoint.max_tokens, pairs)
 
 
-def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
-    """How a checkpoint is computed in that dtype.
+def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, backend: Backend) -> Plan:
+    """How a checkpoint is computed in that dtype by a backend.
 
-    `packed`: the backend keeps quantised weights as they are stored. Raises `CheckpointError` if
-    the checkpoint cannot be computed, or its files do not agree.
+    Raises `CheckpointError` if the checkpoint cannot be computed, or its files do not agree.
     """
     architecture, config = find_pass(checkpoint, dtype)
     heads = heads_of(checkpoint)
@@ -95,11 +95,13 @@ def make_plan(checkpoint: Checkpoint, dtype: Dtype, *, packed: bool) -> Plan:
         dtype=dtype,
         heads=heads,
         rows=table_rows(architecture, config, tensors),
-        size=_weight_bytes(tensors, dtype, architecture, packed=packed)
+        size=_weight_bytes(tensors, dtype, architecture, backend)
         + _module_bytes(checkpoint)
         + (4 * math.prod(size_of(checkpoint)) if checkpoint.task == "sparse" else 0)
         + (4 * table_numbers(checkpoint.max_tokens) if table_numbers else 0),
-        token_size=LAYERS_AT_ONCE * _widest(tensors) * (2 if packed and dtype != "float32" else 4)
+        token_size=LAYERS_AT_ONCE
+        * _widest(tensors)
+        * (2 if backend == "mlx" and dtype != "float32" else 4)
         + (4 * size_of(checkpoint)[1] // FEWEST_TOKENS if checkpoint.task == "sparse" else 0),
         stored=sum(entry.nbytes for entry in tensors.entries().values()),
     )
@@ -165,7 +167,7 @@ def find_pass(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Architecture, Any]:
 
 
 def _weight_bytes(
-    tensors: Tensors, dtype: Dtype, architecture: Architecture, *, packed: bool
+    tensors: Tensors, dtype: Dtype, architecture: Architecture, backend: Backend
 ) -> int:
     """Bytes of memory that the weights take."""
     expanded = _unlike(tensors)
@@ -174,18 +176,30 @@ def _weight_bytes(
     size = 0.0
     for name, entry in tensors.entries().items():
         count = math.prod(entry.shape)
-        if packed and entry.dtype in ("U32", "U8") and name not in expanded:
+        quantized = entry.dtype in ("U32", "U8") and name not in expanded
+        if backend == "mlx" and quantized:
             size += entry.nbytes
+            continue
+        if backend == "native" and quantized and _stays_quantized(tensors, name, dtype):
+            bits = tensors.fewest_bits(name)
+            size += entry.nbytes * (4 if bits <= 4 else 8) / bits
             continue
         if entry.dtype == "U32":
             count = count * 32 // tensors.fewest_bits(name)
-        if packed:
+        if backend == "mlx":
             size += count * WEIGHTS_ON_MLX[dtype]
         elif len(entry.shape) == 2 and EXPERTS not in name:
             size += count * (TABLES_ON_CPU if "embed" in name else LAYERS_ON_CPU)[dtype]
         else:
             size += count * 4
     return math.ceil(size)
+
+
+def _stays_quantized(tensors: Tensors, name: str, dtype: Dtype) -> bool:
+    """Whether the kernels in C keep a quantised matrix as it is: in the mode `affine`, tables, and
+    layers in float32."""
+    affine = f"{name.removesuffix('.weight')}.biases" in tensors.entries()
+    return affine and (dtype == "float32" or "embed" in name)
 
 
 def _unlike(tensors: Tensors) -> set[str]:

@@ -137,8 +137,8 @@ class Loader:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     def _plan(self, card: Card) -> Plan:
-        checkpoint, packed = open_checkpoint(card), self.device.ops.name == "mlx"
-        return make_plan(checkpoint, self.device.dtype(checkpoint), packed=packed)
+        checkpoint, ops = open_checkpoint(card), self.device.ops
+        return make_plan(checkpoint, self.device.dtype(checkpoint), backend=ops.name)
 
     def _disk_cache(self, fingerprint: str) -> DiskCache | None:
         """The file of the model's results, if results are to be kept on disk."""

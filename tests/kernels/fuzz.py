@@ -15,6 +15,7 @@ from typing import Any, get_args
 import numpy as np
 
 from embedsvc.catalog.cards import Pooling
+from embedsvc.checkpoints.quantized import quantize
 from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.inference.ops.activations import Activation, Name
 from embedsvc.inference.ops.base import Attention, Batch, Norm, columns, rope_table
@@ -100,7 +101,8 @@ def rms_norm(random: Random, width: int) -> Any:
 
 
 def activation(random: Random, width: int) -> Any:
-    given = Activation(random.one(STEADY), (0.3, 0.8, 0.5, -1e-6))
+    name = random.one(STEADY)
+    given = Activation(name, (0.3, 0.8, 0.5, -1e-6) if name in ("prelu", "xielu") else ())
     return lambda ops: lambda ops, x, batch: ops.activate(x, given)
 
 
@@ -196,7 +198,31 @@ def experts(random: Random, width: int) -> Any:
     return make
 
 
-STEPS = (norm, rms_norm, activation, gated, attention, experts)
+def quantized(random: Random, width: int) -> Any:
+    """Rows of a table and a layer, whose weights stay quantised."""
+    group, bits = random.one([32, 64, 128]), random.one([3, 4, 8])
+    inner = group * random.upto(2)
+    up, bias = random.floats(inner, width) / 8, random.floats(width)
+    table = quantize(random.floats(ROWS, inner), group, bits)
+    down = quantize(random.floats(width, inner) / 8, group, bits)
+
+    def make(ops: Any) -> Any:
+        wider, rows, layer = (
+            ops.linear_layer(up, None),
+            ops.table(table),
+            ops.linear_layer(down, bias),
+        )
+
+        def step(ops: Any, x: Any, batch: Batch) -> Any:
+            wide = ops.add(ops.embedding(rows, batch.ids), ops.linear(x, wider))
+            return ops.add(ops.linear(wide, layer), x)
+
+        return step
+
+    return make
+
+
+STEPS = (norm, rms_norm, activation, gated, attention, experts, quantized)
 
 
 def random_batch(random: Random, window: int) -> Batch:

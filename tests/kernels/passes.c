@@ -14,7 +14,7 @@
 #define THREADS 4
 #define PASSES 60
 
-static float table[ROWS * WIDTH], weight[96 * WIDTH], scales[48];
+static float table[ROWS * WIDTH], weight[96 * WIDTH], scales[6 * 48];
 static int32_t halves[WHOLE_WORDS * 48], quarters[WHOLE_WORDS * 48]; /* in panels of up to 48 columns */
 static int32_t ids[TOKENS_], positions[TOKENS_];
 static const int64_t bounds[TEXTS_ + 1] = {0, 1, 20, 37, 38, TOKENS_};
@@ -28,7 +28,7 @@ static long raced; /* written by all threads without a lock: this must be report
 static Program *made(int kernels) {
     const Operand none = {-1, 0};
     const Buffer buffers[] = {{WIDTH, TOKENS}, {3 * WIDTH, TOKENS}, {WIDTH, TOKENS}, {WIDTH, TEXTS},
-                              {WIDTH, TOKENS}, {WIDTH, TOKENS}};
+                              {WIDTH, TOKENS}, {WIDTH, TOKENS}, {WIDTH, TOKENS}};
     const Instruction tape[] = {
         {.operation = EMBEDDING, .x = none, .y = none, .z = none, .out = {0, 0}, .width = WIDTH,
          .rows = ROWS, .weight = table, .weight_size = ROWS * WIDTH},
@@ -41,7 +41,10 @@ static Program *made(int kernels) {
         {.operation = LINEAR_INT8, .x = {4, 0}, .y = {2, 0}, .z = none, .out = {5, 0}, .width = WIDTH,
          .inputs = WIDTH, .words = quarters, .words_size = COUNT(quarters), .scales = scales,
          .scales_size = COUNT(scales)},
-        {.operation = POOL_MEAN, .x = {5, 0}, .y = none, .z = none, .out = {3, 0}, .width = WIDTH},
+        {.operation = LINEAR_QUANTIZED, .x = {5, 0}, .y = none, .z = none, .out = {6, 0}, .width = WIDTH,
+         .inputs = WIDTH, .words = quarters, .words_size = COUNT(quarters), .scales = scales,
+         .scales_size = COUNT(scales), .bits = 4, .group = 8},
+        {.operation = POOL_MEAN, .x = {6, 0}, .y = none, .z = none, .out = {3, 0}, .width = WIDTH},
     };
     const int64_t results[] = {3};
     Refusal why;

@@ -15,7 +15,7 @@ from tests.kernels.recording import record
 from tests.support.c_programs import DOTS, build
 from tests.support.programs import program
 from tests.support.project import ROOT
-from tests.support.quantized_cases import wide_case
+from tests.support.quantized_cases import QUANTIZED, wide_case
 from tests.support.tiny import CASES
 
 COMPILER = "aarch64-linux-gnu-gcc"
@@ -64,7 +64,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def passes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """A file of passes, and how many they are."""
     file = tmp_path_factory.mktemp("passes") / "passes"
-    return file, record(file, {"float32": CASES, "bfloat16": WIDE, "int8": WIDE})
+    return file, record(file, {"float32": CASES | QUANTIZED, "bfloat16": WIDE, "int8": WIDE})
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
@@ -83,5 +83,5 @@ def test_passes_are_those_of_the_processor_that_they_were_recorded_on(
     names = [line.split()[0].split(";") for line in lines]
     assert {way for _, *ways, _ in names for way in ways} == PROCESSORS[processor]
     assert all(name == "NEON" and not distrusted for name, *_, distrusted in names)
-    assert count > len(CASES) + 2 * len(WIDE)
+    assert count > len(CASES | QUANTIZED) + 2 * len(WIDE)
     assert all(f" {count} passes" in line for line in lines)

@@ -24,6 +24,7 @@ TESTS = {
     # Passes beside each other take minutes here. passes.c tries them, under ThreadSanitizer.
     "operations": ["tests/test_native.py", "-k", "not beside"],
     "precisions": ["tests/test_low_precision.py", "-k", "not real"],
+    "quantised": ["tests/test_quantized_layers.py"],
     "backends": [
         *("tests/test_ops.py", "tests/test_attention.py", "tests/test_table_limits.py"),
         *("-k", "native"),

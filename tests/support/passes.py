@@ -4,13 +4,16 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedsvc.catalog.cards import Pooling
+from embedsvc.checkpoints.quantized import quantize
 from embedsvc.inference.ops.activations import Activation
 from embedsvc.inference.ops.base import Attention, Batch, Linear, Norm, columns, rope_table
 from embedsvc.inference.ops.native import NativeOps, library
 from embedsvc.inference.ops.native.formats.bfloat16 import BFloat16Panels, to_bfloat16
 from embedsvc.inference.ops.native.formats.int8 import Int8Panels
+from embedsvc.inference.ops.native.formats.quantized import QuantizedPanels, QuantizedTable
 
 WIDTH, ROWS, INNER, EXPERTS = 8, 9, 20, 3
 
@@ -36,10 +39,14 @@ def everything(ops: Any) -> Callable[[Any, Batch], Any]:
         Linear(format_.pack(floats(WIDTH, WIDTH), floats(WIDTH), kernels), None)
         for format_ in (BFloat16Panels(), Int8Panels())
     ]
+    codes = quantize(floats(WIDTH, WIDTH), WIDTH, 4)
+    low.append(Linear(QuantizedPanels().pack(codes, floats(WIDTH), kernels), None))
+    packed = QuantizedTable(quantize(floats(ROWS, WIDTH), WIDTH, 4))
 
     def run(ops: Any, batch: Batch) -> Any:
         hidden = ops.add(ops.embedding(words, batch.ids), ops.embedding(places, batch.positions))
         hidden = ops.add(hidden, ops.embedding(halves, batch.ids))
+        hidden = ops.add(hidden, ops.embedding(packed, batch.ids))
         hidden = ops.layer_norm(hidden, norm, 1e-5)
         q, k, v = columns(ops.linear(hidden, qkv), WIDTH, WIDTH, WIDTH)
         q = ops.rms_norm(ops.rope(q, turns, batch.positions), one[:4], 1e-6)
@@ -63,3 +70,12 @@ def everything(ops: Any) -> Callable[[Any, Batch], Any]:
 
 def batch(*lengths: int) -> Batch:
     return NativeOps(1).batch([np.zeros(n, np.int32) for n in lengths])
+
+
+def through(ops: NativeOps, x: NDArray[np.float32], layer: Any) -> NDArray[np.float32]:
+    """The rows through the layer, on one thread."""
+
+    def run(ops: Any, batch: Batch) -> Any:
+        return ops.linear(ops.embedding(x, batch.ids), layer)
+
+    return ops.compiled(run)(ops.batch([np.arange(len(x), dtype=np.int32)]))

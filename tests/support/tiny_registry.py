@@ -84,7 +84,7 @@ def write_cards(folder: Path, names: Sequence[str] = "abc", **about: str) -> int
     cards = [f"[models.{name}]\npath = 'tiny'\n" + about.get(name, "") + "\n" for name in names]
     (folder / "models.toml").write_text("".join(cards))
     checkpoint = open_checkpoint(Card(id="tiny", path=folder / "tiny"))
-    return make_plan(checkpoint, "float32", packed=False).size
+    return make_plan(checkpoint, "float32", backend="numpy").size
 
 
 @asynccontextmanager

@@ -28,6 +28,7 @@ from embedsvc.inference.ops.native import formats, library
 from embedsvc.inference.ops.native.encoding import Encoded, encode
 from embedsvc.inference.ops.native.formats.bfloat16 import from_bfloat16, to_bfloat16
 from embedsvc.inference.ops.native.formats.float32 import float32_panels
+from embedsvc.inference.ops.native.formats.quantized import QuantizedTable, stays_quantized
 from embedsvc.inference.ops.native.library import Kernels
 from embedsvc.inference.ops.native.program import Program
 from embedsvc.inference.ops.native.steps import NotOnTape, Value
@@ -91,13 +92,22 @@ class NativeOps(NumpyOps):
         self._library.functions.embedsvc_release()
         super().release()
 
-    def table(self, value: NDArray[Any] | Quantized) -> Floats | NDArray[np.uint16]:
-        """In lower precisions the bits of bfloat16, two columns in a word."""
+    def table(
+        self, value: NDArray[Any] | Quantized
+    ) -> Floats | NDArray[np.uint16] | QuantizedTable:
+        """What is quantised stays so; in lower precisions, else, the bits of bfloat16, two columns
+        in a word."""
+        if isinstance(value, Quantized) and stays_quantized(value):
+            return QuantizedTable(value)
         table = self.array(value)
         rounded = self.dtype != "float32" and table.shape[1] % 2 == 0
         return to_bfloat16(table) if rounded else table
 
-    def embedding(self, table: NDArray[Any], indices: NDArray[np.integer[Any]]) -> Floats:
+    def embedding(
+        self, table: NDArray[Any] | QuantizedTable, indices: NDArray[np.integer[Any]]
+    ) -> Floats:
+        if isinstance(table, QuantizedTable):
+            return table.take(indices)
         rows = table.take(indices, axis=0)
         return rows if rows.dtype == np.float32 else from_bfloat16(rows)
 

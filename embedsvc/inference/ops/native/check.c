@@ -77,6 +77,22 @@ static const char *check_halved_table(const Check *check, const Instruction *in)
     return NULL;
 }
 
+/* Whether the codes of (rows, columns) quantised weights, scales and offsets are there. A group has whole
+   words of codes. */
+static int quantized_fits(const Instruction *in, int64_t rows, int64_t columns) {
+    if ((in->bits != 4 && in->bits != 8) || !between(in->group, 8, MOST_COLUMNS)) return 0;
+    if (in->group % 8 || columns % in->group || !in->words || !in->scales) return 0;
+    return in->words_size >= rows * (columns / (32 / in->bits)) &&
+           in->scales_size >= rows * (columns / in->group) * 2;
+}
+
+static const char *check_quantized_table(const Check *check, const Instruction *in) {
+    REQUIRE(fits(check, in->out, in->width) && kind_of(check, in->out) != TEXTS);
+    REQUIRE(between(in->source, IDS, SOURCES - 1) && between(in->rows, 1, MOST_ROWS));
+    REQUIRE(quantized_fits(in, in->rows, in->width));
+    return NULL;
+}
+
 static const char *check_copy(const Check *check, const Instruction *in) {
     REQUIRE(fits(check, in->out, in->width) && reads(check, in->x, in->width));
     REQUIRE(alike(check, in->x, in->out) && apart(in->x, in->out));
@@ -130,6 +146,13 @@ static const char *check_words(const Check *check, const Instruction *in, int64_
 
 static const char *check_halves(const Check *check, const Instruction *in) { return check_words(check, in, 2); }
 static const char *check_quarters(const Check *check, const Instruction *in) { return check_words(check, in, 4); }
+
+static const char *check_quantized(const Check *check, const Instruction *in) {
+    const char *rule = check_layer(check, in);
+    if (rule) return rule;
+    REQUIRE(quantized_fits(in, panels(check, in->width), in->inputs));
+    return NULL;
+}
 
 static const char *check_layer_norm(const Check *check, const Instruction *in) {
     REQUIRE(reads(check, in->out, in->width));

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum Scratch { BUFFERS, ATTENTION_SCRATCH, EXPERTS_SCRATCH, ROUNDED_ROWS, SCRATCHES };
+enum Scratch { BUFFERS, ATTENTION_SCRATCH, EXPERTS_SCRATCH, ROUNDED_ROWS, EXPANDED_PANEL, SCRATCHES };
 
 /* Gives the calling thread its scratch until it calls `scratch_drop`; returns 0 if there is no memory.
    Calls may be nested: the outermost drop is the one that counts. */

@@ -151,7 +151,7 @@ typedef struct {
 /* Whether an instruction looks up rows of a table. */
 static inline int looks_up(const Instruction *instruction) {
     return instruction->operation == EMBEDDING || instruction->operation == EMBEDDING_BFLOAT16 ||
-           instruction->operation == ROPE;
+           instruction->operation == EMBEDDING_QUANTIZED || instruction->operation == ROPE;
 }
 
 static inline int attends(const Instruction *instruction) {

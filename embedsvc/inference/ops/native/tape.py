@@ -25,6 +25,7 @@ from embedsvc.inference.ops.base import (
 )
 from embedsvc.inference.ops.native.formats import PRODUCTS
 from embedsvc.inference.ops.native.formats.base import PackedWeight
+from embedsvc.inference.ops.native.formats.quantized import QuantizedTable
 from embedsvc.inference.ops.native.steps import NotOnTape, Rows, Step, Value
 
 MAX_WINDOW = 1 << 31
@@ -55,12 +56,16 @@ class Tape:
     def rows(self, function: Callable[..., Any], *inputs: Any) -> Any:
         return function(*inputs)
 
-    def embedding(self, table: NDArray[Any], indices: object) -> Value:
+    def embedding(self, table: NDArray[Any] | QuantizedTable, indices: object) -> Value:
         source = next((name for name, each in SOURCES if each is indices), None)
         if source is None:
             raise NotOnTape
         out = self._buffer(table.shape[1])
-        if table.dtype == np.uint16:  # bfloat16, as `NativeOps.table` has it
+        if isinstance(table, QuantizedTable):
+            numbers = {"source": source, **table.numbers}
+            step = Step("embedding_quantized", out, arrays=table.arrays, numbers=numbers)
+            self.steps.append(step)
+        elif table.dtype == np.uint16:  # bfloat16, as `NativeOps.table` has it
             numbers = {"source": source, "rows": len(table)}
             arrays = {"words": table.view(np.int32)}
             self.steps.append(Step("embedding_bfloat16", out, arrays=arrays, numbers=numbers))
@@ -92,10 +97,8 @@ class Tape:
     def linear(self, x: Value, layer: Linear) -> Value:
         packed: PackedWeight = layer.weight
         out = self._buffer_like(x, packed.outputs)
-        arrays = dict(packed.arrays)
-        self.steps.append(
-            Step(packed.operation, out, x=x, arrays=arrays, numbers={"inputs": x.width})
-        )
+        arrays, numbers = dict(packed.arrays), {"inputs": x.width, **packed.numbers}
+        self.steps.append(Step(packed.operation, out, x=x, arrays=arrays, numbers=numbers))
         return out
 
     def layer_norm(self, x: Value, norm: Norm, eps: float) -> Value:

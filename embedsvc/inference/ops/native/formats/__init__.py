@@ -14,9 +14,15 @@ from embedsvc.inference.ops.native.formats.base import LinearFormat, PackedWeigh
 from embedsvc.inference.ops.native.formats.bfloat16 import BFloat16Panels
 from embedsvc.inference.ops.native.formats.float32 import Float32Panels
 from embedsvc.inference.ops.native.formats.int8 import Int8Panels
+from embedsvc.inference.ops.native.formats.quantized import QuantizedPanels
 from embedsvc.inference.ops.native.library import Kernels
 
-FORMATS: tuple[LinearFormat, ...] = (BFloat16Panels(), Int8Panels(), Float32Panels())
+FORMATS: tuple[LinearFormat, ...] = (
+    QuantizedPanels(),
+    BFloat16Panels(),
+    Int8Panels(),
+    Float32Panels(),
+)
 """The first that takes a weight is used for it."""
 PRODUCTS = frozenset(format_.operation for format_ in FORMATS)
 """The operations that linear layers become."""

@@ -1,7 +1,7 @@
 """What a format of weights is, and what formats share."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +30,8 @@ class PackedWeight:
     arrays: Mapping[str, NDArray[Any]]
     """By the fields of `Instruction` that point to them."""
     outputs: int
+    numbers: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Its other fields of `Instruction`."""
 
 
 class LinearFormat(Protocol):
