@@ -53,6 +53,9 @@ CHUNK_TOKENS = 2_000_000
 DIMENSIONS = 65_536
 """Components of a vector that a request may ask for, whatever the model."""
 
+SKIPPED_WORDS = 1000
+"""Tokens without vectors that the files of a late-interaction model may name."""
+
 RANK_FIELDS = 32
 """Fields of documents that are to be ranked, whose names a request may give."""
 

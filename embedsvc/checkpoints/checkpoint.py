@@ -10,11 +10,15 @@ from embedsvc.catalog.cards import Card, Pooling, Prompts, Task
 from embedsvc.checkpoints import transformer_settings
 from embedsvc.checkpoints.adapter import Adapter
 from embedsvc.checkpoints.adapter_source import find_adapter
-from embedsvc.checkpoints.config_defaults import completed
+from embedsvc.checkpoints.config_file import read_config
 from embedsvc.checkpoints.digests import sha256
 from embedsvc.checkpoints.families import Found, find_pooling, is_qwen3_reranker, stated_pooling
-from embedsvc.checkpoints.file_kinds import found_instead
 from embedsvc.checkpoints.files import Files, as_array
+from embedsvc.checkpoints.late_interaction import (
+    LateInteraction,
+    read_late_interaction,
+    read_token_modules,
+)
 from embedsvc.checkpoints.modules import (
     LogitScore,
     Modules,
@@ -53,21 +57,6 @@ DECODER = "ForCausalLM"
 """How the class names of models end that write texts."""
 YES_NO = LogitScore("yes", "no")
 """What sentence-transformers has where a decoder's files say nothing of it."""
-CLASSES = {
-    "BertFor": "bert",
-    "BertModel": "bert",
-    "RobertaFor": "roberta",
-    "RobertaModel": "roberta",
-    "XLMRoberta": "xlm-roberta",
-    "DistilBert": "distilbert",
-    "Camembert": "camembert",
-    "MPNet": "mpnet",
-    "Albert": "albert",
-    "Electra": "electra",
-    "DebertaV2": "deberta-v2",
-}
-"""The `model_type` of config.json files that are older than that key, by the beginning of the class
-name that they have in `architectures`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +75,10 @@ class Checkpoint:
     """config.json with the values that it leaves out. An architecture's `Config` is read from
     it."""
     pooling: tuple[Pooling, ...]
-    """Several are put side by side in a vector. A classifier, which gives scores, has none."""
+    """Several are put side by side in a vector. A classifier, which gives scores, has none, nor has
+    a late-interaction model."""
     steps: tuple[Step, ...]
-    """The modules that pooled vectors go through, before `normalize`."""
+    """The modules that pooled vectors go through, or those of tokens, before `normalize`."""
     normalize: bool
     special_tokens: bool
     """Whether the tokeniser adds special tokens to a text."""
@@ -107,6 +97,8 @@ class Checkpoint:
     """How it makes sparse vectors; None if it makes none."""
     adapter: Adapter | None = None
     """What is merged into its weights."""
+    late: LateInteraction | None = None
+    """How the texts of a late-interaction model get vectors for their tokens; None for others."""
 
     @property
     def labels(self) -> int:
@@ -118,6 +110,8 @@ class Checkpoint:
         """What the model gives."""
         if self.sparse is not None and not self.pooling:
             return "sparse"
+        if self.late is not None and not self.pooling:
+            return "rerank"
         if self.scoring is None:
             return "embed"
         return "rerank" if self.labels == 1 else "classify"
@@ -155,6 +149,8 @@ class Checkpoint:
             parts += sparse_digests(self.sparse, self.card.id, self.folder)
         if self.adapter is not None:
             parts += map(sha256, self.adapter.files)
+        if self.late is not None:
+            parts.append(repr(self.late))
         if self.card.plain_tokens:
             parts.append(repr(self.card.plain_tokens))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
@@ -184,17 +180,19 @@ def open_checkpoint(card: Card) -> Checkpoint:
         check_sha256(card, root.folder / WEIGHTS, card.sha256)
     adapter, base = find_adapter(card, root.folder)
     by_tokens = read_sparse_modules(root, card)
-    modules = by_tokens[0] if by_tokens else read_modules(root) or _other_modules(base or root)
+    modules = by_tokens[0] if by_tokens else read_token_modules(root) or read_modules(root)
+    modules = modules or _other_modules(base or root)
     model = modules if base is None else _other_modules(base)
     files = Files(card.id, model.folder)
-    config = _config(files, modules)
+    config = read_config(files, static=modules.static)
     class_name = next(iter(map(str, as_array(config.get("architectures")) or ())), "")
     logit_score, reranker = modules.logit_score, False
     if config["model_type"] in DECODERS and not modules.pooling and logit_score is None:
         decoder = class_name.endswith(DECODER)
         reranker = card.task == "rerank" or is_qwen3_reranker(card, root, config, origin=decoder)
         logit_score = YES_NO if decoder and reranker else None
-    if class_name.endswith(CLASSIFIER) or logit_score is not None or by_tokens:
+    per_token = bool(by_tokens) or modules.of_tokens
+    if class_name.endswith(CLASSIFIER) or logit_score is not None or per_token:
         found = stated_pooling(card, modules)
     else:
         found = find_pooling(card, root, config, modules)
@@ -206,9 +204,17 @@ def open_checkpoint(card: Card) -> Checkpoint:
     cut = (Truncate(stated.truncate_dim),) if stated.truncate_dim else ()
     steps, normalize = _steps(card, (*modules.steps, *cut))
     outputs = 1 if logit_score else modules.labels
-    scores = (outputs is not None or not found.pooling) and not by_tokens
+    scores = (outputs is not None or not found.pooling) and not per_token
     if scores and outputs is None:
         outputs = count_outputs(Tensors(card.id, files.folder, adapter=adapter), config)
+    limits = root if base and root.has(SETTINGS) else files
+    limit, late = max_tokens(limits, card, config, static=modules.static), None
+    prompts = stated.prompts
+    if modules.of_tokens:
+        late, prompts = read_late_interaction(root, limits, card, config, limit)
+        limit = max(late.query_tokens, late.document_tokens)
+    else:
+        transformer_settings.refuse_roles(limits)
     checkpoint = Checkpoint(
         card=card,
         root=root.folder,
@@ -221,10 +227,8 @@ def open_checkpoint(card: Card) -> Checkpoint:
         steps=steps,
         normalize=normalize,
         special_tokens=not modules.static,
-        max_tokens=max_tokens(
-            root if base and root.has(SETTINGS) else files, card, config, static=modules.static
-        ),
-        prompts=stated.prompts if card.prompts is None else card.prompts,
+        max_tokens=limit,
+        prompts=prompts if card.prompts is None else card.prompts,
         default_prompt=stated.default,
         pooling_source=found.source,
         scoring=read_scoring(root, config, outputs, logit_score) if scores else None,
@@ -234,6 +238,7 @@ def open_checkpoint(card: Card) -> Checkpoint:
         if scores
         else None,
         sparse=by_tokens[1] if by_tokens else find_lexical(root) if not scores else None,
+        late=late,
     )
     if card.task not in (None, checkpoint.task):
         raise root.error("config.json", f"is of a model that can {checkpoint.task}; its card has "
@@ -266,36 +271,6 @@ def _check_pooling(card: Card, root: Files, modules: Modules, found: Found) -> N
             f"model `{card.id}`: {root.folder}: the {found.dense} Dense layers are missing that "
             f"follow its pooling, by {found.source}"
         )
-
-
-def _config(files: Files, modules: Modules) -> dict[str, Any]:
-    """config.json, completed. Raises `CheckpointError` where it asks for what is not supported."""
-    config = files.read("config.json")
-    try:
-        read_quantization(config)
-    except ValueError as error:
-        raise files.error("config.json", str(error)) from None
-    if modules.static:
-        return {**config, "model_type": "static"}
-    if not config:
-        raise files.error("config.json", "is missing" + found_instead(files.folder))
-    kind = config.setdefault("model_type", _kind(config))
-    if not isinstance(kind, str):
-        raise files.error("config.json", "does not say its `model_type`")
-    return completed(config)
-
-
-def _kind(config: dict[str, Any]) -> str | None:
-    """The `model_type` of an old config.json, by the class that it names.
-
-    >>> _kind({"architectures": ["XLMRobertaForMaskedLM"]})
-    'xlm-roberta'
-    """
-    for name in as_array(config.get("architectures")) or ():
-        for beginning, kind in CLASSES.items():
-            if str(name).startswith(beginning):
-                return kind
-    return None
 
 
 def _steps(card: Card, steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], bool]:

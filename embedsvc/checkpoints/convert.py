@@ -20,7 +20,9 @@ from embedsvc.checkpoints.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.families import FROM_CARD, FROM_MODULES
 from embedsvc.checkpoints.files import Files
-from embedsvc.checkpoints.modules import BOOLEANS, NAMES, ROUND_TANH
+from embedsvc.checkpoints.late_interaction import PROJECTION
+from embedsvc.checkpoints.modules import ROUND_TANH
+from embedsvc.checkpoints.pooling import BOOLEANS, NAMES
 from embedsvc.checkpoints.quantization import FLOAT, Packing
 from embedsvc.checkpoints.quantized import BITS, FLOAT_MODES, GROUP_SIZES, Mode, quantize
 from embedsvc.checkpoints.steps import Dense, LayerNorm, Normalize, RoundTanh, Truncate
@@ -172,6 +174,7 @@ def _plan(name: str, entry: Entry, dtype: FloatDtype | None, packing: Packing | 
         and entry.shape[1] % packing.group_size == 0
         and name.endswith(".weight")
         and not any(part in name for part in WHOLE)
+        and name != PROJECTION
         and code in CODES.values()
     )
     return _Planned(name, entry.stored, code, entry.shape, packing if quantized else None)
@@ -242,7 +245,8 @@ def _complete(checkpoint: Checkpoint, out: Path, inside: Path) -> None:
         and card.normalize is None
         and checkpoint.pooling_source in (FROM_MODULES, "")
     )
-    if stated_there or not checkpoint.special_tokens or checkpoint.scoring is not None:
+    vectors = checkpoint.scoring is None and checkpoint.pooling
+    if stated_there or not checkpoint.special_tokens or not vectors:
         return
     modules = [("Transformer", str(inside.relative_to(out)).removeprefix("."))]
     modules.append(("Pooling", "1_Pooling"))

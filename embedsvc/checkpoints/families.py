@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from embedsvc.catalog.cards import Card, Pooling
 from embedsvc.catalog.names import SERVERS
 from embedsvc.checkpoints.files import Files, as_object
-from embedsvc.checkpoints.modules import Modules, read_pooling
+from embedsvc.checkpoints.modules import Modules
 from embedsvc.checkpoints.origins import alike, converted_from, plain
+from embedsvc.checkpoints.pooling import read_pooling
 
 FROM_CARD = "its card"
 FROM_MODULES = "its pooling module"

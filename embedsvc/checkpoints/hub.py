@@ -33,7 +33,8 @@ from embedsvc.wording.plain import first_line
 TORCH = re.compile(r"pytorch_model[^/]*\.bin")
 """Names of torch's own files, which are not downloaded from a folder that has safetensors."""
 NEEDED = re.compile(
-    rf"([^/]+\.(json|txt|model)|(model|weights)[^/]*\.safetensors|adapter_model\.safetensors|(sparse|colbert)_linear\.pt|{TORCH.pattern})"
+    r"([^/]+\.(json|txt|model)|artifact\.metadata|(model|weights)[^/]*\.safetensors|"
+    rf"adapter_model\.safetensors|(sparse|colbert)_linear\.pt|{TORCH.pattern})"
 )
 """Names of the files that are downloaded, whatever folder they are in."""
 README = "README.md"

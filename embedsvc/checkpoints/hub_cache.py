@@ -23,7 +23,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from embedsvc.checkpoints.download import File
 
 PATTERNS = [
-    *("*.json", "*.txt", "*.model"),
+    *("*.json", "*.txt", "*.model", "artifact.metadata"),
     *("model*.safetensors", "*/model*.safetensors", "weights*.safetensors"),
     *("sparse_linear.pt", "colbert_linear.pt"),
 ]

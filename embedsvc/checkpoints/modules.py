@@ -9,7 +9,8 @@ from typing import Any, get_args
 
 from embedsvc.bounds import MODULES, VECTOR
 from embedsvc.catalog.cards import Pooling
-from embedsvc.checkpoints.files import Files, as_array
+from embedsvc.checkpoints.files import Files
+from embedsvc.checkpoints.pooling import read_pooling, switch
 from embedsvc.checkpoints.steps import (
     Activation,
     Dense,
@@ -23,29 +24,8 @@ from embedsvc.checkpoints.tensors import Tensors
 ROUND_TANH = "st_quantize.FlexibleQuantizer"
 """What modules.json of pplx-embed calls it. Its class is in their repositories."""
 
-BOOLEANS: dict[str, Pooling] = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
-    "pooling_mode_weightedmean_tokens": "weighted_mean",
-    "pooling_mode_lasttoken": "last_token",
-}
-"""The keys by which poolings are switched on up to sentence-transformers 5, in the order in which
-it puts them side by side."""
-
 AMONG_WEIGHTS = {"gemma3_text": "dense.{}", "qwen3": "linear"}
 """The names of Dense layers among the weights of a model, by its `model_type`."""
-
-NAMES: dict[str, Pooling] = {
-    "cls": "cls",
-    "max": "max",
-    "mean": "mean",
-    "mean_sqrt_len_tokens": "mean_sqrt_len",
-    "weightedmean": "weighted_mean",
-    "lasttoken": "last_token",
-}
-"""Values of the key `pooling_mode`, by which they are stated from sentence-transformers 6 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +56,8 @@ class Modules:
     """The modules after the pooling."""
     logit_score: LogitScore | None = None
     """What gives scores, where the first module is a whole decoder."""
+    of_tokens: bool = False
+    """Whether the steps are for the vector of each token; see `late_interaction`."""
 
     @property
     def labels(self) -> int | None:
@@ -122,13 +104,13 @@ def read_modules(files: Files) -> Modules | None:
         elif not pooled:
             raise files.error("modules.json", f"module `{kind}` comes before the pooling")
         elif kind == "Dense":
-            steps.append(dense.pop(0) if dense else _dense(inside))
+            steps.append(dense.pop(0) if dense else read_dense(inside))
         elif kind == "LayerNorm":
             steps.append(LayerNorm(inside.folder, _size(inside, "dimension")))
         elif kind == ROUND_TANH:
             steps.append(RoundTanh())
         elif kind == "Normalize":
-            _of_vectors(inside)
+            read_module(inside, "sentence_embedding")
             steps.append(Normalize())
         else:
             raise files.error("modules.json", f"module `{kind}` comes twice")
@@ -177,7 +159,8 @@ def module_kind(files: Files, module: dict[str, Any], *others: str) -> str:
         "Transformer", "StaticEmbedding", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout",
         "LogitScore",
     )  # fmt: skip
-    if kind not in (*known, *others) or package.partition(".")[0] != "sentence_transformers":
+    names = ("sentence_transformers", "pylate")
+    if kind not in (*known, *others) or package.partition(".")[0] not in names:
         raise files.error("modules.json", f"module `{type_}` is not supported")
     return kind
 
@@ -193,42 +176,11 @@ def module_folder(files: Files, module: dict[str, Any]) -> str:
     return str(path)
 
 
-def read_pooling(files: Files, config: dict[str, Any]) -> tuple[tuple[Pooling, ...], bool]:
-    """The poolings that the settings of a Pooling module state, and whether they take in the
-    prompt. The settings come from the config.json among `files`."""
-    if not config:
-        raise files.error("config.json", "does not say how to pool")
-    named: Any = config.get("pooling_mode")
-    if named is None:
-        stated = [key for key in config if key.startswith("pooling_mode_")]
-        unknown = {key for key in stated if _switch(files, config, key)} - BOOLEANS.keys()
-        if unknown:
-            raise files.error("config.json", f"pooling `{min(unknown)}` is not supported")
-        # Where none is switched on, sentence-transformers takes the mean.
-        modes: list[Pooling] = [mode for key, mode in BOOLEANS.items() if config.get(key)]
-        modes = modes or ["mean"]
-    else:
-        names = [named] if isinstance(named, str) else as_array(named)
-        if names is None or not 1 <= len(names) <= len(NAMES):
-            raise files.error("config.json", f"`pooling_mode` of {names!r} is not supported")
-        for name in map(str, names):
-            if name not in NAMES:
-                raise files.error("config.json", f"pooling `{name}` is not supported")
-        modes = [NAMES[name] for name in names]
-    return tuple(modes), _switch(files, config, "include_prompt", default=True)
-
-
-def _switch(files: Files, config: dict[str, Any], key: str, *, default: bool = False) -> bool:
-    """The value of a key of config.json that has to be true or false."""
-    value = config.get(key, default)
-    if not isinstance(value, bool):
-        raise files.error("config.json", f"`{key}` must be true or false, not {value!r}")
-    return value
-
-
-def _dense(files: Files) -> Dense:
+def read_dense(files: Files, input_name: str = "sentence_embedding") -> Dense:
+    """A Dense module, of what goes by that name between the modules."""
     scores = files.read("config.json").get("module_output_name") == "scores"
-    config = _of_vectors(files, "module_input_name") if scores else _of_vectors(files)
+    keys = ("module_input_name",) if scores else ("module_input_name", "module_output_name")
+    config = read_module(files, input_name, *keys)
     stated = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = stated.rpartition(".")[2]
     if not stated.startswith("torch.nn.") or activation not in get_args(Activation):
@@ -237,9 +189,9 @@ def _dense(files: Files) -> Dense:
         files.folder,
         _size(files, "in_features"),
         _size(files, "out_features"),
-        _switch(files, config, "bias", default=True),
+        switch(files, config, "bias", default=True),
         activation,  # pyright: ignore[reportArgumentType] - checked above
-        _switch(files, config, "use_residual"),
+        switch(files, config, "use_residual"),
         scores=scores,
     )
 
@@ -265,11 +217,11 @@ def _size(files: Files, key: str) -> int:
     return size
 
 
-def _of_vectors(files: Files, *keys: str) -> dict[str, Any]:
+def read_module(files: Files, name: str, *keys: str) -> dict[str, Any]:
     """The config.json of a module. Raises `CheckpointError` if the module would work on anything
-    but the pooled vectors, or put anything else in their place."""
+    but what goes by that name, or put anything else in its place."""
     config = files.read("config.json")
     for key in keys or ("module_input_name", "module_output_name"):
-        if config.get(key) not in (None, "sentence_embedding"):
+        if config.get(key) not in (None, name):
             raise files.error("config.json", f"`{key}` = `{config[key]}` is not supported")
     return config

@@ -22,7 +22,7 @@ def max_tokens(files: Files, card: Card, config: dict[str, Any], *, static: bool
     if card.max_tokens:
         return card.max_tokens  # `make_plan` refuses it if the model has fewer positions
     tokenizer = files.read("tokenizer_config.json")
-    limits: list[Any] = [settings.max_seq_length, _positions(config)]
+    limits: list[Any] = [settings.max_seq_length, positions_of(config)]
     if settings.max_seq_length is None:
         limits.append(tokenizer.get("model_max_length", tokenizer.get("max_len")))
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0]
@@ -35,10 +35,10 @@ def max_tokens(files: Files, card: Card, config: dict[str, Any], *, static: bool
     return min(known)
 
 
-def _positions(config: dict[str, Any]) -> int | None:
+def positions_of(config: dict[str, Any]) -> int | None:
     """How many tokens the model has positions for; None where config.json does not say it.
 
-    >>> _positions({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1})
+    >>> positions_of({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1})
     512
     """
     if config.get("rotary_scaling_factor"):  # in longer texts, vectors would depend on other texts

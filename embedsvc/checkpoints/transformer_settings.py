@@ -32,6 +32,8 @@ TASKS = ("feature-extraction", "sequence-classification", "text-generation", "fi
 """What the first module may be: a backbone, a classifier, a decoder whose logits give scores,
 or a masked LM whose logits give sparse vectors. Which of them it is, config.json says, and
 modules.json."""
+BY_ROLE = ("query_length", "document_length", "query_expansion")
+"""Keys that late-interaction models have, and no others may."""
 OLD_NAMES = {
     "model_args": "model_kwargs",
     "tokenizer_args": "processor_kwargs",
@@ -46,6 +48,8 @@ class TransformerSettings(msgspec.Struct, frozen=True):
     """The most tokens of a text, special tokens included."""
     do_lower_case: bool = False
     """Whether a text is lower-cased before all else."""
+    by_role: dict[str, Any] = {}
+    """What is said of queries and documents of late-interaction models, by `BY_ROLE`."""
 
 
 def read_settings(files: Files) -> tuple[str, TransformerSettings]:
@@ -70,8 +74,16 @@ def read_settings(files: Files) -> tuple[str, TransformerSettings]:
         lower = stated.get("do_lower_case", False)
         if not isinstance(lower, bool):
             raise files.error(name, f"`do_lower_case` must be true or false, not {lower!r}")
-        return name, TransformerSettings(limit, lower)
+        by_role = {key: stated[key] for key in BY_ROLE if stated.get(key) is not None}
+        return name, TransformerSettings(limit, lower, by_role)
     return FILES[0], TransformerSettings()
+
+
+def refuse_roles(files: Files) -> None:
+    """Raise `CheckpointError` if the settings are of a late-interaction model."""
+    name, settings = read_settings(files)
+    for key in settings.by_role:
+        raise files.error(name, f"`{key}` is not supported but in late-interaction models")
 
 
 def _check(files: Files, name: str, stated: dict[str, Any]) -> None:
@@ -79,9 +91,8 @@ def _check(files: Files, name: str, stated: dict[str, Any]) -> None:
     task = stated.get("transformer_task", "feature-extraction")
     if task not in TASKS:
         raise files.error(name, f"`transformer_task` of `{task}` is not supported")
-    for key in ("query_length", "document_length", "query_expansion", "tokenizer_name_or_path"):
-        if stated.get(key) is not None:
-            raise files.error(name, f"`{key}` is not supported")
+    if stated.get("tokenizer_name_or_path") is not None:
+        raise files.error(name, "`tokenizer_name_or_path` is not supported")
     for key, known in WITHOUT_EFFECT.items():
         settings = as_object(stated.get(key) or {})
         if settings is None:

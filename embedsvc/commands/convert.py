@@ -15,6 +15,7 @@ from embedsvc.checkpoints.sample_texts import TEXTS
 from embedsvc.checkpoints.tensor_files import weight_files
 from embedsvc.commands.model_options import add_model, card_named, on_device, open_model
 from embedsvc.diagnosis.verify_scores import scores_of
+from embedsvc.diagnosis.verify_tokens import token_vectors_of
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.ops.base import Ops
 from embedsvc.texts.tokenizer import open_tokenizer
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     task = original.task if original.pair_template else None  # files of a decoder may not say it
     converted = open_model(Card(id=card.id, path=args.out, dtype=card.dtype, task=task))
     compute, cost = (_vectors, _cosines) if original.scoring is None else (scores_of, _apart)
+    if original.late is not None and not original.pooling:
+        compute, cost = token_vectors_of, _cosines
     before = on_device(args.backend, original, lambda ops: compute(ops, original))
     after = on_device(args.backend, converted, lambda ops: compute(ops, converted))
     print(f"{args.out}: {_megabytes(converted):.1f} MB of weights, were {_megabytes(original):.1f}")
@@ -73,7 +76,7 @@ def _cosines(before: NDArray[Any], after: NDArray[Any]) -> str:
     cosines = np.einsum("nd,nd->n", before, after)
     cosines /= np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
     return (
-        f"cosine to the original, of {len(cosines)} texts: "
+        f"cosine to the original, of {len(cosines)} vectors: "
         f"{cosines.mean():.6f} on average, {cosines.min():.6f} at worst"
     )
 

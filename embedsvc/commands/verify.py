@@ -14,6 +14,7 @@ from embedsvc.commands.cards import cards_of
 from embedsvc.commands.model_options import add_model, card_named, on_device, open_model
 from embedsvc.diagnosis.verify import Check, verify
 from embedsvc.diagnosis.verify_scores import verify_scores
+from embedsvc.diagnosis.verify_tokens import verify_tokens
 from embedsvc.inference.ops.base import Ops
 
 EXAMPLES = """\
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         card = msgspec.structs.replace(card, dtype=args.dtype)
     checkpoint = open_model(card)
     checked_by = verify if checkpoint.scoring is None else verify_scores
+    if checkpoint.late is not None and not checkpoint.pooling:
+        checked_by = verify_tokens
     original = _original(args, card)
     if not args.json:
         print(f"{card.id}: {checkpoint.root}")

@@ -95,7 +95,9 @@ class Encoder:
         order = sorted(range(len(items)), key=lambda i: len(items[i]))
         sorted_items = [items[i] for i in order]
         types = [_types(item) for item in sorted_items] if self._inputs.pairs else None
-        batch = self._ops.batch([item.ids for item in sorted_items], types)
+        some = any(item.unseen for item in sorted_items)
+        seen = [len(item) - item.unseen for item in sorted_items] if some else None
+        batch = self._ops.batch([item.ids for item in sorted_items], types, seen)
         if head in self.heads:
             loaded = (self.heads[head],)
             rows = (loaded[0].forward(batch),)
@@ -222,12 +224,12 @@ def _warm_up(passes: Encoder, plan: Plan) -> int:
 
     Returns the dimensions of a vector. Raises `CheckpointError`.
     """
-    own = plan.heads[0]
+    own, sample = plan.heads[0], [_sample(2, plan.inputs.longest)]
     try:
-        (first,) = passes.run([_sample(2, plan.inputs.longest)], own)
+        results = passes.run(sample, own)
     except (CheckpointError, EmbeddingFailed) as error:
         raise plan.checkpoint.error(str(error)) from None
-    return len(first) // 4 if own == "vector" else 0
+    return HEADS[own].unpack(results, sample)[0].shape[-1] if own in ("vector", "tokens") else 0
 
 
 def _sample(tokens: int, longest: int) -> Item:

@@ -95,7 +95,7 @@ class Engine:
         """Whether the tokeniser may be used on the event loop. A pattern in its files takes as long
         as its author likes, and nobody vouches for a model that a client chose."""
         self._encoder = encoder
-        self._device = device
+        self.device = device
         self._first_check: NDArray[np.float32] | None = None
         """The result of the first `check`."""
         self._checked = -math.inf
@@ -262,8 +262,8 @@ class Engine:
         try:
             await self.cache.close()
         finally:  # whatever the disk is like
-            await self._device.run(self._encoder.close)
-            await self._device.run(self._device.ops.release)
+            await self.device.run(self._encoder.close)
+            await self.device.run(self.device.ops.release)
 
     def check_head(self, head: str) -> None:
         """Raise `BadRequest` if the model does not have that head."""
@@ -275,7 +275,7 @@ class Engine:
 
     def _run_batch(self, items: list[Item], head: str) -> Awaitable[list[bytes]]:
         """Compute a batch on the device: the batcher's `Run`."""
-        device, encoder = self._device, self._encoder
+        device, encoder = self.device, self._encoder
         longest = encoder.cost.start + encoder.cost.of(max(map(len, items)))
         seconds = max(longest, encoder.cost.batch_seconds)
         if device.ops.pipelined:

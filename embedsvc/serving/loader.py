@@ -27,6 +27,7 @@ from embedsvc.serving.outline import Outline, outline_from, outline_of
 from embedsvc.serving.query_weights import read_query_weights
 from embedsvc.serving.tuning_file import TuningFile
 from embedsvc.settings import Settings
+from embedsvc.texts.roles import open_roles
 from embedsvc.texts.templated_pairs import halves
 from embedsvc.texts.threads import Tokenizing
 from embedsvc.texts.tokenizer import open_tokenizer
@@ -85,6 +86,8 @@ class Loader:
             prompt = checkpoint.default_prompt
             await self._on(self._files, partial(halves, tokenizer, template, prompt))
         queries = await self._on(self._files, partial(read_query_weights, checkpoint, tokenizer))
+        if checkpoint.late is not None:
+            open_roles(checkpoint, tokenizer)
         total, done = plan.stored, 0
 
         def on_read(size: int) -> None:

@@ -1,7 +1,7 @@
 """From a request for scores to the scores, whoever asks: a route, or a command in this process.
 
 A reranker or a classifier gives its own outputs. A model of vectors gives cosines, so that every
-model can be asked to rank documents.
+model can be asked to rank documents, and one of vectors of tokens MaxSim.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,14 @@ from embedsvc.checkpoints.scoring import Activation, Scoring
 from embedsvc.errors import BadRequest
 from embedsvc.serving.cosines import cosines_of
 from embedsvc.serving.engine import Engine
+from embedsvc.serving.token_request import score_tokens
 from embedsvc.texts.pairs import CutPairs, PairOptions, tokenize_pairs
 from embedsvc.texts.requests import ScoringRequest
 from embedsvc.texts.templated_pairs import tokenize_templated
 from embedsvc.texts.truncation import Rule
 
 COSINE = Scoring(("cosine",), "identity")
+MAXSIM = Scoring(("maxsim",), "identity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,9 @@ class Scores:
     """The scores of one request, and what became of its texts."""
 
     logits: NDArray[np.float32]  # (n, labels)
-    """What the model gives, before any activation; cosines of a model of vectors (n, 1)."""
-    kind: Literal["scores", "cosine"]
+    """What the model gives, before any activation; cosines of a model of vectors (n, 1), sums of
+    a late-interaction model."""
+    kind: Literal["scores", "cosine", "maxsim"]
     scoring: Scoring
     """What each column means, and the activation that the checkpoint states."""
     model: str
@@ -51,7 +54,7 @@ class Scores:
     def probabilities(self) -> NDArray[np.float64]:
         """Scores from 0 to 1 (n, labels): the sigmoid of a single one, and of labels that may all
         be true; else the softmax over the labels. Cosines stay as they are."""
-        if self.kind == "cosine":
+        if self.kind != "scores":
             return self.logits.astype(np.float64)
         several = len(self.scoring.labels) > 1 and not self.scoring.multi_label
         return activated(self.logits, "softmax" if several else "sigmoid")
@@ -74,6 +77,14 @@ async def score_request(
     template = engine.checkpoint.pair_template
     if request.instruction and not (template and template.takes_instruction):
         raise BadRequest(f"Invalid 'instruction': model `{card.id}` takes no instruction.")
+    if engine.heads[0] == "tokens":
+        rule = Rule(
+            _rule(engine, card, request), None, request.otherwise.remedy, engine.max_pair_tokens
+        )
+        caching = {"read_cache": read_cache, "write_cache": write_cache}
+        found = await score_tokens(engine, card, request, rule, **caching)
+        scores = found.scores[:, None]
+        return Scores(scores, "maxsim", MAXSIM, card.id, found.tokens, found.truncated)
     if "scores" not in engine.heads:
         rule = Rule(
             _rule(engine, card, request),

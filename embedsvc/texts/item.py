@@ -45,6 +45,15 @@ class Item:
     spans: tuple[tuple[int, int], ...] = ()
     """The parts of the text that have results of their own: first token, and the one after the
     last."""
+    unseen: int = 0
+    """How many tokens at its end no token attends to."""
+    kept: NDArray[np.bool_] | None = None  # (L,): tokens that have vectors of their own; None: all
+    half: bool = False
+    """Whether vectors of its tokens are wanted in float16."""
+
+    def count_kept(self) -> int:
+        """How many of its tokens have vectors of their own."""
+        return len(self) if self.kept is None else int(self.kept.sum())
 
     def __len__(self) -> int:
         """How many tokens it has."""
@@ -61,7 +70,9 @@ class Item:
         """
         ids = self.ids.astype("<i4", copy=False).tobytes()
         person = b"" if head == "vector" else head.encode()
-        if self.types is None and not self.spans:
+        of_tokens = head == "tokens" and (self.half or self.kept is not None)
+        of_tokens = of_tokens or self.unseen
+        if self.types is None and not self.spans and not of_tokens:
             return blake2b(ids, digest_size=16, person=person).digest()
         # `person` tells these from plain texts; lengths come first, to tell each part from the
         # next.
@@ -71,4 +82,7 @@ class Item:
         digest.update(ids)
         if self.types is not None:
             digest.update(self.types.astype("<i4", copy=False).tobytes())
+        if of_tokens:
+            kept = b"" if self.kept is None else np.packbits(self.kept).tobytes()
+            digest.update(np.array([self.unseen, self.half], "<i4").tobytes() + kept)
         return digest.digest()

@@ -4,9 +4,10 @@ import logging
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tokenizers import Encoding
+from tokenizers import AddedToken, Encoding
 
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.sample_texts import TEXTS
@@ -41,14 +42,16 @@ class Tokenizer:
         special_tokens: bool = True,
         rows: int | None = None,
         plain: Sequence[str] = (),
+        markers: Sequence[str] = (),
     ) -> None:
         """`rows` is how many tokens have word embeddings, if that is known; for `plain` see
-        `read_tokenizer`."""
+        `read_tokenizer`, for `markers` see `LateInteraction`."""
         self._model = model
         self._file = folder / "tokenizer.json"
         self._tokenizer = read_tokenizer(
             model, folder, alone=not special_tokens, rows=rows, plain=plain
         )
+        _keep_whole(self._tokenizer, markers)
         self._special_tokens = special_tokens
         self.max_tokens = max_tokens
         vocabulary = self._tokenizer.get_vocab_size()
@@ -166,4 +169,18 @@ def open_tokenizer(checkpoint: Checkpoint, rows: int | None) -> Tokenizer:
         special_tokens=checkpoint.special_tokens,
         rows=rows,
         plain=checkpoint.card.plain_tokens,
+        markers=checkpoint.late.markers if checkpoint.late else (),
     )
+
+
+def _keep_whole(tokenizer: Any, markers: Sequence[str]) -> None:
+    """Have a marker at the beginning of a text read as the one token that the vocabulary has for
+    it, or for its first word, even where the tokeniser splits or lower-cases it elsewhere."""
+    for marker in markers:
+        for token in (marker, *marker.split(None, 1)[:1]):
+            if tokenizer.token_to_id(token) is None:
+                continue
+            if tokenizer.encode(token, add_special_tokens=False).tokens != [token]:
+                whole = AddedToken(token, normalized=False, special=True)
+                tokenizer.add_special_tokens([whole])
+            break

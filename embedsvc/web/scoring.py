@@ -67,9 +67,9 @@ async def answer_scores(
 
 
 def values_of(scores: Scores, *, raw: bool) -> NDArray[np.floating]:
-    """The scores (n, labels) as an answer has them: cosines as they are, others `raw`, or brought
-    to 0 to 1."""
-    return scores.logits if raw or scores.kind == "cosine" else scores.probabilities()
+    """The scores (n, labels) as an answer has them: cosines and MaxSim as they are, others `raw`,
+    or brought to 0 to 1."""
+    return scores.logits if raw or scores.kind != "scores" else scores.probabilities()
 
 
 def first_model(request: Request, task: Task) -> str:

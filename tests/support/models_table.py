@@ -46,7 +46,7 @@ def table() -> str:
         "| model | also | languages | parameters | dimensions | tokens | prompts | licence |",
         "|---|---|---|---:|---|---:|---|---|",
     ]
-    for card, fact in _cards(rerankers=False):
+    for card, fact in _cards("embed"):
         prompts = ", ".join(f"`{name}`" for name, text in (card.prompts or {}).items() if text)
         sizes = ", ".join(map(str, (fact.dimensions, *card.dimensions)))
         first, last = _cells(card, fact)
@@ -60,16 +60,35 @@ def rerankers() -> str:
         "| model | also | languages | parameters | tokens | licence |",
         "|---|---|---|---:|---:|---|",
     ]
-    for card, fact in _cards(rerankers=True):
+    for card, fact in _cards("rerank"):
         first, last = _cells(card, fact)
         rows.append("| " + " | ".join((*first, *last)) + " |")
     return "\n".join(rows) + "\n"
 
 
-def _cards(*, rerankers: bool) -> list[tuple[Card, Facts]]:
+def late_interaction() -> str:
+    """The table of models of vectors of tokens."""
+    rows = [
+        "| model | also | languages | parameters | dimensions | tokens | licence |",
+        "|---|---|---|---:|---:|---:|---|",
+    ]
+    for card, fact in _cards("late"):
+        first, last = _cells(card, fact)
+        rows.append("| " + " | ".join((*first, str(fact.dimensions), *last)) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _cards(table: str) -> list[tuple[Card, Facts]]:
+    """The cards of a table: `embed`, `rerank` or `late`."""
     known = facts()
-    cards = read_cards(FILE).by_id.values()
-    return [(card, known[card.id]) for card in cards if (card.task == "rerank") == rerankers]
+    cards = [(card, known[card.id]) for card in read_cards(FILE).by_id.values()]
+    return [(card, fact) for card, fact in cards if _table_of(card, fact) == table]
+
+
+def _table_of(card: Card, fact: Facts) -> str:
+    if fact.heading.startswith("late interaction"):
+        return "late"
+    return "rerank" if card.task == "rerank" else "embed"
 
 
 def _cells(card: Card, fact: Facts) -> tuple[tuple[str, ...], tuple[str, ...]]:

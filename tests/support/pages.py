@@ -54,6 +54,7 @@ def exit_codes() -> str:
 PARTS = (
     Part("models.md", "models", models_table.table),
     Part("models.md", "rerankers", models_table.rerankers),
+    Part("models.md", "late-interaction", models_table.late_interaction),
     Part("models.md", "mlx-community", mlx_community.names),
     Part("configuration.md", "settings", settings_tables.settings),
     Part("configuration.md", "cards", settings_tables.cards),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.tensors import Tensors
-from embedsvc.inference.heads import lexical, masked_lm, scores, spans, sparse, vector
+from embedsvc.inference.heads import lexical, masked_lm, scores, spans, sparse, tokens, vector
 from embedsvc.inference.heads.sparse_vector import load
 from embedsvc.inference.ops.base import Array, Batch, Ops, Read
 from embedsvc.texts.item import Item
@@ -71,6 +71,7 @@ HEADS: dict[str, Head] = {
     "scores": scores,
     "spans": spans,
     "sparse": sparse,
+    "tokens": tokens,
     "vector": vector,
 }
 """By name. Names are in the keys of caches (`Item.key`), so that one must not change."""
@@ -116,5 +117,7 @@ def heads_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     if checkpoint.task == "sparse":
         masked_lm.check(checkpoint)
         return ("sparse",)
+    if checkpoint.late is not None and not checkpoint.pooling:
+        return ("tokens",)
     of_spans = ("spans",) if checkpoint.pooling == ("mean",) else ()
     return ("vector", *of_spans, *(("lexical",) if checkpoint.sparse else ()))

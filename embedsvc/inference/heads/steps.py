@@ -55,6 +55,19 @@ def load_module(model: str, step: Step) -> RowStep:
     return lambda rows: check_finite(rows, normalize=True)
 
 
+def dense_tensors(tensors: Tensors, dense: Dense) -> tuple[Floats, Floats | None, Floats | None]:
+    """The weight (out, in) of a Dense module, its bias, and the weight (out, in) by which what goes
+    in is added to what comes out. Raises `CheckpointError`."""
+    shape = dense.outputs, dense.inputs
+    weight = tensors.take(f"{dense.name}.weight", *shape)
+    bias = tensors.take(f"{dense.name}.bias", dense.outputs) if dense.bias else None
+    projected = dense.residual and dense.inputs != dense.outputs
+    residual = tensors.take("residual.weight", *shape) if projected else None
+    if dense.own_folder:
+        tensors.refuse_left_over(())
+    return weight, bias, residual
+
+
 def check_finite(vectors: Floats, *, normalize: bool) -> Floats:
     """The vectors, scaled to unit length if `normalize`.
 
@@ -71,19 +84,14 @@ def check_finite(vectors: Floats, *, normalize: bool) -> Floats:
 
 def _dense(model: str, dense: Dense) -> RowStep:
     tensors = Tensors(model, dense.folder)
-    weight = tensors.take(f"{dense.name}.weight", dense.outputs, dense.inputs)
-    bias = tensors.take(f"{dense.name}.bias", dense.outputs) if dense.bias else None
-    projected = dense.residual and dense.inputs != dense.outputs
-    residual = tensors.take("residual.weight", dense.outputs, dense.inputs).T if projected else None
-    if dense.own_folder:
-        tensors.refuse_left_over(())
+    weight, bias, residual = dense_tensors(tensors, dense)
     layer = linear(weight, bias, Activation(OF_TORCH[dense.activation]))
 
     def run(vectors: Floats) -> Floats:
         _check_width(tensors, "in_features", dense.inputs, vectors)
         out = layer(vectors)
         if dense.residual:
-            out = out + (vectors if residual is None else vectors @ residual)
+            out = out + (vectors if residual is None else vectors @ residual.T)
         return out
 
     return run

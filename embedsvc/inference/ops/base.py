@@ -132,6 +132,14 @@ class Ops(Hardware, Protocol):
         """The array on the host, computed; any thread may wait for one that `begin` gave."""
         ...
 
+    def maxsim(self, query: Floats, documents: Sequence[NDArray[np.float16]]) -> Floats:
+        """The scores (B,) of documents by the vectors (n, d) of a query's tokens.
+
+        A score is the sum over the query's tokens of the largest product of their vector with one
+        of the document's, (m, d) each, of which there is one or more and all are finite.
+        """
+        ...
+
     # --- the forward pass ----------------------------------------------------------------------
 
     def rows(self, function: Callable[..., T], *inputs: Array) -> T:

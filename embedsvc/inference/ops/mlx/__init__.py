@@ -43,6 +43,7 @@ from embedsvc.inference.ops.mlx.dispatch import at_once, by_rows
 from embedsvc.inference.ops.mlx.experts import mix
 from embedsvc.inference.ops.mlx.fusing import Fused, LastStep
 from embedsvc.inference.ops.mlx.layout import PaddedLayout, fill_grid, grid_shape, lay_out
+from embedsvc.inference.ops.mlx.maxsim import score_documents
 from embedsvc.inference.ops.mlx.memory import (
     clear_cache,
     describe_gpu,
@@ -183,6 +184,11 @@ class MlxOps:
 
     def to_numpy(self, value: mx.array) -> NDArray[np.float32]:
         return np.array(value, dtype=np.float32)
+
+    def maxsim(
+        self, query: NDArray[np.float32], documents: Sequence[NDArray[np.float16]]
+    ) -> NDArray[np.float32]:
+        return score_documents(query, documents)
 
     # --- the forward pass ----------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ a pass that has the machine to itself is helped by the other cores.
 
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -30,6 +30,7 @@ from embedsvc.inference.ops.native.formats.bfloat16 import from_bfloat16, to_bfl
 from embedsvc.inference.ops.native.formats.float32 import float32_panels
 from embedsvc.inference.ops.native.formats.quantized import QuantizedTable, stays_quantized
 from embedsvc.inference.ops.native.library import Kernels
+from embedsvc.inference.ops.native.maxsim import score_documents
 from embedsvc.inference.ops.native.program import Program
 from embedsvc.inference.ops.native.steps import NotOnTape, Value
 from embedsvc.inference.ops.native.tape import Tape, trace
@@ -139,6 +140,9 @@ class NativeOps(NumpyOps):
 
         rows = np.arange(len(inputs[0]), dtype=np.int32)
         return cast(Floats, self.program(self.trace(function)).run(self.batch([rows])))
+
+    def maxsim(self, query: Floats, documents: Sequence[NDArray[np.float16]]) -> Floats:
+        return score_documents(self._library.functions, self._kernels.number, query, documents)
 
     def trace(self, function: Callable[[Any, Batch], Any]) -> Encoded:
         """The pass `function(ops, batch)`, written down. Raises `NotOnTape`."""

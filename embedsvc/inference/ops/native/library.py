@@ -86,6 +86,7 @@ def _set_types(functions: Any) -> None:
     _set_type(functions, "program", pointer, flag, *tape, *buffers, *results, pointer)
     _set_type(functions, "free", None, pointer)
     sources, bounds, out = (pointer, pointer, pointer, number), (pointer, number), (pointer, number)
+    _set_type(functions, "maxsim", flag, flag, pointer, number, number, pointer, *bounds, pointer)
     _set_type(functions, "run", flag, pointer, *sources, pointer, *bounds, *out, pointer)
 
 

@@ -96,10 +96,23 @@ typedef struct {
     atomic_int *failed; /* set where memory was missing: what was written is of no use */
 } Work;
 
+/* A query and the documents that are scored for it: see maxsim.inc. */
+typedef struct {
+    const float *query; /* as `pack_query` leaves it */
+    int64_t tokens, size; /* vectors of the query, columns of all vectors */
+    const uint16_t *const *documents; /* (lengths[d], size) each, in float16 */
+    const int64_t *lengths;
+    int64_t count;
+    float *scores; /* (count,) */
+    atomic_int *failed; /* set where memory was missing */
+} MaxSim;
+
 /* The operations, compiled for one instruction set. */
 typedef struct {
     long panel; /* columns of a panel of weights */
     void (*run[OPERATIONS])(const Work *);
+    void (*pack_query)(const float *query, long tokens, long size, float *panels);
+    void (*score_document)(const MaxSim *maxsim, long document);
 } Operations;
 
 extern const Operations operations_baseline, operations_avx2, operations_avx512;

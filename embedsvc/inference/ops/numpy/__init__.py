@@ -40,6 +40,7 @@ from embedsvc.inference.ops.memory import (
 from embedsvc.inference.ops.numpy import activations
 from embedsvc.inference.ops.numpy.attention import attend, pieces_of
 from embedsvc.inference.ops.numpy.layout import PackedLayout, lay_out, range_of
+from embedsvc.inference.ops.numpy.maxsim import score_documents
 from embedsvc.inference.ops.numpy.pooling import pool
 from embedsvc.inference.ops.table_limits import CheckedPass, check_texts
 from embedsvc.inference.ops.tuning import Tuning
@@ -129,6 +130,9 @@ class NumpyOps:
 
     def to_numpy(self, value: Floats) -> Floats:
         return value
+
+    def maxsim(self, query: Floats, documents: Sequence[NDArray[np.float16]]) -> Floats:
+        return score_documents(query, documents)
 
     # --- the forward pass ----------------------------------------------------------------------
 
