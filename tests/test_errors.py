@@ -32,7 +32,7 @@ def test_there_is_no_answer_where_nothing_is(server: TestClient) -> None:
     shaped(server.get("/v1/nope"), 404, "Invalid URL (GET /v1/nope)")
     shaped(server.post("/v1//nope/", json={}), 404, "Invalid URL (POST /v1/nope)")
     shaped(server.get("/%ff%fe"), 404, "Invalid URL")
-    for path in ("/api/nope", "/api/embed/nope", "/embed_sparse", "/v2/nope"):
+    for path in ("/api/nope", "/api/embed/nope", "/decode", "/v2/nope"):
         shaped(server.post(path, json={}), 404, f"Invalid URL (POST {path})")
 
 

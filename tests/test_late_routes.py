@@ -1,13 +1,17 @@
 """Late-interaction models behind the routes."""
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from embedsvc.web.dialects.pooling import PoolingAnswer
+from embedsvc.web.token_answers import in_base64
 from tests.support.app import serve
 from tests.support.colbert import COLBERTS, DOCUMENTS, QUERIES
 from tests.support.rerankers import post
@@ -78,3 +82,47 @@ def test_what_it_does_not_give_is_refused(
     answer = server.post(path, json={"model": "colbert"} | body)
     assert answer.status_code == 400
     assert said in answer.text
+
+
+# --- vectors of tokens ---------------------------------------------------------------------------
+
+
+def test_vectors_of_documents_are_answered_as_vllm_does(server: TestClient) -> None:
+    body = {"input": DOCUMENTS, "task": "token_embed", "truncate": "end"}
+    answer = post(server, "/pooling", model="colbert", **body)
+    read = msgspec.json.decode(answer.content, type=PoolingAnswer)
+    with np.load(RECORDED, allow_pickle=False) as arrays:
+        for row in read.data:
+            assert near(row.data, arrays[f"d{row.index}"])
+            assert row.shape == arrays[f"d{row.index}"].shape
+    assert answer.headers["x-embedsvc-truncated"] == "1"
+
+
+@pytest.mark.parametrize(("dtype", "code"), [("float16", "<f2"), ("float32", "<f4"), (None, "<f4")])
+def test_vectors_of_queries_come_in_base64(
+    server: TestClient, dtype: str | None, code: str
+) -> None:
+    body = {"input": QUERIES[0], "encoding_format": "base64", "embed_dtype": dtype}
+    (row,) = post(server, "/pooling", model="colbert", input_type="query", **body).json()["data"]
+    found = np.frombuffer(base64.b64decode(row["data"]), code).reshape(row["shape"])
+    with np.load(RECORDED, allow_pickle=False) as arrays:
+        assert near(found, arrays["q0"])
+
+
+def test_vectors_are_answered_as_tei_does(server: TestClient) -> None:
+    answer = post(server, "/embed_all", inputs=QUERIES[:2], prompt_name="query")
+    with np.load(RECORDED, allow_pickle=False) as arrays:
+        for place, vectors in enumerate(answer.json()):
+            assert near(vectors, arrays[f"q{place}"])
+
+
+def test_an_answer_that_would_be_too_large_is_refused(
+    server: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedsvc.web.token_answers.VECTOR_BYTES", 8 * 13 * 9)
+    answer = server.post("/pooling", json={"model": "colbert", "input": ["hello", "world"]})
+    assert answer.status_code == 200
+    answer = server.post("/pooling", json={"model": "colbert", "input": ["hello"] * 3})
+    assert answer.status_code == 400
+    assert "9 vectors of 8 dimensions at most, and these texts have 12" in answer.text
+    assert in_base64([[1.0]], "float32") == "AACAPw=="

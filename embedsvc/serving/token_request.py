@@ -56,11 +56,12 @@ async def embed_tokens(
     prompt: str | None,
     request: EmbeddingRequest,
     *,
+    most_rows: int | None = None,
     read_cache: bool = True,
     write_cache: bool = True,
 ) -> EmbeddedTokens:
-    """The vectors of tokens that a request asks for. Its texts are documents unless a prompt for
-    queries is named. Raises `RequestError`."""
+    """The vectors of tokens that a request asks for, `most_rows` of them at most. Its texts are
+    documents unless a prompt for queries is named. Raises `RequestError`."""
     role = find_role(request, prompt)
     rule = Rule(
         request.truncate or card.truncate or engine.truncate or request.otherwise.truncate,
@@ -71,6 +72,13 @@ async def embed_tokens(
         raise BadRequest("Invalid 'truncate': expected error, end or start for vectors of tokens.")
     tokenized = await _tokenize(engine, card, request, prompt, role, rule)
     items = tokenized.items
+    rows = sum(item.count_kept() for item in items)
+    if most_rows is not None and rows > most_rows:
+        raise BadRequest(
+            f"Invalid '{request.fields.input}': in the form that is asked for, an answer has "
+            f"{most_rows} vectors of {engine.dimensions} dimensions at most, and these texts have "
+            f"{rows}."
+        )
     vectors = await engine.run("tokens", items, read=read_cache, write=write_cache)
     engine.truncated += tokenized.cut
     return EmbeddedTokens(vectors, sum(map(len, items)), tokenized.cut)

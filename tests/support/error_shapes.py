@@ -20,7 +20,10 @@ PATHS = {
     "{path:path}": "none",
     "{model:path}": "org/tiny",
 }
-TEI_PATHS = ("/", "/embed", "/embed_sparse", "/tokenize", "/info", "/predict", "/similarity")
+TEI_PATHS = (
+    *("/", "/embed", "/embed_all", "/embed_sparse", "/tokenize", "/info"),
+    *("/predict", "/similarity"),
+)
 EXO = (
     *("/instance", "/place_instance", "/node_id", "/state", "/events", "/onboarding"),
     *("/models/add", "/models/custom", "/v1/feature-flags", "/v1/instance-links"),

@@ -18,6 +18,7 @@ from embedsvc.catalog.cards import Truncate
 from embedsvc.errors import BadRequest
 from embedsvc.serving.embedded import Embedded
 from embedsvc.serving.engine import Engine
+from embedsvc.serving.token_request import EmbeddedTokens
 from embedsvc.texts.explained import Token
 from embedsvc.texts.prompts import choose
 from embedsvc.texts.requests import (
@@ -38,6 +39,7 @@ from embedsvc.web.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.web.scoring import first_model
 from embedsvc.web.sparse_answers import as_pairs
 from embedsvc.web.state import registry_of, state_of
+from embedsvc.web.token_answers import answer_tokens
 
 FIELDS = Fields("inputs")
 REFUSED = Rule("error", remedy='send "truncate": true')
@@ -58,7 +60,16 @@ class TeiEmbedBody(msgspec.Struct):
     model: Another = None
 
 
+class TeiTokensBody(msgspec.Struct):
+    inputs: Texts
+    truncate: bool | None = None
+    truncation_direction: Literal["Left", "Right", "left", "right"] | None = None
+    prompt_name: Choice | None = None
+    model: Annotated[ModelName | None, Meta(description="Default: the first that reranks.")] = None
+
+
 EmbedAnswer = list[list[float]]
+TokensAnswer = list[list[list[float]]]
 
 
 class TeiSparseBody(msgspec.Struct):
@@ -177,10 +188,28 @@ async def info(request: Request) -> Response:
     return JsonResponse(msgspec.json.encode(answer))
 
 
+async def create_token_embeddings(request: Request) -> Response:
+    """`POST /embed_all`: a vector for each token of texts, by a late-interaction model."""
+    sent = await read_body(request, TeiTokensBody)
+    side = "start" if (sent.truncation_direction or "").lower() == "left" else "end"
+    asked = EmbeddingRequest(
+        model=sent.model or first_model(request, "rerank"),
+        inputs=_texts(request, sent.inputs),
+        prompt_name=sent.prompt_name,
+        truncate=None if sent.truncate is None else (side if sent.truncate else "error"),
+        otherwise=REFUSED,
+        fields=FIELDS,
+    )
+    return await answer_tokens(request, asked, _write_token_vectors)
+
+
 routes = [
     Endpoint("POST", "/embed", create_embeddings, body=TeiEmbedBody, answer=EmbedAnswer),
     Endpoint(
         "POST", "/embed_sparse", create_sparse_embeddings, body=TeiSparseBody, answer=SparseAnswer
+    ),
+    Endpoint(
+        "POST", "/embed_all", create_token_embeddings, body=TeiTokensBody, answer=TokensAnswer
     ),
     Endpoint("POST", "/tokenize", tokenize, body=TokenizeBody, answer=list[list[Token]]),
     Endpoint("GET", "/info", info, answer=Info),
@@ -189,6 +218,10 @@ routes = [
 
 async def _write(embedded: Embedded) -> list[bytes]:
     return await write_vectors(embedded.vectors)
+
+
+async def _write_token_vectors(embedded: EmbeddedTokens) -> list[bytes]:
+    return [b"[", *await dump_in_turns(embedded.vectors), b"]"]
 
 
 async def _write_sparse(embedded: Embedded) -> list[bytes]:
