@@ -27,7 +27,7 @@ PRECISIONS: tuple[tuple[str, Dtype, bool], ...] = (
     ("int8 on a CPU", "int8", False),
     ("16 bits on a GPU", "bfloat16", True),
 )
-"""What is told, the dtype, and whether quantised weights stay packed in it."""
+"""What is told, the dtype, and whether it is on a GPU."""
 BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 LICENCE = re.compile(r"^license(?:_name)?:[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
 FRONT = re.compile(r"\A---\s*\n(.*?)\n---", re.DOTALL)
@@ -57,8 +57,8 @@ def try_checkpoint(card: Card) -> Trial:
         checkpoint = open_checkpoint(card)
         heads = heads_of(checkpoint)
         memory = {
-            name: make_plan(checkpoint, dtype, packed=packed).size
-            for name, dtype, packed in PRECISIONS
+            name: make_plan(checkpoint, dtype, backend="mlx" if gpu else "native").size
+            for name, dtype, gpu in PRECISIONS
         }
     except CheckpointError as error:
         facts |= {"loads": f"no: {error}", "licence": licence}
