@@ -1,6 +1,7 @@
 """The servers that are compared: where each comes from, and how it is started. Data alone."""
 
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -82,7 +83,13 @@ EMBEDSVC = (*("{project}", "-m", "embedsvc", "serve", "--port", "{port}", "--mod
 ONNXRUNTIME = ("onnxruntime==1.32.0", "tokenizers", "onnx==1.23.2", *HTTP)
 OPENVINO = ("openvino==2026.4.1", "tokenizers", *HTTP)
 LLAMA_CPP = ("llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors", "tokenizers", *HTTP)
-LLAMA_CPP_BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"}
+NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16" if platform.machine() == "x86_64" else ""
+"""Built by GCC 12 for AMX, llama.cpp ends with SIGILL at its first tile, in Q8_0."""
+LLAMA_CPP_BUILD = {
+    "CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF",
+    "CFLAGS": NO_AMX,
+    "CXXFLAGS": NO_AMX,
+}
 OMNI = """
 import sys, fastapi, uvicorn
 from mlx_omni_server.embeddings.router import router
