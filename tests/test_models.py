@@ -22,6 +22,7 @@ QUERY_DOCUMENT = {
     "bge-base-en-v1.5": (BGE, ""),
     "bge-large-en-v1.5": (BGE, ""),
     "bge-m3": None,
+    "bge-m3-hybrid": None,
     "e5-small-v2": ("query: ", "passage: "),
     "e5-base-v2": ("query: ", "passage: "),
     "e5-large-v2": ("query: ", "passage: "),

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedsvc.bulk.manifest import PROBE, EmbedOptions
+from embedsvc.bulk.manifest import PROBE, EmbedOptions, sketch
 from embedsvc.errors import BulkError, RequestError
 from embedsvc.serving.embedded import Embedded
 
@@ -31,8 +31,12 @@ class Embedder(Protocol):
 
 
 async def probe(embedder: Embedder, options: EmbedOptions) -> NDArray[np.float32]:
-    """The vector (D,) of `PROBE`. Raises `BulkError` if the model refuses these options."""
+    """The vector (D,) of `PROBE`, of a sparse one the sketch.
+
+    Raises `BulkError` if the model refuses these options.
+    """
     try:
-        return (await embedder.embed([PROBE], options.for_one_vector())).vectors[0]
+        embedded = await embedder.embed([PROBE], options.for_one_vector())
+        return sketch(embedded.sparse[0]) if embedded.sparse else embedded.vectors[0]
     except RequestError as error:
         raise BulkError(f"model `{embedder.model}`: {error}") from None

@@ -15,6 +15,7 @@ from embedsvc.bulk.journal import Header, Journal, Record
 from embedsvc.bulk.manifest import EmbedOptions, Manifest, encode_probe
 from embedsvc.bulk.outputs import output_for
 from embedsvc.bulk.outputs.files import beside, check_own_files, own_files, remove, replacing
+from embedsvc.bulk.outputs.index import Vectors
 from embedsvc.bulk.pipeline import EmbeddedBatch, Embedding, Pipeline, Totals
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import BadRow, Columns
@@ -150,7 +151,7 @@ class Run:
     def _record(self, finished: EmbeddedBatch, last: Record) -> Record:
         """The record of a batch, after the record before it."""
         results = finished.results
-        rows, vectors = _rows(results)
+        rows, vectors = _rows(results, self._job.dtype)
         bad = tuple(result for result in results if isinstance(result, BadRow))
         return Record(
             items=last.items + len(results),
@@ -158,7 +159,7 @@ class Run:
             rows=last.rows + len(rows),
             rejected=last.rejected + len(bad),
             bad=bad,
-            data=self._output.encode(rows, store(vectors, self._job.dtype)) if rows else b"",
+            data=self._output.encode(rows, vectors) if rows else b"",
         )
 
     def _data(self) -> Iterator[bytes]:
@@ -191,8 +192,10 @@ def _identity(path: Path) -> Identity | None:
     return status.st_dev, status.st_ino
 
 
-def _rows(results: Sequence[Embedding | BadRow]) -> tuple[list[dict[str, Any]], Any]:
-    """The rows of the output, and their vectors (n, D); None in place of (0, D)."""
+def _rows(
+    results: Sequence[Embedding | BadRow], dtype: Stored
+) -> tuple[list[dict[str, Any]], Vectors]:
+    """The rows of the output, and their vectors as they are stored; none in place of (0, D)."""
     rows: list[dict[str, Any]] = []
     done = [result for result in results if isinstance(result, Embedding)]
     for row, _, chunks in done:
@@ -203,8 +206,10 @@ def _rows(results: Sequence[Embedding | BadRow]) -> tuple[list[dict[str, Any]], 
         for number, chunk in enumerate(chunks):
             where = {"chunk": number, "start": chunk.start, "end": chunk.end}
             rows.append(whole | {"text": row.text[chunk.start : chunk.end]} | where)
-    vectors = np.concatenate([one.vectors for one in done]) if done else None
-    return rows, vectors
+    dense = [one.vectors for one in done if isinstance(one.vectors, np.ndarray)]
+    if dense:
+        return rows, store(np.concatenate(dense), dtype)
+    return rows, [vector._asdict() for one in done for vector in one.vectors]
 
 
 class _Reporter:

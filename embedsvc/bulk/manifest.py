@@ -1,7 +1,7 @@
 """The manifest of an output: which model made its vectors, with which options."""
 
 import base64
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -9,13 +9,19 @@ from numpy.typing import NDArray
 
 from embedsvc.bulk.dtypes import Stored, store
 from embedsvc.catalog.cards import Truncate
-from embedsvc.texts.requests import Chunking, EmbeddingRequest
+from embedsvc.serving.embedded import SparseVector
+from embedsvc.texts.requests import Chunking, EmbeddingRequest, SparseOptions
 
 PROBE = "The quick brown fox jumps over the lazy dog."
 """A text whose vector tells one model from another."""
 SAME_MODEL_COSINE = 0.999
 """The least cosine of two vectors of `PROBE` that one model made. Other precisions and other
 machines stay above it."""
+
+
+VectorType = Literal["dense", "sparse"]
+PLACES = 256
+"""Numbers that a sparse vector of `PROBE` is kept as."""
 
 
 class EmbedOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -26,6 +32,7 @@ class EmbedOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     truncate: Truncate | None = None
     dimensions: int | None = None
     chunking: Chunking | None = None
+    type: VectorType = "dense"
 
     def request(self, model: str, texts: list[str]) -> EmbeddingRequest:
         """The request for the vectors of texts."""
@@ -37,6 +44,8 @@ class EmbedOptions(msgspec.Struct, frozen=True, omit_defaults=True):
             truncate=self.truncate,
             dimensions=self.dimensions,
             chunks=self.chunking,
+            dense=self.type == "dense",
+            sparse=SparseOptions() if self.type == "sparse" else None,
         )
 
     def for_one_vector(self) -> "EmbedOptions":
@@ -49,8 +58,10 @@ class Manifest(msgspec.Struct, frozen=True, rename={"probe": "fingerprint", "opt
 
     model: str
     probe: str
-    """The vector of `PROBE`, with the same prompt and dimensions: float32 in base64."""
+    """The vector of `PROBE`, with the same prompt and dimensions: float32 in base64; of a
+    sparse one the `sketch`."""
     dimensions: int
+    """Of the vector of `PROBE`, and of all others that are dense."""
     dtype: Stored
     options: EmbedOptions = EmbedOptions()
     rows: int = 0
@@ -71,6 +82,17 @@ class Manifest(msgspec.Struct, frozen=True, rename={"probe": "fingerprint", "opt
         """Whether the model that gave `PROBE` the vector `probe` is the one of this output."""
         own = decode_probe(self.probe)
         return own.shape == probe.shape and cosine(own, probe) >= SAME_MODEL_COSINE
+
+
+def sketch(vector: SparseVector) -> NDArray[np.float32]:
+    """A sparse vector as a short dense one (PLACES,): weights are added up by their ids.
+
+    >>> twice = np.array([1, 257], np.int32)
+    >>> sketch(SparseVector(twice, np.array([0.5, 1], np.float32)))[:3].tolist()
+    [0.0, 1.5, 0.0]
+    """
+    sums = np.bincount(vector.indices % PLACES, weights=vector.values, minlength=PLACES)
+    return sums.astype(np.float32)
 
 
 def encode_probe(probe: NDArray[np.float32]) -> str:

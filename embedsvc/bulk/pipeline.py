@@ -18,6 +18,7 @@ from embedsvc.bulk.journal import Record
 from embedsvc.bulk.manifest import EmbedOptions
 from embedsvc.bulk.rows import BadRow, Row, set_aside
 from embedsvc.errors import BulkError, EmbeddingFailed, RequestError
+from embedsvc.serving.embedded import SparseVector
 from embedsvc.texts.late_chunking import Chunk
 
 BATCH_SECONDS = 0.25
@@ -33,7 +34,7 @@ class Embedding(NamedTuple):
     """A row with its vector, or with the vectors of its chunks."""
 
     row: Row
-    vectors: NDArray[np.float32]  # (1, D) or (k, D)
+    vectors: NDArray[np.float32] | list[SparseVector]  # (1, D) or (k, D), or a sparse one
     chunks: list[Chunk] | None
 
 
@@ -138,6 +139,11 @@ class Pipeline:
         self.totals.tokens += done.tokens
         self.totals.truncated += done.truncated
         self.totals.split += done.split
+        if done.sparse is not None:
+            return [
+                Embedding(row, [vector], None)
+                for row, vector in zip(rows, done.sparse, strict=True)
+            ]
         if done.chunks is None:
             return [Embedding(row, done.vectors[i : i + 1], None) for i, row in enumerate(rows)]
         starts = np.cumsum([0, *map(len, done.chunks)])

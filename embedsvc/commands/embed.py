@@ -9,7 +9,7 @@ from typing import get_args
 from embedsvc.bulk.dtypes import STORED
 from embedsvc.bulk.inputs.source import FORMATS
 from embedsvc.bulk.job import Job, Run, Summary
-from embedsvc.bulk.manifest import EmbedOptions
+from embedsvc.bulk.manifest import EmbedOptions, VectorType
 from embedsvc.bulk.outputs.files import beside
 from embedsvc.bulk.progress import Progress
 from embedsvc.bulk.rows import OWN, Columns
@@ -54,6 +54,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     option = add_vectors(parser).add_argument
     option(
         "--dtype", choices=STORED, default="float32", help="of what is written; default: float32"
+    )
+    option(
+        "--type", choices=get_args(VectorType), default="dense", help="of vectors; default: dense"
     )
     option("--truncate", choices=get_args(Truncate), help="texts that are too long; default: error")
     option(
@@ -106,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _read_job(args: argparse.Namespace) -> Job:
     check_arguments(args)
+    if args.type == "sparse":
+        _check_sparse(args)
     keep = tuple(name for name in args.keep.split(",") if name)
     for name in keep:
         if name in OWN:
@@ -126,7 +131,7 @@ def _read_job(args: argparse.Namespace) -> Job:
         header=not args.no_header,
         columns=Columns(args.column, args.id_column, keep),
         options=EmbedOptions(
-            args.input_type, args.prompt, args.truncate, args.dimensions, args.chunking
+            args.input_type, args.prompt, args.truncate, args.dimensions, args.chunking, args.type
         ),
         dtype=args.dtype,
         strict=args.strict,
@@ -134,11 +139,24 @@ def _read_job(args: argparse.Namespace) -> Job:
     )
 
 
+def _check_sparse(args: argparse.Namespace) -> None:
+    """Raise `CardsError` for what sparse vectors have not."""
+    for option in ("--url", "--dimensions", "--chunking"):
+        if getattr(args, option[2:]) is not None:
+            raise CardsError(f"--type sparse: not with {option}")
+    if args.dtype != "float32":
+        raise CardsError("--type sparse: its weights are float32, so not with --dtype")
+    if args.output.suffix.lower() == ".npy":
+        raise CardsError("--type sparse: a name in .parquet or .jsonl, not .npy, for --output")
+
+
 def _summarize(job: Job, summary: Summary) -> str:
     manifest, before, after, totals = summary
     here = after.items - before.items
     dtype = "" if manifest.dtype == "float32" else f" in {manifest.dtype}"
     vectors = f"{manifest.rows:,} vectors of {manifest.dimensions} dimensions{dtype}"
+    if manifest.options.type == "sparse":
+        vectors = f"{manifest.rows:,} sparse vectors"
     seconds = totals.seconds or 1.0
     rates = f"{here / seconds:,.0f} rows/s, {totals.tokens / seconds:,.0f} tokens/s"
     lines = [

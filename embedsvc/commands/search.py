@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     if not os.path.lexists(args.index):
         raise BulkError(f"{args.index} is not there")
     index = output.open(args.index)
+    if index.manifest.options.type == "sparse":
+        raise BulkError(f"{args.index} has sparse vectors, which are not searched here")
     options = _query_options(index.manifest, args)
 
     async def embed() -> NDArray[np.float32]:

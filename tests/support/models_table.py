@@ -78,8 +78,20 @@ def late_interaction() -> str:
     return "\n".join(rows) + "\n"
 
 
+def sparse() -> str:
+    """The table of models of sparse vectors."""
+    rows = [
+        "| model | also | languages | parameters | tokens | licence |",
+        "|---|---|---|---:|---:|---|",
+    ]
+    for card, fact in _cards("sparse"):
+        first, last = _cells(card, fact)
+        rows.append("| " + " | ".join((*first, *last)) + " |")
+    return "\n".join(rows) + "\n"
+
+
 def _cards(table: str) -> list[tuple[Card, Facts]]:
-    """The cards of a table: `embed`, `rerank` or `late`."""
+    """The cards of a table: `embed`, `rerank`, `sparse` or `late`."""
     known = facts()
     cards = [(card, known[card.id]) for card in read_cards(FILE).by_id.values()]
     return [(card, fact) for card, fact in cards if _table_of(card, fact) == table]
@@ -88,7 +100,7 @@ def _cards(table: str) -> list[tuple[Card, Facts]]:
 def _table_of(card: Card, fact: Facts) -> str:
     if fact.heading.startswith("late interaction"):
         return "late"
-    return "rerank" if card.task == "rerank" else "embed"
+    return card.task if card.task in ("rerank", "sparse") else "embed"
 
 
 def _cells(card: Card, fact: Facts) -> tuple[tuple[str, ...], tuple[str, ...]]:

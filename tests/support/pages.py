@@ -53,6 +53,7 @@ def exit_codes() -> str:
 
 PARTS = (
     Part("models.md", "models", models_table.table),
+    Part("models.md", "sparse", models_table.sparse),
     Part("models.md", "rerankers", models_table.rerankers),
     Part("models.md", "late-interaction", models_table.late_interaction),
     Part("models.md", "mlx-community", mlx_community.names),

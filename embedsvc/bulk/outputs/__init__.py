@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
-
 from embedsvc.bulk.arrow import arrow
 from embedsvc.bulk.manifest import Manifest
 from embedsvc.bulk.outputs import jsonl, npy, parquet
@@ -16,8 +14,8 @@ from embedsvc.errors import BulkError
 class Output(NamedTuple):
     """One format."""
 
-    encode: Callable[[Sequence[dict[str, Any]], NDArray[Any]], bytes]
-    """Encode some rows with their vectors (n, D), for the journal."""
+    encode: Callable[[Sequence[dict[str, Any]], Any], bytes]
+    """Encode some rows with their `Vectors`, for the journal."""
     write: Callable[[Path, Callable[[], Iterable[bytes]], Manifest], None]
     """Write the file from all encoded rows. The function that gives them may be called twice."""
     open: Callable[[Path], Index]

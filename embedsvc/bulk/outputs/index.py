@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 
 from embedsvc.bulk.manifest import Manifest
 
+Vectors = NDArray[Any] | list[dict[str, Any]]
+"""Vectors (n, D) in the type in which they are stored; or sparse ones, each `{"indices": (k,),
+"values": (k,)}`."""
+
 
 class Index(Protocol):
     """Reads the vectors and the rows of an output, with little of them in memory at a time."""

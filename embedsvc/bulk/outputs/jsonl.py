@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from embedsvc.bulk.manifest import Manifest
 from embedsvc.bulk.outputs.files import read_manifest, replacing, write_manifest
+from embedsvc.bulk.outputs.index import Vectors
 from embedsvc.bulk.rows import to_json
 from embedsvc.errors import BulkError
 from embedsvc.system.text_files import lines_of
@@ -27,7 +28,7 @@ class _Vector(msgspec.Struct):
     embedding: list[float]
 
 
-def encode(rows: Sequence[dict[str, Any]], vectors: NDArray[Any]) -> bytes:
+def encode(rows: Sequence[dict[str, Any]], vectors: Vectors) -> bytes:
     """The lines of some rows."""
     return b"".join(
         b'%b,"embedding":%b}\n'

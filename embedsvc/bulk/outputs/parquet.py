@@ -1,4 +1,5 @@
-"""Parquet: a column for each value of a row, and the column `embedding`, lists of one length.
+"""Parquet: a column for each value of a row, and the column `embedding`, lists of one length, or
+structs of indices and values.
 
 The manifest is in the file's own metadata, under "embedsvc".
 """
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from embedsvc.bulk.arrow import arrow, check_count, in_short, open_parquet, read_batches
 from embedsvc.bulk.manifest import Manifest
 from embedsvc.bulk.outputs.files import decode_manifest, replacing
+from embedsvc.bulk.outputs.index import Vectors
 from embedsvc.bulk.rows import to_json
 from embedsvc.errors import BulkError
 
@@ -23,12 +25,15 @@ ROWS = 4096
 """How many vectors are read at a time."""
 
 
-def encode(rows: Sequence[dict[str, Any]], vectors: NDArray[Any]) -> bytes:
+def encode(rows: Sequence[dict[str, Any]], vectors: Vectors) -> bytes:
     """Some rows in Arrow's stream format, in the types that these rows need."""
     pa = arrow()
     columns = {name: _column([row[name] for row in rows]) for name in rows[0]}
-    flat = pa.array(vectors.ravel())
-    columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    if isinstance(vectors, list):
+        columns["embedding"] = pa.array(vectors, _sparse_type())
+    else:
+        flat = pa.array(vectors.ravel())
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
     batch = pa.record_batch(columns)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
@@ -109,7 +114,15 @@ class ParquetIndex:
 def _type_of_vectors(manifest: Manifest) -> Any:
     """The type of the column of vectors."""
     pa = arrow()
+    if manifest.options.type == "sparse":
+        return _sparse_type()
     return pa.list_(pa.from_numpy_dtype(manifest.no_vectors.dtype), manifest.no_vectors.shape[1])
+
+
+def _sparse_type() -> Any:
+    """The type of a column of sparse vectors."""
+    pa = arrow()
+    return pa.struct({"indices": pa.list_(pa.int32()), "values": pa.list_(pa.float32())})
 
 
 def _column(values: list[Any]) -> Any:
