@@ -21,7 +21,7 @@ PATHS = {
     "{model:path}": "org/tiny",
 }
 TEI_PATHS = (
-    *("/", "/embed", "/embed_all", "/embed_sparse", "/tokenize", "/info"),
+    *("/", "/decode", "/embed", "/embed_all", "/embed_sparse", "/tokenize", "/info"),
     *("/predict", "/similarity"),
 )
 EXO = (
