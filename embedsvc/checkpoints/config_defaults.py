@@ -133,6 +133,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "type_vocab_size": 1,
         "rope_theta": 160_000.0,
     },
+    "jina_embeddings_v3": _BERT
+    | {
+        "vocab_size": 250002,
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "max_position_embeddings": 8194,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+        "rope_theta": 20_000.0,
+    },
     "llama": _LLAMA,
     "llama_bidirec": _LLAMA,
     "mistral": _LLAMA

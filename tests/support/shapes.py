@@ -98,6 +98,24 @@ def deberta_shapes(*, shared: bool, distances: int, layers: int = 2) -> Shapes:
     }
 
 
+def jina_v3_layer(name: str, index: int) -> Shapes:
+    shapes: Shapes = {}
+    for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        shapes |= linear(f"{name}.self_attn.{part}", WIDTH, WIDTH)
+    shapes |= linear(f"{name}.mlp.fc1", WIDTH, INNER) | linear(f"{name}.mlp.fc2", INNER, WIDTH)
+    return shapes | norm(f"{name}.post_attention_layernorm") | norm(f"{name}.post_mlp_layernorm")
+
+
+def jina_v3_shapes(types: int) -> Shapes:
+    return {
+        "embeddings.word_embeddings.weight": (VOCABULARY, WIDTH),
+        "embeddings.token_type_embeddings.weight": (types, WIDTH),
+        **norm("embeddings.LayerNorm"),
+        **layers_of("layers.{}", 2, jina_v3_layer),
+        **linear("pooler.dense", WIDTH, WIDTH),
+    }
+
+
 def distilbert_layer(name: str, index: int) -> Shapes:
     shapes: Shapes = {}
     for part in ("q_lin", "k_lin", "v_lin", "out_lin"):

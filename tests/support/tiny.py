@@ -34,6 +34,7 @@ from tests.support.shapes import (
     jina_code_layer,
     jina_like,
     jina_shapes,
+    jina_v3_shapes,
     layers_of,
     linear,
     llama_shapes,
@@ -409,6 +410,18 @@ CASES = {
         pooling="cls_token",
     ),
     "jina_bert": Case(JINA, jina_shapes(JINA)),
+    "jina_embeddings_v3": Case(
+        SIZES
+        | {
+            "model_type": "jina_embeddings_v3",
+            "type_vocab_size": 1,
+            "layer_norm_eps": 1e-5,
+            "hidden_act": "gelu",
+            "pad_token_id": 1,
+            "rope_parameters": {"rope_theta": 5000.0, "rope_type": "default"},
+        },
+        jina_v3_shapes(1),
+    ),
     "jina_bert-code": Case(JINA, jina_like(jina_code_layer)),
     "modernbert": Case(MODERNBERT, modernbert_shapes()),
     "modernbert-transformers": Case(

@@ -23,6 +23,7 @@ from embedsvc.inference.models import (
     gemma3_text,
     gte,
     jina_bert,
+    jina_embeddings_v3,
     llama,
     modernbert,
     mpnet,
@@ -80,6 +81,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma3_text": gemma3_text,
     "gte": gte,
     "jina_bert": jina_bert,
+    "jina_embeddings_v3": jina_embeddings_v3,
     "llama": llama,
     "llama_bidirec": llama,
     "ministral3": llama,
@@ -102,6 +104,7 @@ LOOK_TYPES_UP: tuple[Architecture, ...] = (
     electra,
     gte,
     jina_bert,
+    jina_embeddings_v3,
     roberta,
 )
 """The architectures whose passes look up the types of tokens, where `Inputs.pairs` asks for it."""
