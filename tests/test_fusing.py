@@ -11,10 +11,12 @@ import pytest
 
 from embedsvc.inference.ops.base import columns, rope_table
 from embedsvc.inference.ops.mlx import MlxOps
-from embedsvc.inference.ops.mlx.fusing import FACTORS, Fused, LastStep
+from embedsvc.inference.ops.mlx.activations import FACTORS, FUNCTIONS
+from embedsvc.inference.ops.mlx.fusing import Fused, LastStep
 from embedsvc.inference.ops.mlx.rope import TurnCache
 from tests.support.tolerance import within
 
+LEARNED = {"prelu": (0.25,), "xielu": (0.8, 0.8, 0.5, -1e-6)}
 VIEWS = {"Slice", "Reshape", "Unflatten", "ExpandDims", "Squeeze", "Transpose"}
 
 
@@ -35,8 +37,8 @@ def cases(dtype: mx.Dtype) -> dict[str, tuple[Callable[[Fused], Any], tuple[mx.a
     mx.eval(x, *operands)
     found: dict[str, Any] = {"turn": (lambda fused: fused.turn, operands)}
     for name in FACTORS:
-        found[name] = (lambda fused, name=name: fused.activations[name][0], (x,))
-        found[f"{name}, gated"] = (lambda fused, name=name: fused.activations[name][1], (gate, up))
+        found[name] = (lambda fused, name=name: fused.factors[name][0], (x,))
+        found[f"{name}, gated"] = (lambda fused, name=name: fused.factors[name][1], (gate, up))
     return found
 
 
@@ -57,9 +59,11 @@ def test_a_kernel_that_reads_halves_in_the_other_order_gives_the_same() -> None:
 
 def test_half_precision_is_rounded_once(random: np.random.Generator) -> None:
     x = mx.array(random.normal(size=4096) * 2).astype(mx.bfloat16)
-    for alone, _ in Fused(compiled=False).activations.values():
-        exact = alone(x.astype(mx.float32))
-        assert mx.array_equal(alone(x), exact.astype(mx.bfloat16))
+    fused = Fused(compiled=False)
+    functions = {name: alone for name, (alone, _) in fused.factors.items()} | fused.activations
+    for name, function in functions.items():
+        exact = function(x.astype(mx.float32), *LEARNED.get(name, ()))
+        assert mx.array_equal(function(x, *LEARNED.get(name, ())), exact.astype(mx.bfloat16)), name
 
 
 def test_a_residual_and_a_gate_become_part_of_the_step_before(

@@ -35,7 +35,7 @@ class Fused:
         self.activations: dict[Name, Function] = {
             name: fuse(partial(_widened, function)) for name, function in FUNCTIONS.items()
         }
-        """The others."""
+        """The others, the longest of which take two."""
 
 
 class LastStep:
