@@ -11,7 +11,7 @@ import pytest
 
 from embedsvc.inference.ops.base import columns, rope_table
 from embedsvc.inference.ops.mlx import MlxOps
-from embedsvc.inference.ops.mlx.activations import FACTORS, FUNCTIONS
+from embedsvc.inference.ops.mlx.activations import FACTORS
 from embedsvc.inference.ops.mlx.fusing import Fused, LastStep
 from embedsvc.inference.ops.mlx.rope import TurnCache
 from tests.support.tolerance import within
