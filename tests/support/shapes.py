@@ -353,7 +353,7 @@ def gemma2_embedding_shapes() -> Shapes:
         **decoder_shapes(3, gemma2_embedding_layer),
         **linear("ple.per_layer_model_projection", WIDTH, 3 * 12, bias=False),
         **norm("ple.per_layer_projection_norm", 12, bias=False),
-        **linear("embedding_projection", WIDTH, 20, bias=False),
+        **linear("embedding_projection", WIDTH, WIDTH, bias=False),
     }
 
 

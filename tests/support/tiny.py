@@ -589,7 +589,7 @@ CASES = {
             },
             "hidden_activation": "gelu_pytorch_tanh",
             "hidden_size_per_layer_input": 12,
-            "embedding_dim": 20,
+            "embedding_dim": 24,
             "rms_norm_eps": 1e-5,
         },
         gemma2_embedding_shapes(),
