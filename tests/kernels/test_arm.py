@@ -83,5 +83,5 @@ def test_passes_are_those_of_the_processor_that_they_were_recorded_on(
     names = [line.split()[0].split(";") for line in lines]
     assert {way for _, *ways, _ in names for way in ways} == PROCESSORS[processor]
     assert all(name == "NEON" and not distrusted for name, *_, distrusted in names)
-    assert count > len(CASES | QUANTIZED) + 2 * len(WIDE)
+    assert count > len(CASES)  # but those that run on NumPy
     assert all(f" {count} passes" in line for line in lines)
