@@ -52,6 +52,7 @@ GIVEN: dict[str, list[list[str]]] = {
     "report": [["--models"], ["--seconds"], ["--quick", "--models", "models.toml", "--model"]],
     "service": [[], ["logs", "--lines"], ["install", "--dry-run", "--port"]],
     "verify": [[]],
+    "try": [[], ["tiny", "--models"]],
     "completion": [[]],
 }
 """Arguments before the odd one."""
@@ -100,7 +101,7 @@ def test_an_odd_argument_is_refused_in_a_line(
     lines = said.splitlines()
     assert len(lines) <= 2 if code == 2 else len(lines) <= 1  # usage, and what is wrong
     assert all(len(line) < 800 and line.isprintable() for line in lines)
-    assert said or code == 0 or given[0] in ("doctor", "report")  # which print what is wrong
+    assert said or code == 0 or given[0] in ("doctor", "report", "try")  # which print what is wrong
 
 
 def test_a_long_error_keeps_its_beginning_and_its_end() -> None:
@@ -189,7 +190,7 @@ def test_there_is_no_home(
         "service": ["status"],
         "completion": ["bash"],
     }
-    needs = ("load", "unload", "verify", "rm", "pull")
+    needs = ("load", "unload", "verify", "rm", "pull", "try")
     arguments = short.get(name, ["none"] if name in needs else [])
     try:
         code = main([name, *arguments])
