@@ -18,12 +18,13 @@ from embedsvc.texts.item import Item
 from embedsvc.texts.late_chunking import Tally
 from embedsvc.texts.requests import COMPONENT_TYPES
 from embedsvc.web import answers
-from embedsvc.web.answers import BYTES, ROW, Form, most_rows, write_vectors
+from embedsvc.web.answers import BYTES, ROW, Form, join_in_turns, most_rows, write_vectors
 from embedsvc.web.budget import InFlight, in_flight
 from embedsvc.web.dialects import openai_answer
 from embedsvc.web.dialects.openai_answer import write_embeddings
 from embedsvc.web.dialects.openai_schema import ChunkRow
 from embedsvc.web.endpoint import JsonResponse
+from embedsvc.web.token_answers import TokenDtype, in_base64, written
 from tests.support.app import serve
 
 FORMS: list[Form] = [(dtype, form) for dtype in COMPONENT_TYPES for form in ("float", "base64")]
@@ -149,6 +150,24 @@ def test_of_a_long_answer_there_is_one_copy() -> None:
     tracemalloc.stop()
     assert size > 15_000_000
     assert peak < 1.2 * size
+
+
+@pytest.mark.parametrize("dtype", [None, "float16", "float32"])
+def test_a_text_s_vectors_of_tokens_are_written_in_turns(dtype: TokenDtype | None) -> None:
+    vectors = unit(4001, 130)
+
+    async def main() -> Any:
+        texts = (written(each, dtype) for each in (vectors, vectors[:1], vectors[:0]))
+        pieces = await join_in_turns(texts)
+        assert max(map(len, pieces)) < 1.5 * answers.TURN_BYTES
+        return json.loads(b"[" + b"".join(pieces) + b"]")
+
+    whole, one, none = asyncio.run(main())
+    if dtype is None:
+        assert np.array_equal(np.array(whole, np.float32), vectors)
+        assert (len(one), none) == (1, [])
+    else:
+        assert [whole, one, none] == [in_base64(vectors[:n], dtype) for n in (4001, 1, 0)]
 
 
 # --- what may be asked for ---------------------------------------------------------------------

@@ -14,7 +14,7 @@ from embedsvc.web.dialects.pooling import PoolingAnswer
 from embedsvc.web.token_answers import in_base64
 from tests.support.app import serve
 from tests.support.colbert import COLBERTS, DOCUMENTS, QUERIES
-from tests.support.rerankers import post
+from tests.support.rerankers import ONE_LABEL, post
 
 NAME = "pylate"
 RECORDED = Path(__file__).parent / "reference" / "colbert" / f"{NAME}.npz"
@@ -26,7 +26,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = tmp_path_factory.mktemp("models")
     COLBERTS[NAME].write(folder / "colbert")
     file = folder / "models.toml"
-    file.write_text('[models.colbert]\npath = "colbert"\ntask = "rerank"\n', encoding="utf-8")
+    file.write_text(
+        '[models.colbert]\npath = "colbert"\ntask = "rerank"\npreload = true\n', encoding="utf-8"
+    )
     with serve(models=file) as client:
         yield client
 
@@ -126,3 +128,20 @@ def test_an_answer_that_would_be_too_large_is_refused(
     assert answer.status_code == 400
     assert "9 vectors of 8 dimensions at most, and these texts have 12" in answer.text
     assert in_base64([[1.0]], "float32") == "AACAPw=="
+
+
+def test_tei_s_route_takes_a_loaded_model_that_gives_vectors_of_tokens(tmp_path: Path) -> None:
+    ONE_LABEL.write(tmp_path / "ranker")
+    COLBERTS[NAME].write(tmp_path / "colbert")
+    file = tmp_path / "models.toml"
+    cards = [
+        f'[models.{name}]\npath = "{name}"\ntask = "rerank"\n' for name in ("ranker", "colbert")
+    ]
+    file.write_text("".join(cards), encoding="utf-8")
+    with serve(models=file) as client:
+        post(client, "/rerank", query="hello", texts=["world"])
+        answer = client.post("/embed_all", json={"inputs": "hello"})
+        assert answer.status_code == 400
+        assert "Name a late-interaction model" in answer.text
+        named = post(client, "/embed_all", inputs="hello", model="colbert").json()
+        assert post(client, "/embed_all", inputs="hello").json() == named

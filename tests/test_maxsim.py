@@ -76,3 +76,11 @@ def test_sizes_that_cannot_be_are_refused() -> None:
     for some, documents in ((query[:0], [document]), (query, []), (query, [document[:0]])):
         with pytest.raises(ValueError, match="a query of"):
             score_documents(functions, 0, some, documents)
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 2), (2, 4), (1, 2, 3)])
+def test_documents_of_another_width_are_refused(shape: tuple[int, ...]) -> None:
+    functions = library.load().functions
+    query, document = np.ones((2, 3), np.float32), np.ones((1, 3), np.float16)
+    with pytest.raises(ValueError, match=r"a query of \(2, 3\) for a document of"):
+        score_documents(functions, 0, query, [document, np.ones(shape, np.float16)])

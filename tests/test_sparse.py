@@ -1,5 +1,7 @@
 """Sparse vectors: what the heads give, and which checkpoints have them."""
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,11 @@ from embedsvc.checkpoints.sparse import query_weights
 from embedsvc.errors import CheckpointError, EmbeddingFailed
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.heads import HEADS, heads_of, joined, masked_lm, parts_of, sections
-from embedsvc.inference.heads.sparse_vector import merged, pruned, sparse_of
+from embedsvc.inference.heads.sparse_vector import SparseVector, merged, pruned, sparse_of
 from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
+from embedsvc.serving.embedded import assemble
+from embedsvc.texts.inputs import Tokenized
 from embedsvc.texts.item import Item
 from tests.support.checkpoints import write_json, write_modules
 from tests.support.shapes import VOCABULARY
@@ -182,3 +186,28 @@ def test_pruning_keeps_the_largest_weights_in_the_order_of_their_ids() -> None:
     assert pruned(vector, 1, 0).indices.tolist() == [1]
     assert pruned(vector, None, 2.5).values.tolist() == [3, 3]
     assert len(pruned(vector, None, 4).indices) == 0
+
+
+@pytest.mark.parametrize("most", [1, 7, 50, 199, 200])
+def test_pruning_keeps_what_sorting_all_weights_does(
+    most: int, random: np.random.Generator
+) -> None:
+    vector = sparse_of(random.integers(1, 9, 200).astype(np.float32))
+    kept = sorted(sorted(range(200), key=lambda i: (-vector.values[i], i))[:most])
+    found = pruned(vector, most, 0)
+    assert found.indices.tolist() == kept
+    assert found.values.tolist() == vector.values[kept].tolist()
+
+
+def test_parts_are_merged_while_the_event_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def off_the_loop(parts: Sequence[SparseVector]) -> SparseVector:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return merged(parts)
+
+    monkeypatch.setattr("embedsvc.serving.embedded.merged", off_the_loop)
+    vectors = [sparse_of(np.array(weights, np.float32)) for weights in ([0, 1], [2, 3], [4, 0])]
+    tokenized = Tokenized([Item(np.array([5], np.int32))] * 3, [2, 1], [False, False])
+    work = assemble({"sparse": vectors}, tokenized, normalize=False, token_name=str)
+    first, second = asyncio.run(work).sparse or []
+    assert (first.values.tolist(), second.values.tolist()) == ([2, 3], [4])

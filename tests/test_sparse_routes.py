@@ -1,5 +1,6 @@
 """Sparse vectors over HTTP: TEI's route, and beside vectors in one answer."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from starlette.testclient import TestClient
 
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import open_checkpoint
+from embedsvc.inference.heads.sparse_vector import SparseVector, pruned
 from embedsvc.serving.query_weights import read_query_weights
 from embedsvc.texts.tokenizer import open_tokenizer
 from tests.support.app import serve
@@ -173,3 +175,21 @@ def test_the_list_of_models_and_info_say_what_a_model_gives(client: TestClient) 
     model = client.get("/v1/models/m3").json()
     assert (model["tasks"], model["capabilities"]) == (
         ["embed", "sparse"], ["embedding", "sparse_embedding"])  # fmt: skip
+
+
+def test_weights_are_left_out_while_the_event_loop_goes_on(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = 0
+
+    def off_the_loop(*given: Any) -> SparseVector:
+        nonlocal called
+        called += 1
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return pruned(*given)
+
+    monkeypatch.setattr("embedsvc.serving.embed_request.pruned", off_the_loop)
+    pairs = ask(client, "/embed_sparse", inputs=TEXTS, max_active_dims=1)
+    assert [len(weights) for weights in pairs] == [1] * len(TEXTS)
+    assert called == len(TEXTS)

@@ -119,3 +119,12 @@ def test_a_request_has_so_many_tokens_at_most(tmp_path: Path) -> None:
 def test_a_text_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="'query': model `pylate` compares two texts"):
         scored("pylate", tmp_path, None, ["hello"])
+
+
+def test_each_query_is_scored_with_its_own_documents(tmp_path: Path) -> None:
+    expected = np.load(RECORDED / "pylate.npz", allow_pickle=False)["scores"]
+    pairs = [(i % len(QUERIES), j) for j in range(len(DOCUMENTS)) for i in (j, j + 1, j)]
+    queries, documents = [QUERIES[i] for i, _ in pairs], [DOCUMENTS[j] for _, j in pairs]
+    scores = scored("pylate", tmp_path, queries, documents).logits[:, 0]
+    right = np.array([expected[pair] for pair in pairs])
+    assert np.abs(scores - right).max() <= 1e-3 * np.abs(expected).max()

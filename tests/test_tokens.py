@@ -9,8 +9,10 @@ import pytest
 
 from embedsvc.catalog.cards import Card
 from embedsvc.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from embedsvc.errors import EmbeddingFailed
 from embedsvc.inference.encoder import load_encoder
 from embedsvc.inference.heads import HEADS
+from embedsvc.inference.heads.tokens import Weights, pack, unpack
 from embedsvc.inference.ops.base import Ops
 from embedsvc.texts.inputs import InputOptions
 from embedsvc.texts.item import Item
@@ -67,4 +69,21 @@ def test_scores_equal_the_reference_also_with_documents_in_float16(
         expected = arrays["scores"]
     assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
     for row, right in zip(found, expected, strict=True):
-        assert np.argsort(-row).tolist() == np.argsort(-right).tolist()
+        apart = right[:, None] - right > 1e-3 * np.abs(expected).max()
+        assert apart.any()
+        assert (row[:, None] > row)[apart].all()
+
+
+@pytest.mark.parametrize("largest", [60_000, 70_000])
+def test_numbers_too_large_for_float16_are_refused_where_that_is_wanted(largest: int) -> None:
+    weights = Weights((), (), normalize=False)
+    rows = [np.array([[1, 2]], np.float32), np.array([[1, -largest]], np.float32)]
+    ids = np.array([5], np.int32)
+    pack(weights, rows, [Item(ids, half=True), Item(ids)])
+    both = [Item(ids), Item(ids, half=True)]
+    if largest < float(np.finfo(np.float16).max):
+        (_, found) = unpack(pack(weights, rows, both), both)
+        assert np.isfinite(found).all()
+    else:
+        with pytest.raises(EmbeddingFailed, match="too large for float16"):
+            pack(weights, rows, both)

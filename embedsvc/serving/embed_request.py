@@ -4,18 +4,20 @@ The engine computes; here a request is held against the model's card: its prompt
 texts, and the dimensions it asks for.
 """
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from embedsvc.bounds import CHUNKS
 from embedsvc.catalog.cards import Card
 from embedsvc.errors import BadRequest
-from embedsvc.inference.heads.sparse_vector import pruned
+from embedsvc.inference.heads.sparse_vector import SparseVector, pruned
 from embedsvc.serving.embedded import Embedded
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.matryoshka import check_dimensions, shorten
 from embedsvc.texts.inputs import InputOptions
 from embedsvc.texts.prompts import choose, is_query
-from embedsvc.texts.requests import EmbeddingRequest
+from embedsvc.texts.requests import EmbeddingRequest, SparseOptions
 from embedsvc.texts.truncation import Rule
 
 
@@ -62,8 +64,9 @@ async def embed_request(
         vectors = shorten(embedded.vectors, request.dimensions, layer_norm=card.layer_norm)
         embedded = replace(embedded, vectors=vectors)
     if request.sparse is not None and embedded.sparse is not None:
-        most, least = request.sparse.most, request.sparse.least
-        embedded = replace(embedded, sparse=[pruned(v, most, least) for v in embedded.sparse])
+        # A vector may have as many weights as the vocabulary has tokens: the event loop goes on.
+        sparse = await asyncio.to_thread(_prune, embedded.sparse, request.sparse)
+        embedded = replace(embedded, sparse=sparse)
     return embedded
 
 
@@ -77,6 +80,10 @@ def heads_for(engine: Engine, request: EmbeddingRequest) -> list[str]:
     if request.chunks is not None and heads != ["vector"]:
         raise BadRequest("Late chunking gives vectors alone, and no sparse ones.")
     return heads
+
+
+def _prune(vectors: Sequence[SparseVector], asked: SparseOptions) -> list[SparseVector]:
+    return [pruned(vector, asked.most, asked.least) for vector in vectors]
 
 
 def _rule_for_long_texts(

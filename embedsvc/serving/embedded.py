@@ -1,5 +1,6 @@
 """What a request for vectors gets."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -34,7 +35,7 @@ class Embedded:
     """The token with an id, as the vocabulary spells it; where there are sparse vectors."""
 
 
-def assemble(
+async def assemble(
     results: Mapping[str, Any],
     tokenized: Tokenized,
     *,
@@ -54,7 +55,12 @@ def assemble(
     elif split:
         vectors = average(vectors, lengths, parts, normalize=normalize)
     found = next((results[head] for head in SPARSE if head in results), None)
-    sparse = None if found is None else _of_inputs(found, parts)
+    if found is None:
+        sparse = None
+    elif split:  # it takes milliseconds for each text: the event loop goes on
+        sparse = await asyncio.to_thread(_of_inputs, found, parts)
+    else:
+        sparse = _of_inputs(found, parts)
     names = None if found is None else token_name
     return Embedded(vectors, sum(lengths), tokenized.cut, split, sparse=sparse, token_name=names)
 

@@ -159,7 +159,7 @@ class Engine:
             found = await self.run_joined(
                 heads, tokenized.items, read=read_cache, write=write_cache
             )
-        embedded = assemble(
+        embedded = await assemble(
             dict(zip(heads, found, strict=True)),
             tokenized,
             normalize=self.checkpoint.normalize,

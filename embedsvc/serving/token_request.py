@@ -131,11 +131,9 @@ async def score_tokens(
             of_queries = dict(zip(distinct, vectors, strict=False))
         documents = dict(zip(group, vectors[len(before) :], strict=True))
         before = []
-        for query, own in of_queries.items():
-            places = [i for i in group if queries[i] == query]
-            if places:
-                work = partial(device.ops.maxsim, own, [documents[i] for i in places])
-                scores[places] = await device.run(work, GROUP_SECONDS)
+        for query, places in _by_query(queries, group).items():
+            work = partial(device.ops.maxsim, of_queries[query], [documents[i] for i in places])
+            scores[places] = await device.run(work, GROUP_SECONDS)
     late = engine.checkpoint.late
     if late is not None and late.mean:
         scores /= np.array([len(of_queries[query]) for query in queries], np.float32)
@@ -171,6 +169,18 @@ async def _tokenize(
     characters = count_characters(request.inputs, options)
     here = isinstance(request.inputs[0], str)
     return await engine.tokenized(work, len(request.inputs), characters, here=here)
+
+
+def _by_query(queries: Sequence[str | None], group: Sequence[int]) -> dict[str | None, list[int]]:
+    """The places of a group that each query has.
+
+    >>> _by_query(["a", "b", "a", "c"], [0, 1, 2])
+    {'a': [0, 2], 'b': [1]}
+    """
+    found: dict[str | None, list[int]] = {}
+    for place in group:
+        found.setdefault(queries[place], []).append(place)
+    return found
 
 
 def _groups(items: Sequence[Item]) -> Iterator[list[int]]:

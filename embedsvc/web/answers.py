@@ -92,19 +92,24 @@ async def in_turns(
 async def dump_in_turns(rows: Iterable[Any]) -> list[bytes]:
     """The JSON of rows with commas between them, in pieces, with turns for others between those.
 
-    Rows may have numbers of NumPy's. Raises what `in_turns` does.
+    Rows may have numbers of NumPy's, and each is written in one turn. Raises what `in_turns` does.
     """
-    left = iter(rows)
-    pieces = [_dump_some(left)]
+    return await join_in_turns([_dump(row)] for row in rows)
+
+
+async def join_in_turns(rows: Iterable[Iterable[bytes]]) -> list[bytes]:
+    """What `dump_in_turns` gives, of rows each of which is the parts of its JSON.
+
+    A part is made in one turn. Raises what `in_turns` does.
+    """
+    parts = _with_commas(rows)
+    pieces = [_join_some(parts)]
     held = len(pieces[0])
     while len(pieces[-1]) >= TURN_BYTES:
         hold_answer(held)
         async with turn_to_write():
-            more = _dump_some(left)
-        if not more:
-            break
-        pieces += [b",", more]
-        held += len(more)
+            pieces.append(_join_some(parts))
+        held += len(pieces[-1])
     return pieces
 
 
@@ -122,14 +127,25 @@ def values_of(
     return values
 
 
-def _dump_some(rows: Iterator[Any]) -> bytes:
-    """The JSON of the next rows, a piece of them; nothing if there are none."""
-    written: list[bytes] = []
+def _with_commas(rows: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+    for index, parts in enumerate(rows):
+        if index:
+            yield b","
+        yield from parts
+
+
+def _join_some(parts: Iterator[bytes]) -> bytes:
+    """The next parts, a piece of them; nothing if there are none."""
+    joined: list[bytes] = []
     size = 0
-    while size < TURN_BYTES and (row := next(rows, None)) is not None:
-        written.append(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY))
-        size += len(written[-1])
-    return b",".join(written)
+    while size < TURN_BYTES and (part := next(parts, None)) is not None:
+        joined.append(part)
+        size += len(part)
+    return b"".join(joined)
+
+
+def _dump(row: Any) -> bytes:
+    return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def dump_items(items: Any) -> bytes:
@@ -138,4 +154,4 @@ def dump_items(items: Any) -> bytes:
     >>> dump_items([{"a": 1}, [2]])
     b'{"a":1},[2]'
     """
-    return orjson.dumps(items, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+    return _dump(items)[1:-1]

@@ -1,7 +1,7 @@
 """The one way from a request for vectors of tokens to its answer, whichever dialect it came in."""
 
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -11,9 +11,11 @@ from starlette.responses import Response
 
 from embedsvc.bounds import VECTOR_BYTES
 from embedsvc.catalog.cards import Card
+from embedsvc.inference.heads.tokens import TokenVectors
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.token_request import EmbeddedTokens, embed_tokens
 from embedsvc.texts.requests import EmbeddingRequest
+from embedsvc.web import answers
 from embedsvc.web.computing import Caching, compute
 from embedsvc.web.endpoint import JsonResponse
 
@@ -49,6 +51,26 @@ async def answer_tokens(
 
     embedded, headers = await compute(request, asked.model, "embed", len(asked.inputs), embed)
     return JsonResponse(await write(embedded), headers)
+
+
+def written(vectors: TokenVectors, dtype: TokenDtype | None = None) -> Iterator[bytes]:
+    """The JSON of a text's vectors (n, d), some rows in each part: lists of numbers, or a string in
+    base64 of that type.
+
+    >>> b"".join(written(np.array([[1, 2], [3, 4]], np.float32)))
+    b'[[1.0,2.0],[3.0,4.0]]'
+    """
+    step = max(answers.COMPONENTS // max(vectors.shape[1], 1), 1)
+    if dtype is not None:
+        step += -step % 3  # so that the base64 of all parts but the last ends without padding
+    yield b"[" if dtype is None else b'"'
+    for first in range(0, len(vectors), step):
+        some = vectors[first : first + step]
+        if dtype is not None:
+            yield in_base64(some, dtype).encode()
+        else:
+            yield (b"," if first else b"") + answers.dump_items(some)
+    yield b"]" if dtype is None else b'"'
 
 
 def in_base64(vectors: Sequence[Any] | NDArray[Any], dtype: TokenDtype) -> str:

@@ -58,8 +58,10 @@ def pruned(vector: SparseVector, most: int | None, least: float) -> SparseVector
         kept = values >= np.float32(least)
         indices, values = indices[kept], values[kept]
     if most is not None and len(values) > most:
-        # Of equal weights the lowest ids are kept: argsort is stable.
-        kept = np.sort(np.argsort(-values, kind="stable")[:most])
+        last = np.partition(values, len(values) - most)[len(values) - most]
+        above, equal = np.flatnonzero(values > last), np.flatnonzero(values == last)
+        # Of equal weights the lowest ids are kept.
+        kept = np.sort(np.concatenate((above, equal[: most - len(above)])))
         indices, values = indices[kept], values[kept]
     return SparseVector(indices, values)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from embedsvc.checkpoints.checkpoint import Checkpoint
 from embedsvc.checkpoints.steps import Dense
 from embedsvc.checkpoints.tensors import Tensors
+from embedsvc.errors import EmbeddingFailed
 from embedsvc.inference.heads.steps import RowStep, check_finite, dense_tensors, load_module
 from embedsvc.inference.ops.base import Array, Batch, Linear, Ops, Read
 from embedsvc.texts.item import Item
@@ -82,7 +83,7 @@ def forward(ops: Ops, weights: Weights, hidden: Array, batch: Batch) -> Array:
 
 def pack(weights: Weights, rows: Sequence[Floats], items: Sequence[Item]) -> list[bytes]:
     """The vectors (n, d) of each item's n tokens that have one, float32, or float16 if it is to be
-    `half`. Raises `EmbeddingFailed`."""
+    `half`. Raises `EmbeddingFailed`, also if float16 has no such large numbers."""
     kept = [
         own if item.kept is None else own[item.kept] for own, item in zip(rows, items, strict=True)
     ]
@@ -91,10 +92,7 @@ def pack(weights: Weights, rows: Sequence[Floats], items: Sequence[Item]) -> lis
         vectors = step(vectors)
     vectors = check_finite(vectors, normalize=weights.normalize)
     parts = np.split(vectors, np.cumsum([len(own) for own in kept])[:-1])
-    return [
-        part.astype(_dtype(item), copy=False).tobytes()
-        for part, item in zip(parts, items, strict=True)
-    ]
+    return [_narrowed(part, item).tobytes() for part, item in zip(parts, items, strict=True)]
 
 
 def unpack(results: Sequence[bytes], items: Sequence[Item]) -> list[TokenVectors]:
@@ -103,6 +101,14 @@ def unpack(results: Sequence[bytes], items: Sequence[Item]) -> list[TokenVectors
         np.frombuffer(result, _dtype(item)).reshape(item.count_kept(), -1)
         for result, item in zip(results, items, strict=True)
     ]
+
+
+def _narrowed(part: Floats, item: Item) -> TokenVectors:
+    with np.errstate(over="ignore"):
+        narrow = part.astype(_dtype(item), copy=False)
+    if not np.isfinite(narrow).all():
+        raise EmbeddingFailed("The model gave a vector with numbers too large for float16.")
+    return narrow
 
 
 def _dtype(item: Item) -> "np.dtype[np.floating[Any]]":

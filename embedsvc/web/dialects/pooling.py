@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Annotated, Any, Literal
+from itertools import starmap
+from typing import Annotated, Literal
 from uuid import uuid4
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from embedsvc.inference.heads.tokens import TokenVectors
 from embedsvc.serving.token_request import EmbeddedTokens
 from embedsvc.texts.requests import (
     Choice,
@@ -22,11 +24,11 @@ from embedsvc.texts.requests import (
     read_truncate,
 )
 from embedsvc.texts.truncation import Rule
-from embedsvc.web.answers import dump_in_turns
+from embedsvc.web.answers import join_in_turns
 from embedsvc.web.dialects.openai_schema import Usage
 from embedsvc.web.endpoint import Endpoint, read_body
 from embedsvc.web.state import state_of
-from embedsvc.web.token_answers import TokenDtype, answer_tokens, in_base64
+from embedsvc.web.token_answers import TokenDtype, answer_tokens, written
 
 REFUSED = Rule("error", remedy='send "truncate": "end" or "start"')
 
@@ -90,14 +92,15 @@ routes = [Endpoint("POST", "/pooling", pooling, body=PoolingBody, answer=Pooling
 async def _write(
     asked: EmbeddingRequest, dtype: TokenDtype, embedded: EmbeddedTokens
 ) -> list[bytes]:
-    def rows() -> Iterator[dict[str, Any]]:
-        for index, vectors in enumerate(embedded.vectors):
-            in_text = asked.encoding_format == "base64"
-            data: Any = in_base64(vectors, dtype) if in_text else vectors
-            yield {"index": index, "object": "pooling", "data": data, "shape": vectors.shape}
+    in_text = dtype if asked.encoding_format == "base64" else None
+
+    def row(index: int, vectors: TokenVectors) -> Iterator[bytes]:
+        yield b'{"index":%d,"object":"pooling","data":' % index
+        yield from written(vectors, in_text)
+        yield b',"shape":[%d,%d]}' % vectors.shape
 
     usage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
     begin = {"id": f"pool-{uuid4().hex}", "object": "list", "created": int(time.time())}
     head = orjson.dumps(begin | {"model": asked.model})[:-1] + b',"data":['
     end = b'],"usage":%b}' % orjson.dumps(usage)
-    return [head, *await dump_in_turns(rows()), end]
+    return [head, *await join_in_turns(starmap(row, enumerate(embedded.vectors))), end]

@@ -33,13 +33,13 @@ from embedsvc.texts.requests import (
     read_sparse,
 )
 from embedsvc.texts.truncation import Rule
-from embedsvc.web.answers import dump_in_turns, write_vectors
+from embedsvc.web.answers import dump_in_turns, join_in_turns, write_vectors
 from embedsvc.web.embedding import answer_embeddings
 from embedsvc.web.endpoint import Endpoint, JsonResponse, read_body
 from embedsvc.web.scoring import first_model
 from embedsvc.web.sparse_answers import as_pairs
 from embedsvc.web.state import registry_of, state_of
-from embedsvc.web.token_answers import answer_tokens
+from embedsvc.web.token_answers import answer_tokens, written
 
 FIELDS = Fields("inputs")
 REFUSED = Rule("error", remedy='send "truncate": true')
@@ -63,9 +63,11 @@ class TeiEmbedBody(msgspec.Struct):
 class TeiTokensBody(msgspec.Struct):
     inputs: Texts
     truncate: bool | None = None
-    truncation_direction: Literal["Left", "Right", "left", "right"] | None = None
+    truncation_direction: Direction = None
     prompt_name: Choice | None = None
-    model: Annotated[ModelName | None, Meta(description="Default: the first that reranks.")] = None
+    model: Annotated[
+        ModelName | None, Meta(description="Default: the first that is loaded and gives those.")
+    ] = None
 
 
 EmbedAnswer = list[list[float]]
@@ -191,12 +193,11 @@ async def info(request: Request) -> Response:
 async def create_token_embeddings(request: Request) -> Response:
     """`POST /embed_all`: a vector for each token of texts, by a late-interaction model."""
     sent = await read_body(request, TeiTokensBody)
-    side = "start" if (sent.truncation_direction or "").lower() == "left" else "end"
     asked = EmbeddingRequest(
-        model=sent.model or first_model(request, "rerank"),
+        model=sent.model or _model_of_tokens(request),
         inputs=_texts(request, sent.inputs),
         prompt_name=sent.prompt_name,
-        truncate=None if sent.truncate is None else (side if sent.truncate else "error"),
+        truncate=_truncate(sent),
         otherwise=REFUSED,
         fields=FIELDS,
     )
@@ -221,7 +222,7 @@ async def _write(embedded: Embedded) -> list[bytes]:
 
 
 async def _write_token_vectors(embedded: EmbeddedTokens) -> list[bytes]:
-    return [b"[", *await dump_in_turns(embedded.vectors), b"]"]
+    return [b"[", *await join_in_turns(map(written, embedded.vectors)), b"]"]
 
 
 async def _write_sparse(embedded: Embedded) -> list[bytes]:
@@ -229,12 +230,26 @@ async def _write_sparse(embedded: Embedded) -> list[bytes]:
     return [b"[", *await dump_in_turns(rows), b"]"]
 
 
-def _truncate(sent: TeiEmbedBody | TeiSparseBody) -> Truncate | None:
+def _truncate(sent: TeiEmbedBody | TeiSparseBody | TeiTokensBody) -> Truncate | None:
     """What becomes of texts that are too long; None where the body does not say it."""
     if sent.truncate is None:
         return None
     side = "start" if (sent.truncation_direction or "").lower() == "left" else "end"
     return side if sent.truncate else "error"
+
+
+def _model_of_tokens(request: Request) -> str:
+    """The first card whose model is loaded and gives vectors of tokens, which only its files tell.
+    Models that clients chose are left out. Raises `BadRequest` if there is none."""
+    registry = registry_of(request)
+    engines = registry.engines()
+    for name, card in registry.cards.by_id.items():
+        if not card.ad_hoc and name in engines and "tokens" in engines[name].heads:
+            return name
+    raise BadRequest(
+        "Missing 'model': no model that gives vectors of tokens is loaded. Name a late-interaction "
+        "model (ColBERT)."
+    )
 
 
 async def _write_tokens(explained: Sequence[Sequence[Token]]) -> list[bytes]:
