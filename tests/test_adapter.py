@@ -86,7 +86,10 @@ def vectors(base: Path, adapter: Path) -> NDArray[np.float32]:
         ({"trainable_token_indices": [1]}, "trainable_token_indices"),
         ({"init_lora_weights": "pissa"}, "'pissa'"),
         ({"alpha_pattern": {"(a+)+": 2}}, "`alpha_pattern`: `\\(a"),
-        ({"alpha_pattern": {".*.*.*.*.*": 2}}, "`alpha_pattern`"),
+        ({"alpha_pattern": {"(.|)(.|)(.|)X": 2}}, "`alpha_pattern`: `\\(\\.\\|"),
+        ({"alpha_pattern": {".*.*.*": 2}}, "`alpha_pattern`"),
+        ({"alpha_pattern": {"x" * 201: 2}}, "`alpha_pattern`"),
+        ({"alpha_pattern": {f"x{number}": 2 for number in range(1001)}}, "more than 1000"),
         ({"use_dora": True}, "has no `lora_magnitude_vector`"),
     ],
 )
@@ -113,6 +116,18 @@ def test_tensors_that_do_not_go_together_are_refused_by_name(base: Path, adapter
             vectors(base, adapter)
     save_file({key: value for key, value in tensors.items() if key != name}, adapter / WEIGHTS)
     with pytest.raises(CheckpointError, match="query` has no `lora_A`"):
+        vectors(base, adapter)
+
+
+def test_the_sizes_of_a_product_are_looked_at_before_it_is_made(base: Path, adapter: Path) -> None:
+    name = "base_model.model.encoder.layer.0.attention.self.query"
+    huge = {"lora_A": np.ones((1, 10**7), "f4"), "lora_B": np.ones((10**7, 1), "f4")}
+    save_file({f"{name}.{part}.weight": value for part, value in huge.items()}, adapter / WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"query` is for a weight \(10000000, 10000000\)"):
+        vectors(base, adapter)
+    none = {"lora_A": np.ones((0, 16), "f4"), "lora_B": np.ones((16, 0), "f4")}
+    save_file({f"{name}.{part}.weight": value for part, value in none.items()}, adapter / WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"query` has a `lora_A` of shape \(0, 16\)"):
         vectors(base, adapter)
 
 

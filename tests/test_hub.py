@@ -135,6 +135,15 @@ def test_a_revision_that_is_not_there_is_named(hub: Hub) -> None:
         find_checkpoint(Card(id="m", repo="org/model", revision="v9"))
 
 
+@pytest.mark.parametrize("revision", ["/dev/zero", "../../blobs/x", "refs//x", "a\nb", "x" * 101])
+def test_a_revision_is_no_path_to_another_file(hub: Hub, revision: str) -> None:
+    assert hub_cache.kept("org/model", revision) is None
+    with pytest.raises(
+        hub_module.HubError, match="has no such revision: its name is not a plain one"
+    ):
+        hub_module.pull("org/model", revision)
+
+
 def test_without_a_hub_it_is_said(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     nothing_loads("is not on this disk, and HF_HUB_OFFLINE keeps it from being downloaded")

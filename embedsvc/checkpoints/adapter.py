@@ -27,10 +27,10 @@ PART = re.compile(
     r"(.+)\.(lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))(?:\.(weight|bias))?"
 )
 """The name of a module, and of what was learned for it."""
-SAFE = re.compile(r"(?:[\w-]|\\\.|\.[*+]?|\\d\+?|\[[\w-]+\]\+?|[()|^$])+")
-"""Patterns that take no long time, whatever they are held against: nothing in brackets repeats."""
-WILDCARDS = 4
-"""The most of a pattern, for the same reason."""
+SAFE = re.compile(r"\^?(?:[\w-]|\\\.|\.[*+]?|\\d\+?){1,200}\$?")
+"""Patterns that take no long time, whatever they are held against: there is no choice in them."""
+WILDCARDS, PATTERNS = 2, 1000
+"""The most of a pattern, and of patterns, for the same reason."""
 Read = Callable[[str, Entry], NDArray[Any]]
 
 
@@ -75,6 +75,8 @@ class Adapter:
             raise self._files.error(WEIGHTS, "is missing")
         self.whole: dict[str, Entry] = {}
         """Tensors that take the place of the base's, by their names in the file."""
+        if len(config.alpha_pattern or {}) > PATTERNS:
+            raise self._files.error(CONFIG, f"`alpha_pattern` has more than {PATTERNS} patterns")
         for pattern in config.alpha_pattern or {}:
             if not SAFE.fullmatch(pattern) or len(re.findall("[*+]", pattern)) > WILDCARDS:
                 raise self._files.error(CONFIG, f"`alpha_pattern`: `{pattern}` is not supported")
@@ -109,17 +111,22 @@ class Adapter:
         if kind == "bias":
             if "lora_B.bias" not in parts:
                 return value
-            scaling = self._scaling(module, parts["lora_A"].shape[0])
-            return value + np.float32(scaling) * read(module, parts["lora_B.bias"])
+            rank = self._shape(module, parts, "lora_A")[0]
+            if parts["lora_B.bias"].shape != value.shape:
+                raise self._error(module, f"has a bias {parts['lora_B.bias'].shape}")
+            scaling = np.float32(self._scaling(module, rank))
+            return value + scaling * read(module, parts["lora_B.bias"])
         table = "lora_embedding_A" in parts
         names = ("lora_embedding_A", "lora_embedding_B") if table else ("lora_A", "lora_B")
+        (rank, inputs), (outputs, ranks) = (self._shape(module, parts, name) for name in names)
+        if rank != ranks:
+            raise self._error(module, f"has shapes {(outputs, ranks)} and {(rank, inputs)}")
+        changed = (inputs, outputs) if table else (outputs, inputs)
+        if changed != value.shape:
+            raise self._error(module, f"is for a weight {changed}, and it has {value.shape}")
         down, up = (self._floats(module, parts, name, read) for name in names)
-        if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1]:
-            raise self._error(module, f"has shapes {up.shape} and {down.shape}")
-        change = (up @ down) * np.float32(self._scaling(module, down.shape[0]))
+        change = (up @ down) * np.float32(self._scaling(module, rank))
         change = change.T if table else change
-        if change.shape != value.shape:
-            raise self._error(module, f"is for a weight {change.shape}, and it has {value.shape}")
         total = value.astype(np.float32) + change
         if not self.config.use_dora:
             return total
@@ -133,6 +140,14 @@ class Adapter:
     def _scaling(self, module: str, rank: int) -> float:
         alpha = _by_pattern(self.config.alpha_pattern or {}, module, self.config.lora_alpha)
         return alpha / (math.sqrt(rank) if self.config.use_rslora else rank)
+
+    def _shape(self, module: str, parts: Mapping[str, Entry], name: str) -> tuple[int, int]:
+        if name not in parts:
+            raise self._error(module, f"has no `{name}`")
+        shape = tuple(parts[name].shape)
+        if len(shape) != 2 or not all(shape):
+            raise self._error(module, f"has a `{name}` of shape {shape}")
+        return shape
 
     def _floats(
         self, module: str, parts: Mapping[str, Entry], name: str, read: Read

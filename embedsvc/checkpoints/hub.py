@@ -118,6 +118,8 @@ def look_ahead(repo: str, revision: str | None) -> tuple[dict[str, Any], int]:
 def _download(repo: str, revision: str, progress: Progress | None, stop: Event) -> Path:
     _check_stop(repo, stop)
     validate_repo_id(repo)
+    if not hub_cache.is_plain(revision):
+        raise HubError("has no such revision: its name is not a plain one")
     info = ask(repo, revision, stop)
     commit = info.sha
     files = needed_files(info)

@@ -33,6 +33,7 @@ TORCH_PATTERNS = ["pytorch_model*.bin", "*/pytorch_model*.bin"]
 NOT_NEEDED = frozenset({"onnx", "openvino", "coreml", "gguf", "original"})
 """Folders with the same model in formats that are not read here."""
 COMMIT = re.compile("[0-9a-f]{40}")
+REVISION = re.compile(r"\w[\w.+-]{0,99}(/\w[\w.+-]{0,99}){0,7}", re.ASCII)
 
 
 def repo_folder(repo: str) -> Path:
@@ -49,14 +50,22 @@ def is_here(repo: str) -> bool:
     return "/" in repo and (repo_folder(repo) / "blobs").is_dir()
 
 
+def is_plain(revision: str) -> bool:
+    """Whether a revision's name can be a file's below a folder: an adapter's file may name any."""
+    return REVISION.fullmatch(revision) is not None
+
+
 def kept(repo: str, revision: str | None) -> Path | None:
     """The snapshot of a revision that was downloaded as a whole, by this program."""
     root = repo_folder(repo)
     revision = revision or constants.DEFAULT_REVISION
+    if not is_plain(revision):
+        return None
     try:
         commit = revision
         if not COMMIT.fullmatch(revision):
-            commit = (root / "refs" / revision).read_text(encoding="ascii")
+            with (root / "refs" / revision).open(encoding="ascii") as file:
+                commit = file.read(100)
     except (OSError, ValueError):
         return None
     return complete(root, commit) if COMMIT.fullmatch(commit) else None
