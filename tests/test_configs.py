@@ -76,7 +76,9 @@ def test_a_count_out_of_bounds_is_refused_by_file(tmp_path: Path, name: str) -> 
                     assert "config.json: " in found or "tensor `" in found
                     continue
                 assert [key, value] in MAY_BE
-                window = key in ("local_attention", "sliding_window")
+                window = key in ("local_attention", "sliding_window") or (
+                    key == "max_position_embeddings" and name.startswith("deberta")  # of buckets
+                )
                 assert np.isfinite(found).all() if window else np.array_equal(found, expected)
     assert tried > 50
 

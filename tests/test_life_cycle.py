@@ -37,6 +37,7 @@ class StubEngine:
         pooling=("mean",),
         pooling_source="its card",
         task="embed",
+        tasks=("embed",),
         prompts={},
     )
     open = 0
@@ -67,7 +68,7 @@ class StubLoader:
         await self.steps.acquire()
         if stop.is_set():
             raise Stopped("stopped")
-        checkpoint = SimpleNamespace(config={}, max_tokens=1, model_type="stub")
+        checkpoint = SimpleNamespace(config={}, max_tokens=1, model_type="stub", tasks=("embed",))
         return SimpleNamespace(card=card, size=SIZE, stored=SIZE, checkpoint=checkpoint)
 
     async def load(self, plan: Any, told: object) -> Any:

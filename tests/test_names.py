@@ -36,6 +36,10 @@ def test_what_the_normal_form_leaves_out_is_as_documented() -> None:
     assert not found.failed
 
 
+SECOND = {"bge-m3-hybrid"}
+"""Cards of a repository whose name is another card's alias."""
+
+
 @pytest.mark.parametrize("card", SHIPPED.by_id.values(), ids=lambda card: card.id)
 def test_every_model_is_found_however_its_name_is_written(card) -> None:
     written = [
@@ -58,6 +62,8 @@ def test_every_model_is_found_however_its_name_is_written(card) -> None:
         f"Xenova/{card.id}",
         *card.aliases,
     ]
+    if card.id in SECOND:
+        written = [name for name in written if "bge-m3-hybrid" in name.lower().replace("_", "-")]
     for name in written:
         assert meant(name) == (card.id, None), name
         assert meant(f"{name.strip()}:query") == (card.id, "query"), name

@@ -242,7 +242,7 @@ def test_what_is_no_json_object_is_said_with_its_place(body: bytes, why: str) ->
             {"embedding_types": ["float", "x' - at `$.model`"]},
             (
                 "Invalid value for 'embedding_types[1]' = x' - at `$.model`. "
-                "Supported values: ['float', 'int8', 'uint8', 'binary', 'ubinary']."
+                "Supported values: ['float', 'int8', 'uint8', 'binary', 'ubinary', 'sparse']."
             ),
         ),
         (

@@ -83,7 +83,7 @@ def test_each_file_is_part_of_the_fingerprint(tmp_path: Path, file: str) -> None
         ({"max_seq_length": 16.5}, "`max_seq_length` must be a number of tokens, not 16.5"),
         ({"max_seq_length": True}, "`max_seq_length` must be a number of tokens, not True"),
         ({"do_lower_case": "no"}, "`do_lower_case` must be true or false, not 'no'"),
-        ({"transformer_task": "fill-mask"}, "`transformer_task` of `fill-mask` is not supported"),
+        ({"transformer_task": "any-to-any"}, "`transformer_task` of `any-to-any` is not supported"),
         ({"config_kwargs": {"num_hidden_layers": 1}}, "`num_hidden_layers` in `config_kwargs`"),
         ({"model_args": {"adapter": "x"}}, "`adapter` in `model_kwargs` is not supported"),
         ({"model_kwargs": 7}, "`model_kwargs` must be an object"),

@@ -127,7 +127,7 @@ def dense_among_weights(files: Files) -> list[Dense]:
     None has an activation."""
     found: list[Dense] = []
     kind = files.read("config.json").get("model_type")
-    if kind not in AMONG_WEIGHTS:
+    if not isinstance(kind, str) or kind not in AMONG_WEIGHTS:
         return found
     tensors = Tensors(files.model, files.folder)
     inputs = _size(files, "hidden_size")
