@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from embedsvc.bounds import VECTOR_BYTES
 from embedsvc.catalog.cards import Card
-from embedsvc.inference.heads.tokens import TokenVectors
 from embedsvc.serving.engine import Engine
 from embedsvc.serving.token_request import EmbeddedTokens, embed_tokens
 from embedsvc.texts.requests import EmbeddingRequest
@@ -53,7 +52,7 @@ async def answer_tokens(
     return JsonResponse(await write(embedded), headers)
 
 
-def written(vectors: TokenVectors, dtype: TokenDtype | None = None) -> Iterator[bytes]:
+def written(vectors: NDArray[Any], dtype: TokenDtype | None = None) -> Iterator[bytes]:
     """The JSON of a text's vectors (n, d), some rows in each part: lists of numbers, or a string in
     base64 of that type.
 

@@ -4,16 +4,16 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import starmap
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 import msgspec
 import orjson
 from msgspec import Meta
+from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from embedsvc.inference.heads.tokens import TokenVectors
 from embedsvc.serving.token_request import EmbeddedTokens
 from embedsvc.texts.requests import (
     Choice,
@@ -94,7 +94,7 @@ async def _write(
 ) -> list[bytes]:
     in_text = dtype if asked.encoding_format == "base64" else None
 
-    def row(index: int, vectors: TokenVectors) -> Iterator[bytes]:
+    def row(index: int, vectors: NDArray[Any]) -> Iterator[bytes]:
         yield b'{"index":%d,"object":"pooling","data":' % index
         yield from written(vectors, in_text)
         yield b',"shape":[%d,%d]}' % vectors.shape
