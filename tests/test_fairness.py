@@ -9,11 +9,8 @@ from typing import TypeVar
 
 import pytest
 
-from embedsvc.catalog.cards import Dtype
 from embedsvc.inference.device import Device
-from embedsvc.inference.ops.base import Ops
 from embedsvc.inference.ops.numpy import NumpyOps
-from embedsvc.inference.turns import Stepwise
 from embedsvc.serving.instance import Instance
 from embedsvc.serving.score_request import score_request
 from embedsvc.texts.requests import ScoringRequest
@@ -163,32 +160,47 @@ def test_a_rerank_whose_client_hangs_up_is_no_burden_any_more(ranking: Path) -> 
 
 
 class Counted(Device):
-    """A device of one thread that counts, for each batch, the steps of loading it waited for."""
+    """A device of one thread that counts, for each batch, the steps of loading ahead of it.
+
+    While `held`, a step does not end before a batch is behind it.
+    """
 
     def __init__(self) -> None:
-        super().__init__(lambda _: NumpyOps(), workers=1, one_thread=True)
         self.steps = 0
-        self.waited: list[int] = []
-        self.loading = threading.Event()
+        self.ahead: list[int] = []
+        self.held = False
+        self._changed = threading.Condition()
+        self._steps, self._batches = 0, 0
+        """How many are queued or run."""
+        super().__init__(lambda _: NumpyOps(), workers=1, one_thread=True)
 
-    async def run(self, function: Callable[[], T], seconds: float = 0.0) -> T:
-        submitted = self.steps
-
+    def run(self, function: Callable[[], T], seconds: float = 0.0) -> asyncio.Future[T]:
         def counted() -> T:
-            self.waited.append(self.steps - submitted)
-            return function()
+            try:
+                return function()
+            finally:
+                with self._changed:
+                    self._batches -= 1
 
-        return await super().run(counted, seconds)
-
-    async def load(self, dtype: Dtype | None, function: Callable[[Ops, Stepwise], T]) -> T:
-        self.loading.set()
-        return await super().load(dtype, function)
+        with self._changed:
+            self.ahead.append(self._steps)
+            self._batches += 1
+            self._changed.notify_all()
+            return super().run(counted, seconds)
 
     def _take_turn(self, work: Callable[[], T]) -> T:
         def counted() -> T:
-            self.steps += 1
-            return work()
+            with self._changed:
+                self.steps += 1
+                assert not self.held or self._changed.wait_for(lambda: self._batches > 0, 20)
+            try:
+                return work()
+            finally:
+                with self._changed:
+                    self._steps -= 1
 
+        with self._changed:
+            self._steps += 1
         return super()._take_turn(counted)
 
 
@@ -202,13 +214,13 @@ def test_a_batch_waits_for_one_step_of_loading_at_most(
     async def main() -> None:
         async with open_registry(tmp_path, max_batch_tokens=64, cache_bytes=0) as registry:
             await registry.load("a")
-            before, loads = device.steps, len(device.waited)
+            before, device.held = device.steps, True
             loading = asyncio.create_task(registry.load("b"))
             while not loading.done():
                 await registry.embed("a", "hello")
             await loading
             assert device.steps - before > 40  # each tensor, each pass
-            assert len(device.waited) - loads > 5
-            assert max(device.waited) <= 1
+            assert device.ahead.count(1) > 40
+            assert max(device.ahead) == 1
 
     asyncio.run(main())

@@ -148,12 +148,13 @@ def test_weights_of_queries_are_read_by_id(tmp_path: Path) -> None:
 def test_long_texts_that_are_split_have_the_largest_weights_of_their_parts(
     client: TestClient,
 ) -> None:
-    long = " ".join("abcdefghij"[n % 10] for n in range(150))
+    long = " ".join([*("abcdefghij"[n % 10] for n in range(150)), "hello"])
     asked = {"input": long, "embedding_types": ["float", "sparse"], "truncate": "chunk"}
     answer = client.post("/v1/embeddings", json={"model": "m3"} | asked)
     assert (answer.status_code, answer.headers["x-embedsvc-split"]) == (200, "1")
-    indices = answer.json()["data"][0]["sparse_embedding"]["indices"]
-    assert len(indices) == len(set(indices))
+    sparse = answer.json()["data"][0]["sparse_embedding"]
+    assert len(sparse["indices"]) == len(set(sparse["indices"]))
+    assert "hello" in sparse["tokens"], "of the last part alone"
 
 
 def test_what_a_model_does_not_give_is_said(client: TestClient) -> None:

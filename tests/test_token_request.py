@@ -1,7 +1,7 @@
 """From requests to vectors of tokens, and to MaxSim."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from embedsvc.serving.registry import open_registry
 from embedsvc.serving.score_request import Scores, score_request
 from embedsvc.serving.token_request import EmbeddedTokens, embed_tokens
 from embedsvc.settings import Settings
+from embedsvc.texts.item import Item
 from embedsvc.texts.requests import EmbeddingRequest, ScoringRequest
 from tests.support.colbert import COLBERTS, DOCUMENTS, QUERIES
 
@@ -102,13 +103,24 @@ def test_many_documents_are_scored_a_few_at_a_time(
 def test_documents_are_kept_in_half_the_memory_of_queries(tmp_path: Path) -> None:
     request = ScoringRequest(model="pylate", query="hello", documents=["hello world"])
 
+    seen: list[tuple[bool, np.dtype]] = []
+
     async def work(engine: Engine, card: Card) -> tuple[int, int]:
+        run = engine.run
+
+        async def noted(head: str, items: Sequence[Item], **options: bool) -> Any:
+            found = await run(head, items, **options)
+            seen.extend((item.half, each.dtype) for item, each in zip(items, found, strict=True))
+            return found
+
+        engine.run = noted
         await score_request(engine, card, request)
         first = engine.cache.misses
         await score_request(engine, card, request)
         return first, engine.cache.hits
 
     assert use("pylate", tmp_path, work) == (2, 2)
+    assert seen == [(False, np.float32), (True, np.float16)] * 2
 
 
 def test_a_request_has_so_many_tokens_at_most(tmp_path: Path) -> None:

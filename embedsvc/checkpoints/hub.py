@@ -34,7 +34,7 @@ TORCH = re.compile(r"pytorch_model[^/]*\.bin")
 """Names of torch's own files, which are not downloaded from a folder that has safetensors."""
 NEEDED = re.compile(
     r"([^/]+\.(json|txt|model)|artifact\.metadata|(model|weights)[^/]*\.safetensors|"
-    rf"adapter_model\.safetensors|(sparse|colbert)_linear\.pt|{TORCH.pattern})"
+    rf"adapter_model\.safetensors|sparse_linear\.pt|{TORCH.pattern})"
 )
 """Names of the files that are downloaded, whatever folder they are in."""
 README = "README.md"

@@ -25,7 +25,7 @@ from embedsvc.checkpoints.download import File
 PATTERNS = [
     *("*.json", "*.txt", "*.model", "artifact.metadata"),
     *("model*.safetensors", "*/model*.safetensors", "weights*.safetensors"),
-    *("sparse_linear.pt", "colbert_linear.pt"),
+    "sparse_linear.pt",
 ]
 """The files that are needed, as huggingface_hub is asked for them."""
 TORCH_PATTERNS = ["pytorch_model*.bin", "*/pytorch_model*.bin"]
